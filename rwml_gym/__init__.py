@@ -1,0 +1,23 @@
+"""Text environments for language-model agents; importing this package registers their Gymnasium ids.
+
+Importing stays light (gymnasium and numpy): worlds, encoders and models are imported when they are made.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+import gymnasium
+
+__all__ = ["__version__"]
+
+try:
+    __version__ = version("rwml-gym")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0.0.0+uninstalled"
+
+gymnasium.register(
+    id="rwml_gym/ALFWorld-v0",
+    entry_point="rwml_gym.alfworld.env:ALFWorldEnv",
+    max_episode_steps=50,
+)

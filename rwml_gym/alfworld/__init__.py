@@ -1,0 +1,1 @@
+"""ALFWorld as a text Gymnasium environment, on official and on generated games."""

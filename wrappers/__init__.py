@@ -1,0 +1,1 @@
+"""Gymnasium wrappers: rewards from a world model, and what records transitions."""
