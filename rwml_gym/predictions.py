@@ -1,0 +1,83 @@
+"""Takes the prediction of the next state out of the action text an agent wrote it into."""
+
+from __future__ import annotations
+
+from rwml_gym.errors import InvalidConfigError
+
+__all__ = ["CLOSE_TAG", "OPEN_TAG", "check_tags", "split_prediction"]
+
+OPEN_TAG = "<next_state>"
+CLOSE_TAG = "</next_state>"
+
+
+def split_prediction(action_text: str, open_tag: str = OPEN_TAG, close_tag: str = CLOSE_TAG) -> tuple[str, str | None]:
+    """Split what an agent wrote into the action for the world and the prediction for the reward.
+
+    A prediction runs from an opening tag to the next closing tag. What models also write is read so:
+
+    - *No tags*: the text is the action, unchanged, white space included.
+    - *Never closed*: it runs to the end. A generation that stops at the closing tag usually leaves that tag out, and
+      one that was cut off must not hand its prediction to the world.
+    - *Several*: the last counts, as a corrected answer does; the others are dropped. Scoring the best would pay for
+      guessing often.
+    - *Empty or blank*: there is no prediction, even if an earlier block had one.
+    - *Nested*: tags do not nest. The first closing tag ends the prediction; an opening tag inside it is dropped.
+    - *A closing tag alone*: dropped from the action.
+
+    Where tags are taken out, what remains is stripped and joined with single blanks, so that removing a tag never
+    writes a new one. Tags are matched exactly; the time is linear in the text.
+
+    Args:
+        action_text: What the agent wrote.
+        open_tag: What opens a prediction.
+        close_tag: What closes it.
+
+    Returns:
+        The action, without any tag, and the prediction, `None` if there is none.
+
+    Raises:
+        InvalidConfigError: If the tags cannot be told apart (`check_tags`).
+
+    >>> split_prediction("go to fridge 1 <next_state>The fridge 1 is closed.</next_state>")
+    ('go to fridge 1', 'The fridge 1 is closed.')
+    >>> split_prediction("look")
+    ('look', None)
+    """
+    check_tags(open_tag, close_tag)
+    if open_tag not in action_text and close_tag not in action_text:
+        return action_text, None
+    outside: list[str] = []
+    prediction: str | None = None
+    position = 0
+    while (start := action_text.find(open_tag, position)) >= 0:
+        outside += action_text[position:start].split(close_tag)
+        start += len(open_tag)
+        end = action_text.find(close_tag, start)
+        position = end + len(close_tag) if end >= 0 else len(action_text)
+        inside = action_text[start : end if end >= 0 else None]
+        prediction = _join(inside.split(open_tag)) or None
+    outside += action_text[position:].split(close_tag)
+    return _join(outside), prediction
+
+
+def check_tags(open_tag: str, close_tag: str) -> None:
+    """Check that two tags can be told apart.
+
+    Args:
+        open_tag: What opens a prediction.
+        close_tag: What closes it.
+
+    Raises:
+        InvalidConfigError: If a tag is empty or holds white space, or one is part of the other.
+    """
+    for tag in (open_tag, close_tag):
+        if not isinstance(tag, str) or not tag or len(tag.split()) != 1 or tag != tag.strip():
+            raise InvalidConfigError(f"Expected tags of at least one character without white space, actual: {tag!r}.")
+    if open_tag in close_tag or close_tag in open_tag:
+        raise InvalidConfigError(
+            f"Expected two tags of which neither is part of the other, actual: {open_tag!r} and {close_tag!r}."
+        )
+
+
+def _join(parts: list[str]) -> str:
+    return " ".join(stripped for part in parts if (stripped := part.strip()))

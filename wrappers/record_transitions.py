@@ -1,0 +1,133 @@
+"""Records the transitions of a text environment while anything plays it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.transitions import Transition, TransitionDataset, Turn
+
+__all__ = ["RecordTransitions"]
+
+
+class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorArgs):
+    """Keeps every step of a text environment as a `Transition`, whoever plays and however the episode ends.
+
+    The environment is not changed. It may lie under or over other wrappers; over one that takes predictions out of the
+    actions (`WorldModelRewardWrapper`), the action without the prediction is recorded. Put `Autoreset` outside.
+
+    `won` is a fact about the whole episode and is filled in when it ends, from `info["won"]`; a truncated episode is
+    not won unless the environment says so. It is `None` while an episode runs, for one that is abandoned by a reset,
+    and where `info` has no `won`. `task`, `game`, `data_version` and `invalid_action` come from `info` too.
+
+    Example:
+        >>> from tests.toy_env import ToyHouse
+        >>> env = RecordTransitions(ToyHouse(), history=2)
+        >>> _ = env.reset(seed=0)
+        >>> _ = env.step("look")
+        >>> env.transitions[0].action
+        'look'
+    """
+
+    def __init__(self, env: gym.Env[str, Any], history: int = 4):
+        """Wrap an environment.
+
+        Args:
+            env: An environment whose observations are text.
+            history: Turns kept in a transition's history.
+
+        Raises:
+            InvalidConfigError: If `history` is not positive, observations are not text, or `Autoreset` lies below.
+        """
+        if history < 1:
+            raise InvalidConfigError(f"Expected `history` of at least 1 turn, actual: {history}.")
+        if not isinstance(env.observation_space, gym.spaces.Text):
+            raise InvalidConfigError(
+                f"Expected an environment with text observations, actual: {env.observation_space}. "
+                "Put a wrapper below that describes them in words (`gymnasium.wrappers.TransformObservation`)."
+            )
+        if _has_autoreset(env):
+            # Its step after the end is a reset that looks like a step, and would be recorded as one.
+            raise InvalidConfigError("Expected `Autoreset` outside of `RecordTransitions`, actual: inside. Swap them.")
+        gym.utils.RecordConstructorArgs.__init__(self, history=history)
+        gym.Wrapper.__init__(self, env)
+
+        self.history = history
+        self._turns: deque[Turn] = deque(maxlen=history)
+        self._info: dict[str, Any] = {}
+        self._finished: list[Transition] = []
+        self._running: list[Transition] = []
+        self._episode = -1
+        self._over = True
+
+    @property
+    def transitions(self) -> list[Transition]:
+        """All transitions so far, those of the running episode last, as a new list."""
+        return [*self._finished, *self._running]
+
+    def dataset(self) -> TransitionDataset:
+        """All transitions so far, as a dataset."""
+        return TransitionDataset(self.transitions)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Reset the environment; an unfinished episode is kept with `won=None`."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._end_episode(won=None)
+        self._episode += 1
+        self._over = False
+        self._turns.clear()
+        self._turns.append(Turn("", observation))
+        self._info = info
+        return observation, info
+
+    def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step the environment and record; steps after the end of an episode lead nowhere and are not recorded."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if not self._over:
+            self._record(_text_action(action, info), observation, info)
+            if terminated or truncated:
+                self._end_episode(won=bool(info["won"]) if "won" in info else None)
+        return observation, reward, terminated, truncated, info
+
+    def _record(self, action: str, observation: str, info: dict[str, Any]) -> None:
+        known = {**self._info, **info}
+        self._running.append(
+            Transition(
+                history=tuple(self._turns),
+                action=action,
+                next_state=observation,
+                task=str(known.get("task", "")),
+                env_id=self.spec.id if self.spec is not None else type(self.unwrapped).__name__,
+                game=str(known.get("game", "")),
+                episode=self._episode,
+                step=len(self._running),
+                invalid_action=bool(info.get("invalid_action", False)),
+                data_version=str(known.get("data_version", "")),
+            )
+        )
+        self._turns.append(Turn(action, observation))
+
+    def _end_episode(self, won: bool | None) -> None:
+        self._finished += [replace(transition, won=won) for transition in self._running]
+        self._running = []
+        self._over = True
+
+
+def _has_autoreset(env: gym.Env) -> bool:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.Autoreset):
+            return True
+        env = env.env
+    return False
+
+
+def _text_action(action: Any, info: dict[str, Any]) -> str:
+    """The action as the environment saw it: a wrapper below may have taken a prediction out."""
+    action = info.get("world_model", {}).get("action", action)
+    if not isinstance(action, str):
+        raise InvalidConfigError(f"Expected a text action to record, actual: {action!r} ({type(action).__name__}).")
+    return action
