@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from rwml_gym.wrappers.record_transitions import RecordTransitions
+from rwml_gym.wrappers.world_model_reward import WorldModelRewardWrapper
 
-__all__ = ["RecordTransitions"]
+__all__ = ["RecordTransitions", "WorldModelRewardWrapper"]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
+from rwml_gym.wrappers.checks import require_text_env
 
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
@@ -43,16 +44,7 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
         Raises:
             InvalidConfigError: If `history` is not positive, observations are not text, or `Autoreset` lies below.
         """
-        if history < 1:
-            raise InvalidConfigError(f"Expected `history` of at least 1 turn, actual: {history}.")
-        if not isinstance(env.observation_space, gym.spaces.Text):
-            raise InvalidConfigError(
-                f"Expected an environment with text observations, actual: {env.observation_space}. "
-                "Put a wrapper below that describes them in words (`gymnasium.wrappers.TransformObservation`)."
-            )
-        if _has_autoreset(env):
-            # Its step after the end is a reset that looks like a step, and would be recorded as one.
-            raise InvalidConfigError("Expected `Autoreset` outside of `RecordTransitions`, actual: inside. Swap them.")
+        require_text_env(env, "RecordTransitions", history)
         gym.utils.RecordConstructorArgs.__init__(self, history=history)
         gym.Wrapper.__init__(self, env)
 
@@ -115,14 +107,6 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
         self._finished += [replace(transition, won=won) for transition in self._running]
         self._running = []
         self._over = True
-
-
-def _has_autoreset(env: gym.Env) -> bool:
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, gym.wrappers.Autoreset):
-            return True
-        env = env.env
-    return False
 
 
 def _text_action(action: Any, info: dict[str, Any]) -> str:
