@@ -1,0 +1,156 @@
+"""ALFWorld household tasks as a Gymnasium environment: text in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+from gymnasium.error import ResetNeeded
+
+from rwml_gym.alfworld.games import Game, make_games
+from rwml_gym.errors import InvalidConfigError, InvalidGameError
+from rwml_gym.spaces import UnicodeText
+
+if TYPE_CHECKING:
+    from rwml_gym.alfworld.engine import Engine
+
+__all__ = ["ALFWorldEnv"]
+
+
+class ALFWorldEnv(gymnasium.Env[str, str]):
+    """A room described in text, a household task, and commands such as ``take mug 1 from desk 1``.
+
+    Observation: the engine's own words, unchanged; the first one ends with the task. Action: any string; one that is
+    not admissible gets ``Nothing happens.`` and costs a step. Reward: 1 on the action that meets the goal, else 0.
+    ``terminated``: the goal is met. The registered id truncates after 50 steps.
+
+    ``info``, with the same keys at `reset` and `step`:
+
+    * ``task``: the goal sentence; ``task_type``: one of the six.
+    * ``admissible_actions``: every action the world would take now, sorted.
+    * ``won``: whether the goal is met; ``invalid_action``: whether the last action was not admissible.
+    * ``game``: the name to give to ``reset(options={"game": name})``; ``data_version``: where its text comes from.
+
+    Not for use from several threads; see `rwml_gym.alfworld.engine`.
+
+    Args:
+        split: ``generated`` (needs no data), ``generated_held_out``, or an official one: ``train``, ``valid_seen``,
+            ``valid_unseen``, ``valid_train``.
+        task_types: some of the six task types; all of them by default.
+        grammar: ``installed`` (``move X to Y``) or ``original``, the words an official file was published with.
+        data: folder of official games; the environment variable ``ALFWORLD_DATA`` by default.
+        render_mode: ``ansi``: `render` returns the last action and what it led to.
+
+    Example:
+        >>> import gymnasium, rwml_gym
+        >>> env = gymnasium.make("rwml_gym/ALFWorld-v0", task_types=["pick_heat_then_place_in_recep"])
+        >>> observation, info = env.reset(seed=0)
+        >>> "Your task is to: " + info["task"] in observation
+        True
+        >>> observation, reward, terminated, truncated, info = env.step(info["admissible_actions"][0])
+        >>> env.close()
+    """
+
+    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 (as gymnasium.Env has it)
+
+    def __init__(
+        self,
+        split: str = "generated",
+        task_types: Sequence[str] | None = None,
+        grammar: str = "installed",
+        data: str | Path | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise InvalidConfigError(f'Unknown render_mode {render_mode!r}; expected None or "ansi".')
+        self.games = make_games(split, task_types, grammar, data)
+        self.render_mode = render_mode
+        self.observation_space = UnicodeText()
+        self.action_space = UnicodeText()
+        self._engine: Engine | None = None
+        self._game: Game | None = None
+        self._admissible: list[str] = []
+        self._won = False
+        self._last_exchange = ""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Starts a game, drawn with ``self.np_random`` unless it is named.
+
+        Args:
+            seed: seeds the choice of this game and the next ones.
+            options: ``{"game": name}`` to play that game.
+        """
+        super().reset(seed=seed)
+        options = dict(options or {})
+        name = options.pop("game", None)
+        if options:
+            raise InvalidConfigError(f'Unknown reset options {", ".join(map(repr, options))}; expected only "game".')
+        self._game = None  # a reset that fails leaves an environment that has to be reset
+        game = self.games.sample(self.np_random) if name is None else self.games.load(name)
+        observation = self._start(game)
+        self._game = game
+        return observation, self._info(invalid_action=False)
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Says a command to the world.
+
+        Args:
+            action: any string; spaces around it do not matter.
+        """
+        if not isinstance(action, str):
+            raise TypeError(f"Expected the action to be a string, actual type: {type(action).__name__} ({action!r}).")
+        if self._game is None or self._engine is None:
+            raise ResetNeeded("Cannot call env.step() before calling env.reset()")
+        if self._won:
+            raise ResetNeeded("The game is won: call env.reset() before the next env.step()")
+        invalid = action.strip() not in self._admissible
+        state, _, _ = self._engine.step(action)
+        self._read(state)
+        self._last_exchange = f"> {action}\n{state['feedback']}"
+        return state["feedback"], float(self._won), self._won, False, self._info(invalid)
+
+    def render(self) -> str | None:
+        """Returns the last action and what the world said, in mode ``ansi``."""
+        return self._last_exchange if self.render_mode == "ansi" else None
+
+    def close(self) -> None:
+        """Hands the engine's memory on to the next environment."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
+        self._game = None
+
+    def _start(self, game: Game) -> str:
+        from rwml_gym.alfworld.engine import Engine  # textworld takes half a second to import
+
+        self._engine = self._engine or Engine()
+        try:
+            self._engine.load(game.data)
+            state = self._engine.reset()
+        except (Exception, SystemExit) as error:  # the PDDL translator raises SystemExit on a malformed problem
+            raise InvalidGameError(
+                f"The engine cannot play {game.path or game.name} ({type(error).__name__}: {error}); "
+                "the file is corrupt: run `alfworld-download --force`, or choose another game."
+            ) from error
+        self._read(state)
+        observation: str = state["feedback"]
+        self._last_exchange = observation
+        return observation
+
+    def _read(self, state: Any) -> None:
+        self._admissible = state["admissible_commands"]
+        self._won = bool(state["won"])
+
+    def _info(self, invalid_action: bool) -> dict[str, Any]:
+        assert self._game is not None
+        return {
+            "task": self._game.task,
+            "admissible_actions": list(self._admissible),
+            "won": self._won,
+            "invalid_action": invalid_action,
+            "game": self._game.name,
+            "task_type": self._game.task_type,
+            "data_version": self._game.data_version,
+        }
