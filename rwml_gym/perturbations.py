@@ -1,0 +1,248 @@
+"""Rewordings and falsifications of realised states: the labelled pairs from which a threshold is calibrated.
+
+A *same* perturbation says the same state in other words or in another order, a *different* one says something false.
+Both are rules on the text; those that do not apply leave it as it is, and the pair is skipped. They know the phrases
+of ALFWorld, and lists and numbered things of any English text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rwml_gym.transitions import Transition, action_type
+
+__all__ = ["DIFFERENT", "SAME", "Perturbation", "Pool"]
+
+# A thing with its number: "fridge 1". A list: what follows "you see", "carrying:" … up to the end of the sentence.
+_THING = re.compile(r"\b([A-Za-z]+) (\d+)\b")
+_LIST = re.compile(r"(?i)\b(?:see|carrying|contains?|holds?|includes?):? (?P<items>[^.:;!?\n]+)")
+_ITEM = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
+_ARTICLE = re.compile(r"(?i)\b(?:an?|the)\s+")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+
+_REWORDINGS = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\b([Yy])ou see\b", r"\1ou can see"),
+        (r"\bYou arrive at\b", "You are now at"),
+        (r"\bYou are facing\b", "You stand in front of"),
+        (r"\bNext to it,", "Beside it,"),
+        (r"\bIn it,", "Inside it,"),
+        (r"\bis closed\b", "is shut"),
+        (r"\bis open\b", "has been opened"),
+        (r"\bYou open\b", "You have opened"),
+        (r"\bYou close\b", "You shut"),
+        (r"\bYou pick up\b", "You take"),
+        (r"\bYou move (the [\w ]+?) to\b", r"You put \1 in/on"),
+        (r"\bYou turn on\b", "You switch on"),
+        (r"\bYou (clean|heat|cool) (the [\w ]+?) using (the [\w ]+)", r"You use \3 to \1 \2"),
+        (r"\bYou are not carrying anything\b", "Your hands are empty"),
+        (r"\bYou are carrying: ", "You hold "),
+        (r"\bThere's nothing special about\b", "You notice nothing special about"),
+        (r"\bNothing happens\b", "There is no effect"),
+        # Of any English text.
+        (r"\bYou are in\b", "You find yourself in"),
+        (r"\b([Hh])ere, ", r"\1ere "),
+        (r"\bcannot\b", "can not"),
+    )
+)
+_OPPOSITES = {
+    "open": "closed",
+    "closed": "open",
+    "opened": "closed",
+    "on": "off",
+    "off": "on",
+    "enabled": "disabled",
+    "disabled": "enabled",
+    "true": "false",
+    "false": "true",
+}
+# Only states ("is open", "turn on", "enabled: true"), not places ("on the shelf 1").
+_STATE = re.compile(rf"(?i)\b(is|turn|:) ({'|'.join(_OPPOSITES)})\b")
+
+
+class Pool:
+    """What falsifications take from the other transitions.
+
+    Attributes:
+        nouns: The distinct kinds of numbered things.
+        lists: The distinct lists, as written.
+        items: The distinct things in lists.
+        outcomes: Distinct next states by action type.
+        rejection: The most frequent answer to an invalid action, `None` if there was none.
+    """
+
+    def __init__(self, transitions: Sequence[Transition]):
+        """Collect from transitions."""
+        texts = list(dict.fromkeys(transition.next_state for transition in transitions))
+        self.nouns = sorted({noun for text in texts for noun, _ in _THING.findall(text)})
+        lists = dict.fromkeys(match["items"] for text in texts if (match := _LIST.search(text)))
+        self.lists = [items for items in lists if not _is_nothing(items)]
+        self.items = sorted({item for items in self.lists for item in _split(items)})
+        outcomes: dict[str, dict[str, None]] = defaultdict(dict)
+        for transition in transitions:
+            outcomes[action_type(transition.action)][transition.next_state] = None
+        self.outcomes = {kind: list(states) for kind, states in outcomes.items()}
+        rejected = Counter(transition.next_state for transition in transitions if transition.invalid_action)
+        self.rejection = rejected.most_common(1)[0][0] if rejected else None
+
+
+Perturbation = Callable[[Transition, Pool, np.random.Generator], str]
+"""Makes a text about a transition's next state; the next state itself where it does not apply."""
+
+
+def _reordered(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    def shuffled(items: str) -> str:
+        things = _split(items)
+        order = rng.permutation(len(things))
+        return _listing([things[index] for index in order])
+
+    return _with_list(transition.next_state, shuffled)
+
+
+def _one_rewording(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    text = transition.next_state
+    applicable = [rule for rule in _REWORDINGS if rule[0].search(text)]
+    if not applicable:
+        return text
+    pattern, replacement = applicable[rng.integers(len(applicable))]
+    return pattern.sub(replacement, text)
+
+
+def _all_rewordings(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    text = transition.next_state
+    applicable = [rule for rule in _REWORDINGS if rule[0].search(text)]
+    if len(applicable) < 2:  # that is "one rewording"
+        return text
+    for pattern, replacement in applicable:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _without_articles(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    return _ARTICLE.sub("", transition.next_state)
+
+
+def _other_number(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    text = transition.next_state
+    things = sorted(set(_THING.findall(text)))
+    if not things:
+        return text
+    noun, number = things[rng.integers(len(things))]
+    other = int(number) + (1 if int(number) <= 1 or rng.random() < 0.5 else -1)
+    return re.sub(rf"\b{noun} {number}\b", f"{noun} {other}", text)
+
+
+def _other_thing(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    text = transition.next_state
+    if things := sorted(set(_THING.findall(text))):
+        noun, number = things[rng.integers(len(things))]
+        other = pool.nouns[rng.integers(len(pool.nouns))]
+        return re.sub(rf"\b{noun} {number}\b", f"{other} {number}", text)
+
+    def exchanged(items: str) -> str:
+        parts = _split(items)
+        parts[rng.integers(len(parts))] = pool.items[rng.integers(len(pool.items))]
+        return _listing(parts)
+
+    return _with_list(text, exchanged) if pool.items else text
+
+
+def _other_contents(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    def replaced(items: str) -> str:
+        other = pool.lists[rng.integers(len(pool.lists))]
+        return items if set(_split(other)) == set(_split(items)) else other
+
+    return _with_list(transition.next_state, replaced) if pool.lists else transition.next_state
+
+
+def _nothing_for_something(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    text = transition.next_state
+    match = _LIST.search(text)
+    if match is None or match["items"].strip() == "anything":  # "not carrying anything" cannot be filled in
+        return text
+    something = pool.lists[rng.integers(len(pool.lists))] if pool.lists else match["items"]
+    return _put(text, match, something if _is_nothing(match["items"]) else "nothing")
+
+
+def _contents_left_out(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    sentences = _SENTENCE.split(transition.next_state)
+    kept = [sentence for sentence in sentences if not _holds_something(sentence)]
+    # A text that is nothing but its list would become blank, which never earns anyway.
+    return " ".join(kept) if kept and len(kept) < len(sentences) else transition.next_state
+
+
+def _opposite_state(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    return _STATE.sub(lambda match: f"{match[1]} {_OPPOSITES[match[2].lower()]}", transition.next_state)
+
+
+def _other_outcome(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    outcomes = pool.outcomes[action_type(transition.action)]
+    other = outcomes[rng.integers(len(outcomes))]
+    # The same words in another order may be the same state.
+    return transition.next_state if sorted(_words(other)) == sorted(_words(transition.next_state)) else other
+
+
+def _rejected(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    return transition.next_state if pool.rejection is None else pool.rejection
+
+
+def _shuffled_words(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    words = _words(transition.next_state)
+    # Two words in another order are still nearly the sentence.
+    return " ".join(str(word) for word in rng.permutation(words)) if len(words) > 2 else transition.next_state
+
+
+SAME: dict[str, Perturbation] = {
+    "list reordered": _reordered,
+    "one rewording": _one_rewording,
+    "all rewordings": _all_rewordings,
+    "articles left out": _without_articles,
+}
+DIFFERENT: dict[str, Perturbation] = {
+    "other number": _other_number,
+    "other thing": _other_thing,
+    "other contents": _other_contents,
+    "nothing for something": _nothing_for_something,
+    "contents left out": _contents_left_out,
+    "opposite state": _opposite_state,
+    "other outcome": _other_outcome,
+    "rejected": _rejected,
+    "shuffled words": _shuffled_words,
+}
+
+
+def _with_list(text: str, change: Callable[[str], str]) -> str:
+    """The text with its first list of things changed; as it is where there is none."""
+    match = _LIST.search(text)
+    return text if match is None or _is_nothing(match["items"]) else _put(text, match, change(match["items"]))
+
+
+def _put(text: str, match: re.Match[str], items: str) -> str:
+    return text[: match.start("items")] + items + text[match.end("items") :]
+
+
+def _split(items: str) -> list[str]:
+    return [item.strip() for item in _ITEM.split(items) if item.strip()]
+
+
+def _listing(things: list[str]) -> str:
+    """Things as ALFWorld lists them: "a", "a, and b" or "a, b, and c"."""
+    return things[0] if len(things) == 1 else ", ".join(things[:-1]) + f", and {things[-1]}"
+
+
+def _is_nothing(items: str) -> bool:
+    return items.strip().lower() in {"nothing", "anything"}
+
+
+def _holds_something(sentence: str) -> bool:
+    match = _LIST.search(sentence)
+    return match is not None and not _is_nothing(match["items"])
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
