@@ -10,6 +10,7 @@ engines taking turns in one thread, and engines in several processes, are fine.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import weakref
@@ -39,13 +40,20 @@ be given back (closing it crashes the process at exit), so engines hand theirs o
 
 
 @contextmanager
-def process_state_restored() -> Iterator[None]:
-    """Puts back ``sys.argv`` and ``sys.stdout``, which `fast_downward.pddl2sas` replaces."""
-    argv, stdout = sys.argv, sys.stdout
+def translating() -> Iterator[None]:
+    """Around `fast_downward.pddl2sas`: puts back what it replaces, and pauses the garbage collector.
+
+    It replaces ``sys.argv`` and ``sys.stdout``. It makes hundreds of thousands of small objects that all stay alive
+    until it returns, and half its time would go into scanning them for garbage.
+    """
+    argv, stdout, collecting = sys.argv, sys.stdout, gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
         sys.argv, sys.stdout = argv, stdout
+        if collecting:
+            gc.enable()
 
 
 class CompiledGame:
@@ -62,7 +70,7 @@ class CompiledGame:
         self.problem = problem
         self.domain = domain
         self.logic = Logic(domain, grammar)
-        with process_state_restored():
+        with translating():
             task, sas = fast_downward.pddl2sas(domain, problem)
         self.sas: bytes = sas.encode("utf-8")
         self.actions = {action.name: action for action in task.actions}
@@ -70,11 +78,12 @@ class CompiledGame:
         # The domain declares "object", which the translator has as the root already: the first one counts, as in stock.
         for kind in {kind.name: kind for kind in reversed(task.types)}.values():
             self.logic.types.add(Type(kind.name, kind.supertype_names))
-        self.initial_facts: list[Proposition] = [
+        self.declared_facts: list[Proposition] = [
             Proposition(atom.predicate, [Variable(name, self.type_of[name]) for name in atom.args])
             for atom in task.init
             if isinstance(atom, fast_downward.translate.pddl.conditions.Atom) and atom.predicate != "="
         ]
+        self.planner_facts: list[Proposition] | None = None
         fluents = {effect.literal.predicate for action in task.actions for effect in action.effects}
         fluents |= {axiom.name for axiom in task.axioms}
         self.static_commands = {
@@ -85,7 +94,7 @@ class CompiledGame:
     @property
     def planner_sas(self) -> bytes:
         """The second translation, which only the planner reads."""
-        with process_state_restored():
+        with translating():
             return fast_downward.pddl2sas(self.domain, self.problem, optimize=True)[1].encode("utf-8")
 
 
@@ -119,11 +128,13 @@ class State(pddl_logic.PddlState):
         library.load_sas(game.sas)
         if with_planner:
             library.load_sas_replan(game.planner_sas)
-        self.add_facts(game.initial_facts)
-        atoms = (pddl_logic.Atom * library.get_state_size())()
-        library.get_state(atoms)
-        facts = [atom.get_fact(self.name2type) for atom in atoms]
-        self.add_facts(fact for fact in facts if not fact.is_negation)
+        if game.planner_facts is None:
+            atoms = (pddl_logic.Atom * library.get_state_size())()
+            library.get_state(atoms)
+            facts = [atom.get_fact(self.name2type) for atom in atoms]
+            game.planner_facts = [fact for fact in facts if not fact.is_negation]
+        self.add_facts(game.declared_facts)
+        self.add_facts(game.planner_facts)
 
 
 class Engine(PddlEnv):
