@@ -245,7 +245,9 @@ class TransitionDataset(Sequence[Transition]):
             )
         try:
             with _silent_datasets():
-                rows = Dataset.load_from_disk(str(path)).cast(_features()).to_list()
+                stored, features = Dataset.load_from_disk(str(path)), _features()
+                # Other tools may have written other integers or strings; casting an empty table fails.
+                rows = (stored if stored.features == features else stored.cast(features)).to_list()
         # Damage surfaces as errors of Arrow, json, the file system or datasets, depending on the byte.
         except Exception as error:
             raise InvalidDatasetError(

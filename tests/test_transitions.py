@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from gymnasium.error import DependencyNotInstalled
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rwml_gym import transitions as module
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, Turn, action_type
+
+# All of Unicode but lone surrogates, which no UTF-8 file can hold.
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+TURNS = st.builds(Turn, action=TEXT, observation=TEXT)
+TRANSITIONS = st.builds(
+    Transition,
+    history=st.lists(TURNS, min_size=1, max_size=4).map(tuple),
+    action=TEXT,
+    next_state=TEXT,
+    task=TEXT,
+    env_id=TEXT,
+    game=TEXT,
+    episode=st.integers(0, 2**40),
+    step=st.integers(0, 100),
+    won=st.sampled_from([True, False, None]),
+    invalid_action=st.booleans(),
+    data_version=TEXT,
+)
+
+
+def episode(game: str, steps: int, window: int = 4) -> list[Transition]:
+    turns = [Turn("", f"start of {game}")]
+    result = []
+    for step in range(steps):
+        result.append(Transition(tuple(turns[-window:]), f"act {step}", f"{game} {step}", game=game, step=step))
+        turns.append(Turn(f"act {step}", f"{game} {step}"))
+    return result
+
+
+def test_a_dataset_is_a_sequence():
+    data = TransitionDataset(episode("a", 3) + episode("b", 2))
+    assert len(data) == 5
+    assert data[0].state == "start of a"
+    assert data[-1] is list(data)[-1]
+    assert isinstance(data[1:3], TransitionDataset)
+    assert [transition.step for transition in data[1:3]] == [1, 2]
+    assert data.games == ("a", "b")
+    assert repr(data) == "TransitionDataset(5 transitions of 2 games)"
+    assert data == TransitionDataset(list(data))
+    assert data != data[:4]
+
+
+def test_a_transition_without_a_state_is_refused():
+    with pytest.raises(InvalidConfigError, match="at least one turn of history, actual: none in transition 1"):
+        TransitionDataset([*episode("a", 1), Transition((), "look", "A room.")])
+
+
+def test_windows_keep_the_last_turns():
+    data = TransitionDataset(episode("a", 6)).with_window(2)
+    assert [len(transition.history) for transition in data] == [1, 2, 2, 2, 2, 2]
+    assert data[5].history == (Turn("act 3", "a 3"), Turn("act 4", "a 4"))
+
+
+def test_a_window_may_be_longer_than_an_episode_but_not_than_what_was_recorded():
+    data = TransitionDataset(episode("a", 3, window=4))
+    assert data.with_window(10) == data
+    with pytest.raises(InvalidConfigError, match=r"at most 4 turns.*actual: 5\. Record with"):
+        TransitionDataset(episode("a", 6, window=4)).with_window(5)
+    with pytest.raises(InvalidConfigError, match="at least 1 turn"):
+        data.with_window(0)
+
+
+@given(
+    games=st.lists(st.integers(0, 9), min_size=2, max_size=30), held_out=st.floats(0.01, 0.99), seed=st.integers(0, 9)
+)
+def test_splits_share_no_game_and_lose_nothing(games, held_out, seed):
+    if len(set(games)) < 2:
+        games = [*games, 10]
+    data = TransitionDataset(step for game in games for step in episode(str(game), 2))
+    train, held = data.split_by_game(held_out, seed)
+    assert not set(train.games) & set(held.games)
+    assert train.games
+    assert held.games
+    assert sorted(map(repr, [*train, *held])) == sorted(map(repr, data))
+    assert (train, held) == data.split_by_game(held_out, seed)
+    # The order of recording does not move a game to the other side.
+    backwards = TransitionDataset(reversed(list(data))).split_by_game(held_out, seed)
+    assert set(backwards[1].games) == set(held.games)
+
+
+def test_splits_hold_out_the_share_asked_for():
+    data = TransitionDataset(step for game in range(20) for step in episode(str(game), 1))
+    assert len(data.split_by_game(0.25, seed=1)[1].games) == 5
+    assert data.split_by_game(0.25, seed=1)[1] != data.split_by_game(0.25, seed=2)[1]
+
+
+@pytest.mark.parametrize("held_out", [0, 1, -0.1, 2])
+def test_shares_out_of_range_are_refused(held_out):
+    with pytest.raises(InvalidConfigError, match=r"`held_out` in \(0, 1\)"):
+        TransitionDataset(episode("a", 1) + episode("b", 1)).split_by_game(held_out)
+
+
+def test_one_game_cannot_be_split():
+    with pytest.raises(InvalidConfigError, match="at least 2 games to split, actual: 1"):
+        TransitionDataset(episode("a", 9)).split_by_game(0.5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(TRANSITIONS, max_size=4))
+def test_any_text_comes_back_from_disk(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("data") / "set"
+    data = TransitionDataset(rows)
+    data.save(path)
+    assert TransitionDataset.load(path) == data
+
+
+def test_lone_surrogates_become_the_replacement_character(tmp_path):
+    TransitionDataset([Transition((Turn("\ud800", "a\udfffb"),), "x", "🙂\ud83d")]).save(tmp_path / "set")
+    (back,) = TransitionDataset.load(tmp_path / "set")
+    assert (back.history[0], back.next_state) == (Turn("\ufffd", "a\ufffdb"), "🙂\ufffd")
+
+
+def test_saving_is_silent_replaces_an_earlier_set_and_leaves_nothing_else(tmp_path, capfd):
+    path = tmp_path / "new" / "set"
+    TransitionDataset(episode("a", 3)).save(path)
+    TransitionDataset(episode("b", 2)).save(str(path))
+    assert TransitionDataset.load(path).games == ("b",)
+    assert [entry.name for entry in path.parent.iterdir()] == ["set"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_other_tools_can_read_the_folder(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    TransitionDataset(episode("a", 3)).save(tmp_path / "set")
+    rows = datasets.load_from_disk(str(tmp_path / "set"))
+    assert rows["next_state"][:] == ["a 0", "a 1", "a 2"]
+    assert rows[0]["history"] == [{"action": "", "observation": "start of a"}]
+
+
+def test_other_folders_are_not_replaced(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InvalidConfigError, match="a new folder or an earlier dataset"):
+        TransitionDataset(episode("a", 1)).save(tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(InvalidDatasetError, match=r"No transitions in .*nowhere"):
+        TransitionDataset.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("damage", ["state.json", "dataset_info.json", "data-00000-of-00001.arrow"])
+@pytest.mark.parametrize("how", ["emptied", "cut", "removed"])
+def test_a_damaged_folder_is_named(tmp_path, damage, how):
+    TransitionDataset(episode("a", 50)).save(tmp_path / "set")
+    victim = tmp_path / "set" / damage
+    content = victim.read_bytes()
+    if how == "removed":
+        victim.unlink()
+    else:
+        victim.write_bytes(b"" if how == "emptied" else content[: len(content) // 2])
+    with pytest.raises(InvalidDatasetError, match="set"):
+        TransitionDataset.load(tmp_path / "set")
+
+
+def test_a_dataset_of_another_kind_is_named(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"question": ["?"]}).save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(InvalidDatasetError, match="damaged or holds something else"):
+        TransitionDataset.load(tmp_path / "set")
+
+
+def test_a_missing_library_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    for call in (TransitionDataset([]).save, TransitionDataset.load):
+        with pytest.raises(DependencyNotInstalled, match=r'pip install "rwml-gym\[train\]"'):
+            call(tmp_path / "set")
+
+
+def test_memory_needs_no_datasets():
+    code = (
+        "import sys; from rwml_gym.transitions import *;"
+        "TransitionDataset([Transition((Turn('', 'a'),), 'b', 'c', game=g) for g in 'xy']).split_by_game(.5);"
+        "assert not {'datasets', 'torch', 'pyarrow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("action", "kind"),
+    [
+        ("go to fridge 1", "go"),
+        ("  Look\n", "look"),
+        ("get_user_details(user_id='x')", "get_user_details"),
+        ('cancel_order {"id": 1}', "cancel_order"),
+        (json.dumps({"name": "x"}), "name"),
+        ("öffne die Tür", "öffne"),
+        ("", ""),
+        ("?!", ""),
+    ],
+)
+def test_action_types(action, kind):
+    assert action_type(action) == kind
