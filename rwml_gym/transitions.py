@@ -214,7 +214,10 @@ class TransitionDataset(Sequence[Transition]):
         partial = path.parent / f".{path.name}-{uuid.uuid4().hex}"
         try:
             with _silent_datasets():
-                Dataset.from_dict(columns, features=_features()).save_to_disk(str(partial))
+                # An empty dataset would be written as no file, which cannot be loaded.
+                Dataset.from_dict(columns, features=_features()).save_to_disk(
+                    str(partial), num_shards=None if len(self) else 1
+                )
             if path.exists():
                 shutil.rmtree(path)
             partial.rename(path)
@@ -246,7 +249,7 @@ class TransitionDataset(Sequence[Transition]):
         try:
             with _silent_datasets():
                 stored, features = Dataset.load_from_disk(str(path)), _features()
-                # Other tools may have written other integers or strings; casting an empty table fails.
+                # Other tools may have written other integers or strings.
                 rows = (stored if stored.features == features else stored.cast(features)).to_list()
         # Damage surfaces as errors of Arrow, json, the file system or datasets, depending on the byte.
         except Exception as error:
