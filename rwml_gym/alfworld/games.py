@@ -343,8 +343,9 @@ def _check_task_types(task_types: Sequence[str] | None) -> tuple[str, ...]:
         raise InvalidConfigError(
             f"Expected a list of task types, actual value: {task_types!r}; write [{task_types!r}]."
         )
-    for kind in task_types:
+    chosen = tuple(task_types)
+    for kind in chosen:
         _check("task type", kind, TASK_TYPES)
-    if not task_types:
+    if not chosen:
         raise InvalidConfigError(f"`task_types` is empty; name some of {', '.join(TASK_TYPES)}, or leave it out.")
-    return tuple(kind for kind in TASK_TYPES if kind in task_types)
+    return tuple(kind for kind in TASK_TYPES if kind in chosen)
