@@ -49,6 +49,9 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
         gym.Wrapper.__init__(self, env)
 
         self.history = history
+        # Not `self.spec`, which copies the arguments of all wrappers, among them perhaps a model.
+        spec = env.unwrapped.spec
+        self._env_id = spec.id if spec is not None else type(env.unwrapped).__name__
         self._turns: deque[Turn] = deque(maxlen=history)
         self._info: dict[str, Any] = {}
         self._finished: list[Transition] = []
@@ -93,7 +96,7 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
                 action=action,
                 next_state=observation,
                 task=str(known.get("task", "")),
-                env_id=self.spec.id if self.spec is not None else type(self.unwrapped).__name__,
+                env_id=self._env_id,
                 game=str(known.get("game", "")),
                 episode=self._episode,
                 step=len(self._running),
