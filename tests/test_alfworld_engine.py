@@ -182,6 +182,20 @@ def test_a_library_is_reused_after_close_and_after_garbage_collection():
     assert len(engine_module._libraries) >= count
 
 
+def test_a_closed_engine_cannot_reach_the_one_that_took_its_library():
+    game = generated("look_at_obj_in_light", 1)
+    closed = Engine()
+    closed.load(game.data)
+    closed.reset()
+    closed.close()
+    engine = Engine()
+    engine.load(game.data)
+    engine.reset()
+    with pytest.raises(AttributeError):
+        closed.step(game.plan[0])
+    assert engine.step(game.plan[0])[0]["feedback"] != "Nothing happens."
+
+
 def test_translating_restores_the_process_even_on_error():
     argv, stdout = sys.argv, sys.stdout
     broken = {**generated("pick_and_place_simple", 1).data, "pddl_problem": "(define (problem p) (:domain alfred"}

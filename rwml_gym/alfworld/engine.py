@@ -78,6 +78,7 @@ class CompiledGame:
         # The domain declares "object", which the translator has as the root already: the first one counts, as in stock.
         for kind in {kind.name: kind for kind in reversed(task.types)}.values():
             self.logic.types.add(Type(kind.name, kind.supertype_names))
+        # Numeric facts (distances, costs) are left out: no text asks for them.
         self.declared_facts: list[Proposition] = [
             Proposition(atom.predicate, [Variable(name, self.type_of[name]) for name in atom.args])
             for atom in task.init
@@ -173,7 +174,7 @@ class Engine(PddlEnv):
         self._game = compile_game(data["pddl_domain"], data["grammar"], data["pddl_problem"])
         self._logic = self._game.logic
         self._templates = sorted({action.template for action in self._logic.actions.values()})
-        self._pddl_state = self._fresh_state()
+        self._pddl_state: Any = self._fresh_state()
         self._entity_infos = self._get_entity_infos()
         names = entity_names(info.id for info in self._entity_infos.values())
         for info in self._entity_infos.values():
@@ -195,7 +196,9 @@ class Engine(PddlEnv):
     def close(self) -> None:
         """Hands the planner library on; the engine cannot be used afterwards."""
         self._hand_on_library()
+        # by now the library may be another engine's: nothing here may reach it any more
         self.downward_lib = None
+        self._pddl_state = None
 
     def _fresh_state(self) -> State:
         wants_walkthrough = "walkthrough" in self.request_infos.extras and not self.walkthrough
