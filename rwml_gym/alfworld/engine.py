@@ -17,7 +17,7 @@ import weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import fast_downward
@@ -92,7 +92,7 @@ class CompiledGame:
         }
         self.commands: dict[int, str] = {}
 
-    @property
+    @cached_property
     def planner_sas(self) -> bytes:
         """The second translation, which only the planner reads."""
         with translating():

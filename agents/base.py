@@ -1,0 +1,28 @@
+"""The agent protocol: what plays a text environment, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+__all__ = ["Agent"]
+
+
+class Agent(Protocol):
+    """Plays several episodes side by side."""
+
+    def act(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str]:
+        """Chooses one action an episode.
+
+        Args:
+            observations: One a slot, what the world said last.
+            infos: One a slot, as the environment gave it.
+
+        Returns:
+            One action a slot.
+        """
+        ...
+
+    def reset(self, mask: Sequence[bool]) -> None:
+        """Forgets the episodes of the slots whose mask is true: new ones start there."""
+        ...

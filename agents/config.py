@@ -1,0 +1,236 @@
+"""The configuration of the main job, its presets, and where every default comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rwml_gym.agents.grpo import GRPOConfig
+from rwml_gym.agents.sft import SFTConfig
+
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.prompts import STYLES, PromptStyle
+
+__all__ = ["PRESETS", "CollectConfig", "FilterConfig", "RWMLConfig", "StageConfig", "preset"]
+
+
+def _at_least(config: object, least: float, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < least:
+            raise InvalidConfigError(f"Expected {name} of at least {least}, actual {getattr(config, name)}")
+
+
+def _share(config: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise InvalidConfigError(f"Expected {name} between 0 and 1, actual {getattr(config, name)}")
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """Interaction learning: who plays how much.
+
+    Attributes:
+        games: Training games.
+        held_out_games: Games that are only predicted, never trained on.
+        rollouts: Episodes a training game (the paper's N: 3 on ALFWorld, 6 on τ²-bench); one a held-out game.
+        max_steps: Step budget of an episode (30 in the paper).
+        temperature: Of the model's actions (1.0 in the paper).
+        random_share: Share of random admissible actions; 0 in the paper, more for models that hardly know a command.
+        slots: Episodes played side by side.
+    """
+
+    games: int = 200
+    held_out_games: int = 40
+    rollouts: int = 3
+    max_steps: int = 30
+    temperature: float = 1.0
+    random_share: float = 0.0
+    slots: int = 16
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "games", "held_out_games", "rollouts", "max_steps", "slots")
+        _at_least(self, 0, "temperature")
+        _share(self, "random_share")
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Dropping of too-easy triplets, by attempts of the model fine-tuned on a share of them.
+
+    Attributes:
+        share: Share of the triplets for next-state SFT (0.1 in the paper); the rest are tried, and trained on.
+        attempts: Predictions of each remaining triplet (10 in the paper).
+        easy_rate: Success rate from which a triplet is too easy ("almost always").
+        keep_easy: Probability of keeping a too-easy triplet (0.1 in the paper).
+        keep_hard: Probability of keeping one that no attempt got right. 1 in the paper; less spends a small budget on
+            groups that can have a reward difference.
+        limit: Most triplets that are tried, chosen at random; the others are left out of training. 0 for no limit.
+    """
+
+    share: float = 0.1
+    attempts: int = 10
+    easy_rate: float = 0.9
+    keep_easy: float = 0.1
+    keep_hard: float = 1.0
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "attempts")
+        _at_least(self, 0, "limit")
+        _share(self, "share", "easy_rate", "keep_easy", "keep_hard")
+        if not 0 < self.share < 1:
+            raise InvalidConfigError(f"Expected a share above 0 and below 1, actual {self.share}")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """World-model GRPO: how many groups of what size, and when to save.
+
+    Attributes:
+        steps: Updates.
+        groups: Groups with reward difference wanted an update.
+        group_size: Completions a group (G).
+        rounds: Most rounds of sampling `groups` prompts for one update: as long as too few groups have a reward
+            difference, others are sampled (DAPO's dynamic sampling). 1 for none.
+        temperature: Of sampling.
+        checkpoint_every: Updates between checkpoints, of SFT too.
+    """
+
+    steps: int = 100
+    groups: int = 8
+    group_size: int = 8
+    rounds: int = 1
+    temperature: float = 1.0
+    checkpoint_every: int = 5
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "groups", "rounds", "checkpoint_every")
+        _at_least(self, 0, "steps")
+        _at_least(self, 2, "group_size")
+        if self.temperature != 1.0:
+            raise InvalidConfigError(
+                "Expected a sampling temperature of 1.0: the update's ratio is that of the untempered policy, "
+                f"actual {self.temperature}"
+            )
+
+
+@dataclass(frozen=True)
+class RWMLConfig:
+    """The main job: collect, calibrate, filter, train a world model with GRPO, evaluate.
+
+    Attributes:
+        env_id: Registered id of a text environment.
+        split: Its games: `generated`, or an official split (`train`, `valid_seen`, `valid_unseen`, `valid_train`).
+        data: Folder of official games; `$ALFWORLD_DATA` if absent.
+        task_types: Only these; all if absent.
+        grammar: `installed` or `original`, see `ALFWorldEnv`.
+        model: Language model, see `models.load_model`.
+        dtype: `auto`, `float32` or `bfloat16`.
+        lora_rank: LoRA r, on all linear layers.
+        lora_alpha: LoRA scale.
+        prompt_style: `transcript` or `chat`, see `prompts.Prompts`.
+        history: Window H, in turns.
+        max_prompt_tokens: Longer prompts lose their oldest turns.
+        max_new_tokens: Longest prediction.
+        encoder: Frozen text encoder E (Qwen3-Embedding-8B in the paper).
+        precision: Wanted precision of the calibrated threshold.
+        calibration_pairs: Most pairs of a kind in each half of the games; they cost an encoding each.
+        threshold: τ_d; calibrated from the training transitions if absent.
+        collect: Interaction learning.
+        sft: Next-state SFT for the filter, and of the warm start.
+        warm_start: Whether GRPO starts from the SFT model. The paper starts from the model as it is; small models then
+            have too few right predictions to learn from.
+        filter: Dropping of too-easy triplets.
+        stage: World-model GRPO.
+        grpo: Its update.
+        baseline: Also train next-state SFT for the wall-clock time that GRPO took, from the same start.
+        max_held_out: Most held-out transitions that are predicted; 0 for all.
+        batch_rows: Completions written at a time.
+        seed: Everything follows from it.
+    """
+
+    env_id: str = "rwml_gym/ALFWorld-v0"
+    split: str = "generated"
+    data: str | None = None
+    task_types: tuple[str, ...] | None = None
+    grammar: Literal["installed", "original"] = "installed"
+    model: str = "SmolLM2-135M-Instruct"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    prompt_style: PromptStyle = "transcript"
+    history: int = 4
+    max_prompt_tokens: int = 1024
+    max_new_tokens: int = 96
+    encoder: str = "all-MiniLM-L6-v2"
+    precision: float = 0.9
+    calibration_pairs: int = 150
+    threshold: float | None = None
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    warm_start: bool = False
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    stage: StageConfig = field(default_factory=StageConfig)
+    grpo: GRPOConfig = field(default_factory=GRPOConfig)
+    baseline: bool = True
+    max_held_out: int = 0
+    batch_rows: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "history", "max_prompt_tokens", "max_new_tokens", "lora_rank", "batch_rows")
+        _at_least(self, 0, "max_held_out")
+        if self.prompt_style not in STYLES:
+            raise InvalidConfigError(f"Expected prompt_style among {list(STYLES)}, actual {self.prompt_style!r}")
+        if self.threshold is not None and not 0 < self.threshold <= 2:
+            raise InvalidConfigError(f"Expected a threshold above 0 and at most 2, actual {self.threshold}")
+
+
+PRESETS: dict[str, RWMLConfig] = {
+    # `make demo`: everything for real, within 20 minutes on two cores. Deviations from the paper, each for the sake of
+    # a 135 M-parameter model: half of the actions are random admissible ones, the SFT share is larger and GRPO starts
+    # from it, four attempts a triplet, and triplets nobody got right are mostly left out.
+    "demo": RWMLConfig(
+        max_prompt_tokens=384,
+        calibration_pairs=50,
+        collect=CollectConfig(games=48, held_out_games=40, rollouts=1, max_steps=15, random_share=0.7),
+        sft=SFTConfig(steps=40),
+        warm_start=True,
+        filter=FilterConfig(share=0.3, attempts=4, easy_rate=1.0, keep_hard=0.1, limit=320),
+        stage=StageConfig(steps=24, groups=8, rounds=2, checkpoint_every=4),
+        max_held_out=480,
+    ),
+    # The paper's numbers for ALFWorld. Needs a GPU and a model hub; written down for reference, not run here.
+    "paper-alfworld": RWMLConfig(
+        model="Qwen/Qwen2.5-7B-Instruct",
+        prompt_style="chat",
+        max_prompt_tokens=4096,
+        max_new_tokens=512,
+        encoder="Qwen/Qwen3-Embedding-8B",
+        split="train",
+        collect=CollectConfig(games=3_000),
+    ),
+    # The whole job in about a minute, to see that an installation works; its numbers mean nothing.
+    "smoke": RWMLConfig(
+        max_prompt_tokens=256,
+        max_new_tokens=24,
+        collect=CollectConfig(games=4, held_out_games=3, rollouts=1, max_steps=6, random_share=0.9, slots=4),
+        sft=SFTConfig(steps=2, batch_size=4),
+        warm_start=True,
+        filter=FilterConfig(share=0.3, attempts=2, limit=6),
+        stage=StageConfig(steps=2, groups=2, group_size=4, checkpoint_every=1),
+        max_held_out=8,
+    ),
+}
+
+
+def preset(name: str) -> RWMLConfig:
+    """A preset by name.
+
+    Raises:
+        InvalidConfigError: There is none of that name.
+    """
+    if name not in PRESETS:
+        raise InvalidConfigError(f"Expected a preset among {sorted(PRESETS)}, actual {name!r}")
+    return PRESETS[name]

@@ -1,0 +1,191 @@
+"""Sampling many completions a prompt: the prompt runs once, the adapter is merged, finished rows leave the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from rwml_gym.agents.models import merged
+from rwml_gym.agents.shared_prefix import SharedPrefix, encode_prompts
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedTokenizerBase
+
+__all__ = ["Completion", "sample"]
+
+# Rows are regrouped when this share of them has finished; regrouping copies their keys and values.
+_COMPACT_AT = 0.25
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote after a prompt.
+
+    Attributes:
+        tokens: Token ids, the ones that ended it included.
+        logprobs: Log-probability of each token under the distribution it was drawn from (natural logarithm).
+        text: The tokens as text, up to the stop string, special tokens left out.
+        finished: Whether it came to an end by itself (not by the token limit).
+    """
+
+    tokens: list[int]
+    logprobs: list[float]
+    text: str
+    finished: bool
+
+
+def sample(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    n: int = 1,
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    stop: Sequence[str] = (),
+    seed: int = 0,
+    batch_rows: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> list[list[Completion]]:
+    """Samples `n` completions of every prompt.
+
+    The random number behind a token depends on the seed, the prompt's index, the completion's index and the token's
+    position only: regrouping and `batch_rows` do not change which numbers are used.
+
+    Args:
+        model: A model of `load_model`, with or without adapter; an adapter is merged for the time being.
+        tokenizer: Its tokenizer.
+        prompts: P token lists, none empty.
+        n: Completions a prompt.
+        max_new_tokens: Longest completion, in tokens.
+        temperature: 0 takes the likeliest token.
+        stop: A completion ends as soon as its text contains one of these.
+        seed: Seed of the sampling.
+        batch_rows: How many completions are written at a time.
+        progress: Called with the number of prompts that were completed since the last call.
+
+    Returns:
+        P lists of `n` completions.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    results: list[list[Completion]] = [[] for _ in prompts]
+    if not prompts:
+        return results
+    uniforms = torch.rand((len(prompts), n, max_new_tokens), generator=generator)
+    # Like lengths together: little padding, and rows that end at about the same time.
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    per_batch = max(1, batch_rows // n)
+    with torch.inference_mode(), merged(model):
+        for start in range(0, len(order), per_batch):
+            chosen = order[start : start + per_batch]
+            batch = _Batch(model, tokenizer, [prompts[i] for i in chosen], n, stop, uniforms[chosen], temperature)
+            for i, completions in zip(chosen, batch.run(), strict=True):
+                results[i] = completions
+            if progress is not None:
+                progress(len(chosen))
+    return results
+
+
+class _Batch:
+    """P prompts with n completions each, until all of them have ended.
+
+    The rows that are still in the model form a rectangle, prompts by slots, as the attention to shared keys needs:
+    `rows` holds each slot's number in 0 … P·n - 1, `prompts` the prompts still there.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        stop: Sequence[str],
+        uniforms: Tensor,
+        temperature: float,
+    ) -> None:
+        self.model, self.tokenizer, self.stop, self.temperature = model, tokenizer, tuple(stop), temperature
+        self.n, self.max_new_tokens = n, uniforms.shape[-1]
+        eos = model.generation_config.eos_token_id  # type: ignore[union-attr]
+        self.eos = set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos_token_id}
+        # A stop string that has just been completed lies within this many last tokens.
+        self.tail = max(map(len, self.stop), default=0) + 1
+        self.prefix: SharedPrefix = encode_prompts(model, prompts, tokenizer.pad_token_id or 0)
+        self.cache = DynamicCache()
+        self.rows = torch.arange(len(prompts) * n).view(len(prompts), n)
+        self.uniforms = uniforms.reshape(-1, self.max_new_tokens)
+        self.tokens: list[list[int]] = [[] for _ in range(self.rows.numel())]
+        self.logprobs: list[list[float]] = [[] for _ in range(self.rows.numel())]
+        self.ended = torch.zeros(self.rows.numel(), dtype=torch.bool)
+
+    def run(self) -> list[list[Completion]]:
+        logits = self.prefix.last_logits.repeat_interleave(self.n, 0)
+        for step in range(self.max_new_tokens):
+            tokens = self._append(logits, step)
+            if step + 1 == self.max_new_tokens or bool(self.ended[self.rows].all()):
+                break
+            tokens = self._compact(tokens)
+            logits = self._forward(tokens, step)
+        done = [self._completion(row) for row in range(len(self.tokens))]
+        return [done[i : i + self.n] for i in range(0, len(done), self.n)]
+
+    def _append(self, logits: Tensor, step: int) -> Tensor:
+        """Draws the next token of every row; rows that have ended keep a token only to fill their slot."""
+        rows = self.rows.flatten()
+        logits = logits.float().cpu()
+        if self.temperature > 0:
+            logprobs = torch.log_softmax(logits / self.temperature, -1)
+            cumulative = logprobs.exp().cumsum(-1)
+            targets = self.uniforms[rows, step, None] * cumulative[:, -1:]
+            tokens = torch.searchsorted(cumulative, targets, right=True).clamp(max=logits.shape[-1] - 1)
+        else:
+            logprobs = torch.log_softmax(logits, -1)
+            tokens = logits.argmax(-1, keepdim=True)
+        chosen = logprobs.gather(-1, tokens).flatten().tolist()
+        alive = [i for i, row in enumerate(rows.tolist()) if not self.ended[row]]
+        for i in alive:
+            row = int(rows[i])
+            self.tokens[row].append(int(tokens[i]))
+            self.logprobs[row].append(chosen[i])
+        tails = self.tokenizer.batch_decode([self.tokens[int(rows[i])][-self.tail :] for i in alive])
+        for i, tail in zip(alive, tails, strict=True):
+            if int(tokens[i]) in self.eos or any(s in tail for s in self.stop):
+                self.ended[rows[i]] = True
+        return tokens
+
+    def _compact(self, tokens: Tensor) -> Tensor:
+        """Drops rows that have ended, if enough of them have; what is left stays a rectangle."""
+        alive = ~self.ended[self.rows]
+        slots = int(alive.sum(1).max())
+        prompts = alive.any(1).nonzero().flatten()
+        if len(prompts) * slots > (1 - _COMPACT_AT) * self.rows.numel():
+            return tokens
+        # Per prompt: the living first, then as many others as fill the rectangle.
+        keep = torch.argsort((~alive[prompts]).long(), dim=1, stable=True)[:, :slots]
+        index = (prompts[:, None] * self.rows.shape[1] + keep).flatten()
+        self.rows = self.rows.flatten()[index].view(len(prompts), slots)
+        if self.cache.get_seq_length() > 0:
+            self.cache.batch_select_indices(index.to(self.prefix.mask.device))
+        if len(prompts) < len(alive):
+            self.prefix = self.prefix.select(prompts.to(self.prefix.mask.device))
+        return tokens[index]
+
+    def _forward(self, tokens: Tensor, step: int) -> Tensor:
+        device = self.prefix.mask.device
+        count = self.rows.numel()
+        positions = self.prefix.lengths.repeat_interleave(self.rows.shape[1])[:, None] + step
+        out = self.model(
+            input_ids=tokens.to(device),
+            attention_mask=torch.ones((count, 1, 1, step + 1), dtype=torch.bool, device=device),
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            shared_prefix=self.prefix,
+        )
+        return out.logits[:, -1]
+
+    def _completion(self, row: int) -> Completion:
+        text = str(self.tokenizer.decode(self.tokens[row], skip_special_tokens=True))
+        ends = [at for at in (text.find(s) for s in self.stop) if at >= 0]
+        return Completion(
+            self.tokens[row], self.logprobs[row], text[: min(ends)] if ends else text, bool(self.ended[row])
+        )

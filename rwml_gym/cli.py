@@ -1,0 +1,79 @@
+"""The `rwml-gym` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import rwml_gym
+from rwml_gym.errors import DependencyNotInstalled, RWMLGymError
+
+__all__ = ["main"]
+
+_USAGE = """usage: rwml-gym COMMAND …
+
+commands:
+  train rwml [--preset NAME] [--run-dir FOLDER] [--OPTION VALUE …]
+              train a language model as a world model (RWML stage 1) and report what it learnt;
+              started again with the same options, a run goes on where it was interrupted
+  version     the installed version
+
+`rwml-gym train rwml --help` lists the presets and every option."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; errors that name their fix are printed without a traceback.
+
+    Args:
+        arguments: The words after `rwml-gym`; those of the process if absent.
+
+    Returns:
+        Exit status: 0, or 2 for bad input.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words in (["version"], ["--version"]):
+        print(rwml_gym.__version__)
+        return 0
+    if words[:2] != ["train", "rwml"]:
+        asked = not words or words[0] in ("-h", "--help", "help")
+        print(_USAGE, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    try:
+        return _train_rwml(words[2:])
+    except (RWMLGymError, DependencyNotInstalled) as error:
+        print(f"rwml-gym: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+
+
+def _train_rwml(words: list[str]) -> int:
+    try:
+        import tyro
+
+        from rwml_gym.agents.config import PRESETS, RWMLConfig, preset
+        from rwml_gym.agents.rwml import run
+    except ImportError as error:
+        raise DependencyNotInstalled(
+            f'Training needs {error.name}: pip install "rwml-gym[alfworld,train,report]"'
+        ) from error
+    name, words = _take(words, "--preset", "demo")
+    folder, words = _take(words, "--run-dir", f"runs/{name}")
+    description = f"RWML stage 1. Presets: {', '.join(PRESETS)} (--preset, default demo). Results go to --run-dir."
+    config: Any = tyro.cli(
+        RWMLConfig, args=words, default=preset(name), prog="rwml-gym train rwml", description=description
+    )
+    run(config, folder)
+    return 0
+
+
+def _take(words: list[str], option: str, default: str) -> tuple[str, list[str]]:
+    """The value of an option that is read before the others, and the words without it."""
+    for index, word in enumerate(words):
+        if word == option and index + 1 < len(words):
+            return words[index + 1], words[:index] + words[index + 2 :]
+        if word.startswith(option + "="):
+            return word.removeprefix(option + "="), words[:index] + words[index + 1 :]
+    return default, words
