@@ -7,7 +7,6 @@ from typing import Literal
 
 from rwml_gym.agents.grpo import GRPOConfig
 from rwml_gym.agents.sft import SFTConfig
-
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.prompts import STYLES, PromptStyle
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from rwml_gym.agents.models import merged
-from rwml_gym.agents.shared_prefix import SharedPrefix, encode_prompts
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
+
+from rwml_gym.agents.models import merged
+from rwml_gym.agents.shared_prefix import SharedPrefix, encode_prompts
 
 __all__ = ["Completion", "sample"]
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
-from rwml_gym.agents.models import reference
-from rwml_gym.agents.shared_prefix import completion_logits, encode_prompts
 from torch import Tensor, nn
 
+from rwml_gym.agents.models import reference
+from rwml_gym.agents.shared_prefix import completion_logits, encode_prompts
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["GRPOConfig", "Group", "completion_logprobs", "group_advantages", "has_signal", "policy_loss", "update"]

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rwml_gym.agents.generation import Completion, sample
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from rwml_gym.agents.generation import Completion, sample
 from rwml_gym.prompts import Prompts
 from rwml_gym.transitions import Transition, Turn
 

@@ -14,11 +14,11 @@ from typing import cast
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from rwml_gym.agents.shared_prefix import ATTENTION
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from rwml_gym.agents.shared_prefix import ATTENTION
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
 
 __all__ = ["PACKAGED", "add_adapter", "add_reference", "cache_dir", "load_adapter", "load_model", "merged", "reference"]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from rwml_gym.agents.checkpoint import read_json, write_json
 from rwml_gym.agents.config import RWMLConfig
 from rwml_gym.agents.evaluate import Prediction, interval, paired_difference
-
 from rwml_gym.errors import DependencyNotInstalled
 
 __all__ = ["results_table", "write_report"]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import gymnasium as gym
-from rwml_gym.agents.base import Agent
-from rwml_gym.wrappers import RecordTransitions
 
+from rwml_gym.agents.base import Agent
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Transition, TransitionDataset
+from rwml_gym.wrappers import RecordTransitions
 
 __all__ = ["collect"]
 

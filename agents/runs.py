@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from rwml_gym.agents.checkpoint import read_json, write_json
 from rwml_gym.agents.config import RWMLConfig
-
 from rwml_gym.errors import ConfigMismatchError
 
 __all__ = ["open_run"]

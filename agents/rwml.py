@@ -19,6 +19,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from peft import PeftModel
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
 from rwml_gym.agents.checkpoint import load_adapter_weights, read_json, save_adapter, train_loop, write_json
 from rwml_gym.agents.config import RWMLConfig
 from rwml_gym.agents.evaluate import Prediction, evaluate_predictions
@@ -29,9 +32,6 @@ from rwml_gym.agents.report import write_report
 from rwml_gym.agents.rollout import collect
 from rwml_gym.agents.runs import open_run
 from rwml_gym.agents.sft import sft_update
-from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
-
 from rwml_gym.calibration import calibrate
 from rwml_gym.errors import InvalidConfigError, InvalidGameError
 from rwml_gym.gap import GapReward
@@ -242,9 +242,7 @@ def _calibrated(job: _Run, gap: GapReward, train: TransitionDataset) -> GapRewar
         return gap
     path = job.folder / "calibration.json"
     if not path.is_file():
-        calibration = calibrate(
-            train, gap.encoder, job.config.precision, job.config.seed, job.config.calibration_pairs
-        )
+        calibration = calibrate(train, gap.encoder, job.config.precision, job.config.seed, job.config.calibration_pairs)
         print(calibration.table())
         (job.folder / "calibration.txt").write_text(calibration.table() + "\n", encoding="utf-8")
         write_json(path, {"threshold": calibration.threshold, "calibration": json.loads(calibration.to_json())})

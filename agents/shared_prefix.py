@@ -153,8 +153,8 @@ def encode_prompts(model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: i
         logits_to_keep=1,
     )
     return SharedPrefix(
-        [cast(DynamicLayer, layer).keys for layer in cache.layers],
-        [cast(DynamicLayer, layer).values for layer in cache.layers],
+        [cast(Tensor, cast(DynamicLayer, layer).keys) for layer in cache.layers],
+        [cast(Tensor, cast(DynamicLayer, layer).values) for layer in cache.layers],
         mask,
         mask.sum(-1),
         out.logits[:, -1],

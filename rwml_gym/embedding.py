@@ -41,7 +41,10 @@ _HUB_PREFIX = "sentence-transformers/"
 class Encoder(Protocol):
     """Anything that turns texts into vectors."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the encoder is called in tables and run folders."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts.

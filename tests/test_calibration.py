@@ -6,13 +6,13 @@ from dataclasses import replace
 import gymnasium as gym
 import numpy as np
 import pytest
-from rwml_gym.wrappers import RecordTransitions
 
 from rwml_gym.calibration import calibrate
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.gap import DEFAULT_THRESHOLD
 from rwml_gym.perturbations import DIFFERENT, SAME, Pool
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
+from rwml_gym.wrappers import RecordTransitions
 from tests.toy_env import ToyHouse
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
-from rwml_gym.wrappers import RecordTransitions, WorldModelRewardWrapper
 
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import TransitionDataset, Turn
+from rwml_gym.wrappers import RecordTransitions, WorldModelRewardWrapper
 from tests.toy_env import ToyHouse
 
 TOY = "rwml_gym_tests/ToyHouse-v0"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
-from rwml_gym.wrappers import WorldModelRewardWrapper
 
 from rwml_gym.errors import EncoderNotFoundError, InvalidConfigError
 from rwml_gym.transitions import Turn
+from rwml_gym.wrappers import WorldModelRewardWrapper
 from tests.toy_env import ToyHouse
 
 TOY = "rwml_gym_tests/ToyHouse-v0"

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
-from rwml_gym.wrappers.checks import require_text_env
 
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
+from rwml_gym.wrappers.checks import require_text_env
 
 __all__ = ["RecordTransitions"]
 

@@ -9,7 +9,6 @@ from typing import Any, Literal, SupportsFloat, get_args
 
 import gymnasium as gym
 import numpy as np
-from rwml_gym.wrappers.checks import require_text_env
 
 from rwml_gym.embedding import DEFAULT_ENCODER, Encoder
 from rwml_gym.errors import InvalidConfigError
@@ -17,6 +16,7 @@ from rwml_gym.gap import DEFAULT_THRESHOLD, GapReward, RewardKind
 from rwml_gym.predictions import CLOSE_TAG, OPEN_TAG, check_tags, split_prediction
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models import WorldModel, make_world_model
+from rwml_gym.wrappers.checks import require_text_env
 
 __all__ = ["RewardMode", "WorldModelRewardWrapper"]
 
