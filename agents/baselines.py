@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["FirstActionAgent", "RandomAgent"]
+__all__ = ["RandomAgent", "TaskWordsAgent"]
+
+_EXPLORING = {"go": 0.5, "open": 0.5}
 
 
 class RandomAgent:
@@ -27,23 +31,37 @@ class RandomAgent:
         """Nothing to forget."""
 
 
-class FirstActionAgent:
-    """Plays the first admissible action it has not played in this episode: systematic, without chance or expert."""
+class TaskWordsAgent:
+    """Prefers new actions that share words with the task: no expert, no model, some sense.
 
-    def __init__(self) -> None:
-        self._played: list[set[str]] = []
+    Of the admissible actions it has played least in this episode, it takes one with the most words of the task in it;
+    where none has any, it explores (`go`, `open`) rather than meddle with things the task does not name.
+
+    Args:
+        seed: Breaks ties.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._rng = random.Random(seed)
+        self._played: list[Counter[str]] = []
 
     def act(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str]:
-        """Chooses the first new admissible action of each slot; the first one again when all were played."""
-        self._played += [set() for _ in range(len(infos) - len(self._played))]
+        """Chooses one admissible action a slot."""
+        self._played += [Counter() for _ in range(len(infos) - len(self._played))]
         actions = []
         for played, info in zip(self._played, infos, strict=False):
+            task = set(re.findall(r"[a-z]+", str(info.get("task", "")).lower()))
             admissible = info.get("admissible_actions") or ["look"]
-            action = next((a for a in admissible if a not in played), admissible[0])
-            played.add(action)
+            fewest = min(played[a] for a in admissible)
+            new = [a for a in admissible if played[a] == fewest]
+            scores = [len(task & set(re.findall(r"[a-z]+", a.lower()))) or _EXPLORING.get(a.split()[0], 0) for a in new]
+            action = self._rng.choice([a for a, score in zip(new, scores, strict=True) if score == max(scores)])
+            played[action] += 1
             actions.append(action)
         return actions
 
     def reset(self, mask: Sequence[bool]) -> None:
         """Forgets what was played in the slots that start again."""
-        self._played = [set() if start else played for played, start in zip(self._played, mask, strict=False)]
+        for played, start in zip(self._played, mask, strict=False):
+            if start:
+                played.clear()

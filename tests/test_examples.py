@@ -1,0 +1,55 @@
+"""The examples, each run in a short form as a user would: as a script, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(script: str, *arguments: str, cwd: Path) -> str:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", sorted(p.name for p in EXAMPLES.glob("*.py")))
+def test_example_is_short_and_says_how_to_run_it(script):
+    lines = (EXAMPLES / script).read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    assert any(f"python examples/{script}" in line for line in lines[:5])
+
+
+def test_gym_loop_plays_both_agents_and_tells_success_and_gap(tmp_path):
+    out = run("gym_loop.py", "--episodes", "2", "--max-steps", "4", "--encoder", "hashing", cwd=tmp_path)
+    for agent in ("RandomAgent", "TaskWordsAgent"):
+        (line,) = [line for line in out.splitlines() if line.startswith(agent)]
+        assert "2 episodes, 8 steps" in line
+        assert "success" in line
+        assert "mean gap" in line
+
+
+@pytest.mark.slow
+def test_train_world_model_goes_from_games_to_an_adapter(tmp_path):
+    short = "--games 4 --held-out-games 3 --max-steps 4 --sft-steps 1 --grpo-steps 1 --groups 2 --group-size 4"
+    out = run(
+        "train_world_model.py", *short.split(), "--max-new-tokens", "16", "--calibration-pairs", "5", cwd=tmp_path
+    )
+    assert "16 training transitions, 12 held out" in out
+    for words in ("threshold", "base", "warm start", "groups with signal", "RWML - warm start"):
+        assert words in out
+    assert (tmp_path / "world-model" / "adapter_model.safetensors").is_file()
