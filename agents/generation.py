@@ -51,7 +51,7 @@ def sample(
     """Samples `n` completions of every prompt.
 
     The random number behind a token depends on the seed, the prompt's index, the completion's index and the token's
-    position only: regrouping and `batch_rows` do not change which numbers are used.
+    position only (for a given `n` and `max_new_tokens`): regrouping and `batch_rows` do not change the numbers.
 
     Args:
         model: A model of `load_model`, with or without adapter; an adapter is merged for the time being.
@@ -108,8 +108,8 @@ class _Batch:
         self.n, self.max_new_tokens = n, uniforms.shape[-1]
         eos = model.generation_config.eos_token_id  # type: ignore[union-attr]
         self.eos = set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos_token_id}
-        # A stop string that has just been completed lies within this many last tokens.
-        self.tail = max(map(len, self.stop), default=0) + 1
+        # A stop string that was just completed lies within this many last tokens: each holds a byte of it or more.
+        self.tail = max((len(s.encode()) for s in self.stop), default=0) + 1
         self.prefix: SharedPrefix = encode_prompts(model, prompts, tokenizer.pad_token_id or 0)
         self.cache = DynamicCache()
         self.rows = torch.arange(len(prompts) * n).view(len(prompts), n)
@@ -147,7 +147,10 @@ class _Batch:
             row = int(rows[i])
             self.tokens[row].append(int(tokens[i]))
             self.logprobs[row].append(chosen[i])
-        tails = self.tokenizer.batch_decode([self.tokens[int(rows[i])][-self.tail :] for i in alive])
+        # As the text is decoded: the name of a special token is no place for a stop string.
+        tails = self.tokenizer.batch_decode(
+            [self.tokens[int(rows[i])][-self.tail :] for i in alive], skip_special_tokens=True
+        )
         for i, tail in zip(alive, tails, strict=True):
             if int(tokens[i]) in self.eos or any(s in tail for s in self.stop):
                 self.ended[rows[i]] = True
