@@ -5,15 +5,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import socket
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
+from urllib.parse import urlsplit
 
 import torch
+from huggingface_hub import constants
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -58,12 +63,18 @@ def load_model(
 
 def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = _packaged(name) if name.split("/")[-1] in PACKAGED and not Path(name).is_dir() else name
+    offline = not Path(source).is_dir() and not _hub_resolves()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
         model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, attn_implementation=ATTENTION, use_safetensors=True, trust_remote_code=False
+            source,
+            dtype=dtype,
+            attn_implementation=ATTENTION,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=offline,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelNotFoundError(
             f"Cannot load the language model {name!r}: {str(error).splitlines()[0]} "
             f"Give a folder with safetensors weights, a hub id that is reachable from here, or one of the packaged "
@@ -71,6 +82,17 @@ def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrain
         ) from error
     model.requires_grad_(False)
     return nn.Module.to(model, device).eval(), tokenizer
+
+
+def _hub_resolves() -> bool:
+    """Whether the model hub's name resolves (or a proxy is to do that): without, its client retries for a minute."""
+    if constants.HF_HUB_OFFLINE or urllib.request.getproxies():
+        return not constants.HF_HUB_OFFLINE
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -181,15 +203,16 @@ def add_reference(model: PeftModel) -> None:
 @contextmanager
 def reference(model: PeftModel) -> Iterator[None]:
     """The reference policy while the context lasts: the frozen copy if there is one, else no adapter at all."""
-    if _REFERENCE not in model.peft_config:
-        with model.disable_adapter():
+    with _same_parameters_trainable(model):
+        if _REFERENCE not in model.peft_config:
+            with model.disable_adapter():
+                yield
+            return
+        model.set_adapter(_REFERENCE)
+        try:
             yield
-        return
-    model.set_adapter(_REFERENCE)
-    try:
-        yield
-    finally:
-        model.set_adapter(_POLICY)
+        finally:
+            model.set_adapter(_POLICY)
 
 
 @contextmanager
@@ -199,25 +222,35 @@ def merged(model: nn.Module) -> Iterator[None]:
     The base weights are put back as they were, not subtracted again, so nothing drifts; it costs a second copy of the
     adapted layers for the time being. Without adapter, nothing happens.
     """
-    layers = list(_lora_layers(model)) if isinstance(model, PeftModel) else []
+    if not isinstance(model, PeftModel):
+        yield
+        return
     kept: list[tuple[nn.Parameter, Tensor]] = []
-    with torch.no_grad():
-        for layer in layers:
-            weight = cast(nn.Parameter, layer.get_base_layer().weight)
-            kept.append((weight, weight.data))
-            total = weight.data.float()
-            for name in layer.active_adapters:
-                total = total + layer.get_delta_weight(name).float()  # type: ignore[attr-defined]
-            weight.data = total.to(weight.dtype)
     try:
-        if layers:
-            with model.disable_adapter():  # type: ignore[operator]
-                yield
-        else:
+        with torch.no_grad():
+            for layer in _lora_layers(model):
+                weight = cast(nn.Parameter, layer.get_base_layer().weight)
+                total = weight.data.float()
+                for name in layer.active_adapters:
+                    total = total + layer.get_delta_weight(name).float()  # type: ignore[attr-defined]
+                kept.append((weight, weight.data))
+                weight.data = total.to(weight.dtype)
+        with _same_parameters_trainable(model), model.disable_adapter():
             yield
     finally:
         for weight, data in kept:
             weight.data = data
+
+
+@contextmanager
+def _same_parameters_trainable(model: nn.Module) -> Iterator[None]:
+    """What takes gradients takes them afterwards: PEFT makes an adapter trainable whenever it is switched on."""
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, wanted in trainable:
+            parameter.requires_grad_(wanted)
 
 
 def _lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
