@@ -3,7 +3,8 @@
 The losses are those of TRL's `GRPOTrainer` (`grpo`, `dr_grpo`, `dapo`); sources: GRPO arXiv 2402.03300, Dr. GRPO
 arXiv 2503.20783, DAPO arXiv 2503.14476. Where this deviates from textbook GRPO: groups without reward difference are
 left out of the update altogether (they have no policy gradient; leaving them out also leaves out their KL term and
-keeps them from diluting the others), and all logits come from one forward pass over each prompt, whatever G is.
+keeps them from diluting the others), and all logits come from one forward pass over each prompt, whatever G is. The
+KL term is the textbook's; TRL 1.16 by default multiplies it with the ratio (`use_bias_correction_kl`).
 """
 
 from __future__ import annotations
@@ -238,9 +239,15 @@ def update(
     Returns:
         Means over the counting tokens: `loss`, `kl` (to the reference), `clip_fraction`, `ratio`, `grad_norm`, and
         `sampling_mismatch`: the mean absolute difference of log-probabilities between sampling and training.
+
+    Raises:
+        InvalidConfigError: The groups differ in size.
     """
     if not groups:
         return {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "ratio": 1.0, "grad_norm": 0.0, "sampling_mismatch": 0.0}
+    sizes = {len(g.completions) for g in groups}
+    if len(sizes) > 1:  # completions would be scored after other groups' prompts
+        raise InvalidConfigError(f"Expected groups of equal size, actual sizes {sorted(sizes)}")
     rows = sum(len(g.completions) for g in groups)
     tokens = float(sum(sum(map(sum, g.mask)) if g.mask else sum(map(len, g.completions)) for g in groups))
     old: list[Tensor] = []
