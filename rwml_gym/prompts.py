@@ -50,7 +50,7 @@ class Prompts:
         max_tokens: Prompts that are longer lose their oldest turns, then the beginning of what is left.
 
     Raises:
-        InvalidConfigError: Unknown style, or a tokenizer without the chat template that `chat` needs.
+        InvalidConfigError: Unknown style, a tokenizer without the chat template that `chat` needs, or no room at all.
     """
 
     def __init__(
@@ -62,6 +62,8 @@ class Prompts:
             raise InvalidConfigError("Prompt style 'chat' needs a tokenizer with a chat template; use 'transcript'.")
         if history < 1:
             raise InvalidConfigError(f"Expected a history of at least 1 turn, actual {history}")
+        if max_tokens < 1:
+            raise InvalidConfigError(f"Expected max_tokens of at least 1, actual {max_tokens}")
         self.tokenizer, self.style, self.history, self.max_tokens = tokenizer, style, history, max_tokens
 
     @property
