@@ -16,7 +16,7 @@ from rwml_gym.agents.checkpoint import read_json, write_json
 from rwml_gym.agents.config import RWMLConfig
 from rwml_gym.errors import ConfigMismatchError
 
-__all__ = ["open_run"]
+__all__ = ["check_run", "start_run"]
 
 _PACKAGES = (
     "rwml-gym accelerate alfworld datasets gymnasium numpy peft sentence-transformers textworld torch transformers "
@@ -24,28 +24,30 @@ _PACKAGES = (
 ).split()
 
 
-def open_run(config: RWMLConfig, folder: Path) -> None:
-    """Makes a run's folder, or checks that an existing one belongs to this configuration.
-
-    Writes `config.json` (the seed is part of it) and `versions.json`.
+def check_run(config: RWMLConfig, folder: Path) -> None:
+    """Checks that a folder is free for a run, or belongs to one of this configuration.
 
     Raises:
         ConfigMismatchError: The folder holds something else; the message names the differences.
     """
-    # Through JSON, so that tuples compare as the lists they are stored as.
-    wanted = json.loads(json.dumps(asdict(config)))
     path = folder / "config.json"
     if path.is_file():
-        differences = _differences(read_json(path), wanted)
+        differences = _differences(read_json(path), _as_json(config))
         if differences:
             raise ConfigMismatchError(
                 f"The run folder {str(folder)!r} belongs to a run of another configuration "
                 f"({'; '.join(differences)}). Use the same options to go on with it, or another --run-dir."
             )
-        return
-    if folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
         raise ConfigMismatchError(f"{str(folder)!r} is not empty and holds no run; use another --run-dir.")
-    write_json(path, wanted)
+
+
+def start_run(config: RWMLConfig, folder: Path) -> None:
+    """Makes a run's folder with `config.json` (the seed is part of it) and `versions.json`, as far as it is not there."""
+    if not (folder / "config.json").is_file():
+        write_json(folder / "config.json", _as_json(config))
+    if (folder / "versions.json").is_file():
+        return
     write_json(
         folder / "versions.json",
         {
@@ -56,6 +58,11 @@ def open_run(config: RWMLConfig, folder: Path) -> None:
             **{name: _version(name) for name in _PACKAGES},
         },
     )
+
+
+def _as_json(config: RWMLConfig) -> Any:
+    # Through JSON, so that tuples compare as the lists they are stored as.
+    return json.loads(json.dumps(asdict(config)))
 
 
 def _version(package: str) -> str | None:

@@ -8,44 +8,37 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from accelerate import Accelerator
 from peft import PeftModel
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from rwml_gym.agents.checkpoint import load_adapter_weights, read_json, save_adapter, train_loop, write_json
 from rwml_gym.agents.config import RWMLConfig
 from rwml_gym.agents.evaluate import Prediction, evaluate_predictions
-from rwml_gym.agents.grpo import Group, group_advantages, has_signal, update
+from rwml_gym.agents.interaction import MakeEnv, prepare_games
 from rwml_gym.agents.language_model import LanguageModelAgent, LanguageWorldModel
 from rwml_gym.agents.models import add_adapter, add_reference, load_model
 from rwml_gym.agents.report import write_report
 from rwml_gym.agents.rollout import collect
-from rwml_gym.agents.runs import open_run
-from rwml_gym.agents.sft import sft_update
+from rwml_gym.agents.runs import check_run, start_run
+from rwml_gym.agents.seeding import seed_of
+from rwml_gym.agents.world_model_training import drop_too_easy, grpo_step, score_attempts, sft_step
 from rwml_gym.calibration import calibrate
-from rwml_gym.errors import InvalidConfigError, InvalidGameError
+from rwml_gym.errors import InvalidConfigError
 from rwml_gym.gap import GapReward
 from rwml_gym.prompts import Prompts
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.world_models import MostFrequentOutcome, NothingChanges, WorldModel
 
-__all__ = ["choose_games", "drop_too_easy", "grpo_step", "run", "seed_of", "sft_step"]
-
-
-def seed_of(*parts: int | str) -> int:
-    """A seed for one purpose, from the run's seed and names or numbers that say what it is for."""
-    entropy = [p if isinstance(p, int) else int.from_bytes(p.encode(), "little") for p in parts]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+__all__ = ["run"]
 
 
 @dataclass
@@ -55,7 +48,6 @@ class _Run:
     config: RWMLConfig
     folder: Path
     model: PeftModel
-    tokenizer: PreTrainedTokenizerBase
     world_model: LanguageWorldModel
     accelerator: Accelerator
 
@@ -82,135 +74,66 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
         EncoderNotFoundError: The encoder cannot be loaded.
     """
     folder = Path(folder)
-    make_env, make_held_out = _environments(config)  # before anything else: bad input costs no time
+    # Whatever can be wrong with the input shows before the run's folder is made.
+    check_run(config, folder)
+    games = prepare_games(config)
     gap = GapReward(config.encoder, config.threshold if config.threshold is not None else 1.0)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    open_run(config, folder)
-    print(f"Run folder: {folder}")
     base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
     prompts = Prompts(tokenizer, config.prompt_style, config.history, config.max_prompt_tokens)
+    start_run(config, folder)
+    print(f"Run folder: {folder}")
     model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
     world_model = LanguageWorldModel(model, tokenizer, prompts, config.max_new_tokens, config.batch_rows)
-    job = _Run(config, folder, model, tokenizer, world_model, accelerator)
+    job = _Run(config, folder, model, world_model, accelerator)
 
-    train, held_out = _transitions(job, make_env, make_held_out)
+    train = _collect(job, "train", games.make_env, games.train)
+    held_out = _collect(job, "held_out", games.make_held_out_env, games.held_out)
+    held_out = _sample(held_out, config.max_held_out, seed_of(config.seed, "held out"))
+    print(
+        f"Transitions: {len(train)} of {len(train.games)} training games, {len(held_out)} of {len(held_out.games)} "
+        f"held-out games; {np.mean([t.invalid_action for t in train]):.0%} of the training actions were invalid."
+    )
     gap = _calibrated(job, gap, train)
-    models: dict[str, WorldModel] = {
+    without_model: dict[str, WorldModel] = {
         "nothing changes": NothingChanges(),
         "most frequent": MostFrequentOutcome(train),
     }
+    questions = [t.history for t in held_out], [t.action for t in held_out], [t.task for t in held_out]
     results = {
-        name: evaluate_predictions(held_out, baseline.predict(*_columns(held_out)), gap)
-        for name, baseline in models.items()
+        name: evaluate_predictions(held_out, baseline.predict(*questions), gap)
+        for name, baseline in without_model.items()
     }
     results["base"] = _evaluate(job, "base", held_out, gap)
 
-    sft_data, rest = _share(train, config.filter.share, seed_of(config.seed, "share"))
-    warm = _fine_tune(job, "warm start", sft_data, config.sft.steps)
+    sft_data, rest = _divide(train, config.filter.share, seed_of(config.seed, "share"))
+    sft_metrics = _fine_tune(job, "warm start", sft_data, config.sft.steps)
     if config.warm_start:
         print("GRPO starts from the fine-tuned model. This deviates from the paper, which starts from the base model.")
         results["warm start"] = _evaluate(job, "warm start", held_out, gap)
     kept = _filter(job, rest, gap)
-    if not config.warm_start:
-        _reset_adapter(job)
+    _start_policy(job)
     _grpo(job, kept, gap)
     results["RWML"] = _evaluate(job, "RWML", held_out, gap)
     if config.baseline:
-        steps = _steps_in_the_same_time(job, warm)
-        if config.warm_start:
-            load_adapter_weights(model, _adapter(job, "warm start"))
-        else:
-            _reset_adapter(job)
-        _fine_tune(job, "SFT same time", rest, steps)
+        _start_policy(job)
+        _fine_tune(job, "SFT same time", rest, _steps_in_the_same_time(job, sft_metrics))
         results["SFT same time"] = _evaluate(job, "SFT same time", held_out, gap)
     print(write_report(folder, config, results, gap.threshold))
     return results
 
 
-# Collecting
+# Collecting and dividing
 
 
-def _environments(config: RWMLConfig) -> tuple[Callable[[], gym.Env[str, str]], Callable[[], gym.Env[str, str]] | None]:
-    """Makers of the training and the held-out environment; no second one if games of one split are divided."""
-    arguments = {
-        "data": config.data,
-        "task_types": config.task_types,
-        "grammar": config.grammar,
-        "max_episode_steps": config.collect.max_steps,
-        "disable_env_checker": True,
-    }
-    make = partial(gym.make, config.env_id, split=config.split, **arguments)
-    make().close()
-    if config.split != "generated":
-        return make, None
-    return make, partial(gym.make, config.env_id, split="generated_held_out", **arguments)
-
-
-def choose_games(env: gym.Env[str, str], count: int, seed: int) -> list[str]:
-    """Names of `count` distinct games of an environment, in random order; games that cannot be loaded are passed over.
-
-    Raises:
-        InvalidConfigError: There are not as many.
-    """
-    games = env.unwrapped.games  # type: ignore[attr-defined]
-    available = len(games.names)
-    chosen: list[str] = []
-    # Sampling positions works for millions of generated games, too.
-    for position in random.Random(seed).sample(range(available), min(available, 2 * count + 100)):
-        try:
-            games.load(games.names[position])
-        except InvalidGameError as error:
-            tqdm.write(f"  left out: {error}")
-            continue
-        chosen.append(games.names[position])
-        if len(chosen) == count:
-            return chosen
-    raise InvalidConfigError(
-        f"Expected {count} playable games, actual {len(chosen)} of {available} tried; ask for fewer with "
-        "--collect.games and --collect.held-out-games, or allow more task types."
-    )
-
-
-def _transitions(
-    job: _Run, make_env: Callable[[], gym.Env[str, str]], make_held_out: Callable[[], gym.Env[str, str]] | None
-) -> tuple[TransitionDataset, TransitionDataset]:
-    """Training and held-out transitions, of different games; collected once."""
-    config = job.config.collect
-    seed = seed_of(job.config.seed, "games")
-    with make_env() as env:
-        if make_held_out is None:
-            games = choose_games(env, config.games + config.held_out_games, seed)
-            train_games, held_out_games = games[: config.games], games[config.games :]
-        else:
-            train_games = choose_games(env, config.games, seed)
-            with make_held_out() as held_out_env:
-                held_out_games = choose_games(held_out_env, config.held_out_games, seed)
-    train = _collect(job, "train", make_env, [g for g in train_games for _ in range(config.rollouts)])
-    held_out = _collect(job, "held_out", make_held_out or make_env, held_out_games)
-    if set(train.games) & set(held_out.games):
-        raise InvalidConfigError("Expected no game both in training and held out; the environment repeats names.")
-    limit = job.config.max_held_out
-    if limit and len(held_out) > limit:
-        picked = sorted(random.Random(seed_of(job.config.seed, "held out")).sample(range(len(held_out)), limit))
-        held_out = TransitionDataset(held_out[i] for i in picked)
-    invalid = float(np.mean([t.invalid_action for t in train]))
-    print(
-        f"Transitions: {len(train)} of {len(train.games)} training games, {len(held_out)} of {len(held_out.games)} "
-        f"held-out games; {invalid:.0%} of the training actions were invalid."
-    )
-    return train, held_out
-
-
-def _collect(
-    job: _Run, name: str, make_env: Callable[[], gym.Env[str, str]], games: Sequence[str]
-) -> TransitionDataset:
+def _collect(job: _Run, name: str, make_env: MakeEnv, games: Sequence[str]) -> TransitionDataset:
     path = job.folder / "transitions" / name
     if path.is_dir():
         return TransitionDataset.load(path)
     config = job.config.collect
     agent = LanguageModelAgent(
         job.model,
-        job.tokenizer,
+        job.world_model.tokenizer,
         job.prompts,
         config.temperature,
         config.random_share,
@@ -222,12 +145,15 @@ def _collect(
     return transitions
 
 
-def _columns(data: TransitionDataset) -> tuple[list[Any], list[str], list[str]]:
-    return [t.history for t in data], [t.action for t in data], [t.task for t in data]
+def _sample(data: TransitionDataset, limit: int, seed: int) -> TransitionDataset:
+    """At most `limit` random transitions, in their order; all for 0."""
+    if not limit or len(data) <= limit:
+        return data
+    return TransitionDataset(data[i] for i in sorted(random.Random(seed).sample(range(len(data)), limit)))
 
 
-def _share(data: TransitionDataset, share: float, seed: int) -> tuple[TransitionDataset, TransitionDataset]:
-    """A random share of the transitions, and the rest."""
+def _divide(data: TransitionDataset, share: float, seed: int) -> tuple[TransitionDataset, TransitionDataset]:
+    """A random share of the transitions and the rest, both in random order."""
     order = random.Random(seed).sample(range(len(data)), len(data))
     count = min(max(1, round(share * len(data))), len(data) - 1)
     return TransitionDataset(data[i] for i in order[:count]), TransitionDataset(data[i] for i in order[count:])
@@ -242,22 +168,22 @@ def _calibrated(job: _Run, gap: GapReward, train: TransitionDataset) -> GapRewar
         return gap
     path = job.folder / "calibration.json"
     if not path.is_file():
-        calibration = calibrate(train, gap.encoder, job.config.precision, job.config.seed, job.config.calibration_pairs)
-        print(calibration.table())
+        config = job.config
+        calibration = calibrate(train, gap.encoder, config.precision, config.seed, config.calibration_pairs)
         (job.folder / "calibration.txt").write_text(calibration.table() + "\n", encoding="utf-8")
-        write_json(path, {"threshold": calibration.threshold, "calibration": json.loads(calibration.to_json())})
+        write_json(path, json.loads(calibration.to_json()))
+    print((job.folder / "calibration.txt").read_text(encoding="utf-8"))
     return GapReward(gap.encoder, read_json(path)["threshold"])
 
 
 def _evaluate(job: _Run, name: str, held_out: TransitionDataset, gap: GapReward) -> list[Prediction]:
     path = job.folder / "evaluation" / f"{_slug(name)}.json"
-    if path.is_file():
-        return [Prediction(**row) for row in read_json(path)]
-    with tqdm(total=len(held_out), desc=f"evaluate {name}", unit="transition", dynamic_ncols=True) as bar:
-        attempts = job.world_model.attempts(held_out, 1, temperature=0.0, progress=bar.update)
-    predictions = [job.prompts.read_prediction(c.text) for (c,) in attempts]
-    result = evaluate_predictions(held_out, predictions, gap)
-    write_json(path, [p.to_json() for p in result])
+    if not path.is_file():
+        with tqdm(total=len(held_out), desc=f"evaluate {name}", unit="transition", dynamic_ncols=True) as bar:
+            attempts = job.world_model.attempts(held_out, 1, temperature=0.0, progress=bar.update)
+        predictions = [job.prompts.read_prediction(c.text) for (c,) in attempts]
+        write_json(path, [p.to_json() for p in evaluate_predictions(held_out, predictions, gap)])
+    result = [Prediction(**row) for row in read_json(path)]
     print(f"{name}: held-out reward at τ_d {np.mean([p.reward for p in result]):.3f}")
     return result
 
@@ -265,39 +191,15 @@ def _evaluate(job: _Run, name: str, held_out: TransitionDataset, gap: GapReward)
 # Training
 
 
-def sft_step(
-    world_model: LanguageWorldModel,
-    data: Sequence[Any],
-    batch_size: int,
-    learning_rate: Callable[[int], float],
-    seed: int,
-    accelerator: Accelerator,
-    number: int,
-    optimizer: torch.optim.Optimizer,
-) -> dict[str, float]:
-    """Next-state SFT on the batch that belongs to step `number`; epochs are shuffled anew.
-
-    Returns:
-        See `sft.sft_update`.
-    """
-    picked: list[int] = []
-    position = number * batch_size
-    while len(picked) < batch_size:
-        epoch, offset = divmod(position, len(data))
-        order = random.Random(seed_of(seed, epoch)).sample(range(len(data)), len(data))
-        picked += order[offset : offset + batch_size - len(picked)]
-        position = number * batch_size + len(picked)
-    prompts = world_model.prompts
-    batch = [data[i] for i in picked]
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(number)
-    return sft_update(
-        world_model.model,
-        optimizer,
-        [prompts.predict(t.history, t.action, t.task) for t in batch],
-        [prompts.target(t.next_state)[: world_model.max_new_tokens] for t in batch],
-        accelerator,
-    )
+def _start_policy(job: _Run) -> None:
+    """Puts the adapter to where GRPO and its baseline start: the warm start, or nothing learnt."""
+    if job.config.warm_start:
+        load_adapter_weights(job.model, _adapter(job, "warm start"))
+        return
+    with torch.no_grad():
+        for name, parameter in job.model.named_parameters():
+            if "lora_B" in name:
+                parameter.zero_()
 
 
 def _fine_tune(job: _Run, name: str, data: TransitionDataset, steps: int) -> list[dict[str, Any]]:
@@ -306,21 +208,14 @@ def _fine_tune(job: _Run, name: str, data: TransitionDataset, steps: int) -> lis
     path = job.folder / "metrics" / f"{_slug(name)}.json"
     if not path.is_file():
         print(f"Next-state SFT ({name}): {steps} steps of {config.batch_size} on {len(data)} transitions")
+        step = partial(sft_step, job.world_model, data, config, seed_of(job.config.seed, name), job.accelerator)
         metrics = train_loop(
             name,
             job.folder / "checkpoints" / _slug(name),
             job.model,
             config.learning_rate,
             steps,
-            partial(
-                sft_step,
-                job.world_model,
-                data,
-                config.batch_size,
-                lambda number: config.learning_rate * min(1.0, (number + 1) / max(1, config.warmup)),
-                seed_of(job.config.seed, name),
-                job.accelerator,
-            ),
+            step,
             lambda row: f"loss {row['loss']:.3f}",
             job.config.stage.checkpoint_every,
             job.accelerator.prepare,
@@ -332,117 +227,27 @@ def _fine_tune(job: _Run, name: str, data: TransitionDataset, steps: int) -> lis
     return rows
 
 
-def drop_too_easy(rates: Sequence[float], config: Any, seed: int) -> list[int]:
-    """Which triplets to train on: too-easy ones only with a small probability, hopeless ones as configured.
-
-    Args:
-        rates: Share of right attempts, one a triplet.
-        config: A `FilterConfig`.
-        seed: Of the draws.
-
-    Returns:
-        Indices that are kept, ascending.
-    """
-    rng = random.Random(seed)
-    keep = [config.keep_easy if rate >= config.easy_rate else config.keep_hard if rate == 0 else 1.0 for rate in rates]
-    return [i for i, probability in enumerate(keep) if rng.random() < probability]
-
-
 def _filter(job: _Run, data: TransitionDataset, gap: GapReward) -> TransitionDataset:
     """The triplets that GRPO trains on, by attempts of the fine-tuned model."""
-    config = job.config.filter
+    config, seed = job.config.filter, job.config.seed
     path = job.folder / "filter.json"
     tried = data if not config.limit else data[: config.limit]  # `data` is in random order
     if not path.is_file():
         with tqdm(total=len(tried), desc="filter", unit="transition", dynamic_ncols=True) as bar:
             attempts = job.world_model.attempts(
-                tried, config.attempts, seed=seed_of(job.config.seed, "filter"), progress=bar.update
+                tried, config.attempts, seed=seed_of(seed, "filter"), progress=bar.update
             )
-        rewards = _rewards(job, tried, attempts, gap)[0]
-        rates = rewards.mean(1).tolist()
-        kept = drop_too_easy(rates, config, seed_of(job.config.seed, "keep"))
-        write_json(path, {"rates": rates, "kept": kept})
+        rates = score_attempts(job.prompts, tried, attempts, gap).rewards.mean(1).tolist()
+        write_json(path, {"rates": rates, "kept": drop_too_easy(rates, config, seed_of(seed, "keep"))})
     content = read_json(path)
-    rates, kept = np.array(content["rates"]), content["kept"]
+    success, kept = np.array(content["rates"]), content["kept"]
     print(
-        f"Filter: {len(tried)} triplets tried {config.attempts} times: {np.mean(rates >= config.easy_rate):.0%} too "
-        f"easy, {np.mean(rates == 0):.0%} never right; {len(kept)} kept."
+        f"Filter: {len(tried)} triplets tried {config.attempts} times: {np.mean(success >= config.easy_rate):.0%} too "
+        f"easy, {np.mean(success == 0):.0%} never right; {len(kept)} kept."
     )
     if not kept:
-        raise InvalidConfigError("The filter kept no triplet: try more of them (filter.limit) or raise keep_hard.")
+        raise InvalidConfigError("The filter kept no triplet: try more (--filter.limit) or raise --filter.keep-hard.")
     return TransitionDataset(tried[i] for i in kept)
-
-
-def _rewards(
-    job: _Run, transitions: Sequence[Any], attempts: Sequence[Sequence[Any]], gap: GapReward
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards and distances of the attempts, (T, n) each; one encoder call."""
-    shape = (len(attempts), len(attempts[0]))
-    gaps = gap(
-        [job.prompts.read_prediction(c.text) for row in attempts for c in row],
-        [t.next_state for t, row in zip(transitions, attempts, strict=True) for _ in row],
-    )
-    return gaps.rewards.reshape(shape), gaps.distances.reshape(shape)
-
-
-def grpo_step(
-    job: Any, data: Sequence[Any], gap: GapReward, number: int, optimizer: torch.optim.Optimizer
-) -> dict[str, float]:
-    """One world-model GRPO update: sample groups until enough have a reward difference, then update on those.
-
-    Args:
-        job: The run.
-        data: The triplets.
-        gap: The reward.
-        number: Of the step; prompts and samples follow from it.
-        optimizer: Over the adapter.
-
-    Returns:
-        Means over all sampled groups (`reward`, `distance`), how many there were (`groups`) and how many of them had
-        a reward difference (`signal_groups`, `signal_share`), and what `grpo.update` returns.
-    """
-    config = job.config.stage
-    signal: list[Group] = []
-    rewards: list[np.ndarray] = []
-    distances: list[np.ndarray] = []
-    lengths: list[int] = []
-    count = min(config.groups, len(data))
-    order = random.Random(seed_of(job.config.seed, "prompts", number)).sample(range(len(data)), len(data))
-    for index in range(config.rounds):
-        wanted = order[index * count : (index + 1) * count]
-        if len(signal) >= config.groups or not wanted:
-            break
-        chosen = [data[i] for i in wanted]
-        attempts = job.world_model.attempts(
-            chosen, config.group_size, config.temperature, seed_of(job.config.seed, "sample", number, index)
-        )
-        reward, distance = _rewards(job, chosen, attempts, gap)
-        rewards.append(reward)
-        distances.append(distance)
-        advantages = group_advantages(reward, job.config.grpo.scale_rewards)
-        lengths += [len(c.tokens) for row in attempts for c in row]
-        for i in np.flatnonzero(has_signal(reward)):
-            signal.append(
-                Group(
-                    job.prompts.predict(chosen[i].history, chosen[i].action, chosen[i].task),
-                    [c.tokens for c in attempts[i]],
-                    advantages[i].tolist(),
-                    [c.logprobs for c in attempts[i]],
-                )
-            )
-    found = len(signal)
-    # All groups that were paid for are used; more than were wanted do not hurt.
-    stats = update(job.model, optimizer, signal, job.config.grpo, job.accelerator, job.config.max_new_tokens)
-    total = sum(len(r) for r in rewards)
-    return {
-        "reward": float(np.concatenate(rewards).mean()),
-        "distance": float(np.concatenate(distances).mean()),
-        "groups": total,
-        "signal_groups": found,
-        "signal_share": found / total,
-        "tokens": float(np.mean(lengths)),
-        **stats,
-    }
 
 
 def _grpo(job: _Run, data: TransitionDataset, gap: GapReward) -> None:
@@ -459,7 +264,7 @@ def _grpo(job: _Run, data: TransitionDataset, gap: GapReward) -> None:
             job.model,
             job.config.grpo.learning_rate,
             config.steps,
-            partial(grpo_step, job, data, gap),
+            partial(grpo_step, job.world_model, data, gap, job.config, job.accelerator),
             _grpo_line,
             config.checkpoint_every,
             job.accelerator.prepare,
@@ -477,22 +282,14 @@ def _grpo_line(row: Mapping[str, Any]) -> str:
     )
 
 
-def _steps_in_the_same_time(job: _Run, warm: Sequence[Mapping[str, Any]]) -> int:
+def _steps_in_the_same_time(job: _Run, sft_metrics: Sequence[Mapping[str, Any]]) -> int:
     """How many SFT steps fit into the wall-clock time that GRPO took; decided once, as clocks differ."""
     path = job.folder / "same_time.json"
     if not path.is_file():
         grpo = sum(row["seconds"] for row in read_json(job.folder / "metrics" / "rwml.json"))
-        per_step = float(np.median([row["seconds"] for row in warm])) if warm else 1.0
+        per_step = float(np.median([row["seconds"] for row in sft_metrics])) if sft_metrics else 1.0
         write_json(path, {"grpo_seconds": grpo, "sft_seconds_per_step": per_step, "steps": round(grpo / per_step)})
     return int(read_json(path)["steps"])
-
-
-def _reset_adapter(job: _Run) -> None:
-    """Back to the model as it is: the adapter adds nothing."""
-    with torch.no_grad():
-        for name, parameter in job.model.named_parameters():
-            if "lora_B" in name:
-                parameter.zero_()
 
 
 def _adapter(job: _Run, name: str) -> Path:
