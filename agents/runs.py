@@ -43,7 +43,7 @@ def check_run(config: RWMLConfig, folder: Path) -> None:
 
 
 def start_run(config: RWMLConfig, folder: Path) -> None:
-    """Makes a run's folder with `config.json` (the seed is part of it) and `versions.json`, as far as it is not there."""
+    """Makes a run's folder with `config.json` (the seed is part of it) and `versions.json`, unless they are there."""
     if not (folder / "config.json").is_file():
         write_json(folder / "config.json", _as_json(config))
     if (folder / "versions.json").is_file():
