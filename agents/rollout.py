@@ -59,7 +59,7 @@ def collect(
 
 def _play(envs: Sequence[RecordTransitions], agent: Agent, games: Sequence[str | int]) -> None:
     started = [
-        env.reset(seed=game) if isinstance(game, int) else env.reset(options={"game": game})
+        env.reset(options={"game": game}) if isinstance(game, str) else env.reset(seed=int(game))
         for env, game in zip(envs, games, strict=True)
     ]
     running = list(range(len(envs)))

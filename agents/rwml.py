@@ -95,16 +95,11 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
         f"held-out games; {np.mean([t.invalid_action for t in train]):.0%} of the training actions were invalid."
     )
     gap = _calibrated(job, gap, train)
-    without_model: dict[str, WorldModel] = {
-        "nothing changes": NothingChanges(),
-        "most frequent": MostFrequentOutcome(train),
-    }
-    questions = [t.history for t in held_out], [t.action for t in held_out], [t.task for t in held_out]
     results = {
-        name: evaluate_predictions(held_out, baseline.predict(*questions), gap)
-        for name, baseline in without_model.items()
+        "nothing changes": _evaluate(job, "nothing changes", held_out, gap, NothingChanges()),
+        "most frequent": _evaluate(job, "most frequent", held_out, gap, MostFrequentOutcome(train)),
+        "base": _evaluate(job, "base", held_out, gap),
     }
-    results["base"] = _evaluate(job, "base", held_out, gap)
 
     sft_data, rest = _divide(train, config.filter.share, seed_of(config.seed, "share"))
     sft_metrics = _fine_tune(job, "warm start", sft_data, config.sft.steps)
@@ -176,12 +171,20 @@ def _calibrated(job: _Run, gap: GapReward, train: TransitionDataset) -> GapRewar
     return GapReward(gap.encoder, read_json(path)["threshold"])
 
 
-def _evaluate(job: _Run, name: str, held_out: TransitionDataset, gap: GapReward) -> list[Prediction]:
+def _evaluate(
+    job: _Run, name: str, held_out: TransitionDataset, gap: GapReward, model: WorldModel | None = None
+) -> list[Prediction]:
+    """Scores the language model with its adapter as it is, or another world model, on the held-out transitions."""
     path = job.folder / "evaluation" / f"{_slug(name)}.json"
     if not path.is_file():
         with tqdm(total=len(held_out), desc=f"evaluate {name}", unit="transition", dynamic_ncols=True) as bar:
-            attempts = job.world_model.attempts(held_out, 1, temperature=0.0, progress=bar.update)
-        predictions = [job.prompts.read_prediction(c.text) for (c,) in attempts]
+            if model is None:
+                attempts = job.world_model.attempts(held_out, 1, temperature=0.0, progress=bar.update)
+                predictions = [job.prompts.read_prediction(c.text) for (c,) in attempts]
+            else:
+                histories, actions = [t.history for t in held_out], [t.action for t in held_out]
+                predictions = model.predict(histories, actions, [t.task for t in held_out])
+                bar.update(len(held_out))
         write_json(path, [p.to_json() for p in evaluate_predictions(held_out, predictions, gap)])
     result = [Prediction(**row) for row in read_json(path)]
     print(f"{name}: held-out reward at τ_d {np.mean([p.reward for p in result]):.3f}")

@@ -70,10 +70,16 @@ def _train_rwml(words: list[str]) -> int:
 
 
 def _take(words: list[str], option: str, default: str) -> tuple[str, list[str]]:
-    """The value of an option that is read before the others, and the words without it."""
-    for index, word in enumerate(words):
-        if word == option and index + 1 < len(words):
-            return words[index + 1], words[:index] + words[index + 2 :]
-        if word.startswith(option + "="):
-            return word.removeprefix(option + "="), words[:index] + words[index + 1 :]
-    return default, words
+    """The last value of an option that is read before the others, and the words without it."""
+    value, rest, position = default, [], 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if word == option and position < len(words):
+            value = words[position]
+            position += 1
+        elif word.startswith(option + "="):
+            value = word.removeprefix(option + "=")
+        else:
+            rest.append(word)
+    return value, rest
