@@ -188,8 +188,8 @@ class RWMLConfig:
 
 PRESETS: dict[str, RWMLConfig] = {
     # `make demo`: everything for real, within 20 minutes on two cores. Deviations from the paper, each for the sake of
-    # a 135 M-parameter model: three quarters of the actions are random admissible ones, the SFT share is larger and GRPO starts
-    # from it, four attempts a triplet, and triplets nobody got right are mostly left out.
+    # a 135 M-parameter model: three quarters of the actions are random admissible ones, the SFT share is larger and
+    # GRPO starts from it, four attempts a triplet, and triplets nobody got right are mostly left out.
     "demo": RWMLConfig(
         max_prompt_tokens=384,
         max_new_tokens=64,
