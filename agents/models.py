@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+import warnings
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,11 +98,13 @@ def _hub_resolves() -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars of `transformers` while the context lasts: loading takes seconds."""
+    """Without progress bars of seconds and what `transformers` and `peft` warn each other of, while it lasts."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            yield
     finally:
         if shown:
             logging.enable_progress_bar()
@@ -164,7 +167,7 @@ def add_adapter(model: PreTrainedModel, rank: int = 16, alpha: int = 32, seed: i
         seed: Seed of the initial A matrices; the global generator is left as it was.
     """
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
         return get_peft_model(model, config).eval()
 
