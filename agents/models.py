@@ -7,8 +7,8 @@ import os
 import shutil
 import socket
 import tempfile
-import warnings
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
