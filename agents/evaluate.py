@@ -24,7 +24,7 @@ class Prediction:
 
     Attributes:
         game: Its game; intervals resample games.
-        action_type: The action's first word.
+        action_type: The action's first word; `(invalid)` if the world rejected it, whatever it was.
         names_nothing_new: See the function of that name.
         action: The action.
         next_state: What happened.
@@ -76,7 +76,7 @@ def evaluate_predictions(
     return [
         Prediction(
             game=t.game,
-            action_type=action_type(t.action) or "(none)",
+            action_type="(invalid)" if t.invalid_action else action_type(t.action) or "(none)",
             names_nothing_new=names_nothing_new(t),
             action=t.action,
             next_state=t.next_state,

@@ -62,20 +62,20 @@ def results_table(results: Mapping[str, Sequence[Prediction]], threshold: float)
     """Held-out reward, gap and exact match of every model, by kind of transition, with 95 % intervals over games."""
     first = next(iter(results.values()))
     games = len({p.game for p in first})
-    width = max(16, *(len(name) + 2 for name in results))
+    width = 20
     lines = [
         f"Held-out: {len(first)} transitions of {games} games, greedy predictions, τ_d = {threshold:.4g}. "
         "[95 % interval, bootstrap over games]"
     ]
     for label, value in _METRICS:
-        lines += ["", f"{label:<22}{'n':>5}  " + "".join(f"{name:<{width + 6}}" for name in results)]
+        lines += ["", f"{label:<22}{'n':>5}  " + "".join(f"{name:<{width}}" for name in results)]
         for row, belongs in _rows(first):
             count = sum(map(belongs, first))
             cells = []
             for predictions in results.values():
                 chosen = [p for p in predictions if belongs(p)]
                 mean, low, high = interval([value(p) for p in chosen], [p.game for p in chosen])
-                cells.append(f"{f'{mean:.3f} [{low:.3f}, {high:.3f}]':<{width + 6}}")
+                cells.append(f"{f'{mean:.3f} [{low:.2f}, {high:.2f}]':<{width}}")
             lines.append(f"  {row:<20}{count:>5}  " + "".join(cells))
     lines += ["", "Paired differences of the reward on the same transitions:"]
     for a, b in _pairs(results):

@@ -145,14 +145,16 @@ def test_predictions_are_scored():
         _transition("The fridge 1 is open.", game="a"),
         _transition("A mug 7 and a pan 3.", "look", game="b"),
         _transition("Nothing happens.", "", game="c"),
+        replace(_transition("Nothing happens.", "fly to mars"), invalid_action=True),
     ]
-    texts = [" The fridge 1 is open.\n", "", "Something else altogether."]
-    first, second, third = evaluate_predictions(transitions, texts, GapReward("hashing", threshold=0.1))
+    texts = [" The fridge 1 is open.\n", "", "Something else altogether.", "Nothing happens."]
+    first, second, third, fourth = evaluate_predictions(transitions, texts, GapReward("hashing", threshold=0.1))
     assert (first.reward, first.exact, first.action_type, first.names_nothing_new) == (1.0, True, "open", True)
     assert first.distance == pytest.approx(0, abs=1e-6)
     assert (second.reward, second.distance, second.exact, second.names_nothing_new) == (0.0, 1.0, False, False)
     assert (third.reward, third.action_type, third.game) == (0.0, "(none)", "c")
     assert third.distance > 0.1
+    assert (fourth.reward, fourth.action_type) == (1.0, "(invalid)")
 
 
 def test_as_many_predictions_as_transitions():
