@@ -197,9 +197,10 @@ PRESETS: dict[str, RWMLConfig] = {
         collect=CollectConfig(games=64, held_out_games=40, rollouts=1, max_steps=15, random_share=0.75, slots=32),
         sft=SFTConfig(steps=40),
         warm_start=True,
-        filter=FilterConfig(share=0.25, attempts=4, easy_rate=1.0, keep_hard=0.1, limit=400),
-        stage=StageConfig(steps=20, groups=8, rounds=2, checkpoint_every=4),
+        filter=FilterConfig(share=0.25, attempts=4, easy_rate=1.0, keep_hard=0.1, limit=320),
+        stage=StageConfig(steps=14, groups=12, checkpoint_every=4),
         max_held_out=420,
+        batch_rows=96,
     ),
     # The paper's numbers for ALFWorld. Needs a GPU and a model hub; written down for reference, not run here.
     "paper-alfworld": RWMLConfig(

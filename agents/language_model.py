@@ -17,7 +17,7 @@ from rwml_gym.transitions import Transition, Turn
 __all__ = ["LanguageModelAgent", "LanguageWorldModel"]
 
 # An action is a short command; more tokens are a model that rambles.
-_ACTION_TOKENS = 24
+_ACTION_TOKENS = 16
 
 
 class LanguageModelAgent:
