@@ -1,7 +1,7 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each makes .venv and installs what it needs, once.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-# Memory that stays with the process and comes in large pages: a tenth to a fifth off the time of a training step.
+# Memory that stays with the process and comes in large pages: page faults are dear, on virtual machines above all.
 export THP_MEM_ALLOC_ENABLE ?= 1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 17179869184

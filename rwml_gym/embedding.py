@@ -114,8 +114,7 @@ class SentenceTransformerEncoder:
         Args:
             name: `all-MiniLM-L6-v2`, a local folder, or a sentence-transformers id of the hub.
             batch_size: Texts a forward pass. If absent, 64 on a GPU and 1 on a CPU: there padding costs more than
-                batching saves (138 against 76 texts a second on 2 cores, ALFWorld texts), and a text's vector does not
-                depend on its batch, to the last bit.
+                batching saves, and a text's vector does not depend on its batch, to the last bit.
 
         Raises:
             DependencyNotInstalled: If sentence-transformers is not installed.
