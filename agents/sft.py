@@ -47,19 +47,37 @@ def sft_update(
     targets: Sequence[Sequence[int]],
     accelerator: Accelerator,
     max_grad_norm: float = 1.0,
+    micro_batch: int = 4,
 ) -> dict[str, float]:
     """One update on n prompts and what should follow them.
+
+    Args:
+        model: A PEFT model.
+        optimizer: Over its adapter.
+        prompts: n token lists.
+        targets: n token lists.
+        accelerator: Where to compute.
+        max_grad_norm: Gradient clipping.
+        micro_batch: Rows in one forward pass; memory and padding only, the gradient is the same.
 
     Returns:
         `loss`: mean negative log-likelihood of a target token (natural logarithm); `grad_norm` before clipping.
     """
-    length = max(map(len, targets))
-    tokens = torch.tensor([[*t, *[0] * (length - len(t))] for t in targets], device=accelerator.device)
-    mask = torch.tensor([[1.0] * len(t) + [0.0] * (length - len(t)) for t in targets], device=accelerator.device)
-    logprobs = completion_logprobs(model, prompts, tokens)
-    loss = -(logprobs * mask).sum() / mask.sum()
-    accelerator.backward(loss)
+    # Like lengths together, so that little is padded; the gradient is that of one batch.
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    total = sum(map(len, targets))
+    loss_sum = 0.0
+    for start in range(0, len(order), micro_batch):
+        rows = order[start : start + micro_batch]
+        length = max(len(targets[i]) for i in rows)
+        tokens = torch.tensor([[*targets[i], *[0] * (length - len(targets[i]))] for i in rows])
+        mask = torch.tensor([[1.0] * len(targets[i]) + [0.0] * (length - len(targets[i])) for i in rows])
+        tokens, mask = tokens.to(accelerator.device), mask.to(accelerator.device)
+        logprobs = completion_logprobs(model, [prompts[i] for i in rows], tokens)
+        loss = -(logprobs * mask).sum() / total
+        accelerator.backward(loss)
+        loss_sum += float(loss.detach())
     norm = accelerator.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    return {"loss": float(loss.detach()), "grad_norm": float(norm)}
+    return {"loss": loss_sum, "grad_norm": float(norm)}

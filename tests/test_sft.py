@@ -82,3 +82,21 @@ def test_wrong_configurations_are_refused(change):
 
 def test_no_steps_are_a_valid_configuration():
     assert SFTConfig(steps=0).steps == 0
+
+
+def test_micro_batches_are_memory_only(tiny_folder, accelerator):
+    from rwml_gym.agents.models import add_adapter, load_model
+    from tests.conftest import randomise
+
+    def step(micro_batch: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        model = randomise(add_adapter(load_model(str(tiny_folder), "float32", "cpu")[0], rank=4))
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+        stats = sft_update(model, optimizer, PROMPTS, TARGETS, accelerator, micro_batch=micro_batch)
+        return stats, policy_weights(model)
+
+    whole, weights = step(3)
+    for size in (1, 2):
+        stats, parts = step(size)
+        assert stats == pytest.approx(whole, rel=1e-4)
+        for name in weights:
+            torch.testing.assert_close(parts[name], weights[name], atol=1e-5, rtol=1e-4)
