@@ -5,18 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import socket
 import tempfile
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
-from urllib.parse import urlsplit
 
 import torch
-from huggingface_hub import constants
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from peft.tuners.lora import LoraLayer
@@ -27,6 +23,7 @@ from transformers.utils import logging
 
 from rwml_gym.agents.shared_prefix import ATTENTION
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
+from rwml_gym.hub import hub_resolves
 
 __all__ = [
     "PACKAGED",
@@ -75,7 +72,7 @@ def load_model(
 
 def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = _packaged(name) if name.split("/")[-1] in PACKAGED and not Path(name).is_dir() else name
-    offline = not Path(source).is_dir() and not _hub_resolves()
+    offline = not Path(source).is_dir() and not hub_resolves()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
         model = AutoModelForCausalLM.from_pretrained(
@@ -94,17 +91,6 @@ def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrain
         ) from error
     model.requires_grad_(False)
     return nn.Module.to(model, device).eval(), tokenizer
-
-
-def _hub_resolves() -> bool:
-    """Whether the model hub's name resolves (or a proxy is to do that): without, its client retries for a minute."""
-    if constants.HF_HUB_OFFLINE or urllib.request.getproxies():
-        return not constants.HF_HUB_OFFLINE
-    try:
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
 from rwml_gym.errors import EncoderNotFoundError, InvalidConfigError
+from rwml_gym.hub import hub_resolves
 
 __all__ = [
     "DEFAULT_ENCODER",
@@ -134,7 +135,7 @@ class SentenceTransformerEncoder:
                 self._model = SentenceTransformer(
                     str(folder or _hub_id(name)),
                     trust_remote_code=False,
-                    local_files_only=folder is not None,
+                    local_files_only=folder is not None or not hub_resolves(),
                     model_kwargs={"use_safetensors": True},
                 )
         # Whatever is wrong with a model (offline, corrupt, no safetensors …) surfaces as one of a dozen types.
