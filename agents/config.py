@@ -86,13 +86,14 @@ class FilterConfig:
 class StageConfig:
     """World-model GRPO: how many groups of what size, and when to save.
 
+    Sampling is at temperature 1.0, as in the paper: the update's ratio is that of the untempered policy.
+
     Attributes:
         steps: Updates.
         groups: Groups with reward difference wanted an update.
         group_size: Completions a group (G).
         rounds: Most rounds of sampling `groups` prompts for one update: as long as too few groups have a reward
             difference, others are sampled (DAPO's dynamic sampling). 1 for none.
-        temperature: Of sampling.
         checkpoint_every: Updates between checkpoints, of SFT too.
     """
 
@@ -100,18 +101,12 @@ class StageConfig:
     groups: int = 8
     group_size: int = 8
     rounds: int = 1
-    temperature: float = 1.0
     checkpoint_every: int = 5
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "groups", "rounds", "checkpoint_every")
         _at_least(self, 0, "steps")
         _at_least(self, 2, "group_size")
-        if self.temperature != 1.0:
-            raise InvalidConfigError(
-                "Expected a sampling temperature of 1.0: the update's ratio is that of the untempered policy, "
-                f"actual {self.temperature}"
-            )
 
 
 @dataclass(frozen=True)

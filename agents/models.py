@@ -24,6 +24,7 @@ from transformers.utils import logging
 from rwml_gym.agents.shared_prefix import ATTENTION
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
 from rwml_gym.hub import hub_resolves
+from rwml_gym.quiet import without_progress_bars
 
 __all__ = [
     "PACKAGED",
@@ -96,15 +97,9 @@ def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrain
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without progress bars of seconds and what `transformers` and `peft` warn each other of, while it lasts."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    with without_progress_bars(logging), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

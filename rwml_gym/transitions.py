@@ -6,7 +6,6 @@ Face `datasets` folder (Arrow), which other tools can read.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import re
 import shutil
@@ -20,6 +19,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
 from rwml_gym.errors import InvalidConfigError, RWMLGymError
+from rwml_gym.quiet import without_progress_bars
 
 __all__ = ["InvalidDatasetError", "Transition", "TransitionDataset", "Turn", "action_type"]
 
@@ -202,6 +202,7 @@ class TransitionDataset(Sequence[Transition]):
         """
         _require_datasets()
         from datasets import Dataset
+        from datasets.utils import logging
 
         path = Path(path)
         if path.exists() and not _looks_saved(path):
@@ -213,7 +214,7 @@ class TransitionDataset(Sequence[Transition]):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.parent / f".{path.name}-{uuid.uuid4().hex}"
         try:
-            with _silent_datasets():
+            with without_progress_bars(logging):
                 # An empty dataset would be written as no file, which cannot be loaded.
                 Dataset.from_dict(columns, features=_features()).save_to_disk(
                     str(partial), num_shards=None if len(self) else 1
@@ -240,6 +241,7 @@ class TransitionDataset(Sequence[Transition]):
         """
         _require_datasets()
         from datasets import Dataset
+        from datasets.utils import logging
 
         path = Path(path)
         if not _looks_saved(path):
@@ -247,7 +249,7 @@ class TransitionDataset(Sequence[Transition]):
                 f"No transitions in {str(path)!r}: expected a folder written by `TransitionDataset.save`."
             )
         try:
-            with _silent_datasets():
+            with without_progress_bars(logging):
                 stored, features = Dataset.load_from_disk(str(path)), _features()
                 # Other tools may have written other integers or strings.
                 rows = (stored if stored.features == features else stored.cast(features)).to_list()
@@ -293,16 +295,3 @@ def _storable(value: Any) -> Any:
     if isinstance(value, tuple):
         return [{name: _storable(text) for name, text in turn.items()} for turn in value]
     return value
-
-
-@contextlib.contextmanager
-def _silent_datasets() -> Iterator[None]:
-    from datasets.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
