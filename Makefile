@@ -7,7 +7,7 @@ export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
 RUN_DIR ?= runs/demo
 
-.PHONY: demo test test-slow lint format benchmark clean
+.PHONY: demo test test-slow test-equality lint format benchmark clean
 
 demo: .venv/installed
 	$(BIN)/rwml-gym train rwml --preset demo --run-dir $(RUN_DIR) $(OPTIONS)
@@ -16,7 +16,11 @@ test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore tests/test_alfworld_equality.py
+
+# every game at hand beside stock alfworld, in as many processes as there are cores
+test-equality: .venv/installed
+	$(BIN)/python -m pytest -m slow tests/test_alfworld_equality.py
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy rwml_gym wrappers agents examples benchmarks

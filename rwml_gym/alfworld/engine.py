@@ -1,245 +1,208 @@
-"""The text engine of ALFWorld games: textworld's `PddlEnv`, with the work that repeats done once a game.
+"""Plays ALFWorld games: what textworld's engine says, letter for letter, without textworld.
 
-Stock textworld translates a game's PDDL four times before the first action and re-parses its text templates at every
-step. `Engine` gives the same text and the same admissible commands, letter for letter, from one translation. It is a
-subclass: no library is patched, so stock environments in the same process stay stock.
-
-Engines cannot be used from several threads (the parsers and the translator underneath keep global state); several
-engines taking turns in one thread, and engines in several processes, are fine.
+A game is compiled once (`rwml_gym.alfworld.compiled`). After that a step flips a few facts, keeps the actions that can
+be taken up to date, and writes one text. Engines share nothing that changes: any number of them may play the same game,
+each in a thread of its own. `rwml_gym.alfworld.stock` is the reference.
 """
 
 from __future__ import annotations
 
-import gc
-import json
-import sys
-import weakref
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import cached_property, lru_cache
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
-import fast_downward
-import textworld
-from textworld.envs.pddl import PddlEnv
-from textworld.envs.pddl import logic as pddl_logic
-from textworld.logic import Proposition, Type, Variable
+from rwml_gym.alfworld.compiled import CompiledGame, compile_game
+from rwml_gym.alfworld.text import Row
 
-from rwml_gym.alfworld.game import entity_names
-from rwml_gym.alfworld.grammar import Logic, is_static
+__all__ = ["NOTHING_HAPPENS", "Engine", "GameEngine", "State"]
 
-__all__ = ["Engine"]
-
-GAMES_KEPT = 64
-"""Translations kept in memory by a process; one takes about 2 MB."""
-
-_libraries: list[Any] = []
-"""Planner libraries nobody uses at the moment. Each is a private copy of about 35 MB on an unlinked file that can never
-be given back (closing it crashes the process at exit), so engines hand theirs on."""
+NOTHING_HAPPENS = "Nothing happens."
+"""The answer to whatever is not admissible."""
 
 
-@contextmanager
-def translating() -> Iterator[None]:
-    """Around `fast_downward.pddl2sas`: puts back what it replaces, and pauses the garbage collector.
+class State(NamedTuple):
+    """What the world says, and what it would take next.
 
-    It replaces ``sys.argv`` and ``sys.stdout``. It makes hundreds of thousands of small objects that all stay alive
-    until it returns, and half its time would go into scanning them for garbage.
-    """
-    argv, stdout, collecting = sys.argv, sys.stdout, gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        sys.argv, sys.stdout = argv, stdout
-        if collecting:
-            gc.enable()
-
-
-class CompiledGame:
-    """What the engine needs to know about a game and what never changes while it is played."""
-
-    def __init__(self, domain: str, grammar: str, problem: str) -> None:
-        """Translates the PDDL and parses the grammar.
-
-        Args:
-            domain: PDDL domain.
-            grammar: ``.twl2`` text grammar.
-            problem: PDDL problem.
-        """
-        self.problem = problem
-        self.domain = domain
-        self.logic = Logic(domain, grammar)
-        with translating():
-            task, sas = fast_downward.pddl2sas(domain, problem)
-        self.sas: bytes = sas.encode("utf-8")
-        self.actions = {action.name: action for action in task.actions}
-        self.type_of = {entity.name: entity.type_name for entity in task.objects}
-        # The domain declares "object", which the translator has as the root already: the first one counts, as in stock.
-        for kind in {kind.name: kind for kind in reversed(task.types)}.values():
-            self.logic.types.add(Type(kind.name, kind.supertype_names))
-        # Numeric facts (distances, costs) are left out: no text asks for them.
-        self.declared_facts: list[Proposition] = [
-            Proposition(atom.predicate, [Variable(name, self.type_of[name]) for name in atom.args])
-            for atom in task.init
-            if isinstance(atom, fast_downward.translate.pddl.conditions.Atom) and atom.predicate != "="
-        ]
-        self.planner_facts: list[Proposition] | None = None
-        fluents = {effect.literal.predicate for action in task.actions for effect in action.effects}
-        fluents |= {axiom.name for axiom in task.axioms}
-        self.static_commands = {
-            name for name, action in self.logic.actions.items() if is_static(action.template, frozenset(fluents))
-        }
-        self.commands: dict[int, str] = {}
-
-    @cached_property
-    def planner_sas(self) -> bytes:
-        """The second translation, which only the planner reads."""
-        with translating():
-            return fast_downward.pddl2sas(self.domain, self.problem, optimize=True)[1].encode("utf-8")
-
-
-@lru_cache(maxsize=GAMES_KEPT)
-def compile_game(domain: str, grammar: str, problem: str) -> CompiledGame:
-    """A `CompiledGame`, remembered by its texts."""
-    return CompiledGame(domain, grammar, problem)
-
-
-class State(pddl_logic.PddlState):
-    """The facts of a game in play; stock translates the PDDL twice to make one."""
-
-    def __init__(self, library: Any, game: CompiledGame, with_planner: bool) -> None:
-        """Starts the game in the planner library.
-
-        Args:
-            library: the planner library that holds the current state.
-            game: what to play.
-            with_planner: whether `replan` will be called.
-        """
-        self._facts: dict[Any, set[Proposition]] = defaultdict(set)
-        self._vars_by_name: dict[str, Variable] = {}
-        self._vars_by_type: dict[str, set[Variable]] = defaultdict(set)
-        self._var_counts: Counter[str] = Counter()
-        self._logic = game.logic
-        self._actions = game.actions
-        self.downward_lib = library
-        self.pddl_problem = game.problem
-        self.name2type = game.type_of
-
-        library.load_sas(game.sas)
-        if with_planner:
-            library.load_sas_replan(game.planner_sas)
-        if game.planner_facts is None:
-            atoms = (pddl_logic.Atom * library.get_state_size())()
-            library.get_state(atoms)
-            facts = [atom.get_fact(self.name2type) for atom in atoms]
-            game.planner_facts = [fact for fact in facts if not fact.is_negation]
-        self.add_facts(game.declared_facts)
-        self.add_facts(game.planner_facts)
-
-
-class Engine(PddlEnv):
-    """Plays one game at a time: `load`, `reset`, `step`, as any textworld environment, with ALFWorld's entity names.
-
-    It stands for ``AlfredDemangler(PddlEnv(infos))`` of stock alfworld.
+    Attributes:
+        text: the answer to the last command, or the introduction.
+        admissible: every command that would be taken now, sorted; the caller may keep and change it.
+        won: whether the goal holds.
     """
 
-    def __init__(self, infos: textworld.EnvInfos | None = None) -> None:
-        """Makes an engine, from a planner library that another one has left if there is one.
+    text: str
+    admissible: list[str]
+    won: bool
+
+
+class GameEngine(Protocol):
+    """Plays one game at a time."""
+
+    def start(self, game: Mapping[str, Any]) -> State:
+        """Starts a game from its beginning.
 
         Args:
-            infos: what `reset` and `step` report, besides the feedback, ``won`` and ``admissible_commands``.
+            game: what is in a ``game.tw-pddl``: ``pddl_domain``, ``grammar``, ``pddl_problem``.
         """
-        infos = infos or textworld.EnvInfos(feedback=True, won=True, admissible_commands=True)
-        super(PddlEnv, self).__init__(infos)  # PddlEnv's own would load one more library
-        self.downward_lib = _libraries.pop() if _libraries else fast_downward.load_lib()
-        self._hand_on_library = weakref.finalize(self, _libraries.append, self.downward_lib)
-        self._hand_on_library.atexit = False
+        ...
 
-    def load(self, filename_or_data: str | Mapping[str, Any]) -> None:
-        """Prepares a game; `reset` starts it.
-
-        Args:
-            filename_or_data: path of a ``game.tw-pddl``, or what is in one.
-        """
-        self._game_file: str | None = None
-        if isinstance(filename_or_data, str):
-            self._game_file = filename_or_data
-            with open(filename_or_data, encoding="utf-8") as file:
-                data = json.load(file)
-        else:
-            data = filename_or_data
-        self._game_data = data
-        self.walkthrough = data.get("walkthrough")
-        self._game = compile_game(data["pddl_domain"], data["grammar"], data["pddl_problem"])
-        self._logic = self._game.logic
-        self._templates = sorted({action.template for action in self._logic.actions.values()})
-        self._pddl_state: Any = self._fresh_state()
-        self._entity_infos = self._get_entity_infos()
-        names = entity_names(info.id for info in self._entity_infos.values())
-        for info in self._entity_infos.values():
-            info.name = names[info.id]
-
-    def reset(self) -> textworld.GameState:
-        """Starts the loaded game from its beginning."""
-        self._pddl_state = self._fresh_state()
-        self.prev_state = None
-        self.state = textworld.GameState()
-        self._last_action = None
-        self._moves = 0
-        self.state.feedback = self.state.raw = self._logic.grammar.derive("#intro#", self._context({}))
-        self._gather_infos()
-        if "walkthrough" in self.request_infos.extras:
-            self.state["extra.walkthrough"] = self.walkthrough or self._pddl_state.replan(self._entity_infos)
-        return self.state
+    def step(self, command: str) -> State:
+        """Says a command to the world; any string will do."""
+        ...
 
     def close(self) -> None:
-        """Hands the planner library on; the engine cannot be used afterwards."""
-        self._hand_on_library()
-        # by now the library may be another engine's: nothing here may reach it any more
-        self.downward_lib = None
-        self._pddl_state = None
+        """Gives back what the engine holds."""
+        ...
 
-    def _fresh_state(self) -> State:
-        wants_walkthrough = "walkthrough" in self.request_infos.extras and not self.walkthrough
-        return State(self.downward_lib, self._game, bool(self.request_infos.policy_commands or wants_walkthrough))
 
-    def _context(self, mapping: Mapping[Any, Variable]) -> dict[str, Any]:
-        return {
-            "state": self._pddl_state,
-            "facts": [],  # no symbol of a grammar reads them
-            "variables": {placeholder.name: self._entity_infos[value.name] for placeholder, value in mapping.items()},
-            "mapping": mapping,
-            "entity_infos": self._entity_infos,
+class Engine:
+    """The compiled engine: the same text and the same admissible commands as stock alfworld.
+
+    Where two actions read the same, which no ALFWorld game has, the one with the first name is taken.
+
+    Example:
+        >>> from rwml_gym.alfworld.generator import generate
+        >>> engine = Engine()
+        >>> engine.start(generate("any name", "pick_and_place_simple").data).won
+        False
+        >>> engine.step("dance").text
+        'Nothing happens.'
+    """
+
+    def __init__(self) -> None:
+        self._game: CompiledGame | None = None
+
+    def start(self, game: Mapping[str, Any]) -> State:
+        """Starts a game from its beginning.
+
+        Args:
+            game: what is in a ``game.tw-pddl``: ``pddl_domain``, ``grammar``, ``pddl_problem``.
+
+        Raises:
+            InvalidGameError: it needs something that only ``engine="textworld"`` has.
+            Exception: whatever textworld or fast-downward raises where it is malformed, `SystemExit` included.
+        """
+        compiled = compile_game(game["pddl_domain"], game["grammar"], game["pddl_problem"])
+        self._game = compiled
+        self.ids, self.names, self.goal_sentence = compiled.ids, compiled.names, compiled.goal_sentence
+        self.facts: dict[str, set[Row]] = {
+            predicate: rows if predicate.removeprefix("not_") not in compiled.fluents else set(rows)
+            for predicate, rows in compiled.facts.items()
         }
+        self._true = bytearray(compiled.true)
+        self._missing = bytearray(compiled.missing)
+        self._applicable = set(compiled.applicable)
+        self._blocks = {literal for literal in compiled.alone if literal < 0 or self._holds(literal)}
+        self._won: bool | None = None
+        self._update_commands(compiled)
+        return self._state(compiled, compiled.texts.intro(self, {}))
 
-    def _gather_infos(self) -> None:
-        state = self.state
-        state["command_templates"] = self._templates
-        state["won"] = self._pddl_state.check_goal()
-        state["lost"] = False
-        state["_entity_infos"] = dict(self._entity_infos)
-        state["_facts"] = list(self._pddl_state.facts)
-        if self.request_infos.facts:
-            state["facts"] = [self._get_human_readable_fact(fact) for fact in state["_facts"]]
-        state["last_action"] = None
-        state["_last_action"] = self._last_action
-        state["_valid_actions"] = self._pddl_state.all_applicable_actions()
-        state["_valid_commands"] = [self._command(action) for action in state["_valid_actions"]]
-        # sorted, as in stock: the order must not depend on how the planner numbers its operators
-        state["admissible_commands"] = sorted(set(state["_valid_commands"]))
-        if self.request_infos.moves:
-            state["moves"] = self._moves
-        if self.request_infos.policy_commands:
-            state["policy_commands"] = self._pddl_state.replan(self._entity_infos)
+    def step(self, command: str) -> State:
+        """Says a command to the world.
 
-    def _command(self, action: Any) -> str:
-        """The text of an applicable action, remembered by operator where the state has no part in it."""
-        command = self._game.commands.get(action.id)
+        Args:
+            command: any string; spaces around it do not matter. One that is not admissible changes nothing.
+        """
+        game = self._playing()
+        operator = self._commands.get(command.strip())
+        if operator is None:
+            return self._state(game, NOTHING_HAPPENS)
+        name, binding = game.action(operator)
+        self._apply(game, operator)
+        self._update_commands(game)
+        return self._state(game, game.texts.feedback[name](self, binding))
+
+    def close(self) -> None:
+        """Forgets the game; `start` begins another."""
+        self._game = None
+
+    def _playing(self) -> CompiledGame:
+        if self._game is None:
+            raise RuntimeError("No game has been started: call Engine.start() first.")
+        return self._game
+
+    def _apply(self, game: CompiledGame, operator: int) -> None:
+        literals = game.effects[operator]
+        conditions = game.conditions.get(operator)
+        fires = [all(map(self._holds, condition)) for condition in conditions] if conditions else None
+        for index, literal in enumerate(literals):
+            self._say_true(game, literal)
+            if fires is None or fires[index]:
+                self._make_true(game, literal)
+
+    def _say_true(self, game: CompiledGame, literal: int) -> None:
+        """Tells the texts of an effect; as in textworld, of a conditional one whether or not it happens."""
+        atom = game.atom(literal >> 1)
+        if atom is None:
+            return
+        predicate, row = atom
+        untrue = f"not_{predicate}"
+        added, removed = (untrue, predicate) if literal & 1 else (predicate, untrue)
+        if added in self.facts:
+            self.facts[added].add(row)
+        if removed in self.facts:
+            self.facts[removed].discard(row)
+
+    def _make_true(self, game: CompiledGame, literal: int) -> None:
+        if self._holds(literal):
+            return
+        variable, opposite = literal >> 1, literal ^ 1
+        self._true[variable] ^= 1
+        missing, applicable = self._missing, self._applicable
+        for operator in game.needed_by[opposite]:
+            if not missing[operator]:
+                applicable.discard(operator)
+            missing[operator] += 1
+        for operator in game.needed_by[literal]:
+            missing[operator] -= 1
+            if not missing[operator]:
+                applicable.add(operator)
+        if opposite in game.alone:
+            self._blocks.discard(opposite)
+        if literal in game.alone:
+            self._blocks.add(literal)
+        if variable in game.goal_variables:
+            self._won = None
+
+    def _holds(self, literal: int) -> bool:
+        return self._true[literal >> 1] != literal & 1
+
+    def _goal_holds(self, game: CompiledGame) -> bool:
+        derived: dict[int, int] = {}
+
+        def holds(literal: int) -> bool:
+            return derived.get(literal >> 1, self._true[literal >> 1]) != literal & 1
+
+        for layer in game.axioms:
+            pending = True
+            while pending:
+                pending = False
+                for body, head in layer:
+                    if not holds(head) and all(map(holds, body)):
+                        derived[head >> 1] = 1 - (head & 1)
+                        pending = True
+        return all(map(holds, game.goal))
+
+    def _command(self, game: CompiledGame, operator: int) -> str:
+        command = game.static_command(operator)
         if command is None:
-            template = self._logic.grammar.derive(action.command_template, self._context(action.mapping))
-            action.command_template = template
-            command = template.format(**{name: info.name for name, info in self._entity_infos.items()})
-            if action.name in self._game.static_commands:
-                self._game.commands[action.id] = command
+            name, binding = game.action(operator)
+            command = game.texts.commands[name](self, binding)
         return command
+
+    def _update_commands(self, game: CompiledGame) -> None:
+        commands: dict[str, int] = {}
+        operators = len(self._applicable)
+        for literal in self._blocks:
+            commands.update(game.block(literal))
+            operators += len(game.alone[literal])
+        for operator in self._applicable:
+            commands[self._command(game, operator)] = operator
+        if len(commands) < operators:  # some read the same
+            alone = (operator for literal in self._blocks for operator in game.alone[literal])
+            for operator in sorted([*alone, *self._applicable], reverse=True):
+                commands[self._command(game, operator)] = operator
+        self._commands = commands
+
+    def _state(self, game: CompiledGame, text: str) -> State:
+        if self._won is None:
+            self._won = self._goal_holds(game)
+        return State(text, sorted(self._commands), self._won)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 from gymnasium.error import ResetNeeded
 
+from rwml_gym.alfworld.engine import Engine, GameEngine, State
 from rwml_gym.alfworld.games import Game, make_games
 from rwml_gym.errors import InvalidConfigError, InvalidGameError
 from rwml_gym.spaces import UnicodeText
 
-if TYPE_CHECKING:
-    from rwml_gym.alfworld.engine import Engine
+__all__ = ["ENGINES", "ALFWorldEnv"]
 
-__all__ = ["ALFWorldEnv"]
+ENGINES = ("compiled", "textworld")
+"""Ours, and stock textworld as the reference: the same text, hundreds of times slower."""
 
 
 class ALFWorldEnv(gymnasium.Env[str, str]):
@@ -33,7 +34,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
     * ``won``: whether the goal is met; ``invalid_action``: whether the last action was not admissible.
     * ``game``: the name to give to ``reset(options={"game": name})``; ``data_version``: where its text comes from.
 
-    Not for use from several threads; see `rwml_gym.alfworld.engine`.
+    Environments share nothing that changes, so each may have a thread of its own (not with ``engine="textworld"``).
 
     Args:
         split: ``generated`` (needs no data), ``generated_held_out``, or an official one: ``train``, ``valid_seen``,
@@ -41,6 +42,8 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         task_types: some of the six task types; all of them by default.
         grammar: ``installed`` (``move X to Y``) or ``original``, the words an official file was published with.
         data: folder of official games; the environment variable ``ALFWORLD_DATA`` by default.
+        engine: ``compiled``, or ``textworld``: stock's own engine, the same game letter for letter, hundreds of times
+            slower. It evaluates Python that a game file may contain, so give it no file you do not trust.
         render_mode: ``ansi``: `render` returns the last action and what it led to.
 
     Example:
@@ -61,18 +64,21 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         task_types: Sequence[str] | None = None,
         grammar: str = "installed",
         data: str | Path | None = None,
+        engine: str = "compiled",
         render_mode: str | None = None,
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InvalidConfigError(f'Unknown render_mode {render_mode!r}; expected None or "ansi".')
+        if engine not in ENGINES:
+            raise InvalidConfigError(f"Unknown engine {engine!r}; expected one of {', '.join(ENGINES)}.")
+        self.engine = engine
         self.games = make_games(split, task_types, grammar, data)
         self.render_mode = render_mode
         self.observation_space = UnicodeText()
         self.action_space = UnicodeText()
-        self._engine: Engine | None = None
+        self._engine: GameEngine | None = None
         self._game: Game | None = None
-        self._admissible: list[str] = []
-        self._won = False
+        self._state = State("", [], False)
         self._last_exchange = ""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -89,9 +95,10 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
             raise InvalidConfigError(f'Unknown reset options {", ".join(map(repr, options))}; expected only "game".')
         self._game = None  # a reset that fails leaves an environment that has to be reset
         game = self.games.sample(self.np_random) if name is None else self.games.load(name)
-        observation = self._start(game)
+        self._state = self._start(game)
         self._game = game
-        return observation, self._info(invalid_action=False)
+        self._last_exchange = self._state.text
+        return self._state.text, self._info(invalid_action=False)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Says a command to the world.
@@ -103,54 +110,52 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
             raise TypeError(f"Expected the action to be a string, actual type: {type(action).__name__} ({action!r}).")
         if self._game is None or self._engine is None:
             raise ResetNeeded("Cannot call env.step() before calling env.reset()")
-        if self._won:
+        if self._state.won:
             raise ResetNeeded("The game is won: call env.reset() before the next env.step()")
-        invalid = action.strip() not in self._admissible
-        state, _, _ = self._engine.step(action)
-        self._read(state)
-        self._last_exchange = f"> {action}\n{state['feedback']}"
-        return state["feedback"], float(self._won), self._won, False, self._info(invalid)
+        invalid = action.strip() not in self._state.admissible
+        self._state = state = self._engine.step(action)
+        self._last_exchange = f"> {action}\n{state.text}"
+        return state.text, float(state.won), state.won, False, self._info(invalid)
 
     def render(self) -> str | None:
         """Returns the last action and what the world said, in mode ``ansi``."""
         return self._last_exchange if self.render_mode == "ansi" else None
 
     def close(self) -> None:
-        """Hands the engine's memory on to the next environment."""
+        """Gives back what the engine holds; `reset` starts anew."""
         if self._engine is not None:
             self._engine.close()
         self._engine = None
         self._game = None
 
-    def _start(self, game: Game) -> str:
-        from rwml_gym.alfworld.engine import Engine  # textworld takes half a second to import
-
-        self._engine = self._engine or Engine()
+    def _start(self, game: Game) -> State:
+        self._engine = self._engine or _make_engine(self.engine)
         try:
-            self._engine.load(game.data)
-            state = self._engine.reset()
+            return self._engine.start(game.data)
+        except InvalidGameError as error:
+            raise InvalidGameError(f"{game.path or game.name}: {error}") from error
         except (Exception, SystemExit) as error:  # the PDDL translator raises SystemExit on a malformed problem
             raise InvalidGameError(
                 f"The engine cannot play {game.path or game.name} ({type(error).__name__}: {error}); "
                 "the file is corrupt: run `alfworld-download --force`, or choose another game."
             ) from error
-        self._read(state)
-        observation: str = state["feedback"]
-        self._last_exchange = observation
-        return observation
-
-    def _read(self, state: Any) -> None:
-        self._admissible = state["admissible_commands"]
-        self._won = bool(state["won"])
 
     def _info(self, invalid_action: bool) -> dict[str, Any]:
         assert self._game is not None
         return {
             "task": self._game.task,
-            "admissible_actions": list(self._admissible),
-            "won": self._won,
+            "admissible_actions": list(self._state.admissible),
+            "won": self._state.won,
             "invalid_action": invalid_action,
             "game": self._game.name,
             "task_type": self._game.task_type,
             "data_version": self._game.data_version,
         }
+
+
+def _make_engine(name: str) -> GameEngine:
+    if name == "compiled":
+        return Engine()
+    from rwml_gym.alfworld.stock import TextworldEngine  # takes half a second to import
+
+    return TextworldEngine()

@@ -386,17 +386,13 @@ def verify(game: Game) -> int:
     if game.plan is None:
         raise InvalidGameError(f"Game {game.name} has no plan to verify; only generated games bring one.")
     engine = Engine()
-    try:
-        engine.load(game.data)
-        state = engine.reset()
-        if state["won"]:
-            raise InvalidGameError(f"Game {game.name} is won before the first action.")
-        for count, action in enumerate(game.plan, start=1):
-            if action not in state["admissible_commands"]:
-                raise InvalidGameError(f"Game {game.name}: action {count} of its plan, {action!r}, is not admissible.")
-            state, _, _ = engine.step(action)
-            if state["won"]:
-                return count
-    finally:
-        engine.close()
+    state = engine.start(game.data)
+    if state.won:
+        raise InvalidGameError(f"Game {game.name} is won before the first action.")
+    for count, action in enumerate(game.plan, start=1):
+        if action not in state.admissible:
+            raise InvalidGameError(f"Game {game.name}: action {count} of its plan, {action!r}, is not admissible.")
+        state = engine.step(action)
+        if state.won:
+            return count
     raise InvalidGameError(f"Game {game.name} is not won by its own plan {game.plan}.")

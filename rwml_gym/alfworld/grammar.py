@@ -1,167 +1,110 @@
-"""textworld's context-sensitive grammar, with every template parsed once instead of at every use.
+"""Reads a ``.twl2`` text grammar into plain data, with textworld's own parsers; `rwml_gym.alfworld.text` uses it.
 
-The stock grammar parses templates and conditions with TatSu and deep-copies contexts at each derivation, which is nine
-tenths of a step. The symbols it parses to are read here without ever being changed, so they can be shared.
+The data, made of lists, strings and None alone, so that it can be kept as JSON::
+
+    grammar = {"rules": {name: [[query, symbols], …]}, "actions": {name: {"command": symbols, "feedback": symbols}}}
+    symbols = [symbol, …]
+    symbol  = ["text", words] | ["rule", name] | ["value", expression] | ["each", symbol, query] | ["list", symbol]
+    query   = None | [[predicate, [[placeholder, type], …]], …]
+
+textworld's parsers are global objects: a lock makes reading safe from several threads.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from functools import lru_cache
+import re
+import threading
 from typing import Any
 
-from textworld.envs.pddl import logic as pddl_logic
-from textworld.envs.pddl import textgen
-from textworld.envs.pddl.logic.model import ActionGrammarNode, ActionTypeNode
-from textworld.logic import Rule
+__all__ = ["GOAL", "parse", "without_goal"]
 
-__all__ = ["Grammar", "Logic"]
+GOAL = "UNKNOWN GOAL"
+"""Stands for the goal sentence in a grammar that many games share."""
 
-Context = dict[str, Any]
-Bound = tuple[textgen.Symbol, Context]
+_lock = threading.Lock()
 
 
-@lru_cache(maxsize=4096)
-def parse_template(text: str) -> tuple[textgen.Symbol, ...]:
-    """Parses a text template into symbols; they are shared, so nobody may change them."""
-    return tuple(textgen._parse_and_convert(text, rule_name="symbols"))
+def without_goal(grammar: str) -> tuple[str, str]:
+    """Takes the goal sentence out of a game's grammar: the rest is the same for every game of a release.
+
+    Returns:
+        The grammar with `GOAL` in its place, and the sentence; or the grammar as it is and `GOAL`, unless the sentence
+        is of plain words, which the parser leaves as they are.
+    """
+    parts = re.split(r'("rhs": "Your task is to: )([\w ,\'-]+)(\.")', grammar, flags=re.ASCII)
+    if len(parts) != 5 or GOAL in grammar:
+        return grammar, GOAL
+    before, opening, goal, closing, after = parts
+    return before + opening + GOAL + closing + after, goal
 
 
-@lru_cache(maxsize=4096)
-def parse_query(expression: str) -> Rule:
-    """Parses a condition such as ``openable(r:receptacle) & opened(r:receptacle)``."""
-    return Rule.parse_conjunctive_query(expression)
-
-
-@lru_cache(maxsize=4096)
-def _compile(expression: str) -> Any:
-    return compile(expression.strip(), "<grammar>", "eval")
-
-
-class Grammar(textgen.ContextSensitiveGrammar):
-    """A drop-in `ContextSensitiveGrammar`: the same text, without parsing or deep copies at each derivation."""
-
-    @classmethod
-    def from_rules(cls, rules: dict[str, list[dict[str, Any]]]) -> Grammar:
-        """Makes a grammar from the JSON of a game: ``{symbol: [{"rhs": template, "condition": query}, …]}``."""
-        grammar = cls()
-        for name, alternatives in rules.items():
-            for rule in alternatives:
-                grammar.add_rule(
-                    textgen.ProductionRule(name, list(parse_template(rule["rhs"])), condition=rule.get("condition", ""))
-                )
-        return grammar
-
-    def derive(self, start: str, context: Context | None = None) -> str:
-        """Expands a template to text.
-
-        Args:
-            start: the template, such as ``#GotoLocation.feedback#``.
-            context: ``state``, ``variables``, ``mapping`` and ``entity_infos``, as in textworld.
-        """
-        stack: list[Bound] = [(symbol, context or {}) for symbol in reversed(parse_template(start))]
-        text = []
-        while stack:
-            symbol, context = stack.pop()
-            if isinstance(symbol, textgen.TerminalSymbol):
-                text.append(str(symbol))
-            else:
-                stack.extend(reversed(self._expand(symbol, context)))
-        return "".join(text)
-
-    def _expand(self, symbol: textgen.Symbol, context: Context) -> list[Bound]:
-        if isinstance(symbol, textgen.NonterminalSymbol):
-            return [(part, context) for part in self._applicable_rule(symbol, context).rhs]
-        if isinstance(symbol, textgen.EvalSymbol):
-            value = eval(_compile(symbol.expression), {}, context["variables"])
-            return [(textgen.TerminalSymbol(value), context)]
-        if isinstance(symbol, textgen.ConditionalSymbol):
-            return [(symbol.expression, inner) for inner in _matches(symbol.given, context)]
-        if isinstance(symbol, textgen.ListSymbol):
-            return _enumerate(self._expand(symbol.symbol, context), context)
-        raise NotImplementedError(f"Unknown symbol: {type(symbol)}")
-
-    def _applicable_rule(self, symbol: textgen.NonterminalSymbol, context: Context) -> textgen.ProductionRule:
-        rules = self._rules.get(str(symbol))
-        if not rules:
-            raise textgen.CSGUnknownSymbolError(symbol)
-        for rule in rules:
-            if not rule.condition or next(_assignments(rule.condition, context), None) is not None:
-                return rule
-        raise IndexError(f"no rule of #{symbol}# applies")
-
-
-def is_static(template: str, fluents: frozenset[str]) -> bool:
-    """Says whether a command template reads the same in every state of a game.
+def parse(grammar: str) -> dict[str, Any]:
+    """Parses a grammar; about a second, half of it the import of textworld.
 
     Args:
-        template: the template of an action.
-        fluents: the predicates that some action changes.
+        grammar: the text of a ``.twl2`` file.
+
+    Raises:
+        Exception: whatever textworld raises where the text is malformed.
     """
-
-    def unchanging(symbol: textgen.Symbol) -> bool:
-        if isinstance(symbol, textgen.ListSymbol):
-            return unchanging(symbol.symbol)
-        if isinstance(symbol, textgen.ConditionalSymbol):
-            query = parse_query(symbol.given).preconditions if symbol.given else ()
-            asked = {predicate.name.removeprefix("not_") for predicate in query}
-            return not asked & fluents and unchanging(symbol.expression)
-        return isinstance(symbol, textgen.TerminalSymbol | textgen.EvalSymbol)
-
-    return all(unchanging(symbol) for symbol in parse_template(template))
+    with _lock:
+        return _parse(grammar)
 
 
-class Logic(pddl_logic.GameLogic):
-    """The actions and the grammar of a game; stock parses the grammar's JSON a second time to get there."""
+def _parse(grammar: str) -> dict[str, Any]:
+    from textworld.envs.pddl import logic
+    from textworld.envs.pddl.logic.model import ActionGrammarNode, ActionTypeNode
 
-    def __init__(self, domain: str, grammar: str) -> None:
-        """Parses the text of a ``.twl2`` grammar."""
-        self.domain = domain
-        self.types = pddl_logic.textworld.logic.TypeHierarchy()
-        self.actions = {}
-        converter = pddl_logic._ModelConverter()
-        rules: dict[str, list[dict[str, Any]]] = {}
-        for part in pddl_logic._PARSER.parse(grammar, rule_name="pddlStart").parts:
-            if isinstance(part, ActionTypeNode):
-                action = converter.walk(part)
-                self.actions[action.name.lower()] = action
-                lines = action.grammar.split("\n")
-                rules.update(json.loads("\n".join(line for line in lines if not line.lstrip().startswith("#"))))
-            elif isinstance(part, ActionGrammarNode):
-                rules.update(json.loads(converter._unescape_block(part.code)))
-        self.grammar = Grammar.from_rules(rules)
-
-
-def _assignments(query: str, context: Context) -> Iterator[dict[Any, Any]]:
-    return iter(context["state"].all_assignments(parse_query(query), context["mapping"]))
-
-
-def _matches(query: str, context: Context) -> list[Context]:
-    """One context for each way in which the query holds in the state, in the order of the facts' names."""
-    if not query:
-        return [context]
-    entities = context["entity_infos"]
-    contexts = []
-    for mapping in _assignments(query, context):
-        named = {placeholder.name: entities[variable.name] for placeholder, variable in mapping.items()}
-        contexts.append(
-            {
-                **context,
-                "variables": {**context["variables"], **named},
-                "mapping": {**context["mapping"], **mapping},
-            }
-        )
-    return contexts
+    converter = logic._ModelConverter()
+    sources: dict[str, list[dict[str, Any]]] = {}
+    actions = {}
+    for part in logic._PARSER.parse(grammar, rule_name="pddlStart").parts:
+        if isinstance(part, ActionTypeNode):
+            action = converter.walk(part)
+            actions[action.name.lower()] = action
+            lines = action.grammar.split("\n")
+            sources.update(json.loads("\n".join(line for line in lines if not line.lstrip().startswith("#"))))
+        elif isinstance(part, ActionGrammarNode):
+            sources.update(json.loads(converter._unescape_block(part.code)))
+    return {
+        "rules": {
+            name: [[_query(rule.get("condition")), _symbols(rule["rhs"])] for rule in alternatives]
+            for name, alternatives in sources.items()
+        },
+        "actions": {
+            name: {"command": _symbols(action.template), "feedback": _symbols(action.feedback_rule)}
+            for name, action in actions.items()
+        },
+    }
 
 
-def _enumerate(items: list[Bound], context: Context) -> list[Bound]:
-    """Puts the grammar's separators between the items: ``a, b, and c``."""
-    if not items:
-        return [(textgen.NonterminalSymbol("list_empty"), context)]
-    bound = [items[0]]
-    for item in items[1:-1]:
-        bound += [(textgen.NonterminalSymbol("list_separator"), context), item]
-    if len(items) > 1:
-        bound += [(textgen.NonterminalSymbol("list_last_separator"), context), items[-1]]
-    return bound
+def _symbols(template: str) -> list[Any]:
+    from textworld.envs.pddl import textgen
+
+    return [_symbol(symbol) for symbol in textgen._parse_and_convert(template, rule_name="symbols")]
+
+
+def _symbol(symbol: Any) -> list[Any]:
+    from textworld.envs.pddl import textgen
+
+    if isinstance(symbol, textgen.TerminalSymbol):
+        return ["text", str(symbol)]
+    if isinstance(symbol, textgen.NonterminalSymbol):
+        return ["rule", str(symbol)]
+    if isinstance(symbol, textgen.EvalSymbol):
+        return ["value", symbol.expression]
+    if isinstance(symbol, textgen.ConditionalSymbol):
+        return ["each", _symbol(symbol.expression), _query(symbol.given)]
+    return ["list", _symbol(symbol.symbol)]
+
+
+def _query(expression: str | None) -> list[Any] | None:
+    from textworld.logic import Rule
+
+    if not expression:
+        return None
+    return [
+        [predicate.name, [[placeholder.name, placeholder.type] for placeholder in predicate.parameters]]
+        for predicate in Rule.parse_conjunctive_query(expression).preconditions
+    ]
