@@ -19,5 +19,6 @@ except PackageNotFoundError:  # a source tree that was never installed
 gymnasium.register(
     id="rwml_gym/ALFWorld-v0",
     entry_point="rwml_gym.alfworld.env:ALFWorldEnv",
+    vector_entry_point="rwml_gym.vector:make_alfworld",
     max_episode_steps=50,
 )

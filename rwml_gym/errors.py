@@ -13,6 +13,10 @@ __all__ = [
     "InvalidGameError",
     "ModelNotFoundError",
     "RWMLGymError",
+    "TextTooLongError",
+    "WorkerDiedError",
+    "WorkerError",
+    "WorkerTimeoutError",
 ]
 
 
@@ -42,3 +46,39 @@ class EncoderNotFoundError(RWMLGymError, OSError):
 
 class ConfigMismatchError(RWMLGymError, ValueError):
     """A run folder belongs to a run of another configuration."""
+
+
+class TextTooLongError(RWMLGymError, ValueError):
+    """A text is longer than its space says, so it does not fit into the memory that processes share."""
+
+
+class WorkerError(RWMLGymError):
+    """A call failed in a worker process; the message holds the worker's traceback.
+
+    Where it can be pickled, what the environment raised is raised again and this is its ``__cause__``.
+
+    Attributes:
+        worker: index of the worker.
+        slots: the environments it runs.
+    """
+
+    def __init__(self, message: str, worker: int = -1, slots: range = range(0)) -> None:
+        super().__init__(message)
+        self.worker = worker
+        self.slots = slots
+
+
+class WorkerDiedError(WorkerError):
+    """A worker process is gone: killed, crashed, or left by `sys.exit`.
+
+    Attributes:
+        exitcode: its exit status, minus the number of the signal that ended it, or None if it still runs.
+    """
+
+    def __init__(self, message: str, worker: int = -1, slots: range = range(0), exitcode: int | None = None) -> None:
+        super().__init__(message, worker, slots)
+        self.exitcode = exitcode
+
+
+class WorkerTimeoutError(WorkerError, TimeoutError):
+    """A worker process did not answer in time."""

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import string
-from typing import Any
+import struct
+from collections.abc import Sequence
+from typing import Any, overload
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, write_to_shared_memory
 
-__all__ = ["UnicodeText"]
+from rwml_gym.errors import TextTooLongError
+
+__all__ = ["SharedTexts", "UnicodeText"]
 
 SAMPLED_CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " "
 LONGEST_SAMPLE = 64
+
+# In memory that processes share, a slot holds the length in bytes and the text.
+LENGTH = struct.Struct("=q")
+ENCODING, ENCODING_ERRORS = "utf-8", "surrogatepass"  # lone surrogates are members too
+LONGEST_CHARACTER = 4  # bytes
 
 
 class UnicodeText(spaces.Text):
@@ -55,3 +67,81 @@ class UnicodeText(spaces.Text):
 
     def __eq__(self, other: object, /) -> bool:
         return isinstance(other, UnicodeText) and self.max_length == other.max_length
+
+
+class SharedTexts(Sequence[str]):
+    """What the slots of a shared block hold now: reads anew at each access, and copies to a tuple of strings.
+
+    `gymnasium.vector.AsyncVectorEnv` asks for the observations once and expects what it gets to change with the memory,
+    as an array would; of a tuple of strings it would return the first one for ever.
+    """
+
+    def __init__(self, memory: memoryview, n: int) -> None:
+        self._memory = memory
+        self._n = n
+
+    def __len__(self) -> int:
+        return self._n
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        if isinstance(index, slice):
+            return tuple(self[slot] for slot in range(self._n)[index])
+        start = range(self._n)[index] * (len(self._memory) // self._n)
+        (size,) = LENGTH.unpack_from(self._memory, start)
+        return str(self._memory[start + LENGTH.size : start + LENGTH.size + size], ENCODING, ENCODING_ERRORS)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SharedTexts | tuple) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment] # as it changes
+
+    def __repr__(self) -> str:
+        return f"SharedTexts{tuple(self)}"
+
+    def __copy__(self) -> tuple[str, ...]:
+        return tuple(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> tuple[str, ...]:
+        return tuple(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (tuple(self),)
+
+
+# The shared memory of `gymnasium.vector.AsyncVectorEnv`, on by default: without these functions that of `spaces.Text`
+# is used, which loses every character outside its character set and never shows a text after the first.
+
+
+@create_shared_memory.register(UnicodeText)
+def _create_text_memory(space: UnicodeText, n: int = 1, ctx: Any = multiprocessing) -> Any:
+    return ctx.RawArray(ctypes.c_ubyte, n * _slot_size(space))
+
+
+@read_from_shared_memory.register(UnicodeText)
+def _read_text_memory(space: UnicodeText, shared_memory: Any, n: int = 1) -> SharedTexts:
+    return SharedTexts(memoryview(shared_memory).cast("B"), n)
+
+
+@write_to_shared_memory.register(UnicodeText)
+def _write_text_memory(space: UnicodeText, index: int, value: str, shared_memory: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"Expected the observation to be a string, actual type: {type(value).__name__} ({value!r}).")
+    if len(value) > space.max_length:
+        raise TextTooLongError(
+            f"The observation of environment {index} has {len(value)} characters, its space {space} allows "
+            f"{space.max_length}. Give the environment a larger space, or make the vector environment with "
+            "`shared_memory=False`."
+        )
+    data = value.encode(ENCODING, ENCODING_ERRORS)
+    memory = memoryview(shared_memory).cast("B")
+    start = index * _slot_size(space)
+    memory[start + LENGTH.size : start + LENGTH.size + len(data)] = data
+    LENGTH.pack_into(memory, start, len(data))
+
+
+def _slot_size(space: UnicodeText) -> int:
+    return LENGTH.size + LONGEST_CHARACTER * space.max_length

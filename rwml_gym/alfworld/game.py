@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["TASK_TYPES", "Game", "entity_names"]
+__all__ = ["ROOMS", "TASK_TYPES", "Game", "Goal", "entity_names", "room_of"]
 
 TASK_TYPES = (
     "pick_and_place_simple",
@@ -18,6 +18,31 @@ TASK_TYPES = (
     "pick_two_obj_and_place",
 )
 """The six task types, in the order in which alfworld numbers them from 1."""
+
+ROOMS = ("kitchen", "living_room", "bedroom", "bathroom")
+"""The types of room, in the order in which AI2-THOR numbers their floor plans."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a game asks for.
+
+    Attributes:
+        task_type: one of `TASK_TYPES`.
+        target: the type of the objects to be fetched, such as ``Mug``.
+        receptacle: the type of receptacle they have to end up in; empty where the task is to use a lamp.
+        lamp: the type of lamp to be used; empty where there is none.
+    """
+
+    task_type: str
+    target: str
+    receptacle: str = ""
+    lamp: str = ""
+
+    @property
+    def count(self) -> int:
+        """How many objects have to be fetched."""
+        return 2 if self.task_type == "pick_two_obj_and_place" else 1
 
 
 @dataclass(frozen=True)
@@ -32,6 +57,10 @@ class Game:
         plan: actions that win it, where they are known.
         data_version: which release of the data, and which grammar, the text comes from.
         path: the file it was read from, if any; error messages name it.
+        goal: what it asks for, in alfworld's types.
+        floor_plan: the number of its room in AI2-THOR.
+        difficulty: the number of receptacles one has to search, where it is known: those of the room in which an
+            object of the goal's target type may be at the start.
     """
 
     name: str
@@ -41,6 +70,14 @@ class Game:
     plan: tuple[str, ...] | None
     data_version: str
     path: str | None = None
+    goal: Goal | None = None
+    floor_plan: int | None = None
+    difficulty: int | None = None
+
+
+def room_of(floor_plan: int) -> str:
+    """The type of room of a floor plan: those of kitchens are below 100, of living rooms above 200, and so on."""
+    return ROOMS[max(floor_plan // 100 - 1, 0)]
 
 
 def entity_names(ids: Iterable[str]) -> dict[str, str]:
