@@ -17,9 +17,13 @@ commands:
   train rwml [--preset NAME] [--run-dir FOLDER] [--OPTION VALUE …]
               train a language model as a world model (RWML stage 1) and report what it learnt;
               started again with the same options, a run goes on where it was interrupted
+  games export --out FOLDER [--split NAME] [--number N] [--OPTION VALUE …]
+              write generated or official games as folders that alfworld itself finds and plays
+  games list [--split NAME] [--number N] [--OPTION VALUE …]
+              print the names of games
   version     the installed version
 
-`rwml-gym train rwml --help` lists the presets and every option."""
+`rwml-gym train rwml --help` lists the presets and every option, `rwml-gym games export --help` how to choose games."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,21 +39,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words in (["version"], ["--version"]):
         print(rwml_gym.__version__)
         return 0
-    if words[:2] != ["train", "rwml"]:
+    commands = {"train rwml": _train_rwml, "games export": _games, "games list": _games}
+    command = commands.get(" ".join(words[:2]))
+    if command is None:
         asked = not words or words[0] in ("-h", "--help", "help")
         print(_USAGE, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     try:
-        return _train_rwml(words[2:])
+        command(words)
+        return 0
     except (RWMLGymError, DependencyNotInstalled) as error:
         print(f"rwml-gym: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from the last checkpoint.", file=sys.stderr)
+        advice = (
+            "The same command goes on from the last checkpoint." if words[0] == "train" else "Nothing is half done."
+        )
+        print(f"Interrupted. {advice}", file=sys.stderr)
         return 130
 
 
-def _train_rwml(words: list[str]) -> int:
+def _games(words: list[str]) -> None:
+    from rwml_gym.alfworld import commands
+
+    commands.run(words[1:])
+
+
+def _train_rwml(words: list[str]) -> None:
     try:
         import tyro
 
@@ -59,14 +75,13 @@ def _train_rwml(words: list[str]) -> int:
         raise DependencyNotInstalled(
             f'Training needs {error.name}: pip install "rwml-gym[alfworld,train,report]"'
         ) from error
-    name, words = _take(words, "--preset", "demo")
+    name, words = _take(words[2:], "--preset", "demo")
     folder, words = _take(words, "--run-dir", f"runs/{name}")
     description = f"RWML stage 1. Presets: {', '.join(PRESETS)} (--preset, default demo). Results go to --run-dir."
     config: Any = tyro.cli(
         RWMLConfig, args=words, default=preset(name), prog="rwml-gym train rwml", description=description
     )
     run(config, folder)
-    return 0
 
 
 def _take(words: list[str], option: str, default: str) -> tuple[str, list[str]]:

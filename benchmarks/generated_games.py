@@ -1,0 +1,217 @@
+"""How far generated games are from recorded ones, in total variation.
+
+    python benchmarks/generated_games.py --data FOLDER
+
+FOLDER holds the official splits `valid_seen` and `valid_train`. The tables of the generator are fitted to `valid_train`
+(`benchmarks/fit_generator.py`); `valid_seen` is only measured here. A row compares how often something occurs in the
+games of a split and in generated ones:
+
+* placed anew: everything that can be picked up in the recorded rooms of the split is placed anew;
+* furnished anew: the floor plans and the goals of the split are kept, all objects are made anew;
+* made anew: whole games of the generator's choice, as many of each task type as the split has.
+
+Pairs are (object type, receptacle type) of things that can be picked up and are in a receptacle; an object that was
+recorded in two receptacles counts in the first. Everything generated is made `--copies` times for each recorded game.
+
+Columns:
+
+* generated: the distance of the split from generated games;
+* other split: its distance from the recorded games of the other split, for comparison;
+* halves: the distance between two halves of the split, the mean over 50 ways to halve it;
+* perfect: half of that, which is what sampling alone leaves between the split and a perfect generator. The difference
+  of two samples of n/2 games has twice the standard deviation of the difference between n games and their exact
+  distribution. This is too low for targets and goals: most of what could be asked for is never asked for in n games.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import Path
+
+from rwml_gym.alfworld.game import Game, room_of
+from rwml_gym.alfworld.games import GeneratedGames, OfficialGames
+from rwml_gym.alfworld.problem import read_room
+from rwml_gym.alfworld.rooms import Room, furnish, kind_of
+from rwml_gym.alfworld.tables import FLOOR, fitted, kinds_of_place
+
+HALVINGS = 50
+
+Recorded = tuple[Game, Room]
+Counts = Callable[[Game, Room], Counter[Hashable]]
+"""What a row counts in one game."""
+
+
+def pairs(game: Game, room: Room) -> Counter[Hashable]:
+    """What lies where."""
+    return Counter((kind_of(thing), room.place_of(thing)) for thing in carried(room) if room.objects[thing])
+
+
+def on_no_receptacle(game: Game, room: Room) -> Counter[Hashable]:
+    """Whether a thing that can be picked up is in a receptacle."""
+    return Counter(room.place_of(thing) == FLOOR for thing in carried(room))
+
+
+def objects(game: Game, room: Room) -> Counter[Hashable]:
+    """The types of object that are there at all."""
+    return Counter(room.object_kinds())
+
+
+def numbers(game: Game, room: Room) -> Counter[Hashable]:
+    """How many there are of each type of object."""
+    return Counter(Counter(map(kind_of, room.objects)).items())
+
+
+def receptacles(game: Game, room: Room) -> Counter[Hashable]:
+    """Receptacles by type."""
+    return Counter(map(kind_of, room.receptacles))
+
+
+def rooms(game: Game, room: Room) -> Counter[Hashable]:
+    """The type of room for the task type."""
+    assert game.floor_plan is not None
+    return Counter([(game.task_type, room_of(game.floor_plan))])
+
+
+def targets(game: Game, room: Room) -> Counter[Hashable]:
+    """What is to be fetched."""
+    assert game.goal is not None
+    return Counter([game.goal.target])
+
+
+def destinations(game: Game, room: Room) -> Counter[Hashable]:
+    """Where it has to end up."""
+    assert game.goal is not None
+    return Counter([game.goal.receptacle or game.goal.lamp])
+
+
+def goals(game: Game, room: Room) -> Counter[Hashable]:
+    """What is asked for: task type, target, and receptacle or lamp."""
+    return Counter([game.goal])
+
+
+def carried(room: Room) -> Iterable[str]:
+    """The objects that can be picked up."""
+    return (thing for thing in room.objects if kind_of(thing) not in fitted()["fixed"])
+
+
+def placed_anew(recorded: Recorded, rng: random.Random) -> Recorded:
+    """The recorded room, with each of its objects drawn a new place."""
+    game, room = recorded
+    factors = fitted()["place_factors"]
+    anew = Room(room.receptacles)
+    for thing in carried(room):
+        kind = kind_of(thing)
+        anew.place(rng, kind, kinds_of_place(kind, room.receptacle_kinds(), factors.get(kind, ())))
+    return game, anew
+
+
+def furnished_anew(recorded: Recorded, rng: random.Random) -> Recorded:
+    """The floor plan and the goal, with other objects."""
+    game, _ = recorded
+    assert game.floor_plan is not None
+    return game, furnish(rng, game.floor_plan, game.goal)
+
+
+def made_anew(recorded: Recorded, rng: random.Random) -> Recorded:
+    """Another game of the same task type."""
+    games = GeneratedGames(task_types=[recorded[0].task_type])
+    game = games.load(games.names[rng.randrange(len(games.names))])
+    return game, read_room(game.data["pddl_problem"])
+
+
+TABLE: list[tuple[str, Callable[[Recorded, random.Random], Recorded], dict[str, Counts]]] = [
+    ("objects placed anew", placed_anew, {"pairs": pairs, "on no receptacle": on_no_receptacle}),
+    (
+        "rooms furnished anew",
+        furnished_anew,
+        {
+            "pairs": pairs,
+            "on no receptacle": on_no_receptacle,
+            "object types": objects,
+            "objects of a type": numbers,
+            "receptacle types": receptacles,
+        },
+    ),
+    (
+        "games made anew",
+        made_anew,
+        {
+            "pairs": pairs,
+            "object types": objects,
+            "receptacle types": receptacles,
+            "rooms of tasks": rooms,
+            "targets": targets,
+            "goal receptacles": destinations,
+            "goals": goals,
+        },
+    ),
+]
+
+
+def distance(one: Counter[Hashable], other: Counter[Hashable]) -> float:
+    """Total variation between two distributions given as counts: 0 if they are the same, at most 1."""
+    ones, others = one.total(), other.total()
+    return sum(abs(one[key] / ones - other[key] / others) for key in one.keys() | other.keys()) / 2
+
+
+def halves_distance(counts: Sequence[Counter[Hashable]]) -> float:
+    """The mean distance between halves of recorded games."""
+    rng = random.Random(0)
+    total = 0.0
+    for _ in range(HALVINGS):
+        order = rng.sample(range(len(counts)), len(counts))
+        first, second = (_sum(counts[index] for index in order[start::2]) for start in (0, 1))
+        total += distance(first, second)
+    return total / HALVINGS
+
+
+def report(split: str, recorded: Sequence[Recorded], other: Sequence[Recorded], copies: int) -> None:
+    """Prints the table of a split."""
+    rng = random.Random(0)
+    print(f"{split}: {len(recorded)} games, {copies} generated for each")
+    print(f"{'':22}{'':20}{'generated':>11}{'other split':>13}{'halves':>8}{'perfect':>9}")
+    for title, make, rows in TABLE:
+        generated = [make(one, rng) for _ in range(copies) for one in recorded]
+        for name, count in rows.items():
+            real = [count(*one) for one in recorded]
+            apart = distance(_sum(real), _sum(count(*one) for one in generated))
+            others = distance(_sum(real), _sum(count(*one) for one in other))
+            halves = halves_distance(real)
+            print(f"{title:22}{name:20}{apart:11.3f}{others:13.3f}{halves:8.3f}{halves / 2:9.3f}")
+            title = ""
+    print(f"{sum(map(_fitted_to, recorded))} of {len(recorded)} games are on floor plans the tables were fitted to.\n")
+
+
+def _fitted_to(recorded: Recorded) -> bool:
+    return str(recorded[0].floor_plan) in fitted()["unlisted_receptacles"]
+
+
+def _read(data: Path, split: str) -> list[Recorded]:
+    source = OfficialGames(data, split)
+    games = [source.load(name) for name in source.names]
+    return [(game, read_room(game.data["pddl_problem"])) for game in games]
+
+
+def _sum(counts: Iterable[Counter[Hashable]]) -> Counter[Hashable]:
+    total: Counter[Hashable] = Counter()
+    for count in counts:
+        total.update(count)
+    return total
+
+
+def main() -> None:
+    """Measures both splits."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of official games")
+    parser.add_argument("--copies", type=int, default=20, help="generated games for each recorded one")
+    arguments = parser.parse_args()
+    seen, train = (_read(arguments.data, split) for split in ("valid_seen", "valid_train"))
+    report("valid_seen", seen, train, arguments.copies)
+    report("valid_train", train, seen, arguments.copies)
+
+
+if __name__ == "__main__":
+    main()
