@@ -52,10 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rwml-gym: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        advice = (
-            "The same command goes on from the last checkpoint." if words[0] == "train" else "Nothing is half done."
-        )
-        print(f"Interrupted. {advice}", file=sys.stderr)
+        goes_on = "The same command goes on from the last checkpoint."
+        print(f"Interrupted. {goes_on if words[0] == 'train' else 'No game is half written.'}", file=sys.stderr)
         return 130
 
 

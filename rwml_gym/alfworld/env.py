@@ -45,6 +45,9 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         engine: ``compiled``, or ``textworld``: stock's own engine, the same game letter for letter, hundreds of times
             slower. It evaluates Python that a game file may contain, so give it no file you do not trust.
         render_mode: ``ansi``: `render` returns the last action and what it led to.
+        rooms: some of ``kitchen``, ``living_room``, ``bedroom``, ``bathroom``; all of them by default.
+        difficulty: how many receptacles one has to search, a number or the fewest and the most such as ``(5, 15)``;
+            for generated games, see `rwml_gym.alfworld.GeneratedGames`.
 
     Example:
         >>> import gymnasium, rwml_gym
@@ -66,13 +69,19 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         data: str | Path | None = None,
         engine: str = "compiled",
         render_mode: str | None = None,
+        rooms: Sequence[str] | None = None,
+        difficulty: int | Sequence[int] | None = None,
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InvalidConfigError(f'Unknown render_mode {render_mode!r}; expected None or "ansi".')
+<<<<<<< Updated upstream
         if engine not in ENGINES:
             raise InvalidConfigError(f"Unknown engine {engine!r}; expected one of {', '.join(ENGINES)}.")
         self.engine = engine
         self.games = make_games(split, task_types, grammar, data)
+=======
+        self.games = make_games(split, task_types, grammar, data, rooms, difficulty)
+>>>>>>> Stashed changes
         self.render_mode = render_mode
         self.observation_space = UnicodeText()
         self.action_space = UnicodeText()
