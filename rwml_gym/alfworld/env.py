@@ -74,14 +74,10 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InvalidConfigError(f'Unknown render_mode {render_mode!r}; expected None or "ansi".')
-<<<<<<< Updated upstream
         if engine not in ENGINES:
             raise InvalidConfigError(f"Unknown engine {engine!r}; expected one of {', '.join(ENGINES)}.")
         self.engine = engine
-        self.games = make_games(split, task_types, grammar, data)
-=======
         self.games = make_games(split, task_types, grammar, data, rooms, difficulty)
->>>>>>> Stashed changes
         self.render_mode = render_mode
         self.observation_space = UnicodeText()
         self.action_space = UnicodeText()
