@@ -184,7 +184,7 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
         """Closes the environments and ends the worker processes.
 
         Args:
-            timeout: seconds to wait for the workers, 10 by default; then they are ended.
+            timeout: seconds to wait for the workers, 10 by default; then they are ended, and that is an error.
             terminate: end the workers at once, without closing their environments.
         """
         self.closed = True  # also if an environment refuses

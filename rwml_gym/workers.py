@@ -143,6 +143,11 @@ class Workers:
         Args:
             timeout: seconds to wait for the environments to close, 10 by default.
             terminate: do not wait, and do not close the environments.
+
+        Raises:
+            WorkerDiedError: if a worker is gone; the processes are ended all the same, as with the next two.
+            WorkerTimeoutError: if an environment does not close in time.
+            Exception: what an environment raised.
         """
         if not self._finalizer.alive:
             return
@@ -172,6 +177,9 @@ class Workers:
         while not worker.connection.poll(_seconds_to_wait(deadline)):
             if not worker.process.is_alive() and not worker.connection.poll(0):
                 raise _died(worker)
+            for other in self._workers:  # while this one takes its time
+                if other.process.exitcode:
+                    raise _died(other)
             if deadline is not None and time.monotonic() >= deadline:
                 raise WorkerTimeoutError(
                     f"{worker} has not answered in time. {MAKE_ANOTHER}", worker.index, worker.slots
