@@ -409,7 +409,7 @@ def test_a_worker_that_died_between_calls_is_named_by_the_next():
 def test_a_death_is_seen_while_another_worker_hangs():
     envs = TextVectorEnv([OddEnv] * 2, workers=2)
     envs.reset(seed=0)
-    with pytest.raises(WorkerDiedError, match="Worker 1 .* died: exit status 3"):
+    with pytest.raises(WorkerDiedError, match=r"Worker 1 .* died: exit status 3"):
         envs.step(["hang", "exit"])
     envs.close()
 
