@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DiskCache", "cache_dir"]
+__all__ = ["DiskCache", "cache_dir", "content_hash"]
 
 MARK = b"rwml-gym cache\n"
 TIDY_EVERY = 256
@@ -21,6 +21,16 @@ TIDY_EVERY = 256
 def cache_dir() -> Path:
     """Where this package keeps what can be made again: `$RWML_GYM_CACHE`, or `~/.cache/rwml_gym`."""
     return Path(os.environ.get("RWML_GYM_CACHE") or Path.home() / ".cache" / "rwml_gym")
+
+
+def content_hash(*parts: str) -> str:
+    """A hash of some texts, 64 hexadecimal digits; other texts, or the same ones divided otherwise, have another."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part.encode()
+        digest.update(len(content).to_bytes(8, "big"))
+        digest.update(content)
+    return digest.hexdigest()
 
 
 class DiskCache:
@@ -44,26 +54,19 @@ class DiskCache:
         self._writes = 0
 
     def get(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
-        """The value of a key, from disk or else made now and kept.
+        """The value of a key, from disk or else made now and kept; either way it has been through JSON.
 
         Args:
             key: everything the value depends on.
             make: makes the value, which JSON must be able to hold.
         """
-        path = self._path(key)
+        path = cache_dir() / self.name / f"{content_hash(*key)[:40]}.json.z"
         value = self._read(path)
         if value is None:
-            value = make()
-            self._write(path, value)
+            text = json.dumps(make(), separators=(",", ":"))
+            self._write(path, text.encode())
+            value = json.loads(text)
         return value
-
-    def _path(self, key: tuple[str, ...]) -> Path:
-        digest = hashlib.sha256()
-        for part in key:
-            content = part.encode()
-            digest.update(len(content).to_bytes(8, "big"))
-            digest.update(content)
-        return cache_dir() / self.name / f"{digest.hexdigest()[:40]}.json.z"
 
     def _read(self, path: Path) -> Any:
         """The value in a file; None if there is no sound one."""
@@ -78,8 +81,8 @@ class DiskCache:
             os.utime(path)
         return json.loads(zlib.decompress(body))
 
-    def _write(self, path: Path, value: Any) -> None:
-        body = zlib.compress(json.dumps(value, separators=(",", ":")).encode(), level=6)
+    def _write(self, path: Path, content: bytes) -> None:
+        body = zlib.compress(content)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".tmp")

@@ -34,11 +34,9 @@ def reference():
 def fresh_cache(monkeypatch, tmp_path):
     """Nothing translated yet, neither in memory nor on disk."""
     monkeypatch.setenv("RWML_GYM_CACHE", str(tmp_path))
-    compiled.compile_game.cache_clear()
-    compiled._texts.cache_clear()
+    compiled.forget_games()
     yield tmp_path
-    compiled.compile_game.cache_clear()
-    compiled._texts.cache_clear()
+    compiled.forget_games()
 
 
 def generated(task_type, seed, split="generated"):

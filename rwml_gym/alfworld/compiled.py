@@ -1,111 +1,116 @@
-"""A game compiled into what stays the same while it is played: shared by all who play it, its translation on disk."""
+"""A game compiled into what stays the same while it is played: shared by all who play it, kept on disk."""
 
 from __future__ import annotations
 
+import threading
 from array import array
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from importlib import metadata
-from itertools import accumulate, chain
 from sys import intern
 from typing import Any
 
 from rwml_gym.alfworld import grammar
-from rwml_gym.alfworld.game import entity_names
+from rwml_gym.alfworld.layout import lay_out
 from rwml_gym.alfworld.text import Row, Texts
 from rwml_gym.alfworld.translation import translate
-from rwml_gym.disk_cache import DiskCache
+from rwml_gym.disk_cache import DiskCache, content_hash
 from rwml_gym.errors import InvalidGameError
 
-__all__ = ["GAMES_KEPT", "CompiledGame", "Literals", "compile_game"]
+__all__ = ["GAMES_KEPT", "CompiledGame", "Lists", "compile_game", "forget_games"]
 
 GAMES_KEPT = 64
-"""How many games a process keeps in memory."""
+"""How many games a process keeps in memory, about 0.2 MB each."""
 
-FORMAT = "1"
-"""Part of the key on disk: to be raised when the data of `translate` or of `grammar.parse` changes its meaning."""
+FORMAT = "2"
+"""Part of the key on disk: to be raised when the data of `lay_out` or of `grammar.parse` changes its meaning."""
 
 _disk = DiskCache("alfworld", files=20_000)
 
 
-class Literals:
+class Lists:
     """Many short lists of numbers in two flat arrays, a tenth of the memory of tuples."""
 
-    def __init__(self, lists: Iterable[Iterable[int]]) -> None:
-        rows = [list(numbers) for numbers in lists]
-        self._flat = array("I", chain.from_iterable(rows))
-        self._ends = array("I", [0, *accumulate(len(row) for row in rows)])
+    def __init__(self, flat: Sequence[Sequence[int]]) -> None:
+        self._numbers, self._ends = map(_packed, flat)
 
     def __getitem__(self, index: int) -> array[int]:
-        return self._flat[self._ends[index] : self._ends[index + 1]]
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
+        return self._numbers[self._ends[index] : self._ends[index + 1]]
 
 
 class CompiledGame:
-    """The operators of a game, its first state and its texts.
+    """The operators of a game, its first state and its texts; what they are is said by `lay_out`.
 
-    Whoever plays it copies what changes (`true`, `facts`, `missing`); nothing else here ever does, except for commands
-    that are remembered once they were written.
-
-    Attributes:
-        ids: the entities, sorted by id; everywhere else they are numbers.
-        names: what a text calls them.
-        texts: the grammar of the game, with ``goal_sentence`` where it has `grammar.GOAL`.
-        true: one byte a variable, 1 where it is true at the start.
-        facts: what holds at the start, by each predicate that a text asks for.
-        fluents: the predicates that some action changes.
-        effects: of each operator, the literals it makes true; ``conditions`` of those that have some, in parallel.
-        needed_by: by literal, the operators that need it together with others; such operators count in `missing`.
-        alone: by literal, the operators that need nothing else; under -1 those that need nothing.
-        missing: one byte an operator, how many of the literals it needs are false at the start.
-        applicable: those of `needed_by` that can be taken at the start.
-        goal: literals; ``axioms``: layers of (literals, literal) that say what follows from what.
-        goal_variables: the variables on which the goal depends.
+    Whoever plays it copies what changes (`true`, `facts`, `missing`, `applicable`); nothing else here ever does, except
+    for commands that are remembered once they were written.
     """
 
     def __init__(self, data: Mapping[str, Any], texts: Texts, goal_sentence: str) -> None:
-        """Lays out a translation.
+        """Packs a game.
 
         Args:
-            data: as `translate` returns it.
-            texts: the grammar of the game.
+            data: as `lay_out` returns it, through JSON.
+            texts: the text grammar of the game.
             goal_sentence: what `grammar.GOAL` stands for in it.
 
         Raises:
             InvalidGameError: something in it is beyond the compiled engine.
         """
-        _check_types(data, texts)
         self.texts = texts
         self.goal_sentence = goal_sentence
-        self.ids: list[str] = [entity for entity, _ in data["entities"]]
-        named = entity_names({self.ids[entity] for _, *row in data["facts"] for entity in row})
-        self.names = [intern(named.get(entity, entity)) for entity in self.ids]
-        self._set_state(data)
-        self._set_operators(data)
-        self.goal: list[int] = data["goal"]
-        self.axioms = data["axioms"]
-        mentioned = chain(self.goal, *(body for layer in self.axioms for body, _ in layer))
-        self.goal_variables = frozenset(literal >> 1 for literal in mentioned)
+        self.ids: list[str] = data["ids"]
+        self.names = [intern(name) for name in data["names"]]
+        self.facts: dict[str, set[Row]] = {
+            predicate: set(map(tuple, data["facts"].get(predicate, ()))) for predicate in texts.predicates
+        }
+        self.fluents = frozenset(data["predicates"])
+        self.true = bytearray(len(data["atom_predicates"]))
+        for variable in data["true"]:
+            self.true[variable] = 1
+        self._predicates: list[str] = data["predicates"]
+        self._atom_predicates = bytes(data["atom_predicates"])
+        self._atom_rows = Lists(data["atom_rows"])
 
-    def atom(self, variable: int) -> tuple[str, Row] | None:
-        """The predicate and the entities of a variable; None if no text asks for it."""
-        predicate = self._atom_predicates[variable]
-        return (self._predicates[predicate], tuple(self._atom_rows[variable])) if predicate else None
+        self._actions: list[str] = data["actions"]
+        self._operator_actions = bytes(data["operator_actions"])
+        self._arguments = Lists(data["arguments"])
+        self._parameters = {
+            action: tuple(name for name, _ in parameters) for action, parameters in data["parameters"].items()
+        }
+        self._commands: dict[int, str] = {}
+        self._blocks: dict[int, dict[str, int]] = {}
+        self.effects = Lists(data["effects"])
+        self.conditions: dict[int, list[list[int]]] = {int(o): c for o, c in data["conditions"].items()}
+        self.alone = {int(literal): _packed(operators) for literal, operators in data["alone"].items()}
+        self.needed_by = Lists(data["needed_by"])
+        self.missing = bytearray(data["missing"])
+        self.applicable: list[int] = data["applicable"]
+
+        self.goal: list[int] = data["goal"]
+        self.axioms: list[Any] = data["axioms"]
+        self.goal_variables = frozenset(data["goal_variables"])
+        _check_types(data, texts)
+        for action in self._actions:
+            if not texts.is_static(action, self.fluents):
+                raise InvalidGameError(
+                    f'The command of action {action!r} depends on the state; play this game with engine="textworld".'
+                )
+
+    def atom(self, variable: int) -> tuple[str, Row]:
+        """The predicate and the entities of a variable."""
+        return self._predicates[self._atom_predicates[variable]], tuple(self._atom_rows[variable])
 
     def action(self, operator: int) -> tuple[str, dict[str, int]]:
         """The action of an operator and the entities its parameters stand for."""
         name = self._actions[self._operator_actions[operator]]
         return name, dict(zip(self._parameters[name], self._arguments[operator], strict=False))
 
-    def static_command(self, operator: int) -> str | None:
-        """The command that takes an operator; None if it depends on the state."""
+    def command(self, operator: int) -> str:
+        """What a player says to take an operator; the same in every state."""
         command = self._commands.get(operator)
         if command is None:
             name, binding = self.action(operator)
-            if name not in self._static:
-                return None
             command = self._commands[operator] = intern(self.texts.commands[name](self, binding))
         return command
 
@@ -113,63 +118,14 @@ class CompiledGame:
         """The commands, with their operators, that a literal admits on its own; not to be changed."""
         block = self._blocks.get(literal)
         if block is None:
-            operators = self.alone.get(literal, ())
-            block = self._blocks[literal] = {self.static_command(operator) or "": operator for operator in operators}
+            # backwards: of commands that read the same, the first operator is meant
+            block = self._blocks[literal] = {self.command(o): o for o in reversed(self.alone[literal])}
         return block
 
-    def _set_state(self, data: Mapping[str, Any]) -> None:
-        atoms, initial = data["atoms"], data["initial"]
-        asked = self.texts.predicates
-        self.fluents = frozenset(atom[0] for atom in atoms if atom)
-        self._predicates = ["", *sorted(p for p in self.fluents if p in asked or f"not_{p}" in asked)]
-        number = {predicate: index for index, predicate in enumerate(self._predicates)}
-        self._atom_predicates = array("B", [number.get(atom[0], 0) if atom else 0 for atom in atoms])
-        self._atom_rows = Literals(
-            atom[1:] if atom and predicate else () for atom, predicate in zip(atoms, self._atom_predicates, strict=True)
-        )
-        self.true = bytearray(len(atoms))
-        self.facts: dict[str, set[Row]] = {predicate: set() for predicate in asked}
-        for predicate, *row in data["facts"]:
-            if predicate in asked:
-                self.facts[predicate].add(tuple(row))
-        for variable in initial:
-            self.true[variable] = 1
-            atom = self.atom(variable)
-            if atom is not None and atom[0] in asked:
-                self.facts[atom[0]].add(atom[1])
 
-    def _set_operators(self, data: Mapping[str, Any]) -> None:
-        operators = data["operators"]
-        self._actions = sorted(set(operators["action"]))
-        number = {action: index for index, action in enumerate(self._actions)}
-        self._operator_actions = array("H", [number[action] for action in operators["action"]])
-        self._arguments = Literals(operators["arguments"])
-        self._parameters = {
-            action: [name for name, _ in parameters] for action, parameters in data["parameters"].items()
-        }
-        self._static = frozenset(action for action in self._actions if self.texts.is_static(action, self.fluents))
-        self._commands: dict[int, str] = {}
-        self._blocks: dict[int, dict[str, int]] = {}
-        self.effects = Literals(operators["effects"])
-        self.conditions: dict[int, list[list[int]]] = {int(o): c for o, c in operators["conditions"].items()}
-
-        alone: dict[int, list[int]] = {}
-        needed_by: list[list[int]] = [[] for _ in range(2 * len(self.true))]
-        self.missing = bytearray(len(operators["needed"]))
-        for operator, needed in enumerate(operators["needed"]):
-            if len(needed) < 2 and operators["action"][operator] in self._static:
-                alone.setdefault(needed[0] if needed else -1, []).append(operator)
-                continue
-            for literal in needed:
-                needed_by[literal].append(operator)
-                self.missing[operator] += self.true[literal >> 1] == literal & 1
-        self.alone = alone
-        self.needed_by = Literals(needed_by)
-        self.applicable = frozenset(
-            operator
-            for operator, needed in enumerate(operators["needed"])
-            if not self.missing[operator] and not (len(needed) < 2 and operators["action"][operator] in self._static)
-        )
+def _packed(numbers: Sequence[int]) -> array[int]:
+    """An array of the smallest unsigned type, of two or four bytes, that takes the numbers."""
+    return array("H" if max(numbers, default=0) < 2**16 else "I", numbers)
 
 
 def _check_types(data: Mapping[str, Any], texts: Texts) -> None:
@@ -178,24 +134,18 @@ def _check_types(data: Mapping[str, Any], texts: Texts) -> None:
     textworld looks facts up by predicate and types. In a game where each predicate has the same types everywhere, and
     each placeholder of a query and each parameter of an action fits them, that comes to the same.
     """
-    types = [kind for _, kind in data["entities"]]
-    kinds: dict[str, tuple[str, ...]] = {}
-    for predicate, *row in chain(data["facts"], filter(None, data["atoms"])):
-        found = tuple(types[entity] for entity in row)
-        if predicate in texts.predicates and kinds.setdefault(predicate, found) != found:
+    for predicate, placeholders in texts.queries:
+        signatures = data["signatures"].get(predicate.removeprefix("not_"), ())
+        fits = all(
+            kind == texts.placeholders[placeholder] or texts.placeholders[placeholder] in data["types"].get(kind, ())
+            for signature in signatures
+            for placeholder, kind in zip(placeholders, signature, strict=False)
+        )
+        if len(signatures) > 1 or not fits:
             raise InvalidGameError(
-                f"Predicate {predicate!r} holds of {found} and of {kinds[predicate]}; "
+                f"The text grammar asks for {predicate!r} of {placeholders}, and the game has it of {signatures}; "
                 'play this game with engine="textworld".'
             )
-    for predicate, placeholders in texts.queries:
-        found = kinds.get(predicate.removeprefix("not_"), ())
-        for placeholder, kind in zip(placeholders, found, strict=False):
-            wanted = texts.placeholders[placeholder]
-            if kind != wanted and wanted not in data["types"].get(kind, ()):
-                raise InvalidGameError(
-                    f"The text grammar asks for {predicate!r} of a {wanted}, the game has it of a {kind}; "
-                    'play this game with engine="textworld".'
-                )
     for action, parameters in data["parameters"].items():
         for name, kind in parameters:
             wanted = texts.placeholders.get(name, kind)
@@ -206,23 +156,45 @@ def _check_types(data: Mapping[str, Any], texts: Texts) -> None:
                 )
 
 
-@lru_cache(maxsize=GAMES_KEPT)
+_games: OrderedDict[str, CompiledGame] = OrderedDict()
+_lock = threading.Lock()
+
+
 def compile_game(domain: str, text_grammar: str, problem: str) -> CompiledGame:
-    """Compiles a game, or finds it among those of this process, or its translation on disk.
+    """Compiles a game, or finds it among the last ones of this process, or its translation on disk.
 
     Args:
         domain: PDDL domain.
         text_grammar: ``.twl2`` text grammar.
         problem: PDDL problem.
     """
+    key = content_hash(domain, text_grammar, problem)  # the texts themselves would be half of what a game takes
+    with _lock:
+        if key in _games:
+            _games.move_to_end(key)
+            return _games[key]
     shared, goal = grammar.without_goal(text_grammar)
-    texts = _texts(shared)
-    made_by = ("fast_downward_textworld", metadata.version("fast_downward_textworld"))
-    data = _disk.get((FORMAT, *made_by, domain, problem), lambda: translate(domain, problem))
-    return CompiledGame(data, texts, goal)
+    made_by = (FORMAT, "fast_downward_textworld", _version("fast_downward_textworld"))
+    data = _disk.get((*made_by, domain, problem), lambda: lay_out(translate(domain, problem)))
+    game = CompiledGame(data, _texts(shared), goal)
+    with _lock:
+        _games[key] = game
+        while len(_games) > GAMES_KEPT:
+            _games.popitem(last=False)
+    return game
+
+
+def forget_games() -> None:
+    """Empties the memory of this process; what is on disk stays."""
+    with _lock:
+        _games.clear()
+    _texts.cache_clear()
 
 
 @lru_cache(maxsize=8)
 def _texts(text_grammar: str) -> Texts:
-    made_by = ("textworld", metadata.version("textworld"))
-    return Texts(_disk.get((FORMAT, *made_by, text_grammar), lambda: grammar.parse(text_grammar)))
+    made_by = (FORMAT, "textworld", _version("textworld"))
+    return Texts(_disk.get((*made_by, text_grammar), lambda: grammar.parse(text_grammar)))
+
+
+_version = cache(metadata.version)  # it reads a file each time

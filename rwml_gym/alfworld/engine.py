@@ -56,7 +56,7 @@ class GameEngine(Protocol):
 class Engine:
     """The compiled engine: the same text and the same admissible commands as stock alfworld.
 
-    Where two actions read the same, which no ALFWorld game has, the one with the first name is taken.
+    Where two actions read the same, which no ALFWorld game has, one of them is taken, always the same.
 
     Example:
         >>> from rwml_gym.alfworld.generator import generate
@@ -130,10 +130,7 @@ class Engine:
 
     def _say_true(self, game: CompiledGame, literal: int) -> None:
         """Tells the texts of an effect; as in textworld, of a conditional one whether or not it happens."""
-        atom = game.atom(literal >> 1)
-        if atom is None:
-            return
-        predicate, row = atom
+        predicate, row = game.atom(literal >> 1)
         untrue = f"not_{predicate}"
         added, removed = (untrue, predicate) if literal & 1 else (predicate, untrue)
         if added in self.facts:
@@ -181,25 +178,12 @@ class Engine:
                         pending = True
         return all(map(holds, game.goal))
 
-    def _command(self, game: CompiledGame, operator: int) -> str:
-        command = game.static_command(operator)
-        if command is None:
-            name, binding = game.action(operator)
-            command = game.texts.commands[name](self, binding)
-        return command
-
     def _update_commands(self, game: CompiledGame) -> None:
         commands: dict[str, int] = {}
-        operators = len(self._applicable)
         for literal in self._blocks:
             commands.update(game.block(literal))
-            operators += len(game.alone[literal])
-        for operator in self._applicable:
-            commands[self._command(game, operator)] = operator
-        if len(commands) < operators:  # some read the same
-            alone = (operator for literal in self._blocks for operator in game.alone[literal])
-            for operator in sorted([*alone, *self._applicable], reverse=True):
-                commands[self._command(game, operator)] = operator
+        for operator in sorted(self._applicable, reverse=True):
+            commands[game.command(operator)] = operator
         self._commands = commands
 
     def _state(self, game: CompiledGame, text: str) -> State:
