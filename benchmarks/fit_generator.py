@@ -1,6 +1,6 @@
 """Fits the tables of the game generator to recorded games, of `valid_train` alone.
 
-    python benchmarks/fit_generator.py --data FOLDER [--cross-validate]
+    python benchmarks/fit_generator.py --data FOLDER [--out FILE] [--cross-validate]
 
 FOLDER holds the official split `valid_train` (200 games), as `alfworld-download` leaves it. The tables go to
 `rwml_gym/alfworld/tables.json`. All weights are those of conditional logits: the chance of an option is its weight's
@@ -209,6 +209,7 @@ def main() -> None:
     """Fits and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of official games, with valid_train")
+    parser.add_argument("--out", type=Path, default=TABLES, help="where the tables go; into the package by default")
     parser.add_argument("--cross-validate", action="store_true", help="compare priors instead of writing the tables")
     arguments = parser.parse_args()
     games = read_games(arguments.data, "valid_train")
@@ -224,8 +225,8 @@ def main() -> None:
         **fit_places(games),
         **count_receptacles(games),
     }
-    TABLES.write_text(_readable(tables), encoding="utf-8")
-    print(f"{TABLES.name}: fitted to {len(games)} games of valid_train")
+    arguments.out.write_text(_readable(tables), encoding="utf-8")
+    print(f"{arguments.out.name}: fitted to {len(games)} games of valid_train")
 
 
 def _readable(tables: dict[str, Any]) -> str:

@@ -9,12 +9,15 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("alfworld")
 
 from rwml_gym.alfworld import games as games_module
 from rwml_gym.alfworld import package
-from rwml_gym.alfworld.games import TASK_TYPES, GeneratedGames, OfficialGames, make_games
+from rwml_gym.alfworld.game import Goal, room_of
+from rwml_gym.alfworld.games import ROOMS, TASK_TYPES, GeneratedGames, OfficialGames, make_games
 from rwml_gym.errors import DependencyNotInstalled, GameNotFoundError, InvalidConfigError, InvalidGameError
 from tests.alfworld_data import official_data
 
@@ -73,6 +76,73 @@ def test_unknown_generated_names_are_refused(name):
         GeneratedGames(task_types=["look_at_obj_in_light"]).load(name)
 
 
+def test_names_say_the_room_and_the_difficulty_that_were_asked_for():
+    assert GeneratedGames(rooms=["bathroom", "kitchen"]).names[:6] == [
+        "generated/pick_and_place_simple/kitchen/0",
+        "generated/pick_clean_then_place_in_recep/kitchen/0",
+        "generated/pick_heat_then_place_in_recep/kitchen/0",
+        "generated/pick_cool_then_place_in_recep/kitchen/0",
+        "generated/pick_two_obj_and_place/kitchen/0",
+        "generated/pick_and_place_simple/bathroom/1",
+    ]
+    assert GeneratedGames(difficulty=7).names[0] == "generated/pick_and_place_simple/7-7/0"
+    asked = GeneratedGames(task_types=["pick_heat_then_place_in_recep"], rooms=["kitchen"], difficulty=[3, 9])
+    assert asked.names[5] == "generated/pick_heat_then_place_in_recep/kitchen/3-9/5"
+
+
+@given(
+    task_types=st.none() | st.sets(st.sampled_from(TASK_TYPES), min_size=1).map(sorted),
+    rooms=st.none() | st.sets(st.sampled_from(ROOMS), min_size=1).map(sorted),
+    difficulty=st.none() | st.integers(1, 20) | st.tuples(st.integers(1, 12), st.integers(12, 60)),
+    seed=st.integers(0, 2**31 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_is_asked_for_is_what_comes(task_types, rooms, difficulty, seed):
+    try:
+        games = GeneratedGames("generated", task_types, rooms, difficulty)
+    except InvalidConfigError:
+        assert rooms is not None or difficulty is not None
+        return
+    name = games.names[seed * len(games.task_types)]
+    assert name in games.names
+    assert GeneratedGames().load(name).data == games.load(name).data  # a source without requests has every game
+    game = games.load(name)
+    assert (game.name, game.task_type) == (name, games.task_types[0])
+    assert task_types is None or game.task_type in task_types
+    assert rooms is None or room_of(game.floor_plan) in rooms
+    fewest, most = (difficulty, difficulty) if isinstance(difficulty, int) else difficulty or (1, 99)
+    assert fewest <= game.difficulty <= most
+
+
+def test_every_room_asked_for_has_its_turn():
+    games = GeneratedGames("generated_held_out", ["pick_and_place_simple"], ROOMS, (4, 12))
+    assert [room_of(games.load(name).floor_plan) for name in games.names[:8]] == [*ROOMS, *ROOMS]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"rooms": ["kitchen"]}, "generated/pick_and_place_simple/0"),
+        ({"rooms": ["kitchen"]}, "generated/pick_and_place_simple/bedroom/0"),
+        ({"difficulty": (2, 9)}, "generated/pick_and_place_simple/0"),
+        ({"difficulty": (2, 9)}, "generated/pick_and_place_simple/2-8/0"),
+        ({}, "generated/pick_heat_then_place_in_recep/bedroom/0"),
+        ({}, "generated/pick_and_place_simple/90-99/0"),
+        ({}, "generated/pick_and_place_simple/9-2/0"),
+        ({}, "generated/pick_and_place_simple/garage/0"),
+    ],
+)
+def test_names_beyond_what_was_asked_for_or_exists_are_refused(arguments, name):
+    with pytest.raises(GameNotFoundError, match="expected generated/<task type>"):
+        GeneratedGames(**arguments).load(name)
+    assert name not in GeneratedGames(**arguments).names
+
+
+@pytest.mark.parametrize("name", ["generated/look_at_obj_in_light/bedroom/0", "generated/pick_and_place_simple/1"])
+def test_only_the_names_of_a_source_are_listed(name):
+    assert name not in GeneratedGames(task_types=["look_at_obj_in_light"]).names
+
+
 def test_generated_draws_repeat_with_the_seed_and_reach_every_task_type():
     def draws(seed):
         rng = np.random.default_rng(seed)
@@ -97,6 +167,23 @@ def test_task_types_select_and_partition():
     by_type = {kind: OfficialGames(official_data(), "valid_seen", [kind]).names for kind in TASK_TYPES}
     assert sum(map(len, by_type.values())) == 140
     assert all(f"/{kind}-" in name for kind, names in by_type.items() for name in names)
+
+
+def test_rooms_select_and_partition_official_games():
+    by_room = {room: OfficialGames(official_data(), "valid_seen", rooms=[room]).names for room in ROOMS}
+    assert sum(map(len, by_room.values())) == 140
+    assert all(room_of(int(name.split("/")[1].split("-")[4])) == room for room in ROOMS for name in by_room[room])
+
+
+def test_official_games_know_their_goal_and_floor_plan():
+    source = OfficialGames(official_data(), "valid_seen")
+    name = next(name for name in source.names if "look_at_obj_in_light-Bowl-None-DeskLamp-301" in name)
+    game = source.load(name)
+    assert game.goal == Goal("look_at_obj_in_light", "Bowl", lamp="DeskLamp")
+    assert (game.floor_plan, game.difficulty) == (301, None)
+    for name in source.names:
+        game = source.load(name)
+        assert f"(objectType ?o {game.goal.target}Type)" in game.data["pddl_problem"].replace("?o1", "?o")
 
 
 def test_the_installed_grammar_keeps_the_goal_and_changes_the_words():
@@ -152,7 +239,10 @@ def test_the_task_type_of_a_renamed_folder_is_read_from_its_trajectory(few):
     folder.rename(split / "renamed")
     games = OfficialGames(few, task_types=["look_at_obj_in_light"])
     assert games.names[0].startswith("valid_seen/renamed/")
-    assert games.load(games.names[0]).task_type == "look_at_obj_in_light"
+    game = games.load(games.names[0])
+    assert game.task_type == "look_at_obj_in_light"
+    assert [game.goal.target, game.goal.receptacle, game.goal.lamp] == [folder.name.split("-")[1], "", "DeskLamp"]
+    assert game.floor_plan == int(folder.name.split("-")[4])
 
 
 def test_listing_opens_no_game_file(few):
@@ -235,6 +325,29 @@ def test_an_unknown_split_lists_the_known_and_the_present(few):
         ({"split": "generated", "grammar": "original"}, "only in the installed grammar"),
         ({"split": "generated", "data": "somewhere"}, "reads no data"),
         ({"split": "valid_seen", "task_types": ["cook"]}, "'cook'"),
+        ({"split": "generated", "rooms": ["garage"]}, "'garage'; expected one of kitchen, living_room, .*bathroom"),
+        ({"split": "generated", "rooms": "kitchen"}, "Expected a list of rooms"),
+        ({"split": "generated", "rooms": []}, "`rooms` is empty"),
+        (
+            {"split": "generated", "task_types": ["pick_heat_then_place_in_recep"], "rooms": ["bathroom", "bedroom"]},
+            "no pick_heat_then_place_in_recep in rooms=.*only in kitchen",
+        ),
+        (
+            {"split": "generated", "task_types": ["look_at_obj_in_light"], "rooms": ["kitchen", "bedroom"]},
+            "no look_at_obj_in_light in a kitchen",
+        ),
+        ({"split": "generated", "difficulty": 0}, "at least 1"),
+        ({"split": "generated", "difficulty": (9, 5)}, "the fewest and the most"),
+        ({"split": "generated", "difficulty": "5-9"}, "the fewest and the most"),
+        ({"split": "generated", "difficulty": 7.5}, "the fewest and the most"),
+        ({"split": "generated", "difficulty": True}, "the fewest and the most"),
+        ({"split": "generated", "difficulty": 99}, "search 99 receptacles; expected a difficulty between 1 and"),
+        (
+            {"split": "generated", "difficulty": (1, 2), "task_types": ["pick_heat_then_place_in_recep"]},
+            "expected a difficulty between 3 and",
+        ),
+        ({"split": "valid_seen", "difficulty": 5}, "Only generated games"),
+        ({"split": "valid_seen", "rooms": ["garage"]}, "'garage'"),
     ],
 )
 def test_wrong_arguments_are_refused_before_any_work(arguments, message):

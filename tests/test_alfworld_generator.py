@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
 
+import gymnasium
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("alfworld")
 pytest.importorskip("textworld")
 
+import rwml_gym  # noqa: F401 (registers the environment)
 from rwml_gym.alfworld import generator, rooms
-from rwml_gym.alfworld.games import GENERATED_SPLITS, TASK_TYPES, GeneratedGames
+from rwml_gym.alfworld.game import Goal, entity_names, room_of
+from rwml_gym.alfworld.games import GENERATED_SPLITS, TASK_TYPES, GeneratedGames, OfficialGames
 from rwml_gym.alfworld.generator import generate, verify
-from rwml_gym.alfworld.rooms import FLOOR_PLANS
+from rwml_gym.alfworld.goals import rooms_of
+from rwml_gym.alfworld.problem import read_room, symbol, write_problem
+from rwml_gym.alfworld.rooms import FLOOR_PLANS, TREATMENTS, furnish, kind_of, layout
+from rwml_gym.alfworld.tables import fitted
 from rwml_gym.errors import InvalidGameError
+from tests.alfworld_data import official_data
 
 FINGERPRINT = """
 import hashlib
@@ -73,6 +84,120 @@ def test_every_task_type_varies():
         tasks = Counter(games.load(name).task for name in games.names[:40])
         assert len(tasks) > 15
         assert all(game.task_type == task_type for game in map(games.load, games.names[:3]))
+
+
+REQUESTS = [(task_type, room) for task_type in TASK_TYPES for room in rooms_of(task_type)]
+
+
+@given(request=st.sampled_from(REQUESTS), seed=st.integers(0, 10**9))
+@settings(max_examples=100, deadline=None)
+def test_games_can_be_won_and_are_not_won_yet(request, seed):
+    task_type, room_type = request
+    game = generate(f"property/{seed}", task_type, room_type)
+    room, goal = read_room(game.data["pddl_problem"]), game.goal
+    assert room_of(game.floor_plan) == room_type
+    assert game.floor_plan in FLOOR_PLANS[room_type]
+    within_reach = room.within_reach(goal.target)
+    assert len(within_reach) >= goal.count
+    if task_type in TREATMENTS:  # nothing is treated yet, so targets may be where they have to end up
+        assert TREATMENTS[task_type].tool not in map(kind_of, within_reach.values())
+    else:
+        assert goal.receptacle not in map(kind_of, within_reach.values())
+    if goal.lamp:
+        assert room.within_reach(goal.lamp)
+    else:
+        assert room.of_kind(goal.receptacle)
+    assert len(game.plan) <= 20
+    # the objects of a floor plan are those of its layout, and its receptacles never change
+    assert set(room.object_kinds()) == set(layout(game.floor_plan).kinds)
+    assert room.receptacles == layout(game.floor_plan).receptacles
+
+
+@given(request=st.sampled_from(REQUESTS), seed=st.integers(0, 10**9))
+@settings(max_examples=50, deadline=None)
+def test_the_difficulty_is_the_number_of_receptacles_where_the_target_may_be(request, seed):
+    game = generate(f"difficulty/{seed}", *request)
+    room, goal = read_room(game.data["pddl_problem"]), game.goal
+    allowed = set(re.findall(rf"\(canContain (\w+)Type {goal.target}Type\)", game.data["pddl_problem"]))
+    avoided = TREATMENTS[goal.task_type].tool if goal.task_type in TREATMENTS else goal.receptacle
+    searched = {r for r in room.receptacles if kind_of(r) in allowed - {avoided}}
+    recorded = {r for r in room.receptacles if kind_of(r) in fitted()["place_factors"].get(goal.target, ())}
+    assert len(searched) <= game.difficulty
+    assert game.difficulty == len(searched | {r for r in recorded if kind_of(r) != avoided})
+    assert set(room.within_reach(goal.target).values()) <= searched | recorded
+
+
+@given(seed=st.integers(0, 10**9), floor_plan=st.sampled_from(sorted(sum(FLOOR_PLANS.values(), ()))))
+@settings(max_examples=50, deadline=None)
+def test_a_problem_reads_back_as_its_room(seed, floor_plan):
+    goal = Goal("pick_and_place_simple", "Mug", "Fridge")
+    room = furnish(random.Random(seed), floor_plan)
+    assert read_room(write_problem(room, "loc|1|-1|0|30", goal)) == room
+
+
+def test_a_recorded_problem_is_read_whole():
+    source = OfficialGames(official_data(), "valid_seen")
+    for name in source.names[::20]:
+        problem = source.load(name).data["pddl_problem"].split("(:goal")[0]
+        room = read_room(problem)
+        assert len(room.receptacles) == problem.count("(receptacleType ")
+        assert len(room.objects) == problem.count("(objectType ")
+        held = {entity for entity in re.findall(r"\(inReceptacle (\S+) ", problem)}
+        assert sum(place is not None for place in room.objects.values()) == len(held)
+
+
+def test_a_room_has_the_receptacles_that_were_recorded():
+    source = OfficialGames(official_data(), "valid_train")
+    for name in source.names[::5]:
+        game = source.load(name)
+        recorded = Counter(map(kind_of, read_room(game.data["pddl_problem"]).receptacles))
+        assert Counter(map(kind_of, layout(game.floor_plan).receptacles)) == recorded
+
+
+def test_living_rooms_have_tasks_with_floor_lamps():
+    games = GeneratedGames(task_types=["look_at_obj_in_light"], rooms=["living_room"])
+    lit = [game for game in map(games.load, games.names[:12]) if game.goal.lamp == "FloorLamp"]
+    assert len(lit) > 3
+    for game in lit[:3]:
+        assert "floorlamp" in game.task
+        assert game.plan[-1].startswith("use floorlamp ")
+        assert verify(game) == len(game.plan)
+
+
+def test_objects_on_no_receptacle_are_there_but_nobody_can_see_or_take_them():
+    def lost_in(game):
+        objects = read_room(game.data["pddl_problem"]).objects
+        return [thing for thing, place in objects.items() if place is None and kind_of(thing) == "Box"]
+
+    games = GeneratedGames(rooms=["living_room"])
+    game = next(filter(lost_in, map(games.load, games.names)))
+    problem = game.data["pddl_problem"]
+    room = read_room(problem)
+    for thing in lost_in(game):
+        assert re.search(rf"\(objectAtLocation {symbol(thing)} loc_\S+\)", problem)
+        assert f"(pickupable {symbol(thing)})" in problem
+    names = entity_names(symbol(entity).lower() for entity in (*room.receptacles, *room.objects))
+    env = gymnasium.make("rwml_gym/ALFWorld-v0", max_episode_steps=1000)
+    seen, info = env.reset(options={"game": game.name})
+    for receptacle in room.receptacles:
+        for action in (f"go to {names[symbol(receptacle).lower()]}", f"open {names[symbol(receptacle).lower()]}"):
+            observation, *_, info = env.step(action)
+            seen += "\n" + observation + "\n".join(info["admissible_actions"])
+    for thing, place in room.objects.items():
+        shown = re.search(rf"\b{names[symbol(thing).lower()]}\b", seen) is not None
+        assert shown == (place is not None), thing
+
+
+def test_only_a_target_in_a_fridge_is_cold_at_the_start():
+    games = GeneratedGames(task_types=["pick_heat_then_place_in_recep"])
+    cold = 0
+    for game in map(games.load, games.names[:40]):
+        room = read_room(game.data["pddl_problem"])
+        chilled = set(re.findall(r"\(isCool (\S+)\)", game.data["pddl_problem"]))
+        targets = room.within_reach(game.goal.target)
+        assert chilled == {symbol(thing) for thing, place in targets.items() if kind_of(place) == "Fridge"}
+        cold += bool(chilled)
+    assert cold > 3
 
 
 def test_the_rooms_of_valid_unseen_are_left_out():

@@ -100,6 +100,7 @@ print(json.dumps({n: m.__file__ for n, m in sys.modules.items() if n.split(".")[
     assert {"rwml_gym", "rwml_gym.wrappers", "rwml_gym.agents", "rwml_gym.alfworld"} <= loaded.keys()
     assert all(Path(file).is_relative_to(target) for file in loaded.values()), loaded
     assert (target / "rwml_gym" / "py.typed").is_file()
+    assert (target / "rwml_gym" / "alfworld" / "tables.json").is_file()
     # Every module of the tree is in the wheel, and nothing of the tree's top level is installed beside it.
     installed = {str(p.relative_to(target)) for p in target.rglob("*.py")}
     for folder, package in (("rwml_gym", "rwml_gym"), ("wrappers", "rwml_gym/wrappers"), ("agents", "rwml_gym/agents")):

@@ -123,7 +123,7 @@ class GeneratedGames:
             if not self._rooms_of(task_type):
                 known = frozenset[int]().union(*(difficulties(task_type, room) for room in rooms))
                 raise InvalidConfigError(
-                    f"No game of {task_type} in {', '.join(rooms)} makes one search {self._range()} receptacles; "
+                    f"No game of {task_type} in {', '.join(rooms)} makes one search {_in_words(self.difficulty)}; "
                     f"expected a difficulty between {min(known)} and {max(known)}."
                 )
         for room in self.rooms or ():
@@ -174,6 +174,11 @@ class GeneratedNames(Sequence[str]):
             return False
         seed = int(str(name).rsplit("/", 1)[1])
         return name == self[seed * len(self.requests) + list(self.requests).index(wanted[0])]
+
+
+def _in_words(difficulty: Range | None) -> str:
+    fewest, most = difficulty or (1, 1)
+    return f"{fewest} receptacles" if fewest == most else f"{fewest} to {most} receptacles"
 
 
 def _exists(task_type: str, room: str, difficulty: Range | None) -> bool:
