@@ -27,7 +27,7 @@ def lay_out(game: Mapping[str, Any]) -> dict[str, Any]:
         * ``facts``: ``{predicate: rows of entities}`` at the start; ``signatures``: ``{predicate: lists of types}``;
           ``types``, ``parameters``: as translated.
         * ``predicates``: those that actions change, after an empty one; ``atom_predicates``: of each variable, the
-          number of its predicate; ``atom_rows``: flat, its entities; ``true``: the variables that are true at the start.
+          number of its predicate; ``atom_rows``: flat, its entities; ``true``: the variables true at the start.
         * ``actions``: names; ``operator_actions``: the number of each operator's action; ``arguments``, ``effects``:
           flat; ``conditions``: as translated.
         * ``alone``: ``{literal: operators that need nothing else}``, under -1 those that need nothing at all;
