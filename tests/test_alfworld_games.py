@@ -16,6 +16,7 @@ pytest.importorskip("alfworld")
 
 from rwml_gym.alfworld import games as games_module
 from rwml_gym.alfworld import package
+from rwml_gym.alfworld.export import export_games
 from rwml_gym.alfworld.game import Goal, room_of
 from rwml_gym.alfworld.games import ROOMS, TASK_TYPES, GeneratedGames, OfficialGames, make_games
 from rwml_gym.errors import DependencyNotInstalled, GameNotFoundError, InvalidConfigError, InvalidGameError
@@ -114,6 +115,12 @@ def test_what_is_asked_for_is_what_comes(task_types, rooms, difficulty, seed):
     assert fewest <= game.difficulty <= most
 
 
+def test_a_source_loads_what_meets_its_requests_however_it_was_asked_for():
+    games = GeneratedGames(rooms=["kitchen", "bathroom"], difficulty=(3, 9))
+    for name in ("generated/pick_and_place_simple/kitchen/4-4/1", "generated/pick_and_place_simple/bathroom/3-9/2"):
+        assert games.load(name).name == name
+
+
 def test_every_room_asked_for_has_its_turn():
     games = GeneratedGames("generated_held_out", ["pick_and_place_simple"], ROOMS, (4, 12))
     assert [room_of(games.load(name).floor_plan) for name in games.names[:8]] == [*ROOMS, *ROOMS]
@@ -125,10 +132,11 @@ def test_every_room_asked_for_has_its_turn():
         ({"rooms": ["kitchen"]}, "generated/pick_and_place_simple/0"),
         ({"rooms": ["kitchen"]}, "generated/pick_and_place_simple/bedroom/0"),
         ({"difficulty": (2, 9)}, "generated/pick_and_place_simple/0"),
-        ({"difficulty": (2, 9)}, "generated/pick_and_place_simple/2-8/0"),
+        ({"difficulty": (2, 9)}, "generated/pick_and_place_simple/2-10/0"),
         ({}, "generated/pick_heat_then_place_in_recep/bedroom/0"),
         ({}, "generated/pick_and_place_simple/90-99/0"),
         ({}, "generated/pick_and_place_simple/9-2/0"),
+        ({}, f"generated/pick_and_place_simple/{'9' * 5000}"),
         ({}, "generated/pick_and_place_simple/garage/0"),
     ],
 )
@@ -243,6 +251,21 @@ def test_the_task_type_of_a_renamed_folder_is_read_from_its_trajectory(few):
     assert game.task_type == "look_at_obj_in_light"
     assert [game.goal.target, game.goal.receptacle, game.goal.lamp] == [folder.name.split("-")[1], "", "DeskLamp"]
     assert game.floor_plan == int(folder.name.split("-")[4])
+
+
+def test_a_folder_that_says_no_more_than_its_task_type_is_played_but_is_in_no_room(few):
+    split = few / "json_2.1.1" / "valid_seen"
+    folder = next(split.glob("look_at_obj_in_light-*"))
+    folder = folder.rename(split / "look_at_obj_in_light")
+    for trajectory in folder.glob("*/traj_data.json"):
+        trajectory.unlink()
+    games = OfficialGames(few, task_types=["look_at_obj_in_light"])
+    game = games.load(games.names[0])
+    assert (game.task_type, game.goal, game.floor_plan) == ("look_at_obj_in_light", None, None)
+    with pytest.raises(GameNotFoundError, match="in bedroom"):
+        OfficialGames(few, task_types=["look_at_obj_in_light"], rooms=["bedroom"])
+    with pytest.raises(InvalidConfigError, match=r"look_at_obj_in_light.* does not say .*, so it cannot be exported"):
+        export_games([game], few / "out")
 
 
 def test_listing_opens_no_game_file(few):

@@ -21,24 +21,24 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(script: str, *words: str) -> str:
-    command = [sys.executable, str(ROOT / "benchmarks" / script), "--data", str(official_data()), *words]
+    command = [sys.executable, str(ROOT / "benchmarks" / "generator" / script), "--data", str(official_data()), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_script_makes_the_tables_again(tmp_path):
-    run("fit_generator.py", "--out", str(tmp_path / "tables.json"))
+    run("fit_tables.py", "--out", str(tmp_path / "tables.json"))
     shipped = ROOT / "rwml_gym" / "alfworld" / "tables.json"
     assert (tmp_path / "tables.json").read_text() == shipped.read_text()
 
 
 def test_cross_validation_prefers_the_prior_that_was_used():
-    rows = [line.split() for line in run("fit_generator.py", "--cross-validate").splitlines()[1:]]
+    rows = [line.split() for line in run("fit_tables.py", "--cross-validate").splitlines()[1:]]
     best = max(rows, key=lambda row: float(row[1]))
     assert float(best[0]) == fitted()["prior"]
 
 
 def test_the_tables_say_what_they_were_fitted_to():
-    assert "valid_train by benchmarks/fit_generator.py" in fitted()["about"]
+    assert "valid_train by benchmarks/generator/fit_tables.py" in fitted()["about"]
     assert fitted()["games"] == 200
 
 
@@ -78,7 +78,7 @@ def test_objects_may_be_where_alfworld_allows_them_or_where_they_were_recorded()
 
 @pytest.mark.slow
 def test_pairs_are_within_the_target_of_games_nothing_was_fitted_to():
-    seen, train = run("generated_games.py", "--copies", "5").split("valid_train: ")
+    seen, train = run("measure_games.py", "--copies", "5").split("valid_train: ")
     distances = [float(number) for number in re.findall(r"pairs +(0\.\d+)", seen)]
     assert len(distances) == 3
     assert max(distances) <= 0.15

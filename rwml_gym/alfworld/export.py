@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rwml_gym.alfworld.game import Game
+from rwml_gym.alfworld.game import Game, Goal
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["export_games"]
@@ -33,7 +33,7 @@ def export_games(games: Iterable[Game], folder: str | Path, overwrite: bool = Fa
         The folder of each game.
 
     Raises:
-        InvalidConfigError: the folder of a split is there already, or cannot be made.
+        InvalidConfigError: the folder of a split is there already or cannot be made, or nobody knows a game's goal.
     """
     written: list[Path] = []
     begun = set()
@@ -75,24 +75,32 @@ def _write(game: Game, target: Path, draft: Path) -> None:
 
 def _game_folder(game: Game) -> Path:
     """Where a game goes, as official games are laid out."""
-    assert game.goal is not None
-    goal = game.goal
-    split, _, rest = game.name.partition("/")
+    goal = _goal(game)
+    split, *rest = game.name.split("/")
     task = f"{goal.task_type}-{goal.target}-None-{goal.receptacle or goal.lamp}-{game.floor_plan}"
-    trial = game.name.rsplit("/", 1)[1]
-    if not trial.startswith("trial_"):
-        # a generated name without its task type, which the folder above has
-        trial = "_".join(["trial", split, *rest.split("/")[1:]])
-    return Path(split) / task / trial
+    if rest and rest[-1].startswith("trial_"):
+        return Path(split) / task / rest[-1]
+    # a generated name without its task type, which the folder above has
+    return Path(split) / task / "_".join(["trial", split, *rest[1:]])
+
+
+def _goal(game: Game) -> Goal:
+    if game.goal is None or game.floor_plan is None:
+        raise InvalidConfigError(
+            f"The folder of {game.name} does not say its goal and floor plan, so it cannot be exported; name it as "
+            "alfworld does, such as pick_and_place_simple-Mug-None-Shelf-3, or put its traj_data.json back."
+        )
+    return game.goal
 
 
 def _trajectory(game: Game, trial: str) -> dict[str, Any]:
     """What alfworld reads of a recorded demonstration, and its place holders for what it does not."""
     if game.path is not None:
-        content: dict[str, Any] = json.loads(Path(game.path).with_name("traj_data.json").read_text(encoding="utf-8"))
-        return content
-    assert game.goal is not None
-    goal = game.goal
+        recorded = Path(game.path).with_name("traj_data.json")
+        if recorded.exists():
+            content: dict[str, Any] = json.loads(recorded.read_text(encoding="utf-8"))
+            return content
+    goal = _goal(game)
     return {
         "task_id": trial,
         "task_type": game.task_type,

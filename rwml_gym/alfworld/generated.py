@@ -18,7 +18,7 @@ from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 __all__ = ["GeneratedGames"]
 
 SEEDS = 2**31
-NUMBER = "0|[1-9][0-9]*"
+NUMBER = "0|[1-9][0-9]{0,9}"
 
 
 class GeneratedGames:
@@ -137,8 +137,10 @@ class GeneratedGames:
         """Whether a request is one that this source meets: at least as narrow as its own, and possible."""
         if task_type not in self.task_types or (self.rooms is not None and room not in self.rooms):
             return False
-        if self.difficulty is not None and difficulty != self.difficulty:
-            return False
+        if self.difficulty is not None:
+            fewest, most = self.difficulty
+            if difficulty is None or not fewest <= difficulty[0] <= difficulty[1] <= most:
+                return False
         return any(_exists(task_type, where, difficulty) for where in ([room] if room else ROOMS))
 
     def _pattern(self) -> str:
@@ -190,9 +192,8 @@ def _exists(task_type: str, room: str, difficulty: Range | None) -> bool:
 
 def _parse_name(name: object, split: str) -> tuple[str, str | None, Range | None] | None:
     """The task type, room and difficulty in the name of a generated game; None if it is no such name."""
-    pattern = rf"{split}/({'|'.join(TASK_TYPES)})(?:/({'|'.join(ROOMS)}))?(?:/(N)-(N))?/(N)".replace(
-        "N", "0|[1-9][0-9]*"
-    )
+    task_types, rooms = "|".join(TASK_TYPES), "|".join(ROOMS)
+    pattern = rf"{split}/({task_types})(?:/({rooms}))?(?:/({NUMBER})-({NUMBER}))?/({NUMBER})"
     match = re.fullmatch(pattern, name, re.ASCII) if isinstance(name, str) else None
     if match is None or int(match[5]) >= SEEDS:
         return None

@@ -104,8 +104,9 @@ class OfficialGames:
         for name, file in sorted((f"{self.split}/{f.parent.relative_to(self.folder).as_posix()}", f) for f in files):
             if "movable" in name or "Sliced" in name:
                 continue
-            goal, floor_plan = _read_folder(file)
-            if goal.task_type in self.task_types and room_of(floor_plan) in self.rooms:
+            task_type, _, floor_plan = _read_folder(file)
+            room = None if floor_plan is None else room_of(floor_plan)
+            if task_type in self.task_types and (self.rooms == ROOMS or room in self.rooms):
                 yield name, file
 
     def _read(self, name: str) -> dict[str, Any]:
@@ -130,10 +131,10 @@ class OfficialGames:
             if rewritten:
                 release += f", rewritten to alfworld {package.version()}"
         plan = content.get("walkthrough")
-        wanted, floor_plan = _read_folder(file)
+        task_type, wanted, floor_plan = _read_folder(file)
         return Game(
             name=name,
-            task_type=wanted.task_type,
+            task_type=task_type,
             task=json.loads(f'"{goal[1]}"'),
             data=content,
             plan=tuple(plan) if plan else None,
@@ -161,23 +162,24 @@ def _corrupt(file: Path, reason: str) -> InvalidGameError:
     return InvalidGameError(f"{file} is not a readable ALFWorld game ({reason}); run `alfworld-download --force`.")
 
 
-def _read_folder(file: Path) -> tuple[Goal, int]:
-    """The goal and the floor plan of a game file: its task folder says them, else the trajectory beside it.
+def _read_folder(file: Path) -> tuple[str, Goal | None, int | None]:
+    """The task type, the goal and the floor plan of a game file.
 
-    A file that has neither is of task type ``""``, and so of none that can be asked for.
+    Its task folder says them, such as ``pick_and_place_simple-Mug-None-Shelf-3``, else the trajectory beside the file
+    does; without either, nothing is known of it.
     """
-    parts = file.parent.parent.name.split("-")
-    if len(parts) == 5 and parts[0] in TASK_TYPES and parts[4].isdecimal():
-        task_type, target, _, place, floor_plan = parts
-        return _goal(task_type, target, place), int(floor_plan)
+    task_type, *rest = file.parent.parent.name.split("-")
+    if task_type in TASK_TYPES and len(rest) == 4 and rest[3].isdecimal():
+        target, _, place, floor_plan = rest
+        return task_type, _goal(task_type, target, place), int(floor_plan)
     trajectory = file.with_name("traj_data.json")
     if not trajectory.exists():
-        return Goal("", ""), 0
+        return task_type if task_type in TASK_TYPES else "", None, None
     try:
         content = json.loads(trajectory.read_text(encoding="utf-8"))
-        wanted = content["pddl_params"]
+        task_type, wanted, floor_plan = content["task_type"], content["pddl_params"], content["scene"]["scene_num"]
         place = wanted["parent_target"] or wanted["toggle_target"]
-        return _goal(str(content["task_type"]), wanted["object_target"], place), int(content["scene"]["scene_num"])
+        return str(task_type), _goal(task_type, wanted["object_target"], place), int(floor_plan)
     except (ValueError, KeyError, TypeError) as error:
         raise _corrupt(trajectory, f"{type(error).__name__}: {error}") from error
 

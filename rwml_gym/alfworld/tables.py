@@ -1,6 +1,6 @@
 """What was fitted to recorded games, and what alfworld allows: the numbers behind generated rooms and goals.
 
-``tables.json`` is written by ``benchmarks/fit_generator.py`` from the 200 official games of ``valid_train`` alone.
+``benchmarks/generator/fit_tables.py`` writes ``tables.json`` from the 200 official games of ``valid_train`` alone.
 Every weight in it is that of a conditional logit: among the things one can choose from, each is chosen with a
 probability proportional to its weight. What was never recorded has weight 1, the mode of the prior.
 """

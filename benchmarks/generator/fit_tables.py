@@ -1,6 +1,6 @@
 """Fits the tables of the game generator to recorded games, of `valid_train` alone.
 
-    python benchmarks/fit_generator.py --data FOLDER [--out FILE] [--cross-validate]
+    python benchmarks/generator/fit_tables.py --data FOLDER [--out FILE] [--cross-validate]
 
 FOLDER holds the official split `valid_train` (200 games), as `alfworld-download` leaves it. The tables go to
 `rwml_gym/alfworld/tables.json`. All weights are those of conditional logits: the chance of an option is its weight's
@@ -21,15 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from rwml_gym.alfworld import package
-from rwml_gym.alfworld.game import TASK_TYPES, Game, room_of
+from rwml_gym.alfworld.game import TASK_TYPES, Game, Goal, room_of
 from rwml_gym.alfworld.games import OfficialGames
 from rwml_gym.alfworld.goals import LAMPS, allowed_goals, rooms_of
 from rwml_gym.alfworld.problem import read_room
 from rwml_gym.alfworld.rooms import Room, kind_of
 from rwml_gym.alfworld.tables import kinds_of_place, placeable
 
-TABLES = Path(__file__).resolve().parents[1] / "rwml_gym" / "alfworld" / "tables.json"
-ABOUT = "Fitted to the official ALFWorld games of valid_train by benchmarks/fit_generator.py; do not edit by hand."
+TABLES = Path(__file__).resolve().parents[2] / "rwml_gym" / "alfworld" / "tables.json"
+ABOUT = (
+    "Fitted to the official ALFWorld games of valid_train by benchmarks/generator/fit_tables.py; not for editing."
+)
 PRIOR = 1.0
 """The best of four in cross-validation."""
 ROUNDS = 40
@@ -50,6 +52,12 @@ class Recorded:
         """The number of its floor plan, known for every official game."""
         assert self.game.floor_plan is not None
         return self.game.floor_plan
+
+    @property
+    def goal(self) -> Goal:
+        """What it asks for, known for every official game."""
+        assert self.game.goal is not None
+        return self.game.goal
 
 
 def read_games(data: Path, split: str) -> list[Recorded]:
@@ -133,8 +141,8 @@ def fit_goals(games: Sequence[Recorded]) -> dict[str, Any]:
         choices = []
         counts = dict.fromkeys(rooms_of(task_type), 1)  # one more than recorded, as for the weights
         for recorded in games:
-            goal = recorded.game.goal
-            if goal is None or goal.task_type != task_type:
+            goal = recorded.goal
+            if goal.task_type != task_type:
                 continue
             objects, receptacles = recorded.room.object_kinds(), recorded.room.receptacle_kinds()
             lamps = [lamp for lamp in LAMPS if recorded.room.within_reach(lamp)]

@@ -1,10 +1,10 @@
 """How far generated games are from recorded ones, in total variation.
 
-    python benchmarks/generated_games.py --data FOLDER
+    python benchmarks/generator/measure_games.py --data FOLDER
 
-FOLDER holds the official splits `valid_seen` and `valid_train`. The tables of the generator are fitted to `valid_train`
-(`benchmarks/fit_generator.py`); `valid_seen` is only measured here. A row compares how often something occurs in the
-games of a split and in generated ones:
+FOLDER holds the official splits `valid_seen` and `valid_train`. `fit_tables.py` fits the generator to `valid_train`;
+`valid_seen` is only measured here. A row compares how often something occurs in the games of a split and in generated
+ones:
 
 * placed anew: everything that can be picked up in the recorded rooms of the split is placed anew;
 * furnished anew: the floor plans and the goals of the split are kept, all objects are made anew;
@@ -31,65 +31,70 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
-from rwml_gym.alfworld.game import Game, room_of
-from rwml_gym.alfworld.games import GeneratedGames, OfficialGames
+from fit_tables import Recorded, read_games
+
+from rwml_gym.alfworld.game import room_of
+from rwml_gym.alfworld.games import GeneratedGames
+from rwml_gym.alfworld.goals import options
 from rwml_gym.alfworld.problem import read_room
 from rwml_gym.alfworld.rooms import Room, furnish, kind_of
 from rwml_gym.alfworld.tables import FLOOR, fitted, kinds_of_place
 
 HALVINGS = 50
 
-Recorded = tuple[Game, Room]
-Counts = Callable[[Game, Room], Counter[Hashable]]
+Counts = Callable[[Recorded], Counter[Hashable]]
 """What a row counts in one game."""
 
 
-def pairs(game: Game, room: Room) -> Counter[Hashable]:
+def pairs(one: Recorded) -> Counter[Hashable]:
     """What lies where."""
+    room = one.room
     return Counter((kind_of(thing), room.place_of(thing)) for thing in carried(room) if room.objects[thing])
 
 
-def on_no_receptacle(game: Game, room: Room) -> Counter[Hashable]:
+def on_no_receptacle(one: Recorded) -> Counter[Hashable]:
     """Whether a thing that can be picked up is in a receptacle."""
-    return Counter(room.place_of(thing) == FLOOR for thing in carried(room))
+    return Counter(one.room.place_of(thing) == FLOOR for thing in carried(one.room))
 
 
-def objects(game: Game, room: Room) -> Counter[Hashable]:
+def objects(one: Recorded) -> Counter[Hashable]:
     """The types of object that are there at all."""
-    return Counter(room.object_kinds())
+    return Counter(one.room.object_kinds())
 
 
-def numbers(game: Game, room: Room) -> Counter[Hashable]:
+def numbers(one: Recorded) -> Counter[Hashable]:
     """How many there are of each type of object."""
-    return Counter(Counter(map(kind_of, room.objects)).items())
+    return Counter(Counter(map(kind_of, one.room.objects)).items())
 
 
-def receptacles(game: Game, room: Room) -> Counter[Hashable]:
+def receptacles(one: Recorded) -> Counter[Hashable]:
     """Receptacles by type."""
-    return Counter(map(kind_of, room.receptacles))
+    return Counter(map(kind_of, one.room.receptacles))
 
 
-def rooms(game: Game, room: Room) -> Counter[Hashable]:
+def difficulties(one: Recorded) -> Counter[Hashable]:
+    """How many receptacles one has to search, in steps of five."""
+    return Counter([options(one.game.task_type, one.floor_plan).get(one.goal, 0) // 5])
+
+
+def rooms(one: Recorded) -> Counter[Hashable]:
     """The type of room for the task type."""
-    assert game.floor_plan is not None
-    return Counter([(game.task_type, room_of(game.floor_plan))])
+    return Counter([(one.game.task_type, room_of(one.floor_plan))])
 
 
-def targets(game: Game, room: Room) -> Counter[Hashable]:
+def targets(one: Recorded) -> Counter[Hashable]:
     """What is to be fetched."""
-    assert game.goal is not None
-    return Counter([game.goal.target])
+    return Counter([one.goal.target])
 
 
-def destinations(game: Game, room: Room) -> Counter[Hashable]:
+def destinations(one: Recorded) -> Counter[Hashable]:
     """Where it has to end up."""
-    assert game.goal is not None
-    return Counter([game.goal.receptacle or game.goal.lamp])
+    return Counter([one.goal.receptacle or one.goal.lamp])
 
 
-def goals(game: Game, room: Room) -> Counter[Hashable]:
+def goals(one: Recorded) -> Counter[Hashable]:
     """What is asked for: task type, target, and receptacle or lamp."""
-    return Counter([game.goal])
+    return Counter([one.goal])
 
 
 def carried(room: Room) -> Iterable[str]:
@@ -99,27 +104,24 @@ def carried(room: Room) -> Iterable[str]:
 
 def placed_anew(recorded: Recorded, rng: random.Random) -> Recorded:
     """The recorded room, with each of its objects drawn a new place."""
-    game, room = recorded
     factors = fitted()["place_factors"]
-    anew = Room(room.receptacles)
-    for thing in carried(room):
+    anew = Room(recorded.room.receptacles)
+    for thing in carried(recorded.room):
         kind = kind_of(thing)
-        anew.place(rng, kind, kinds_of_place(kind, room.receptacle_kinds(), factors.get(kind, ())))
-    return game, anew
+        anew.place(rng, kind, kinds_of_place(kind, anew.receptacle_kinds(), factors.get(kind, ())))
+    return Recorded(recorded.game, anew)
 
 
 def furnished_anew(recorded: Recorded, rng: random.Random) -> Recorded:
     """The floor plan and the goal, with other objects."""
-    game, _ = recorded
-    assert game.floor_plan is not None
-    return game, furnish(rng, game.floor_plan, game.goal)
+    return Recorded(recorded.game, furnish(rng, recorded.floor_plan, recorded.goal))
 
 
 def made_anew(recorded: Recorded, rng: random.Random) -> Recorded:
     """Another game of the same task type."""
-    games = GeneratedGames(task_types=[recorded[0].task_type])
+    games = GeneratedGames(task_types=[recorded.game.task_type])
     game = games.load(games.names[rng.randrange(len(games.names))])
-    return game, read_room(game.data["pddl_problem"])
+    return Recorded(game, read_room(game.data["pddl_problem"]))
 
 
 TABLE: list[tuple[str, Callable[[Recorded, random.Random], Recorded], dict[str, Counts]]] = [
@@ -142,6 +144,7 @@ TABLE: list[tuple[str, Callable[[Recorded, random.Random], Recorded], dict[str, 
             "pairs": pairs,
             "object types": objects,
             "receptacle types": receptacles,
+            "difficulty": difficulties,
             "rooms of tasks": rooms,
             "targets": targets,
             "goal receptacles": destinations,
@@ -176,9 +179,9 @@ def report(split: str, recorded: Sequence[Recorded], other: Sequence[Recorded], 
     for title, make, rows in TABLE:
         generated = [make(one, rng) for _ in range(copies) for one in recorded]
         for name, count in rows.items():
-            real = [count(*one) for one in recorded]
-            apart = distance(_sum(real), _sum(count(*one) for one in generated))
-            others = distance(_sum(real), _sum(count(*one) for one in other))
+            real = [count(one) for one in recorded]
+            apart = distance(_sum(real), _sum(count(one) for one in generated))
+            others = distance(_sum(real), _sum(count(one) for one in other))
             halves = halves_distance(real)
             print(f"{title:22}{name:20}{apart:11.3f}{others:13.3f}{halves:8.3f}{halves / 2:9.3f}")
             title = ""
@@ -186,13 +189,7 @@ def report(split: str, recorded: Sequence[Recorded], other: Sequence[Recorded], 
 
 
 def _fitted_to(recorded: Recorded) -> bool:
-    return str(recorded[0].floor_plan) in fitted()["unlisted_receptacles"]
-
-
-def _read(data: Path, split: str) -> list[Recorded]:
-    source = OfficialGames(data, split)
-    games = [source.load(name) for name in source.names]
-    return [(game, read_room(game.data["pddl_problem"])) for game in games]
+    return str(recorded.floor_plan) in fitted()["unlisted_receptacles"]
 
 
 def _sum(counts: Iterable[Counter[Hashable]]) -> Counter[Hashable]:
@@ -208,7 +205,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of official games")
     parser.add_argument("--copies", type=int, default=20, help="generated games for each recorded one")
     arguments = parser.parse_args()
-    seen, train = (_read(arguments.data, split) for split in ("valid_seen", "valid_train"))
+    seen, train = (read_games(arguments.data, split) for split in ("valid_seen", "valid_train"))
     report("valid_seen", seen, train, arguments.copies)
     report("valid_train", train, seen, arguments.copies)
 
