@@ -27,14 +27,15 @@ from rwml_gym.alfworld.goals import rooms_of
 from rwml_gym.alfworld.problem import read_room, symbol, write_problem
 from rwml_gym.alfworld.rooms import FLOOR_PLANS, TREATMENTS, furnish, kind_of, layout
 from rwml_gym.alfworld.tables import fitted
-from rwml_gym.errors import InvalidGameError
+from rwml_gym.errors import InvalidConfigError, InvalidGameError
 from tests.alfworld_data import official_data
 
 FINGERPRINT = """
 import hashlib
 from rwml_gym.alfworld.games import GeneratedGames
 games = GeneratedGames("generated_held_out")
-data = [games.load(name) for name in games.names[:24]]
+narrow = GeneratedGames(rooms=["kitchen", "living_room"], difficulty=(4, 20))
+data = [games.load(name) for name in games.names[:24]] + [narrow.load(name) for name in narrow.names[:12]]
 print(hashlib.sha256(repr([(g.name, g.task, sorted(g.data.items()), g.plan) for g in data]).encode()).hexdigest())
 """
 
@@ -69,6 +70,17 @@ def test_a_game_comes_again_in_every_process():
         for seed in ("0", "1", "77")
     }
     assert len(fingerprints) == 1
+
+
+def test_an_environment_can_be_asked_for_rooms_and_difficulty():
+    env = gymnasium.make("rwml_gym/ALFWorld-v0", rooms=["bathroom"], difficulty=[5, 15])
+    for seed in range(5):
+        observation, info = env.reset(seed=seed)
+        assert re.fullmatch(r"generated/\w+/bathroom/5-15/\d+", info["game"])
+        assert "toilet" in observation
+    env.reset(options={"game": "generated/pick_and_place_simple/bathroom/7-7/3"})
+    with pytest.raises(InvalidConfigError, match="no look_at_obj_in_light in rooms"):
+        gymnasium.make("rwml_gym/ALFWorld-v0", task_types=["look_at_obj_in_light"], rooms=["bathroom"])
 
 
 def test_splits_share_no_game():

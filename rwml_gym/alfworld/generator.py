@@ -7,8 +7,8 @@ plan in the engine.
 How near that is to official games, in total variation of (object, receptacle) pairs: ``valid_seen``, which nothing was
 fitted to, is 0.12 away with its recorded objects placed anew, 0.13 with its rooms furnished anew, 0.13 with whole games
 made anew. Its halves are 0.23 apart, and sampling alone would leave a perfect generator about 0.11 away.
-``python benchmarks/generator/measure_games.py --data FOLDER`` prints these numbers and more; ``fit_tables.py`` beside it
-fits the tables to ``valid_train``.
+``python benchmarks/generator/measure_games.py --data FOLDER`` prints these numbers and more; ``fit_tables.py`` beside
+it fits the tables to ``valid_train``.
 
 What differs from official games:
 
