@@ -29,9 +29,7 @@ from rwml_gym.alfworld.rooms import Room, kind_of
 from rwml_gym.alfworld.tables import kinds_of_place, placeable
 
 TABLES = Path(__file__).resolve().parents[2] / "rwml_gym" / "alfworld" / "tables.json"
-ABOUT = (
-    "Fitted to the official ALFWorld games of valid_train by benchmarks/generator/fit_tables.py; not for editing."
-)
+ABOUT = "Fitted to the official ALFWorld games of valid_train by benchmarks/generator/fit_tables.py; not for editing."
 PRIOR = 1.0
 """The best of four in cross-validation."""
 ROUNDS = 40
