@@ -1,4 +1,4 @@
-"""Agents that need no model: what any learnt agent has to beat."""
+"""Agents that need no model: what any learnt agent has to beat, and an expert to learn from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["RandomAgent", "TaskWordsAgent"]
+from rwml_gym.errors import InvalidConfigError
+
+__all__ = ["ExpertAgent", "RandomAgent", "TaskWordsAgent"]
 
 _EXPLORING = {"go": 0.5, "open": 0.5}
 
@@ -65,3 +67,32 @@ class TaskWordsAgent:
         for played, start in zip(self._played, mask, strict=False):
             if start:
                 played.clear()
+
+
+class ExpertAgent:
+    """Plays what the environment's expert advises, `info["expert_action"]`.
+
+    Example:
+        >>> import gymnasium, rwml_gym
+        >>> env = gymnasium.make("rwml_gym/ALFWorld-v0", expert=True)
+        >>> agent, (observation, info) = ExpertAgent(), env.reset(seed=0)
+        >>> while not info["won"]:
+        ...     observation, *_, info = env.step(*agent.act([observation], [info]))
+    """
+
+    def act(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str]:
+        """Gives the advised action of each slot; the empty string where the game is won.
+
+        Raises:
+            InvalidConfigError: an environment gives no advice.
+        """
+        for slot, info in enumerate(infos):
+            if info.get("expert_action") is None:
+                raise InvalidConfigError(
+                    f'Expected info["expert_action"] in slot {slot}, actual keys: {", ".join(info) or "none"}; make '
+                    'the environment with gymnasium.make("rwml_gym/ALFWorld-v0", expert=True).'
+                )
+        return [info["expert_action"] for info in infos]
+
+    def reset(self, mask: Sequence[bool]) -> None:
+        """Nothing to forget: the environment's expert starts anew with each game."""

@@ -10,6 +10,7 @@ import gymnasium
 from gymnasium.error import ResetNeeded
 
 from rwml_gym.alfworld.engine import Engine, GameEngine, State
+from rwml_gym.alfworld.expert import Expert
 from rwml_gym.alfworld.games import Game, make_games
 from rwml_gym.errors import InvalidConfigError, InvalidGameError
 from rwml_gym.spaces import UnicodeText
@@ -33,6 +34,8 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
     * ``admissible_actions``: every action the world would take now, sorted.
     * ``won``: whether the goal is met; ``invalid_action``: whether the last action was not admissible.
     * ``game``: the name to give to ``reset(options={"game": name})``; ``data_version``: where its text comes from.
+    * ``expert_action``, with ``expert=True`` only: what the hand-coded expert would do now, whatever was done before:
+      an admissible action, or the empty string once the game is won. It follows from the game and the actions alone.
 
     Environments share nothing that changes, so each may have a thread of its own (not with ``engine="textworld"``).
 
@@ -48,6 +51,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         rooms: some of ``kitchen``, ``living_room``, ``bedroom``, ``bathroom``; all of them by default.
         difficulty: how many receptacles one has to search, a number or the fewest and the most such as ``(5, 15)``;
             for generated games, see `rwml_gym.alfworld.GeneratedGames`.
+        expert: whether to ask the expert (`rwml_gym.alfworld.expert.Expert`) in every state.
 
     Example:
         >>> import gymnasium, rwml_gym
@@ -71,6 +75,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         render_mode: str | None = None,
         rooms: Sequence[str] | None = None,
         difficulty: int | Sequence[int] | None = None,
+        expert: bool = False,
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InvalidConfigError(f'Unknown render_mode {render_mode!r}; expected None or "ansi".')
@@ -83,6 +88,8 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         self.action_space = UnicodeText()
         self._engine: GameEngine | None = None
         self._game: Game | None = None
+        self.expert = expert
+        self._expert: Expert | None = None
         self._state = State("", [], False)
         self._last_exchange = ""
 
@@ -102,6 +109,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         game = self.games.sample(self.np_random) if name is None else self.games.load(name)
         self._state = self._start(game)
         self._game = game
+        self._expert = _make_expert(game) if self.expert else None
         self._last_exchange = self._state.text
         return self._state.text, self._info(invalid_action=False)
 
@@ -147,7 +155,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
 
     def _info(self, invalid_action: bool) -> dict[str, Any]:
         assert self._game is not None
-        return {
+        info = {
             "task": self._game.task,
             "admissible_actions": list(self._state.admissible),
             "won": self._state.won,
@@ -156,6 +164,16 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
             "task_type": self._game.task_type,
             "data_version": self._game.data_version,
         }
+        if self._expert is not None:
+            state = self._state
+            info["expert_action"] = "" if state.won else self._expert.act(state.text, state.admissible)
+        return info
+
+
+def _make_expert(game: Game) -> Expert:
+    if game.goal is None:
+        raise InvalidGameError(f"The goal of {game.name} is not known: make the environment without `expert=True`.")
+    return Expert(game.goal, seed=game.name)
 
 
 def _make_engine(name: str) -> GameEngine:

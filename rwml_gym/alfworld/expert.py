@@ -31,9 +31,7 @@ _COMMAND = re.compile(
 _HAPPENING = re.compile(
     r"You (pick up|put|move|heat|cool|clean) the (\w+ \d+) (?:from|in/on|to|using) the (\w+ \d+)\.", re.ASCII
 )
-_CONTENTS = re.compile(
-    r"(?:On the (\w+ \d+)|The (\w+ \d+) is open\. In it), you see (nothing|an? [^.]*)\.", re.ASCII
-)
+_CONTENTS = re.compile(r"(?:On the (\w+ \d+)|The (\w+ \d+) is open\. In it), you see (nothing|an? [^.]*)\.", re.ASCII)
 _THINGS = re.compile(r"\ban? (\w+ \d+)", re.ASCII)
 _SAME_VERB = {"go to": "go", "move": "put", "pick up": "take"}
 _UNDOES = {"heat": "cool", "cool": "heat"}
@@ -133,6 +131,7 @@ class Memory:
         self._kinds = frozenset(kinds)
         self._rng = rng
         self._closed: dict[str, bool] = {}
+        self._by_kind: dict[str, list[str]] = {}
         self._treatments: dict[str, set[str]] = {}
 
     def update(self, observation: str, commands: Collection[Command]) -> None:
@@ -153,7 +152,7 @@ class Memory:
 
     def of_kind(self, kind: str) -> list[str]:
         """The receptacles of a type."""
-        return [receptacle for receptacle in self.receptacles if kind_of(receptacle) == kind]
+        return self._by_kind.get(kind, [])
 
     def seen(self, kind: str) -> list[str]:
         """The objects of a type that were seen and are still there."""
@@ -182,13 +181,16 @@ class Memory:
         new = [name for name in (*can["go"], *can["open"], *can["close"]) if name not in self._closed]
         self._rng.shuffle(new)
         self.receptacles += new
-        self._closed.update((name, kind_of(name) in _kinds_in_text().openable) for name in new)
+        for name in new:
+            self._closed[name] = kind_of(name) in _kinds_in_text().openable
+            self._by_kind.setdefault(kind_of(name), []).append(name)
         self.here = [name for name in can["examine"] if name in self._closed]
         self._closed.update((name, name in can["open"]) for name in self.here)
         if can["take"]:
             self.held = None
         elif can["put"]:
             self.held = can["put"][0]
+            self.places.pop(self.held, None)
 
     def _look_around(self, observation: str, commands: Collection[Command]) -> None:
         """Remembers what it sees, and forgets what it does not see any more where it was."""
@@ -221,18 +223,16 @@ class Expert:
         seed: orders receptacles that are equally likely to hold what is searched.
 
     Example:
-        >>> import gymnasium, rwml_gym
-        >>> from rwml_gym.alfworld.game import Goal
-        >>> env = gymnasium.make("rwml_gym/ALFWorld-v0")
-        >>> observation, info = env.reset(options={"game": "generated/pick_heat_then_place_in_recep/1"})
-        >>> info["task"]
-        'heat some plate and put it in countertop'
-        >>> expert = Expert(Goal("pick_heat_then_place_in_recep", "Plate", "CounterTop"))
-        >>> while not info["won"]:
-        ...     action = expert.act(observation, info["admissible_actions"])
-        ...     observation, *_, info = env.step(action)
-        >>> action.startswith("move plate")
-        True
+        >>> from rwml_gym.alfworld.engine import Engine
+        >>> from rwml_gym.alfworld.games import GeneratedGames
+        >>> game = GeneratedGames().load("generated/pick_heat_then_place_in_recep/1")
+        >>> engine, expert = Engine(), Expert(game.goal)
+        >>> state = engine.start(game.data)
+        >>> while not state.won:
+        ...     action = expert.act(state.text, state.admissible)
+        ...     state = engine.step(action)
+        >>> action.split()[0]
+        'move'
     """
 
     def __init__(self, goal: Goal, seed: int | str = 0) -> None:
