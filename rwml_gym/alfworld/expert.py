@@ -8,107 +8,29 @@ can be asked in every state whatever was played before, and never gives up.
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
-from typing import NamedTuple
 
 from rwml_gym.alfworld.game import Goal
+from rwml_gym.alfworld.reading import (
+    Command,
+    Happening,
+    kind_of,
+    read_command,
+    read_contents,
+    read_happening,
+)
 from rwml_gym.alfworld.rooms import OPENABLE, TREATMENTS, Layout, hiding_places, lamp_stands
 from rwml_gym.alfworld.tables import place_weight, placeable
 
-__all__ = ["Command", "Contents", "Expert", "Happening", "read_command", "read_contents", "read_happening"]
+__all__ = ["Expert"]
 
 UNLIKELY = 1e-3
 """How much a receptacle attracts what alfworld does not place there; those that it does place there come first."""
 
-_COMMAND = re.compile(
-    r"(go to|open|close|examine|use|take|put|move|heat|cool|clean|slice) (\w+ \d+)"
-    r"(?: (?:from|in/on|to|with) (\w+ \d+))?",
-    re.ASCII,
-)
-_HAPPENING = re.compile(
-    r"You (pick up|put|move|heat|cool|clean) the (\w+ \d+) (?:from|in/on|to|using) the (\w+ \d+)\.", re.ASCII
-)
-_CONTENTS = re.compile(r"(?:On the (\w+ \d+)|The (\w+ \d+) is open\. In it), you see (nothing|an? [^.]*)\.", re.ASCII)
-_THINGS = re.compile(r"\ban? (\w+ \d+)", re.ASCII)
-_SAME_VERB = {"go to": "go", "move": "put", "pick up": "take"}
 _UNDOES = {"heat": "cool", "cool": "heat"}
-
-
-class Command(NamedTuple):
-    """A command apart from its grammar: ``put mug 1 in/on desk 1`` and ``move mug 1 to desk 1`` are the same.
-
-    Attributes:
-        verb: ``go``, ``open``, ``take``, ``put`` …; the whole command where it is about nothing, such as ``look``.
-        thing: what it is about.
-        place: where it takes it from or puts it, or what it treats it with.
-    """
-
-    verb: str
-    thing: str = ""
-    place: str = ""
-
-
-class Happening(NamedTuple):
-    """What has happened to an object: it was taken, put, heated, cooled or cleaned (``verb``), where or with what."""
-
-    verb: str
-    thing: str
-    place: str
-
-
-class Contents(NamedTuple):
-    """What can be seen in an open receptacle."""
-
-    place: str
-    things: list[str]
-
-
-@lru_cache(maxsize=16_384)
-def read_command(command: str) -> Command:
-    """Reads an admissible command.
-
-    Example:
-        >>> read_command("move mug 1 to desk 2")
-        Command(verb='put', thing='mug 1', place='desk 2')
-        >>> read_command("look")
-        Command(verb='look', thing='', place='')
-    """
-    match = _COMMAND.fullmatch(command)
-    if match is None:
-        return Command(command)
-    verb, thing, place = match.groups("")
-    return Command(_SAME_VERB.get(verb, verb), thing, place)
-
-
-def read_happening(observation: str) -> Happening | None:
-    """Reads what the last command did to an object; None if it did nothing to any.
-
-    Example:
-        >>> read_happening("You pick up the mug 1 from the desk 2.")
-        Happening(verb='take', thing='mug 1', place='desk 2')
-        >>> read_happening("You arrive at desk 2. On the desk 2, you see a mug 1.")
-    """
-    match = _HAPPENING.match(observation)
-    if match is None:
-        return None
-    verb, thing, place = match.groups()
-    return Happening(_SAME_VERB.get(verb, verb), thing, place)
-
-
-def read_contents(observation: str) -> Contents | None:
-    """Reads what is in the receptacle that an observation describes; None if it describes none, or a closed one.
-
-    Example:
-        >>> read_contents("You arrive at desk 2. On the desk 2, you see a mug 1, and a pen 3.")
-        Contents(place='desk 2', things=['mug 1', 'pen 3'])
-        >>> read_contents("You open the safe 1. The safe 1 is open. In it, you see nothing.")
-        Contents(place='safe 1', things=[])
-    """
-    match = _CONTENTS.search(observation)
-    return match and Contents(match[1] or match[2], _THINGS.findall(match[3]))
+"""What a treatment takes away from an object that has had the other one."""
 
 
 class Memory:
@@ -148,7 +70,7 @@ class Memory:
 
     def effort(self, receptacle: str) -> int:
         """How many steps it takes to have a receptacle open before one."""
-        return (receptacle not in self.here) + self._closed[receptacle]
+        return (receptacle not in self.here) + self._closed.get(receptacle, False)
 
     def of_kind(self, kind: str) -> list[str]:
         """The receptacles of a type."""
@@ -336,11 +258,6 @@ class Expert:
             known = {r: weights.get(kind_of(r), UNLIKELY) / counts[kind_of(r)] for r in receptacles}
             self._likelihoods[kind] = known
         return known
-
-
-def kind_of(name: str) -> str:
-    """The type in the name of a thing: a ``mug 1`` is a ``mug``."""
-    return name.partition(" ")[0]
 
 
 def _at(receptacle: str, command: Command) -> Iterator[Command]:
