@@ -138,8 +138,9 @@ class Expert:
     """Says in every state of a game what to do next. Not always the shortest way, as it has to search.
 
     It remembers what it is shown, so it wants to be asked in every state of an episode, from the first one; what is
-    played in between is up to you. The same goal, seed and states give the same actions, in every process. Some official
-    games have no place for some things, a teddy bear for one: who has taken it can do nothing else any more, nor win.
+    played in between is up to you. The same goal, seed and states give the same actions, in every process.
+
+    Some official games have no place for some things, a teddy bear for one: who has taken it cannot win any more.
 
     Args:
         goal: what the game asks for.
