@@ -22,3 +22,18 @@ gymnasium.register(
     vector_entry_point="rwml_gym.vector:make_alfworld",
     max_episode_steps=50,
 )
+
+gymnasium.register(
+    id="rwml_gym/Tau2-v0",
+    entry_point="rwml_gym.tau2.env:Tau2Env",
+    vector_entry_point="rwml_gym.vector:make_tau2",
+    max_episode_steps=100,
+)
+for _domain in ("airline", "retail", "telecom", "telecom-workflow", "mock"):
+    gymnasium.register(
+        id=f"rwml_gym/Tau2-{_domain}-v0",
+        entry_point="rwml_gym.tau2.env:Tau2Env",
+        vector_entry_point="rwml_gym.vector:make_tau2",
+        max_episode_steps=100,
+        kwargs={"domain": _domain},
+    )

@@ -20,7 +20,7 @@ from rwml_gym.infos import Info, vectorize_infos
 from rwml_gym.slots import EnvFactory, Slots, SlotSteps
 from rwml_gym.workers import Workers
 
-__all__ = ["TextVectorEnv", "make_alfworld"]
+__all__ = ["TextVectorEnv", "make_alfworld", "make_tau2", "make_text"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -236,7 +236,18 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
         return actions
 
 
-def make_alfworld(
+def make_alfworld(num_envs: int = 1, **kwargs: Any) -> TextVectorEnv:
+    """What ``gymnasium.make_vec("rwml_gym/ALFWorld-v0", …)`` calls; see `make_text`."""
+    return make_text("rwml_gym/ALFWorld-v0", num_envs, **kwargs)
+
+
+def make_tau2(num_envs: int = 1, **kwargs: Any) -> TextVectorEnv:
+    """What ``gymnasium.make_vec("rwml_gym/Tau2-v0", …)`` calls; see `make_text`."""
+    return make_text("rwml_gym/Tau2-v0", num_envs, **kwargs)
+
+
+def make_text(
+    id: str,
     num_envs: int = 1,
     *,
     autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
@@ -245,21 +256,22 @@ def make_alfworld(
     timeout: float | None = None,
     **kwargs: Any,
 ) -> TextVectorEnv:
-    """What ``gymnasium.make_vec("rwml_gym/ALFWorld-v0", …)`` calls.
+    """Makes equal environments of a registered id, side by side.
 
     Gymnasium hands over keyword arguments, and neither ``vector_kwargs`` nor ``wrappers``: these are for its modes
     ``sync`` and ``async``. For wrapped environments give `TextVectorEnv` the functions that make them.
 
     Args:
+        id: a text environment's.
         num_envs: number of slots.
         autoreset_mode: see `TextVectorEnv`, as the next three.
         workers: worker processes to spread the slots over; 0 for none.
         context: how they start.
         timeout: seconds to wait for one.
-        kwargs: for `gymnasium.make`: ``max_episode_steps`` and those of `ALFWorldEnv`.
+        kwargs: for `gymnasium.make`: ``max_episode_steps`` and those of the environment.
     """
     _check_count("num_envs", num_envs, 1)
-    env_fns = [partial(gymnasium.make, "rwml_gym/ALFWorld-v0", **kwargs)] * num_envs
+    env_fns = [partial(gymnasium.make, id, **kwargs)] * num_envs
     return TextVectorEnv(env_fns, autoreset_mode, workers=workers, context=context, timeout=timeout)
 
 
