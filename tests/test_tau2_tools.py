@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rwml_gym.tau2.actions import ToolRequest, parse_action
 from rwml_gym.tau2.tools import ToolSpec, specs_of
 
 TASKS = {"airline": "get_tasks", "retail": "get_tasks", "telecom": "get_tasks_full", "mock": "get_tasks"}
@@ -75,6 +76,10 @@ def test_every_gold_action_is_accepted_and_left_as_it_is(worlds, domain):
             before = deepcopy(action.arguments)
             assert specs[action.requestor][action.name].validate(action.arguments) is None
             assert action.arguments == before
+            request = ToolRequest(action.name, action.arguments)
+            written = ", ".join(f"{key}={value!r}" for key, value in action.arguments.items())
+            assert parse_action(f"{action.name}({written})", specs[action.requestor]) == request
+            assert parse_action(json.dumps(vars(request)), specs[action.requestor]) == request
             checked += 1
     assert checked > 6
 

@@ -1,0 +1,186 @@
+"""Reads literals of JSON and Python out of a longer text: in linear time, to a bounded depth, evaluating nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["MAX_DEPTH", "MAX_INTEGER", "LiteralReader", "UnreadableError", "encodable", "shortened"]
+
+MAX_DEPTH = 32
+"""How deep lists and objects may be nested; tau2's tools need 3."""
+MAX_INTEGER = 2**63 - 1
+"""Beyond it integers are refused: JSON libraries differ on them, and Python will not print those of 4,300 digits."""
+MAX_DIGITS = 400
+"""Length of the longest number that is read: 1e308 in full, and some decimals."""
+
+# Everything is matched possessively (`*+`), so that no text takes more than linear time.
+_STRING = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"|' r"'([^'\\]*+(?:\\.[^'\\]*+)*+)'", re.DOTALL)
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U000[0-9a-fA-F]{5}|U0010[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""} | {c: c for c in "\"'/\\"}
+_NUMBER = re.compile(r"[+-]?(?:0|[1-9][0-9]*+|(?=\.[0-9]))(?:\.[0-9]*+)?(?:[eE][+-]?[0-9]++)?(?![\w.])")
+_WORD = re.compile(r"[^\W\d]\w*+")
+_KEYWORD = re.compile(r"([^\W\d]\w*+)\s*+=(?!=)")
+_SPACE = re.compile(r"\s*+")
+_CONSTANTS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
+
+
+class UnreadableError(Exception):
+    """A text is no literal; `position` is how far it was read."""
+
+    def __init__(self, reason: str, text: str, position: int) -> None:
+        excerpt = text[position : position + 20]
+        super().__init__(f"{reason} at {excerpt!r}" if excerpt else f"{reason} at its end")
+        self.position = position
+
+
+class LiteralReader:
+    """Reads values and arguments of calls, each from where the last one ended.
+
+    Args:
+        text: Where they stand.
+        position: Where the first one begins.
+        bare_words: Whether to read what only Python and people write: names, which stand for themselves, tuples, as
+            lists, and texts next to each other, as one.
+
+    Attributes:
+        position: Where the next one begins.
+    """
+
+    def __init__(self, text: str, position: int, bare_words: bool) -> None:
+        self.text, self.position, self.bare_words = text, position, bare_words
+
+    def value(self, depth: int = 0) -> Any:
+        """Read one value, or raise `UnreadableError`."""
+        start = self._skip()
+        character = self.text[start : start + 1]
+        if character in ("{", "[") or (character == "(" and self.bare_words):
+            if depth >= MAX_DEPTH:
+                # The rest counts as read: there is no use in trying again further inside.
+                raise UnreadableError(f"more than {MAX_DEPTH} levels", self.text, len(self.text))
+            self.position += 1
+            read = {"{": self._object, "[": self._list, "(": self._tuple}[character]
+            return read(depth + 1)
+        if character in ("'", '"'):
+            return self._string()
+        if match := _NUMBER.match(self.text, start):
+            return self._number(match)
+        word = _WORD.match(self.text, start)
+        if word and (word[0] in _CONSTANTS or self.bare_words):
+            self.position = word.end()
+            return _CONSTANTS.get(word[0], word[0])
+        raise self._error("expected a value, text in quotes,")
+
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """Read the arguments of a call, from behind its opening to behind its closing parenthesis.
+
+        Returns:
+            Those without a name, and those with one.
+
+        Raises:
+            UnreadableError: If it is no call, or a name is given twice.
+        """
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+
+        def read() -> None:
+            keyword = _KEYWORD.match(self.text, self._skip())
+            if not keyword:
+                if named:
+                    raise self._error("expected name=value")
+                positional.append(self.value())
+            elif keyword[1] in named:
+                raise self._error(f"{shortened(keyword[1])!r} is given twice")
+            else:
+                self.position = keyword.end()
+                named[keyword[1]] = self.value()
+
+        self._sequence(")", read)
+        return positional, named
+
+    def _object(self, depth: int) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+
+        def read() -> None:
+            if self.text[self._skip() : self.position + 1] not in ("'", '"'):
+                raise self._error("expected a name in quotes")
+            key = self._string()
+            if not self._take(":"):
+                raise self._error("expected ':'")
+            result[key] = self.value(depth)
+
+        self._sequence("}", read)
+        return result
+
+    def _list(self, depth: int) -> list[Any]:
+        result: list[Any] = []
+        self._sequence("]", lambda: result.append(self.value(depth)))
+        return result
+
+    def _tuple(self, depth: int) -> Any:
+        result: list[Any] = []
+        comma_last = self._sequence(")", lambda: result.append(self.value(depth)))
+        return result if comma_last or len(result) > 1 else result[0]
+
+    def _sequence(self, closing: str, read: Callable[[], None]) -> bool:
+        """Read what commas separate. One at the end is fine; returned is whether there is one, or nothing at all."""
+        while not self._take(closing):
+            read()
+            if not self._take(","):
+                if not self._take(closing):
+                    raise self._error(f"expected ',' or {closing!r}")
+                return False
+        return True
+
+    def _string(self) -> str:
+        parts: list[str] = []
+        while not parts or (self.bare_words and self.text.startswith(("'", '"'), self._skip())):
+            match = _STRING.match(self.text, self.position)
+            if not match:
+                raise UnreadableError("text without closing quote", self.text, len(self.text))
+            self.position = match.end()
+            raw = match[1] if match[2] is None else match[2]
+            parts.append(encodable(_ESCAPE.sub(_unescaped, raw)) if "\\" in raw else raw)
+        return "".join(parts)
+
+    def _number(self, match: re.Match[str]) -> int | float:
+        digits = match[0]
+        whole = digits.lstrip("+-").isdigit()
+        # The length goes first: long numbers are slow to read, and Python refuses integers of 4,300 digits.
+        if len(digits) <= (20 if whole else MAX_DIGITS):
+            number = int(digits) if whole else float(digits)
+            if abs(number) <= MAX_INTEGER or (not whole and math.isfinite(number)):
+                self.position = match.end()
+                return number
+        raise self._error("number out of range")
+
+    def _skip(self) -> int:
+        self.position = _SPACE.match(self.text, self.position).end()  # type: ignore[union-attr]  # it always matches
+        return self.position
+
+    def _take(self, character: str) -> bool:
+        taken = self.text.startswith(character, self._skip())
+        self.position += taken
+        return taken
+
+    def _error(self, reason: str) -> UnreadableError:
+        return UnreadableError(reason, self.text, self.position)
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    code = match[1]
+    return chr(int(code[1:], 16)) if len(code) > 1 else _ESCAPES.get(code, match[0])
+
+
+def encodable(text: str) -> str:
+    r"""Join surrogates to characters, and replace those that are alone with "\ufffd"."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def shortened(text: str) -> str:
+    """Cut what an agent wrote to a length that fits a message."""
+    return text if len(text) <= 60 else f"{text[:60]}…"
