@@ -135,11 +135,19 @@ class Conversation:
                 return
 
     def _run(self, calls: list[Any]) -> list[Any]:
-        answers = [self.world.get_response(call) for call in calls]
+        answers = [self._answer(call) for call in calls]
         self.errors += sum(answer.error for answer in answers)
         for answer in answers:
             self._append(answer)
         return answers
+
+    def _answer(self, call: Any) -> Any:
+        try:
+            return self.world.get_response(call)
+        except (ValueError, RecursionError) as error:  # tau2 catches what its tools raise, not what writing it raises
+            return self._message.ToolMessage(
+                id=call.id, role="tool", content=f"Error: {error}", requestor=call.requestor, error=True
+            )
 
     def _append(self, message: Any) -> None:
         self.messages.append(message)

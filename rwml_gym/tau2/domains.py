@@ -142,11 +142,14 @@ def _maker(first: Any) -> MakeWorld:
         return make_shared
     # telecom's databases are lists, and small: copied whole in a tenth of a millisecond, by way of bytes made here
     user_tools = type(first.user_tools)
-    databases = pickle.dumps((first.tools.db, first.user_tools.db), protocol=pickle.HIGHEST_PROTOCOL)
+    # … with what hangs on the class, such as the default VPN, which a broken one would spoil for all later worlds
+    defaults = {name: value for name, value in vars(user_tools).items() if hasattr(value, "model_dump")}
+    parts = pickle.dumps((first.tools.db, first.user_tools.db, defaults), protocol=pickle.HIGHEST_PROTOCOL)
 
     def make_copy(purpose: str = "play") -> Any:
-        database, user_database = pickle.loads(databases)
+        database, user_database, own = pickle.loads(parts)
         world = kind(**shared, tools=tools(database), user_tools=user_tools(user_database))
+        vars(world.user_tools).update(own)
         world.tools.purpose = purpose
         world.set_solo_mode(first.solo_mode)
         return world

@@ -24,6 +24,9 @@ __all__ = ["USERS", "Tau2Env"]
 
 USERS = ("scripted", "solo", "model")
 
+MAX_ACTION = 10_000
+"""Characters of the longest action; the longest gold action has 600. Some of tau2's tools take the square of a list."""
+
 DONE = ToolSpec("done", "Call this function when you are done with the task.", {"type": "object", "properties": {}})
 """The agent's way to end the conversation, as in tau2's own gym."""
 
@@ -165,6 +168,9 @@ class Tau2Env(gymnasium.Env[str, str]):
 
     def _act(self, conversation: Conversation, action: str) -> str:
         """Carries an action out; returns what is wrong with it, or nothing."""
+        if len(action) > MAX_ACTION:
+            conversation.count_error()
+            return f"Error: The action has {len(action):,} characters; the most is {MAX_ACTION:,}."
         request = parse_action(action, self._tools)
         if isinstance(request, InvalidAction):
             conversation.count_error()
