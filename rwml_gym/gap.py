@@ -4,22 +4,28 @@ With a frozen encoder E, the predicted state ŝ and the realised state s (RWML, 
 
     d(ŝ, s)    = 1 - cos(E(ŝ), E(s))
     r_WM(ŝ, s) = 1 if d(ŝ, s) < τ_d else 0
+
+Where the state is structured, as the results of tools are, the paper takes ROUGE in place of the cosine::
+
+    d(ŝ, s)    = 1 - ROUGE-L F1(ŝ, s)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from rwml_gym import rouge
 from rwml_gym.embedding import DEFAULT_ENCODER, Encoder, make_encoder
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["DEFAULT_THRESHOLD", "GapReward", "Gaps", "RewardKind"]
+__all__ = ["DEFAULT_ROUGE_THRESHOLD", "DEFAULT_THRESHOLD", "GapName", "GapReward", "Gaps", "Measure", "RewardKind"]
 
+GapName = Literal["cosine", "rouge"]
 RewardKind = Literal["binary", "continuous"]
 
 DEFAULT_THRESHOLD = 0.015
@@ -32,8 +38,45 @@ measures it again. What slips through are other numbers ("drawer 3" for "drawer 
 recall 0.8 to 0.9. None of this holds for another encoder or world: calibrate there.
 """
 
+DEFAULT_ROUGE_THRESHOLD = 0.05
+"""τ_d of the ROUGE-L gap on the tool results of τ²-bench's retail domain; TODO measured.
+"""
+
+# The largest distance there is.
+_RANGE: dict[str, float] = {"cosine": 2.0, "rouge": 1.0}
 # Float noise of an encoder, which depends on the texts that shared a batch, stays well below the sixth decimal.
 _DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How predictions of one kind of message are measured.
+
+    Attributes:
+        gap: `"cosine"` of the encoder's vectors, or `"rouge"`, see `rouge.rouge_distance`.
+        threshold: τ_d, in `(0, 2]` for the cosine and `(0, 1]` for ROUGE; the reward is for distances strictly below
+            it. Unused by the continuous kind.
+        kind: `"binary"` or `"continuous"`.
+
+    Raises:
+        InvalidConfigError: If a value is out of range.
+    """
+
+    gap: GapName = "cosine"
+    threshold: float = DEFAULT_THRESHOLD
+    kind: RewardKind = "binary"
+
+    def __post_init__(self) -> None:
+        if self.gap not in get_args(GapName):
+            raise InvalidConfigError(f"Expected `gap` to be one of {get_args(GapName)}, actual: {self.gap!r}.")
+        if self.kind not in get_args(RewardKind):
+            raise InvalidConfigError(f"Expected `kind` to be one of {get_args(RewardKind)}, actual: {self.kind!r}.")
+        largest = _RANGE[self.gap]
+        if not (math.isfinite(self.threshold) and 0 < self.threshold <= largest):
+            raise InvalidConfigError(
+                f"Expected `threshold` in (0, {largest:g}], the range of the {self.gap} gap, "
+                f"actual: {self.threshold}. Measure it with `rwml_gym.calibration.calibrate`."
+            )
 
 
 @dataclass(frozen=True)
@@ -55,12 +98,18 @@ class GapReward:
     Binary is the paper's reward. Continuous is `1 - d`, not below 0: otherwise saying nothing, which earns 0, would
     beat a prediction that points away from the truth.
 
-    A missing or blank prediction earns 0 whatever the threshold. Its distance is 1: a blank text is the zero vector,
-    whose cosine with everything is 0. The same holds for a blank realised state, so nothing can be earned from it.
+    A missing or blank prediction earns 0 whatever the threshold, and its distance is 1. The same holds for a blank
+    realised state, so nothing can be earned from it.
+
+    Messages of a kind (`info["message_kind"]`, `Transition.kind`) may be measured in a way of their own, as in the
+    paper, where tool results are compared by ROUGE.
 
     >>> gap = GapReward("hashing", threshold=0.1)
     >>> gap(["The fridge 1 is open.", "Nothing happens.", None], ["The fridge 1 is open."] * 3).rewards.tolist()
     [1.0, 0.0, 0.0]
+    >>> gap = GapReward("hashing", measures={"tool": {"gap": "rouge", "kind": "continuous"}})
+    >>> gap(['{"id": 1, "open": true}'], ['{"id": 2, "open": true}'], ["tool"]).rewards.tolist()
+    [0.75]
     """
 
     def __init__(
@@ -68,36 +117,57 @@ class GapReward:
         encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] = DEFAULT_ENCODER,
         threshold: float = DEFAULT_THRESHOLD,
         kind: RewardKind = "binary",
+        measures: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         """Load the encoder.
 
         Args:
             encoder: See `embedding.make_encoder`.
-            threshold: τ_d, in `(0, 2]`; the reward is for distances strictly below it. Unused by the continuous kind.
+            threshold: τ_d of the cosine gap, see `Measure`.
             kind: `"binary"` or `"continuous"`.
+            measures: For kinds of messages, what is different: `{"tool": {"gap": "rouge", "threshold": 0.05}}`, any of
+                the names of `Measure`. The rest is as above; the threshold of another gap is that gap's default. All
+                else, and messages without a kind, are measured as above.
 
         Raises:
-            InvalidConfigError: If `threshold` or `kind` is out of range.
-            DependencyNotInstalled: If the encoder needs a library that is not installed.
+            InvalidConfigError: If a value is out of range, or a name is unknown.
+            DependencyNotInstalled: If the encoder or ROUGE needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
-        if kind not in get_args(RewardKind):
-            raise InvalidConfigError(f"Expected `kind` to be one of {get_args(RewardKind)}, actual: {kind!r}.")
-        if not (math.isfinite(threshold) and 0 < threshold <= 2):
-            raise InvalidConfigError(
-                f"Expected `threshold` in (0, 2], the range of 1 - cos, actual: {threshold}. "
-                "Measure it with `rwml_gym.calibration.calibrate`."
-            )
-        self.threshold = float(threshold)
-        self.kind: RewardKind = kind
+        self._default = Measure("cosine", float(threshold), kind)
+        self._measures = {name: self._changed(changes) for name, changes in (measures or {}).items()}
+        if any(measure.gap == "rouge" for measure in self._measures.values()):
+            rouge.require()
         self.encoder = make_encoder(encoder)
 
-    def __call__(self, predictions: Sequence[str | None], next_states: Sequence[str]) -> Gaps:
-        """Score predictions against the realised states, in one encoder call.
+    @property
+    def threshold(self) -> float:
+        """τ_d of messages without a measure of their own."""
+        return self._default.threshold
+
+    @property
+    def kind(self) -> RewardKind:
+        """Kind of reward of messages without a measure of their own."""
+        return self._default.kind
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """The kinds of messages that have a measure of their own, and which."""
+        return dict(self._measures)
+
+    def measure(self, kind: str = "") -> Measure:
+        """How a message of a kind is measured."""
+        return self._measures.get(kind, self._default)
+
+    def __call__(
+        self, predictions: Sequence[str | None], next_states: Sequence[str], kinds: Sequence[str] | None = None
+    ) -> Gaps:
+        """Score predictions against the realised states, in at most one encoder call.
 
         Args:
             predictions: `n` predicted next states, `None` where there is none.
             next_states: `n` realised next states.
+            kinds: `n` kinds of messages, `""` where the world does not say; all `""` if absent.
 
         Returns:
             Distances and rewards.
@@ -106,16 +176,40 @@ class GapReward:
             InvalidConfigError: If the lengths differ.
         """
         n = len(predictions)
-        if len(next_states) != n:
-            raise InvalidConfigError(f"Expected as many next states as predictions ({n}), actual: {len(next_states)}.")
+        for what, values in (("next states", next_states), ("kinds", kinds)):
+            if values is not None and len(values) != n:
+                raise InvalidConfigError(f"Expected as many {what} as predictions ({n}), actual: {len(values)}.")
         texts = [prediction or "" for prediction in predictions]
-        vectors = self.encoder.encode([*texts, *next_states]).astype(np.float64)
-        cosines = np.einsum("nd,nd->n", vectors[:n], vectors[n:])
-        # Adding 0.0 turns a negative zero into a plain one.
-        distances = np.clip(np.round(1.0 - cosines, _DECIMALS), 0.0, 2.0) + 0.0
+        measures = [self.measure(kind) for kind in kinds] if kinds is not None else [self._default] * n
         present = np.array([bool(text.strip()) for text in texts], dtype=bool)
-        if self.kind == "binary":
-            rewards = (distances < self.threshold) & present
-        else:
-            rewards = np.where(present, np.clip(1.0 - distances, 0.0, 1.0), 0.0)
-        return Gaps(distances=distances, rewards=rewards.astype(np.float64))
+        distances = np.where(present, self._distances(texts, next_states, measures), 1.0)
+        thresholds = np.array([measure.threshold for measure in measures])
+        binary = np.array([measure.kind == "binary" for measure in measures], dtype=bool)
+        rewards = np.where(binary, distances < thresholds, np.clip(1.0 - distances, 0.0, 1.0))
+        return Gaps(distances=distances, rewards=np.where(present, rewards, 0.0))
+
+    def _distances(self, texts: Sequence[str], next_states: Sequence[str], measures: Sequence[Measure]) -> np.ndarray:
+        distances = np.zeros(len(texts))
+        by_words = [i for i, measure in enumerate(measures) if measure.gap == "rouge"]
+        for i in by_words:
+            distances[i] = rouge.rouge_distance(texts[i], next_states[i])
+        embedded = [i for i, measure in enumerate(measures) if measure.gap == "cosine"]
+        if embedded or not by_words:
+            distances[embedded] = self._cosine([texts[i] for i in embedded], [next_states[i] for i in embedded])
+        # Adding 0.0 turns a negative zero into a plain one.
+        return np.round(distances, _DECIMALS) + 0.0
+
+    def _cosine(self, texts: Sequence[str], next_states: Sequence[str]) -> np.ndarray:
+        n = len(texts)
+        vectors = self.encoder.encode([*texts, *next_states]).astype(np.float64)
+        return np.clip(1.0 - np.einsum("nd,nd->n", vectors[:n], vectors[n:]), 0.0, 2.0)
+
+    def _changed(self, changes: Mapping[str, Any]) -> Measure:
+        names = {field.name for field in fields(Measure)}
+        if not isinstance(changes, Mapping) or set(changes) - names:
+            raise InvalidConfigError(
+                f"Expected a measure as a mapping with keys of {sorted(names)}, actual: {changes!r}."
+            )
+        other = changes.get("gap", "cosine") != "cosine"
+        usual = {"threshold": DEFAULT_ROUGE_THRESHOLD if other else self.threshold, "kind": self.kind}
+        return Measure(**{**usual, **changes})

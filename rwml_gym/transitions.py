@@ -24,6 +24,12 @@ from rwml_gym.quiet import without_progress_bars
 __all__ = ["InvalidDatasetError", "Transition", "TransitionDataset", "Turn", "action_type"]
 
 
+_FIRST_WORD = re.compile(r"(?P<word>\w[\w.-]*)")
+_NAMED_CALL = re.compile(r"\{\s*\"name\"\s*:\s*\"(?P<word>\w[\w.-]*)\"")
+# Columns that folders written before they existed do not have.
+_LATER = frozenset({"kind"})
+
+
 class InvalidDatasetError(RWMLGymError, ValueError):
     """A folder holds no readable transitions."""
 
@@ -53,6 +59,7 @@ class Transition:
         won: Whether the *episode* was won; `None` if it was abandoned before its end, or its world does not say.
         invalid_action: Whether the world rejected the action.
         data_version: Version of the data the world was made from.
+        kind: Kind of message the next state is, such as `tool` or `user`; empty where the world does not say.
     """
 
     history: tuple[Turn, ...]
@@ -66,6 +73,7 @@ class Transition:
     won: bool | None = None
     invalid_action: bool = False
     data_version: str = ""
+    kind: str = ""
 
     @property
     def state(self) -> str:
@@ -74,15 +82,17 @@ class Transition:
 
 
 def action_type(action: str) -> str:
-    """The kind of an action: its first word in lower case, `""` if it has none.
+    """The kind of an action: its first word in lower case, `""` if it has none; of a call as JSON, its name.
 
     A word may hold `_`, `.` and `-`, so `get_order(id=3)` and `get_order {"id": 3}` are of type `get_order`.
 
     >>> action_type("go to fridge 1"), action_type("get_order(id=3)"), action_type("  ")
     ('go', 'get_order', '')
+    >>> action_type('{"name": "get_order", "arguments": {"id": 3}}')
+    'get_order'
     """
-    match = re.search(r"\w[\w.-]*", action)
-    return match.group().lower() if match else ""
+    match = _NAMED_CALL.search(action) or _FIRST_WORD.search(action)
+    return match["word"].lower() if match else ""
 
 
 class TransitionDataset(Sequence[Transition]):
@@ -251,6 +261,8 @@ class TransitionDataset(Sequence[Transition]):
         try:
             with without_progress_bars(logging):
                 stored, features = Dataset.load_from_disk(str(path)), _features()
+                for name in _LATER - set(stored.column_names):
+                    del features[name]
                 # Other tools may have written other integers or strings.
                 rows = (stored if stored.features == features else stored.cast(features)).to_list()
         # Damage surfaces as errors of Arrow, json, the file system or datasets, depending on the byte.

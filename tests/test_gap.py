@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.gap import DEFAULT_THRESHOLD, GapReward
+from rwml_gym.gap import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD, GapReward, Measure
 
 AXES = {"right": [1, 0], "up": [0, 1], "left": [-1, 0], "nearly right": [0.99, np.sqrt(1 - 0.99**2)]}
 
@@ -75,6 +75,45 @@ def test_bounds_identity_and_order(predictions, states):
 def test_thresholds_out_of_range_are_refused(threshold):
     with pytest.raises(InvalidConfigError, match=r"Expected `threshold` in \(0, 2\]"):
         GapReward("hashing", threshold=threshold)
+
+
+def test_kinds_of_messages_have_measures_of_their_own():
+    pytest.importorskip("rouge_score")
+    calls = []
+
+    def encode(texts):
+        calls.append(list(texts))
+        return plane(["right"] * len(texts))
+
+    measures = {"tool": {"gap": "rouge", "threshold": 0.3}, "user": {"threshold": 1.5, "kind": "continuous"}}
+    gap = GapReward(encode, threshold=0.5, measures=measures)
+    assert gap.measure("tool") == Measure("rouge", 0.3, "binary")
+    assert gap.measure("user") == Measure("cosine", 1.5, "continuous")
+    assert gap.measure() == gap.measure("system") == Measure("cosine", 0.5, "binary")
+    truth = "order W1 is pending"
+    gaps = gap(
+        ["order W1 was pending", "order W1", "order W1", "x", None],
+        [truth] * 5,
+        ["tool", "tool", "user", "", "tool"],
+    )
+    np.testing.assert_allclose(gaps.distances, [0.25, 1 / 3, 0, 0, 1], atol=1e-6)
+    assert gaps.rewards.tolist() == [1, 0, 1, 1, 0]
+    assert calls == [["order W1", "x", truth]]
+    # Where no kinds are given, everything is measured as if there were no measures.
+    assert gap([truth], ["x"]).rewards.tolist() == [1]
+    gap(["a"], ["b"], ["tool"])
+    assert len(calls) == 1
+
+
+def test_measures_start_from_the_defaults():
+    pytest.importorskip("rouge_score")
+    gap = GapReward("hashing", threshold=0.4, kind="continuous", measures={"tool": {"gap": "rouge"}, "user": {}})
+    assert gap.measures == {
+        "tool": Measure("rouge", DEFAULT_ROUGE_THRESHOLD, "continuous"),
+        "user": Measure("cosine", 0.4, "continuous"),
+    }
+    with pytest.raises(InvalidConfigError, match=r"Expected as many kinds as predictions \(1\), actual: 2"):
+        gap(["a"], ["a"], ["tool", "user"])
 
 
 def test_unknown_kinds_and_unequal_lengths_are_refused():

@@ -29,6 +29,7 @@ TRANSITIONS = st.builds(
     won=st.sampled_from([True, False, None]),
     invalid_action=st.booleans(),
     data_version=TEXT,
+    kind=TEXT,
 )
 
 
@@ -174,6 +175,18 @@ def test_a_dataset_of_another_kind_is_named(tmp_path):
         TransitionDataset.load(tmp_path / "set")
 
 
+def test_a_folder_from_before_kinds_were_recorded_still_loads(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    data = TransitionDataset(episode("a", 3))
+    data.save(tmp_path / "new")
+    stored = datasets.load_from_disk(str(tmp_path / "new"))
+    stored.remove_columns(["kind"]).save_to_disk(str(tmp_path / "old"))
+    assert TransitionDataset.load(tmp_path / "old") == data
+    stored.remove_columns(["kind", "game"]).save_to_disk(str(tmp_path / "other"))
+    with pytest.raises(InvalidDatasetError, match="holds something else"):
+        TransitionDataset.load(tmp_path / "other")
+
+
 def test_a_missing_library_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     for call in (TransitionDataset([]).save, TransitionDataset.load):
@@ -197,7 +210,8 @@ def test_memory_needs_no_datasets():
         ("  Look\n", "look"),
         ("get_user_details(user_id='x')", "get_user_details"),
         ('cancel_order {"id": 1}', "cancel_order"),
-        (json.dumps({"name": "x"}), "name"),
+        (json.dumps({"name": "get_order", "arguments": {"name": "x"}}), "get_order"),
+        ('<tool_call>{"name": "get_order"}</tool_call>', "get_order"),
         ("öffne die Tür", "öffne"),
         ("", ""),
         ("?!", ""),

@@ -63,6 +63,7 @@ def test_everything_that_was_computed_is_in_the_info():
         "reward": 1.0,
         "task_reward": 0.0,
         "weight": 0.5,
+        "gap": "cosine",
         "threshold": 0.1,
         "kind": "binary",
         "mode": "add",
@@ -125,6 +126,32 @@ def test_continuous_reward_grows_with_likeness():
     assert 0 <= rewards[0] < rewards[1] < rewards[2] == 1
 
 
+class Kinds(gym.Wrapper):
+    """Marks what the world says to `look` as the result of a tool."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return (
+            observation,
+            reward,
+            terminated,
+            truncated,
+            {**info, "message_kind": "tool" if action == "look" else "user"},
+        )
+
+
+def test_a_message_is_measured_by_its_kind():
+    pytest.importorskip("rouge_score")
+    measures = {"tool": {"gap": "rouge", "threshold": 0.5}}
+    env = WorldModelRewardWrapper(Kinds(gym.make(TOY)), "hashing", threshold=0.1, measures=measures)
+    env.reset(seed=0, options={"game": 0})
+    shouted = outcome("look").upper() + " BUT"
+    tool = env.step({"action": "look", "prediction": shouted})[4]["world_model"]
+    assert (tool["gap"], tool["threshold"], tool["reward"]) == ("rouge", 0.5, 1.0)
+    user = env.step({"action": "fly", "prediction": "Nothing happens."})[4]["world_model"]
+    assert (user["gap"], user["threshold"], user["reward"]) == ("cosine", 0.1, 1.0)
+
+
 def test_a_predictor_predicts_where_the_agent_does_not():
     env = toy(predictor="nothing-changes")
     truth = env.step("look")[0]
@@ -176,12 +203,20 @@ def test_check_env(predictor, kind):
 
 
 def test_the_spec_makes_the_same_environment():
-    env = toy(predictor="nothing-changes", weight=0.5, mode="replace", tags=("[[", "]]"), history=2)
+    env = toy(
+        predictor="nothing-changes",
+        weight=0.5,
+        mode="replace",
+        tags=("[[", "]]"),
+        history=2,
+        measures={"tool": {"threshold": 0.2}},
+    )
     spec = EnvSpec.from_json(env.spec.to_json())
     assert spec == env.spec
     again = gym.make(spec)
     assert isinstance(again, WorldModelRewardWrapper)
     assert again.tags == ("[[", "]]")
+    assert (again.gap.measure("tool").threshold, again.gap.measure("user").threshold) == (0.2, 0.1)
     again.reset(seed=0, options={"game": 0})
     assert again.step("look")[:2] == env.step("look")[:2]
 
@@ -218,6 +253,9 @@ def test_vector_environments():
         ({"tags": ("<a>",)}, "an opening and a closing tag"),
         ({"tags": ("<a>", "<a>")}, "neither is part of the other"),
         ({"encoder": 3}, "Expected an encoder's name"),
+        ({"measures": {"tool": {"gap": "bleu"}}}, "Expected `gap` to be one of"),
+        ({"measures": {"tool": {"gap": "rouge", "threshold": 1.5}}}, r"in \(0, 1\], the range of the rouge gap"),
+        ({"measures": {"tool": {"tau": 0.1}}}, "with keys of"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message):

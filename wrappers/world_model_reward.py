@@ -41,7 +41,9 @@ class WorldModelRewardWrapper(gym.Wrapper[str, Any, str, str], gym.utils.RecordC
     - `action`: what the environment saw; `prediction`: what was scored, `""` if nothing;
     - `source`: who predicted, `"action"`, `"predictor"` or `"none"`;
     - `distance` in `[0, 2]` and `reward` (the gap reward, before the weight), see `gap.GapReward`;
-    - `task_reward`, `weight`, `threshold`, `kind`, `mode`, `encoder`.
+    - `gap`, `threshold` and `kind`: how it was measured, which may depend on the kind of message the world answered
+      with (`info["message_kind"]`, `measures`);
+    - `task_reward`, `weight`, `mode`, `encoder`.
 
     The info of a reset has no `"world_model"`: nothing was predicted. The spaces stay those of the environment; what
     the agent adds to an action need not lie in `action_space`. Put `Autoreset` outside.
@@ -69,6 +71,7 @@ class WorldModelRewardWrapper(gym.Wrapper[str, Any, str, str], gym.utils.RecordC
         predictor: str | WorldModel | None = None,
         tags: Sequence[str] = (OPEN_TAG, CLOSE_TAG),
         history: int = 4,
+        measures: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         """Wrap an environment and load the encoder.
 
@@ -82,10 +85,12 @@ class WorldModelRewardWrapper(gym.Wrapper[str, Any, str, str], gym.utils.RecordC
             predictor: A world model or its name (`world_models.WORLD_MODELS`), for steps without a prediction.
             tags: What opens and closes a prediction in the action text.
             history: Turns the predictor is shown.
+            measures: How messages of a kind are measured otherwise; `{"tool": {"gap": "rouge"}}` compares tool results
+                by ROUGE-L, as the paper does. See `GapReward`.
 
         Raises:
             InvalidConfigError: If the environment is not text, or an argument is out of range.
-            DependencyNotInstalled: If the encoder needs a library that is not installed.
+            DependencyNotInstalled: If the encoder or ROUGE needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
         require_text_env(env, "WorldModelRewardWrapper", history)
@@ -96,7 +101,7 @@ class WorldModelRewardWrapper(gym.Wrapper[str, Any, str, str], gym.utils.RecordC
         if isinstance(tags, str) or len(tags) != 2:
             raise InvalidConfigError(f"Expected `tags` to be an opening and a closing tag, actual: {tags!r}.")
         check_tags(*tags)
-        gap = GapReward(encoder, threshold, kind)
+        gap = GapReward(encoder, threshold, kind, measures)
         model = None if predictor is None else make_world_model(predictor)
         # Tags as a list, as JSON has no tuples. No copies: an encoder that the user brings may be a large model.
         gym.utils.RecordConstructorArgs.__init__(
@@ -110,6 +115,7 @@ class WorldModelRewardWrapper(gym.Wrapper[str, Any, str, str], gym.utils.RecordC
             predictor=predictor,
             tags=list(tags),
             history=history,
+            measures=None if measures is None else {name: dict(changes) for name, changes in measures.items()},
         )
         gym.Wrapper.__init__(self, env)
 
@@ -149,7 +155,9 @@ class WorldModelRewardWrapper(gym.Wrapper[str, Any, str, str], gym.utils.RecordC
             source = "predictor"
         observation, task_reward, terminated, truncated, info = self.env.step(text)
         self._turns.append(Turn(text, observation))
-        gaps = self.gap([prediction], [observation])
+        message_kind = str(info.get("message_kind", ""))
+        measure = self.gap.measure(message_kind)
+        gaps = self.gap([prediction], [observation], [message_kind])
         gap_reward = float(gaps.rewards[0])
         breakdown = {
             "action": text,
@@ -159,8 +167,9 @@ class WorldModelRewardWrapper(gym.Wrapper[str, Any, str, str], gym.utils.RecordC
             "reward": gap_reward,
             "task_reward": float(task_reward),
             "weight": self.weight,
-            "threshold": self.gap.threshold,
-            "kind": self.gap.kind,
+            "gap": measure.gap,
+            "threshold": measure.threshold,
+            "kind": measure.kind,
             "mode": self.mode,
             "encoder": self.gap.encoder.name,
         }
