@@ -15,8 +15,6 @@ Columns: games won within 50 steps, mean steps of these, mean steps of all games
 microseconds for one piece of advice, engine left out.
 """
 
-# ruff: noqa: E402 (the import path has to be mended before the imports)
-
 from __future__ import annotations
 
 import argparse
