@@ -10,7 +10,7 @@ from typing import Any
 
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["ExpertAgent", "RandomAgent", "TaskWordsAgent"]
+__all__ = ["ExpertAgent", "NoOpAgent", "RandomAgent", "TaskWordsAgent", "TransferAgent"]
 
 _EXPLORING = {"go": 0.5, "open": 0.5}
 
@@ -67,6 +67,40 @@ class TaskWordsAgent:
         for played, start in zip(self._played, mask, strict=False):
             if start:
                 played.clear()
+
+
+class NoOpAgent:
+    """Says goodbye to the customer of τ²-bench at once: what is earned without doing anything."""
+
+    def act(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str]:
+        """Says goodbye in each slot."""
+        return ["Goodbye"] * len(infos)
+
+    def reset(self, mask: Sequence[bool]) -> None:
+        """Nothing to forget."""
+
+
+class TransferAgent:
+    """Transfers the customer of τ²-bench to a human at once, then says goodbye."""
+
+    def __init__(self) -> None:
+        self._transferred: list[bool] = []
+
+    def act(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str]:
+        """Transfers in each slot, or says goodbye where that is done."""
+        self._transferred += [False] * (len(infos) - len(self._transferred))
+        actions = [
+            "Goodbye" if done else "transfer_to_human_agents(summary='x')"
+            for done in self._transferred[: len(infos)]
+        ]
+        self._transferred[: len(infos)] = [True] * len(infos)
+        return actions
+
+    def reset(self, mask: Sequence[bool]) -> None:
+        """Forgets the transfers of the slots that start again."""
+        for slot, start in enumerate(mask[: len(self._transferred)]):
+            if start:
+                self._transferred[slot] = False
 
 
 class ExpertAgent:
