@@ -127,6 +127,13 @@ def test_it_can_be_pickled_and_made_again_from_its_spec():
     assert again.reset(seed=5)[0] == env.reset(seed=5)[0]
 
 
+def test_each_domain_has_an_id():
+    envs = gymnasium.make_vec("rwml_gym/Tau2-telecom-workflow-v0", num_envs=2)
+    _, infos = envs.reset(seed=0)
+    assert list(infos["domain"]) == ["telecom-workflow"] * 2
+    envs.close()
+
+
 def test_many_play_side_by_side():
     said = ["get_user_details('mia_li_3668')", "hello", "", "done()"]
     alone = []
@@ -148,7 +155,7 @@ def test_many_play_side_by_side():
 def test_the_policy_is_shown_on_request():
     shown, _ = Tau2Env("airline", policy_in_observation=True).reset(seed=0)
     hidden, info = Tau2Env("airline").reset(seed=0)
-    assert shown.startswith(f"policy:\n{info['policy']}")
+    assert shown.startswith(f"task: {info['task']}\npolicy:\n{info['policy']}")
     assert shown.endswith(hidden)
     assert all(json.dumps(tool) in shown for tool in info["tools"])
     assert {tool["function"]["name"] for tool in info["tools"]} == {*load_domain("airline").tools, "done"}

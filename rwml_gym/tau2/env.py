@@ -37,7 +37,9 @@ class Tau2Env(gymnasium.Env[str, str]):
     Observation: what the agent may see since its last action, ``user: …`` and ``tool: …``. Action: text to the user, or
     one tool call as text: JSON, ``name(argument="value")``, in ``<tool_call>`` tags, after prose; see
     `rwml_gym.tau2.actions`. A call that is malformed is answered with what is wrong, costs a step, and changes nothing.
-    ``done()``, ``###STOP###`` or the user's goodbye ends the conversation. Reward: tau2's, at the end, else 0.
+    ``done()``, ``###STOP###`` or the user's goodbye ends the conversation. Reward: tau2's, at the end, else 0. The
+    registered ids, ``rwml_gym/Tau2-v0`` and one for each domain such as ``rwml_gym/Tau2-retail-v0``, truncate after 100
+    actions.
 
     ``info``, with the same keys at `reset` and `step`:
 
@@ -59,7 +61,7 @@ class Tau2Env(gymnasium.Env[str, str]):
         user_arguments: for the model: ``temperature``, ``seed``, ``api_base``, …
         on_user_error: what follows when the user's model fails: ``raise`` a `UserModelError`, or ``truncate`` the
             episode with the error in ``info["user_error"]``.
-        policy_in_observation: whether the first observation begins with policy and tools.
+        policy_in_observation: whether the first observation begins with the task, the policy and the tools.
         max_errors: after how many errors tau2 gives up.
         render_mode: ``ansi``: `render` returns the conversation so far.
 
@@ -211,19 +213,25 @@ class Tau2Env(gymnasium.Env[str, str]):
         if not opening:
             return "\n".join(lines)
         if self.user == "solo":
-            lines = [f"ticket: {self._conversation.task.ticket}", *lines]
+            lines = [f"ticket: {self._task}", *lines]
         if self.policy_in_observation:
             tools = "\n".join(json.dumps(schema) for schema in self._schemas)
-            lines = [f"policy:\n{self.domain.policy}\n\ntools:\n{tools}\n", *lines]
+            framing = [] if self.user == "solo" else [f"task: {self._task}"]
+            lines = [*framing, f"policy:\n{self.domain.policy}\n\ntools:\n{tools}\n", *lines]
         return "\n".join(lines)
+
+    @property
+    def _task(self) -> str:
+        assert self._conversation is not None
+        if self.user == "solo":
+            return str(self._conversation.task.ticket)
+        return f"Serve the customer of the {self.domain.name} domain as its policy says."
 
     def _info(self, invalid_action: bool) -> dict[str, Any]:
         assert self._conversation is not None
         new = [] if invalid_action else [{"role": m["role"], "content": m["content"]} for m in self._new]
         return {
-            "task": self._conversation.task.ticket
-            if self.user == "solo"
-            else f"Serve the customer of the {self.domain.name} domain as its policy says.",
+            "task": self._task,
             "policy": self.domain.policy,
             "tools": self._schemas,
             "messages": new,
