@@ -11,21 +11,31 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from rwml_gym.embedding import Encoder
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.gap import GapReward
-from rwml_gym.perturbations import DIFFERENT, SAME, Perturbation, Pool
+from rwml_gym.gap import GapName, GapReward
+from rwml_gym.perturbations import TEXT, Perturbation, Perturbations, Pool
+from rwml_gym.tool_perturbations import TOOL_RESULTS
 from rwml_gym.transitions import Transition, TransitionDataset
 
-__all__ = ["Calibration", "PairKind", "calibrate"]
+__all__ = ["Calibration", "NoPairsError", "PairKind", "calibrate", "calibrate_by_kind"]
 
 # Below this recall a right prediction in other words is (almost) never rewarded, and the reader must know.
 _LOW_RECALL = 0.2
+# A threshold chosen on fewer distinct states than this would say nothing about others.
+_LEAST_STATES = 10
+# The kind of message that is measured, for `GapReward`; any name would do.
+_MEASURED = "measured"
+
+
+class NoPairsError(InvalidConfigError):
+    """There is too little to choose a threshold from: too few games, or no pairs of the same or of other states."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,7 @@ class Calibration:
         games: Number of the other games.
         transitions: Number of transitions given.
         seed: Seed of the split and of the pairs.
+        gap: The distance, see `gap.Measure`; for `"rouge"` the encoder has no part in it.
     """
 
     encoder: str
@@ -82,28 +93,40 @@ class Calibration:
     games: int
     transitions: int
     seed: int
+    gap: GapName = "cosine"
+
+    @property
+    def measure(self) -> dict[str, Any]:
+        """The threshold as `GapReward(measures={kind: …})` takes it."""
+        return {"gap": self.gap, "threshold": self.threshold}
 
     @property
     def advice(self) -> str:
         """What to make of it, in plain words; empty if all is well."""
+        stronger = "Use a stronger encoder" if self.gap == "cosine" else "ROUGE counts words: use another gap"
         if not self.reached:
             return (
-                f"No threshold reaches a precision of {self.target_precision:.2f} with {self.encoder!r}: the best has "
+                f"No threshold reaches a precision of {self.target_precision:.2f} with {self._name!r}: the best has "
                 f"{self.fit_precision:.2f} at a recall of {self.fit_recall:.2f}, so {1 - self.fit_precision:.0%} of "
-                "what it rewards is wrong. Use a stronger encoder before training on this reward."
+                f"what it rewards is wrong. {stronger} before training on this reward."
             )
         if self.fit_recall < _LOW_RECALL:
             return (
                 f"At a precision of {self.fit_precision:.2f} only {self.fit_recall:.0%} of the rewordings are rewarded "
-                f"with {self.encoder!r}: the reward asks for nearly the exact words. Fine where the world speaks in "
+                f"with {self._name!r}: the reward asks for nearly the exact words. Fine where the world speaks in "
                 "templates; elsewhere use a stronger encoder or accept a lower precision."
             )
         return ""
 
+    @property
+    def _name(self) -> str:
+        return self.encoder if self.gap == "cosine" else "ROUGE-L"
+
     def table(self) -> str:
         """The calibration as text, one kind of pairs a line."""
+        name = f"Encoder {self.encoder}" if self.gap == "cosine" else self._name
         lines = [
-            f"Encoder {self.encoder}, threshold {self.threshold:.4f}: precision {self.precision:.3f}, "
+            f"{name}, threshold {self.threshold:.4f}: precision {self.precision:.3f}, "
             f"recall {self.recall:.3f} on {self.games} games it was not chosen on",
             f"(on the {self.fit_games} games it was chosen on: {self.fit_precision:.3f} and {self.fit_recall:.3f}; "
             f"precision asked for: {self.target_precision:.2f}, {'reached' if self.reached else 'NOT reached'}).",
@@ -128,6 +151,8 @@ def calibrate(
     precision: float = 0.9,
     seed: int = 0,
     pairs_per_kind: int = 150,
+    gap: GapName = "cosine",
+    perturbations: Perturbations = TEXT,
 ) -> Calibration:
     """Choose τ_d: the largest recall with at least the wanted precision.
 
@@ -153,29 +178,35 @@ def calibrate(
         precision: Wanted share of right among the rewarded, in `(0, 1]`.
         seed: Of the split, the choice of states and the pairs.
         pairs_per_kind: Most pairs of a kind in each half.
+        gap: `"cosine"` or `"rouge"`, see `gap.Measure`.
+        perturbations: How states are reworded and falsified: `perturbations.TEXT` or
+            `tool_perturbations.TOOL_RESULTS`.
 
     Returns:
         The calibration.
 
     Raises:
-        InvalidConfigError: If an argument is out of range, there are fewer than two games, or a half of them yields
-            no same or no different pairs.
+        InvalidConfigError: If an argument is out of range.
+        NoPairsError: If there are fewer than two games, or a half of them yields no same or no different pairs.
+        DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
     """
     if not 0 < precision <= 1:
         raise InvalidConfigError(f"Expected `precision` in (0, 1], actual: {precision}.")
     if pairs_per_kind < 1:
         raise InvalidConfigError(f"Expected `pairs_per_kind` of at least 1, actual: {pairs_per_kind}.")
     dataset = TransitionDataset(transitions)
+    if len(dataset.games) < 2:
+        raise NoPairsError(f"Expected transitions of at least 2 games to split, actual: {len(dataset.games)}.")
     halves = dataset.split_by_game(0.5, seed)
-    gap = GapReward(encoder)
-    fit, check = (_Distances(half, gap, seed, pairs_per_kind) for half in halves)
-    threshold, reached = _choose(fit, precision)
+    reward = GapReward(encoder, measures={_MEASURED: {"gap": gap}})
+    fit, check = (_Distances(half, reward, seed, pairs_per_kind, perturbations) for half in halves)
+    threshold, reached = _choose(fit, precision, largest=1.0 if gap == "rouge" else 2.0)
     fit_precision, fit_recall = fit.precision_recall(threshold)
     check_precision, check_recall = check.precision_recall(threshold)
     kinds = tuple(
         PairKind(
             name=name,
-            same=name in SAME,
+            same=name in perturbations.same,
             fit_pairs=len(fit.by_kind[name]),
             pairs=len(distances),
             median_distance=float(np.median(distances)) if len(distances) else float("nan"),
@@ -184,7 +215,7 @@ def calibrate(
         for name, distances in check.by_kind.items()
     )
     calibration = Calibration(
-        encoder=gap.encoder.name,
+        encoder=reward.encoder.name,
         threshold=threshold,
         target_precision=precision,
         reached=reached,
@@ -197,16 +228,67 @@ def calibrate(
         games=len(halves[1].games),
         transitions=len(dataset),
         seed=seed,
+        gap=gap,
     )
     if not reached:
         warnings.warn(calibration.advice, stacklevel=2)
     return calibration
 
 
+def calibrate_by_kind(
+    transitions: Sequence[Transition],
+    encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
+    gaps: Mapping[str, GapName],
+    precision: float = 0.9,
+    seed: int = 0,
+    pairs_per_kind: int = 150,
+) -> dict[str, Calibration | NoPairsError]:
+    """Choose a threshold for every kind of message (`Transition.kind`), with the gap that belongs to it.
+
+    Tool results (`"tool"`) are rewritten and falsified as data, everything else as words. The thresholds are what
+    `GapReward(measures={kind: calibration.measure, …})` takes.
+
+    Args:
+        transitions: Recorded transitions.
+        encoder: See `embedding.make_encoder`.
+        gaps: The gap of each kind; the cosine where a kind is not named.
+        precision: See `calibrate`.
+        seed: See `calibrate`.
+        pairs_per_kind: See `calibrate`.
+
+    Returns:
+        The calibration of every kind that occurs, in alphabetical order; what is missing for one, where there is too
+        little to choose from: fewer than 10 distinct states (a scripted user says two), or `calibrate` says so.
+
+    Raises:
+        InvalidConfigError: If an argument is out of range.
+        DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
+    """
+    results: dict[str, Calibration | NoPairsError] = {}
+    for kind in sorted({transition.kind for transition in transitions}):
+        chosen = [transition for transition in transitions if transition.kind == kind]
+        perturbations = TOOL_RESULTS if kind == "tool" else TEXT
+        gap = gaps.get(kind, "cosine")
+        distinct = len({transition.next_state for transition in chosen})
+        if distinct < _LEAST_STATES:
+            results[kind] = NoPairsError(
+                f"Expected at least {_LEAST_STATES} distinct states, actual: {distinct}. Record a world that says more."
+            )
+            continue
+        try:
+            results[kind] = calibrate(chosen, encoder, precision, seed, pairs_per_kind, gap, perturbations)
+        except NoPairsError as error:  # a finding, for the caller to decide on
+            results[kind] = error
+    return results
+
+
 class _Distances:
     """The distances of the pairs of one half of the games, by kind."""
 
-    def __init__(self, half: TransitionDataset, gap: GapReward, seed: int, pairs_per_kind: int):
+    def __init__(
+        self, half: TransitionDataset, gap: GapReward, seed: int, pairs_per_kind: int, perturbations: Perturbations
+    ):
+        self._same, self._different = perturbations.same, perturbations.different
         rng = np.random.default_rng(seed)
         # Each distinct state once: "Nothing happens." would otherwise make up most of a random walk.
         states = list(
@@ -214,25 +296,26 @@ class _Distances:
         )
         pool = Pool(half)
         pairs = {
-            name: _pairs(perturb, states, pool, rng, pairs_per_kind) for name, perturb in {**SAME, **DIFFERENT}.items()
+            name: _pairs(perturb, states, pool, rng, pairs_per_kind)
+            for name, perturb in {**self._same, **self._different}.items()
         }
-        for group, says in ((SAME, "the same"), (DIFFERENT, "something else")):
+        for group, says in ((self._same, "the same"), (self._different, "something else")):
             if not any(pairs[name] for name in group):
-                raise InvalidConfigError(
+                raise NoPairsError(
                     f"Expected states that can be made to say {says}, actual: none in {len(states)} distinct states "
                     f"of {len(half.games)} games. Record more games."
                 )
         flat = [pair for kind in pairs.values() for pair in kind]
-        distances = gap([text for text, _ in flat], [state for _, state in flat]).distances
+        distances = gap([text for text, _ in flat], [state for _, state in flat], [_MEASURED] * len(flat)).distances
         ends = np.cumsum([len(kind) for kind in pairs.values()])[:-1]
         self.by_kind: dict[str, np.ndarray] = dict(zip(pairs, np.split(distances, ends), strict=True))
 
     def precision_recall(self, threshold: float) -> tuple[float, float]:
         """Balanced precision and recall of a threshold; a threshold that rewards nothing has precision 0."""
-        recall, false = self._share_below(SAME, threshold), self._share_below(DIFFERENT, threshold)
+        recall, false = self._share_below(self._same, threshold), self._share_below(self._different, threshold)
         return (recall / (recall + false) if recall + false > 0 else 0.0), recall
 
-    def _share_below(self, group: dict[str, Perturbation], threshold: float) -> float:
+    def _share_below(self, group: Mapping[str, Perturbation], threshold: float) -> float:
         kinds = [self.by_kind[name] for name in group if len(self.by_kind[name])]
         return float(np.mean([np.mean(distances < threshold) for distances in kinds]))
 
@@ -252,11 +335,11 @@ def _pairs(
     return pairs
 
 
-def _choose(fit: _Distances, precision: float) -> tuple[float, bool]:
+def _choose(fit: _Distances, precision: float, largest: float) -> tuple[float, bool]:
     """The threshold, and whether it reaches the precision."""
     distances = np.unique(np.concatenate(list(fit.by_kind.values())))
     # Half-way between neighbours, so that the choice does not sit on a pair that float noise can push over it.
-    candidates = np.append((distances[1:] + distances[:-1]) / 2, min(distances[-1] + 1e-3, 2.0))
+    candidates = np.append((distances[1:] + distances[:-1]) / 2, min(distances[-1] + 1e-3, largest))
     scores = [(float(candidate), *fit.precision_recall(candidate)) for candidate in candidates]
     good = [score for score in scores if score[1] >= precision]
     if good:

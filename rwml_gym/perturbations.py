@@ -2,26 +2,41 @@
 
 A *same* perturbation says the same state in other words or in another order, a *different* one says something false.
 Both are rules on the text; those that do not apply leave it as it is, and the pair is skipped. They know the phrases
-of ALFWorld, and lists and numbered things of any English text.
+of ALFWorld, and lists and numbered things of any English text. For the results of tools see `tool_perturbations`.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from rwml_gym.transitions import Transition, action_type
 
-__all__ = ["DIFFERENT", "SAME", "Perturbation", "Pool"]
+__all__ = [
+    "DIFFERENT",
+    "SAME",
+    "TEXT",
+    "Perturbation",
+    "Perturbations",
+    "Pool",
+    "failed",
+    "json_result",
+    "other_outcome",
+    "shuffled_words",
+]
 
 # A thing with its number: "fridge 1". A list: what follows "you see", "carrying:" … up to the end of the sentence.
 _THING = re.compile(r"\b([A-Za-z]+) (\d+)\b")
 _LIST = re.compile(r"(?i)\b(?:see|carrying|contains?|holds?|includes?):? (?P<items>[^.:;!?\n]+)")
 _ITEM = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
 _ARTICLE = re.compile(r"(?i)\b(?:an?|the)\s+")
+_ROLE = re.compile(r"[a-z]+: ")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 _REWORDINGS = tuple(
@@ -48,6 +63,8 @@ _REWORDINGS = tuple(
         (r"\bYou are in\b", "You find yourself in"),
         (r"\b([Hh])ere, ", r"\1ere "),
         (r"\bcannot\b", "can not"),
+        (r"\bYes, please\b", "Sure,"),
+        (r"\bcould you please\b", "can you"),
     )
 )
 _OPPOSITES = {
@@ -73,7 +90,9 @@ class Pool:
         lists: The distinct lists, as written.
         items: The distinct things in lists.
         outcomes: Distinct next states by action type.
-        rejection: The most frequent answer to an invalid action, `None` if there was none.
+        failures: The distinct answers to actions that failed, see `failed`.
+        rejection: The most frequent of them, `None` if there was none.
+        values: The distinct texts in JSON results, by name.
     """
 
     def __init__(self, transitions: Sequence[Transition]):
@@ -87,12 +106,48 @@ class Pool:
         for transition in transitions:
             outcomes[action_type(transition.action)][transition.next_state] = None
         self.outcomes = {kind: list(states) for kind, states in outcomes.items()}
-        rejected = Counter(transition.next_state for transition in transitions if transition.invalid_action)
+        rejected = Counter(transition.next_state for transition in transitions if failed(transition))
+        self.failures = list(rejected)
         self.rejection = rejected.most_common(1)[0][0] if rejected else None
+        values: dict[str, dict[str, None]] = defaultdict(dict)
+        for transition in transitions:
+            if transition.kind == "tool":
+                for name, value in _texts("", json_result(transition.next_state)[1]):
+                    values[name][value] = None
+        self.values = {name: list(found) for name, found in values.items()}
 
 
 Perturbation = Callable[[Transition, Pool, np.random.Generator], str]
 """Makes a text about a transition's next state; the next state itself where it does not apply."""
+
+
+@dataclass(frozen=True)
+class Perturbations:
+    """What is done to states of one kind.
+
+    Attributes:
+        same: What still says the same, by name.
+        different: What says something else, by name.
+    """
+
+    same: Mapping[str, Perturbation]
+    different: Mapping[str, Perturbation]
+
+
+def failed(transition: Transition) -> bool:
+    """Whether the world rejected the action, or a tool answered with an error."""
+    return transition.invalid_action or transition.next_state.removeprefix("tool: ").startswith("Error")
+
+
+def json_result(text: str) -> tuple[str, Any]:
+    """The role that a result begins with (`tool: `) and its JSON object or list; `None` if it is something else."""
+    match = _ROLE.match(text)
+    role = match.group() if match else ""
+    try:
+        data = json.loads(text[len(role) :])
+    except ValueError:
+        return role, None
+    return role, data if isinstance(data, dict | list) else None
 
 
 def _reordered(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
@@ -180,7 +235,8 @@ def _opposite_state(transition: Transition, pool: Pool, rng: np.random.Generator
     return _STATE.sub(lambda match: f"{match[1]} {_OPPOSITES[match[2].lower()]}", transition.next_state)
 
 
-def _other_outcome(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+def other_outcome(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    """What followed the same type of action elsewhere."""
     outcomes = pool.outcomes[action_type(transition.action)]
     other = outcomes[rng.integers(len(outcomes))]
     # The same words in another order may be the same state.
@@ -191,7 +247,8 @@ def _rejected(transition: Transition, pool: Pool, rng: np.random.Generator) -> s
     return transition.next_state if pool.rejection is None else pool.rejection
 
 
-def _shuffled_words(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+def shuffled_words(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    """The words in random order."""
     words = _words(transition.next_state)
     # Two words in another order are still nearly the sentence.
     return " ".join(str(word) for word in rng.permutation(words)) if len(words) > 2 else transition.next_state
@@ -210,10 +267,12 @@ DIFFERENT: dict[str, Perturbation] = {
     "nothing for something": _nothing_for_something,
     "contents left out": _contents_left_out,
     "opposite state": _opposite_state,
-    "other outcome": _other_outcome,
+    "other outcome": other_outcome,
     "rejected": _rejected,
-    "shuffled words": _shuffled_words,
+    "shuffled words": shuffled_words,
 }
+TEXT = Perturbations(SAME, DIFFERENT)
+"""For states in words."""
 
 
 def _with_list(text: str, change: Callable[[str], str]) -> str:
@@ -246,3 +305,14 @@ def _holds_something(sentence: str) -> bool:
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
+
+
+def _texts(name: str, data: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield from _texts(key, value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from _texts(name, value)
+    elif isinstance(data, str):
+        yield name, data
