@@ -90,8 +90,7 @@ class TransferAgent:
         """Transfers in each slot, or says goodbye where that is done."""
         self._transferred += [False] * (len(infos) - len(self._transferred))
         actions = [
-            "Goodbye" if done else "transfer_to_human_agents(summary='x')"
-            for done in self._transferred[: len(infos)]
+            "Goodbye" if done else "transfer_to_human_agents(summary='x')" for done in self._transferred[: len(infos)]
         ]
         self._transferred[: len(infos)] = [True] * len(infos)
         return actions
