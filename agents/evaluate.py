@@ -16,6 +16,7 @@ __all__ = ["Prediction", "evaluate_predictions", "interval", "names_nothing_new"
 
 _RESAMPLES = 2_000
 _NAMED = re.compile(r"[^\W\d_]+ \d+")
+_VALUE = re.compile(r"[\w#][\w.@-]*\d[\w@-]*|\d")
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,16 @@ class Prediction:
 
     Attributes:
         game: Its game; intervals resample games.
-        action_type: The action's first word; `(invalid)` if the world rejected it, whatever it was.
+        action_type: The action's first word; `(invalid)` if the world rejected it, whatever it was, and `(words)` for
+            what is said to a user.
         names_nothing_new: See the function of that name.
         action: The action.
         next_state: What happened.
         prediction: What was predicted.
-        reward: r_WM at τ_d.
-        distance: d, 1 - cosine.
+        reward: r_WM at τ_d, or 1 - d where the reward is continuous.
+        distance: d, 1 - cosine or 1 - ROUGE-L.
         exact: Whether the prediction is the next state, white space at its ends aside.
+        kind: Kind of message the next state is, see `Transition.kind`.
     """
 
     game: str
@@ -43,6 +46,7 @@ class Prediction:
     reward: float
     distance: float
     exact: bool
+    kind: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The fields, as JSON takes them."""
@@ -53,10 +57,12 @@ def names_nothing_new(transition: Transition) -> bool:
     """Whether every numbered thing in the next state (`apple 2`) was named before: in the window, action or task.
 
     Contents that were never seen cannot be predicted, so results are reported apart for the transitions that name
-    something new. It is a proxy: that a drawer turns out empty names nothing new and is still a guess.
+    something new. It is a proxy: that a drawer turns out empty names nothing new and is still a guess. In a tool's
+    result, it is every value with a digit in it (`#W2378156`, `342.81`).
     """
     known = " ".join([transition.action, transition.task, *(f"{t.action} {t.observation}" for t in transition.history)])
-    return set(_NAMED.findall(transition.next_state)) <= set(_NAMED.findall(known))
+    named = _VALUE if transition.kind == "tool" else _NAMED
+    return set(named.findall(transition.next_state)) <= set(named.findall(known))
 
 
 def evaluate_predictions(
@@ -67,16 +73,16 @@ def evaluate_predictions(
     Args:
         transitions: T transitions.
         predictions: T predicted next states; an empty one never earns.
-        gap: Encoder and threshold.
+        gap: The reward.
 
     Returns:
         T scored predictions.
     """
-    gaps = gap(predictions, [t.next_state for t in transitions])
+    gaps = gap(predictions, [t.next_state for t in transitions], [t.kind for t in transitions])
     return [
         Prediction(
             game=t.game,
-            action_type="(invalid)" if t.invalid_action else action_type(t.action) or "(none)",
+            action_type=_type_of(t),
             names_nothing_new=names_nothing_new(t),
             action=t.action,
             next_state=t.next_state,
@@ -84,9 +90,16 @@ def evaluate_predictions(
             reward=float(r),
             distance=float(d),
             exact=p.strip() == t.next_state.strip(),
+            kind=t.kind,
         )
         for t, p, r, d in zip(transitions, predictions, gaps.rewards, gaps.distances, strict=True)
     ]
+
+
+def _type_of(transition: Transition) -> str:
+    if transition.invalid_action:
+        return "(invalid)"
+    return "(words)" if transition.kind == "user" else action_type(transition.action) or "(none)"
 
 
 def interval(values: Sequence[float], games: Sequence[str], seed: int = 0) -> tuple[float, float, float]:

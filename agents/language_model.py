@@ -10,28 +10,30 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from rwml_gym.agents.base import Agent
 from rwml_gym.agents.generation import Completion, sample
 from rwml_gym.prompts import Prompts
 from rwml_gym.transitions import Transition, Turn
 
 __all__ = ["LanguageModelAgent", "LanguageWorldModel"]
 
-# An action is a short command; more tokens are a model that rambles.
-_ACTION_TOKENS = 16
-
 
 class LanguageModelAgent:
-    """Plays by writing its next command as free text; optionally some actions are random admissible ones.
+    """Plays by writing its next command as free text; optionally some actions are random ones.
 
-    Whatever the model writes is played: a command the world does not know is answered by the world.
+    Whatever the model writes is played: a command the world does not know is answered by the world. Where the world has
+    tools, it is shown their names and parameters with the task.
 
     Args:
         model: A model of `models.load_model`, with or without adapter.
         tokenizer: Its tokenizer.
         prompts: What it is shown.
         temperature: Of sampling; the paper collects with 1.0.
-        random_share: Probability of playing a random admissible action instead of the model's.
+        random_share: Probability of playing a random admissible action instead of the model's, or the explorer's.
         seed: Everything the agent does follows from it and the order of the calls.
+        explorer: Who plays the random actions, where the world lists no admissible ones.
+        action_tokens: Longest action; the default suits short commands, more tokens are a model that rambles.
+        show_policy: Whether the model is shown the world's policy, `info["policy"]`, with the task.
     """
 
     def __init__(
@@ -42,9 +44,13 @@ class LanguageModelAgent:
         temperature: float = 1.0,
         random_share: float = 0.0,
         seed: int = 0,
+        explorer: Agent | None = None,
+        action_tokens: int = 16,
+        show_policy: bool = False,
     ) -> None:
         self.model, self.tokenizer, self.prompts = model, tokenizer, prompts
         self.temperature, self.random_share = temperature, random_share
+        self.explorer, self.action_tokens, self.show_policy = explorer, action_tokens, show_policy
         self._rng = random.Random(seed)
         self._turns: list[deque[Turn]] = []
         self._last: list[str] = []
@@ -56,16 +62,14 @@ class LanguageModelAgent:
             self._last.append("")
         for slot, observation in enumerate(observations):
             self._turns[slot].append(Turn(self._last[slot], observation))
-        explore = [self._rng.random() < self.random_share and bool(info.get("admissible_actions")) for info in infos]
-        actions = [
-            self._rng.choice(info["admissible_actions"]) if e else "" for e, info in zip(explore, infos, strict=True)
-        ]
-        asked = [slot for slot, e in enumerate(explore) if not e]
+        explored = self._explored(observations, infos)
+        actions = [action or "" for action in explored]
+        asked = [slot for slot, action in enumerate(explored) if action is None]
         completions = sample(
             self.model,
             self.tokenizer,
-            [self.prompts.act(self._turns[slot], str(infos[slot].get("task", ""))) for slot in asked],
-            max_new_tokens=_ACTION_TOKENS,
+            [self.prompts.act(self._turns[slot], self._task(infos[slot])) for slot in asked],
+            max_new_tokens=self.action_tokens,
             temperature=self.temperature,
             stop=self.prompts.action_stop,
             seed=self._rng.getrandbits(63),
@@ -75,8 +79,30 @@ class LanguageModelAgent:
         self._last[: len(actions)] = actions
         return actions
 
+    def _explored(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str | None]:
+        """The action of each slot that explores, None where the model acts."""
+        if self.explorer is not None:
+            possible = [[action] for action in self.explorer.act(observations, infos)]
+        else:
+            possible = [info.get("admissible_actions") or [] for info in infos]
+        explore = [self._rng.random() < self.random_share and bool(actions) for actions in possible]
+        return [self._rng.choice(actions) if e else None for e, actions in zip(explore, possible, strict=True)]
+
+    def _task(self, info: dict[str, Any]) -> str:
+        """The task, with the policy and the tools that there are."""
+        parts = [str(info.get("task", ""))]
+        if self.show_policy and info.get("policy"):
+            parts.append(f"Policy:\n{info['policy']}")
+        if info.get("tools"):
+            functions = [tool["function"] for tool in info["tools"]]
+            calls = [f"{f['name']}({', '.join(f['parameters'].get('properties', ()))})" for f in functions]
+            parts.append(f"Tools: {', '.join(calls)}")
+        return "\n".join(parts)
+
     def reset(self, mask: Sequence[bool]) -> None:
         """Forgets the episodes of the slots that start again."""
+        if self.explorer is not None:
+            self.explorer.reset(mask)
         for slot, start in enumerate(mask[: len(self._turns)]):
             if start:
                 self._turns[slot].clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from rwml_gym.agents.checkpoint import read_json, write_json
 from rwml_gym.agents.config import RWMLConfig
 from rwml_gym.agents.evaluate import Prediction, interval, paired_difference
 from rwml_gym.errors import DependencyNotInstalled
+from rwml_gym.gap import GapReward, Measure
 
-__all__ = ["results_table", "write_report"]
+__all__ = ["Context", "results_table", "write_report"]
 
 _METRICS: tuple[tuple[str, Callable[[Prediction], float]], ...] = (
     ("reward at τ_d", lambda p: p.reward),
@@ -25,8 +27,25 @@ _METRICS: tuple[tuple[str, Callable[[Prediction], float]], ...] = (
 _SMALLEST_ROW = 8
 
 
+@dataclass(frozen=True)
+class Context:
+    """What a table has to say beside its numbers.
+
+    Attributes:
+        data_version: Release of the data that the held-out games come from.
+        fits: Share of the held-out states that are no longer than the longest prediction, by kind of message.
+        max_new_tokens: That length.
+        scores: What was won of the tasks by whom, as text; empty where the task score says nothing.
+    """
+
+    data_version: str
+    fits: Mapping[str, float]
+    max_new_tokens: int
+    scores: str = ""
+
+
 def write_report(
-    folder: Path, config: RWMLConfig, results: Mapping[str, Sequence[Prediction]], threshold: float
+    folder: Path, config: RWMLConfig, results: Mapping[str, Sequence[Prediction]], gap: GapReward, context: Context
 ) -> str:
     """Writes `report.txt`, `results.json` and `curves.png` into the run's folder.
 
@@ -34,17 +53,21 @@ def write_report(
         folder: The run's folder.
         config: Its configuration.
         results: Held-out predictions by model.
-        threshold: τ_d.
+        gap: The reward.
+        context: What else the table has to say.
 
     Returns:
         The table, and where the rest is.
     """
-    table = results_table(results, threshold)
+    table = results_table(results, gap, context)
     (folder / "report.txt").write_text(table + "\n", encoding="utf-8")
     write_json(
         folder / "results.json",
         {
-            "threshold": threshold,
+            "threshold": gap.threshold,
+            "measures": {kind: asdict(measure) for kind, measure in gap.measures.items()},
+            "data_version": context.data_version,
+            "fits": dict(context.fits),
             "transitions": len(next(iter(results.values()))),
             "models": {
                 name: {label: interval([f(p) for p in rows], [p.game for p in rows]) for label, f in _METRICS}
@@ -58,14 +81,20 @@ def write_report(
     return f"\n{table}\n\nCurves: {folder / 'curves.png'}\nAdapter (PEFT, for {config.model}): {adapter}"
 
 
-def results_table(results: Mapping[str, Sequence[Prediction]], threshold: float) -> str:
+def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, context: Context) -> str:
     """Held-out reward, gap and exact match of every model, by kind of transition, with 95 % intervals over games."""
     first = next(iter(results.values()))
     games = len({p.game for p in first})
     width = 20
     lines = [
-        f"Held-out: {len(first)} transitions of {games} games, greedy predictions, τ_d = {threshold:.4g}. "
-        "[95 % interval, bootstrap over games]"
+        f"Held-out: {len(first)} transitions of {games} games, greedy predictions, τ_d = {gap.threshold:.4g}. "
+        "[95 % interval, bootstrap over games]",
+        f"Data: {context.data_version}",
+        *(f"Messages of kind {kind!r}: {_described(measure)}" for kind, measure in gap.measures.items()),
+        "States that fit into a prediction: "
+        + ", ".join(f"{share:.0%}{f' of {kind!r}' if kind else ''}" for kind, share in context.fits.items())
+        + f" ({context.max_new_tokens} tokens)",
+        *context.scores.splitlines(),
     ]
     for label, value in _METRICS:
         lines += ["", f"{label:<22}{'n':>5}  " + "".join(f"{name:<{width}}" for name in results)]
@@ -76,7 +105,7 @@ def results_table(results: Mapping[str, Sequence[Prediction]], threshold: float)
                 chosen = [p for p in predictions if belongs(p)]
                 mean, low, high = interval([value(p) for p in chosen], [p.game for p in chosen])
                 cells.append(f"{f'{mean:.3f} [{low:.2f}, {high:.2f}]':<{width}}")
-            lines.append(f"  {row:<20}{count:>5}  " + "".join(cells))
+            lines.append(f"  {_short(row):<20}{count:>5}  " + "".join(cells))
     lines += ["", "Paired differences of the reward on the same transitions:"]
     for a, b in _pairs(results):
         mean, low, high = paired_difference(results[a], results[b])
@@ -94,9 +123,20 @@ def _rows(predictions: Sequence[Prediction]) -> list[tuple[str, Callable[[Predic
         ("names nothing new", lambda p: p.names_nothing_new),
         ("names something new", lambda p: not p.names_nothing_new),
     ]
+    messages = sorted({p.kind for p in predictions} - {""})
+    rows += [(f"kind {name}", lambda p, name=name: p.kind == name) for name in messages]  # type: ignore[misc]
     rows += [(kind, lambda p, kind=kind: p.action_type == kind) for kind in kinds]  # type: ignore[misc]
     rows.append(("other actions", lambda p: p.action_type not in kinds))
     return [(name, belongs) for name, belongs in rows if any(map(belongs, predictions))]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 20 else f"{name[:19]}…"
+
+
+def _described(measure: Measure) -> str:
+    name = {"cosine": "cosine", "rouge": "ROUGE-L F1"}[measure.gap]
+    return f"{name}, {'reward 1 - d' if measure.kind == 'continuous' else f'τ_d = {measure.threshold:.4g}'}"
 
 
 def _pairs(results: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -128,7 +168,7 @@ def plot_curves(folder: Path, results: Mapping[str, Sequence[Prediction]]) -> No
     panels = (
         (axes[0, 1], "reward", "GRPO: mean reward of the samples", "reward at τ_d"),
         (axes[0, 2], "signal_share", "GRPO: groups with reward difference", "share"),
-        (axes[1, 0], "distance", "GRPO: mean gap of the samples", "1 - cosine"),
+        (axes[1, 0], "distance", "GRPO: mean gap of the samples", "d"),
         (axes[1, 1], "kl", "GRPO: KL to the reference", "nats per token"),
     )
     for name, rows in metrics.items():

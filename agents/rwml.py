@@ -6,7 +6,6 @@ started again with the same command takes up finished stages as they are and goe
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +22,17 @@ from tqdm import tqdm
 from rwml_gym.agents.checkpoint import load_adapter_weights, read_json, save_adapter, train_loop, write_json
 from rwml_gym.agents.config import RWMLConfig
 from rwml_gym.agents.evaluate import Prediction, evaluate_predictions
-from rwml_gym.agents.interaction import MakeEnv, prepare_games
+from rwml_gym.agents.interaction import MakeEnv, held_out_tasks, prepare_games
 from rwml_gym.agents.language_model import LanguageModelAgent, LanguageWorldModel
 from rwml_gym.agents.models import add_adapter, add_reference, load_model
-from rwml_gym.agents.report import write_report
+from rwml_gym.agents.random_caller import RandomCallerAgent
+from rwml_gym.agents.report import Context, write_report
 from rwml_gym.agents.rollout import collect
+from rwml_gym.agents.run_gap import calibrated_gap, make_gap
 from rwml_gym.agents.runs import check_run, start_run
 from rwml_gym.agents.seeding import seed_of
+from rwml_gym.agents.success import count_successes, score_baselines
 from rwml_gym.agents.world_model_training import drop_too_easy, grpo_step, score_attempts, sft_step
-from rwml_gym.calibration import calibrate
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.gap import GapReward
 from rwml_gym.prompts import Prompts
@@ -69,6 +70,7 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
     Raises:
         ConfigMismatchError: The folder holds a run of another configuration.
         InvalidConfigError: A value that does not work; also an unknown split or task type.
+        DependencyNotInstalled: A library that the environment or the reward needs is not installed.
         GameNotFoundError: No games where they were looked for.
         ModelNotFoundError: The language model cannot be loaded.
         EncoderNotFoundError: The encoder cannot be loaded.
@@ -77,10 +79,17 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
     # Whatever can be wrong with the input shows before the run's folder is made.
     check_run(config, folder)
     games = prepare_games(config)
-    gap = GapReward(config.encoder, config.threshold if config.threshold is not None else 1.0)
+    gap = make_gap(config, config.encoder)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
-    prompts = Prompts(tokenizer, config.prompt_style, config.history, config.max_prompt_tokens)
+    prompts = Prompts(
+        tokenizer,
+        config.prompt_style,
+        config.history,
+        config.max_prompt_tokens,
+        "service" if config.env == "tau2" else "game",
+        config.max_state_characters,
+    )
     start_run(config, folder)
     print(f"Run folder: {folder}")
     model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
@@ -88,13 +97,14 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
     job = _Run(config, folder, model, world_model, accelerator)
 
     train = _collect(job, "train", games.make_env, games.train)
-    held_out = _collect(job, "held_out", games.make_held_out_env, games.held_out)
-    held_out = _sample(held_out, config.max_held_out, seed_of(config.seed, "held out"))
+    played = _collect(job, "held_out", games.make_held_out_env, games.held_out)
+    held_out = _sample(played, config.max_held_out, seed_of(config.seed, "held out"))
     print(
         f"Transitions: {len(train)} of {len(train.games)} training games, {len(held_out)} of {len(held_out.games)} "
         f"held-out games; {np.mean([t.invalid_action for t in train]):.0%} of the training actions were invalid."
     )
-    gap = _calibrated(job, gap, train)
+    gap = calibrated_gap(config, gap.encoder, train, folder)
+    context = _context(job, played, held_out)
     results = {
         "nothing changes": _evaluate(job, "nothing changes", held_out, gap, NothingChanges()),
         "most frequent": _evaluate(job, "most frequent", held_out, gap, MostFrequentOutcome(train)),
@@ -114,7 +124,7 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
         _start_policy(job)
         _fine_tune(job, "SFT same time", rest, _steps_in_the_same_time(job, sft_metrics))
         results["SFT same time"] = _evaluate(job, "SFT same time", held_out, gap)
-    print(write_report(folder, config, results, gap.threshold))
+    print(write_report(folder, config, results, gap, context))
     return results
 
 
@@ -133,6 +143,9 @@ def _collect(job: _Run, name: str, make_env: MakeEnv, games: Sequence[str]) -> T
         config.temperature,
         config.random_share,
         seed_of(job.config.seed, "agent", name),
+        RandomCallerAgent(seed_of(job.config.seed, "caller", name)) if job.config.env == "tau2" else None,
+        config.action_tokens,
+        config.show_policy,
     )
     with tqdm(total=len(games), desc=f"collect {name}", unit="episode", dynamic_ncols=True) as bar:
         transitions = collect(make_env, agent, games, job.config.history, config.slots, bar.update)
@@ -157,18 +170,29 @@ def _divide(data: TransitionDataset, share: float, seed: int) -> tuple[Transitio
 # Measuring
 
 
-def _calibrated(job: _Run, gap: GapReward, train: TransitionDataset) -> GapReward:
-    if job.config.threshold is not None:
-        print(f"Threshold τ_d = {gap.threshold} as configured, not calibrated.")
-        return gap
-    path = job.folder / "calibration.json"
+def _context(job: _Run, played: TransitionDataset, held_out: TransitionDataset) -> Context:
+    """What the table says beside its numbers; `played` are all held-out games, `held_out` what is predicted."""
+    config, length = job.config, job.config.max_new_tokens
+    fits = {
+        kind: float(np.mean([len(job.prompts.target(t.next_state)) <= length for t in held_out if t.kind == kind]))
+        for kind in sorted({t.kind for t in held_out})
+    }
+    version = ", ".join(sorted({t.data_version for t in held_out}))
+    if config.env != "tau2":
+        return Context(version, fits, length)
+    path = job.folder / "task_scores.json"
     if not path.is_file():
-        config = job.config
-        calibration = calibrate(train, gap.encoder, config.precision, config.seed, config.calibration_pairs)
-        (job.folder / "calibration.txt").write_text(calibration.table() + "\n", encoding="utf-8")
-        write_json(path, json.loads(calibration.to_json()))
-    print((job.folder / "calibration.txt").read_text(encoding="utf-8"))
-    return GapReward(gap.encoder, read_json(path)["threshold"])
+        split = held_out_tasks(config)
+        scores = {name: str(score) for name, score in score_baselines(config.domain, split).items()}
+        write_json(path, {"split": split, **scores, "player": str(count_successes(played)), "data_version": version})
+    scores = read_json(path)
+    return Context(
+        version,
+        fits,
+        length,
+        f"Tasks won, {config.domain} {scores['split']} ({scores['data_version']}): goodbye at once {scores['no-op']}, "
+        f"transfer at once {scores['transfer']}, whoever played the held-out games here {scores['player']}",
+    )
 
 
 def _evaluate(

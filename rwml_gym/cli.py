@@ -16,7 +16,10 @@ _USAGE = """usage: rwml-gym COMMAND …
 commands:
   train rwml [--preset NAME] [--run-dir FOLDER] [--OPTION VALUE …]
               train a language model as a world model (RWML stage 1) and report what it learnt;
-              started again with the same options, a run goes on where it was interrupted
+              started again with the same options, a run goes on where it was interrupted;
+              on ALFWorld, or with --env tau2 [--domain NAME] on τ²-bench
+  baselines tau2 [--domain NAME] [--split NAME]
+              how many tasks of τ²-bench are won by saying goodbye, or transferring to a human, at once
   games export --out FOLDER [--split NAME] [--number N] [--OPTION VALUE …]
               write generated or official games as folders that alfworld itself finds and plays
   games list [--split NAME] [--number N] [--OPTION VALUE …]
@@ -39,7 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words in (["version"], ["--version"]):
         print(rwml_gym.__version__)
         return 0
-    commands = {"train rwml": _train_rwml, "games export": _games, "games list": _games}
+    commands = {
+        "train rwml": _train_rwml,
+        "baselines tau2": _baselines_tau2,
+        "games export": _games,
+        "games list": _games,
+    }
     command = commands.get(" ".join(words[:2]))
     if command is None:
         asked = not words or words[0] in ("-h", "--help", "help")
@@ -63,6 +71,26 @@ def _games(words: list[str]) -> None:
     commands.run(words[1:])
 
 
+def _baselines_tau2(words: list[str]) -> None:
+    import tyro
+
+    from rwml_gym.agents.success import score_baselines
+
+    def baselines(domain: str = "retail", split: str = "base") -> None:
+        """How many tasks of τ²-bench are won without serving anyone.
+
+        Args:
+            domain: airline, retail, telecom, telecom-workflow or mock.
+            split: Such as base (what publications score on), train or test.
+        """
+        scores = score_baselines(domain, split)
+        print(f"Tasks won, {domain} {split} ({scores['no-op'].data_version}):")
+        print(f"  goodbye at once   {scores['no-op']}")
+        print(f"  transfer at once  {scores['transfer']}")
+
+    tyro.cli(baselines, args=words[2:], prog="rwml-gym baselines tau2")
+
+
 def _train_rwml(words: list[str]) -> None:
     try:
         import tyro
@@ -73,9 +101,13 @@ def _train_rwml(words: list[str]) -> None:
         raise DependencyNotInstalled(
             f'Training needs {error.name}: pip install "rwml-gym[alfworld,train,report]"'
         ) from error
-    name, words = _take(words[2:], "--preset", "demo")
+    tau2 = _take(words, "--env", "alfworld")[0] == "tau2"
+    name, words = _take(words[2:], "--preset", "demo-tau2" if tau2 else "demo")
     folder, words = _take(words, "--run-dir", f"runs/{name}")
-    description = f"RWML stage 1. Presets: {', '.join(PRESETS)} (--preset, default demo). Results go to --run-dir."
+    description = (
+        f"RWML stage 1. Presets: {', '.join(PRESETS)} (--preset, default demo, or demo-tau2 with --env tau2). "
+        "Results go to --run-dir."
+    )
     config: Any = tyro.cli(
         RWMLConfig, args=words, default=preset(name), prog="rwml-gym train rwml", description=description
     )
