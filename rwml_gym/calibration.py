@@ -30,8 +30,6 @@ __all__ = ["Calibration", "NoPairsError", "PairKind", "calibrate", "calibrate_by
 _LOW_RECALL = 0.2
 # A threshold chosen on fewer distinct states than this would say nothing about others.
 _LEAST_STATES = 10
-# The kind of message that is measured, for `GapReward`; any name would do.
-_MEASURED = "measured"
 
 
 class NoPairsError(InvalidConfigError):
@@ -198,7 +196,7 @@ def calibrate(
     if len(dataset.games) < 2:
         raise NoPairsError(f"Expected transitions of at least 2 games to split, actual: {len(dataset.games)}.")
     halves = dataset.split_by_game(0.5, seed)
-    reward = GapReward(encoder, measures={_MEASURED: {"gap": gap}})
+    reward = GapReward(encoder, measures={transition.kind: {"gap": gap} for transition in dataset})
     fit, check = (_Distances(half, reward, seed, pairs_per_kind, perturbations) for half in halves)
     threshold, reached = _choose(fit, precision, largest=1.0 if gap == "rouge" else 2.0)
     fit_precision, fit_recall = fit.precision_recall(threshold)
@@ -306,7 +304,9 @@ class _Distances:
                     f"of {len(half.games)} games. Record more games."
                 )
         flat = [pair for kind in pairs.values() for pair in kind]
-        distances = gap([text for text, _ in flat], [state for _, state in flat], [_MEASURED] * len(flat)).distances
+        distances = gap(
+            [text for text, _ in flat], [of.next_state for _, of in flat], [of.kind for _, of in flat]
+        ).distances
         ends = np.cumsum([len(kind) for kind in pairs.values()])[:-1]
         self.by_kind: dict[str, np.ndarray] = dict(zip(pairs, np.split(distances, ends), strict=True))
 
@@ -322,14 +322,13 @@ class _Distances:
 
 def _pairs(
     perturb: Perturbation, states: list[Transition], pool: Pool, rng: np.random.Generator, limit: int
-) -> list[tuple[str, str]]:
-    """At most `limit` pairs of a made text and the realised state, of randomly chosen states."""
-    pairs: list[tuple[str, str]] = []
+) -> list[tuple[str, Transition]]:
+    """At most `limit` pairs of a made text and the transition it is about, of randomly chosen states."""
+    pairs: list[tuple[str, Transition]] = []
     for index in rng.permutation(len(states)):
-        state = states[index].next_state
         text = perturb(states[index], pool, rng)
-        if text.strip() and text != state:
-            pairs.append((text, state))
+        if text.strip() and text != states[index].next_state:
+            pairs.append((text, states[index]))
             if len(pairs) == limit:
                 break
     return pairs

@@ -105,6 +105,15 @@ def test_kinds_of_messages_have_measures_of_their_own():
     assert len(calls) == 1
 
 
+def test_the_role_a_message_begins_with_earns_nothing():
+    pytest.importorskip("rouge_score")
+    gap = GapReward("hashing", kind="continuous", measures={"tool": {"gap": "rouge"}})
+    gaps = gap(["tool: ", "tool: 4.0", "4.0", "user: 4.0"], ["tool: 4.0"] * 4, ["tool"] * 4)
+    assert gaps.rewards.tolist() == [0, 1, 1, 0.8]
+    # Where the world marks no kind, everything counts.
+    assert gap(["tool: "], ["tool: 4.0"]).rewards[0] > 0
+
+
 def test_measures_start_from_the_defaults():
     pytest.importorskip("rouge_score")
     gap = GapReward("hashing", threshold=0.4, kind="continuous", measures={"tool": {"gap": "rouge"}, "user": {}})
