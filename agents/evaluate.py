@@ -16,7 +16,7 @@ __all__ = ["Prediction", "evaluate_predictions", "interval", "names_nothing_new"
 
 _RESAMPLES = 2_000
 _NAMED = re.compile(r"[^\W\d_]+ \d+")
-_VALUE = re.compile(r"[\w#][\w.@-]*\d[\w@-]*|\d")
+_VALUE = re.compile(r"[\w#][\w#@.-]*")
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,12 @@ def names_nothing_new(transition: Transition) -> bool:
     result, it is every value with a digit in it (`#W2378156`, `342.81`).
     """
     known = " ".join([transition.action, transition.task, *(f"{t.action} {t.observation}" for t in transition.history)])
-    named = _VALUE if transition.kind == "tool" else _NAMED
-    return set(named.findall(transition.next_state)) <= set(named.findall(known))
+    named = _values if transition.kind == "tool" else _NAMED.findall
+    return set(named(transition.next_state)) <= set(named(known))
+
+
+def _values(text: str) -> list[str]:
+    return [word.rstrip(".-") for word in _VALUE.findall(text) if any(map(str.isdigit, word))]
 
 
 def evaluate_predictions(

@@ -20,7 +20,7 @@ _SAID = tuple(
     for pattern in (
         r"(?i:name is|you are|i am|i'm) (?P<first_name>[A-Z][\w'-]+) (?P<last_name>[A-Z][\w'-]+)",
         r"(?i:name is|you are|i am|i'm) (?P<full_name>[A-Z][\w'-]+ [A-Z][\w'-]+)",
-        r"(?P<email>[\w.+-]+@[\w-]+\.[\w.]*\w)",
+        r"(?<![\w.+-])(?P<email>[\w.+-]++@[\w-]++\.[\w.]*\w)",
         r"(?P<phone_number>\b\d{3}-\d{3}-\d{4}\b)",
         r"(?P<zip>\b\d{5}\b)",
     )

@@ -92,16 +92,17 @@ def _baselines_tau2(words: list[str]) -> None:
 
 
 def _train_rwml(words: list[str]) -> None:
+    tau2 = _take(words, "--env", "alfworld")[0] == "tau2"
     try:
         import tyro
 
         from rwml_gym.agents.config import PRESETS, RWMLConfig, preset
         from rwml_gym.agents.rwml import run
     except ImportError as error:
+        world = "tau2" if tau2 else "alfworld"
         raise DependencyNotInstalled(
-            f'Training needs {error.name}: pip install "rwml-gym[alfworld,train,report]"'
+            f'Training needs {error.name}: pip install "rwml-gym[{world},train,report]"'
         ) from error
-    tau2 = _take(words, "--env", "alfworld")[0] == "tau2"
     name, words = _take(words[2:], "--preset", "demo-tau2" if tau2 else "demo")
     folder, words = _take(words, "--run-dir", f"runs/{name}")
     description = (

@@ -140,6 +140,40 @@ def test_the_action_the_task_and_earlier_actions_name_things_too():
     assert not names_nothing_new(_transition("A mug 7."))
 
 
+@pytest.mark.parametrize(
+    ("next_state", "known"),
+    [
+        ('tool: {"order_id": "#W1", "status": "pending"}', True),
+        ('tool: {"order_id": "#W2"}', False),
+        ('tool: {"price": 342.81}', False),
+        ('tool: {"price": 12.5}', True),
+        ("tool: Error: Order not found", True),
+    ],
+)
+def test_in_tool_results_values_count(next_state, known):
+    history = (Turn("", "user: The item of 12.5 dollars, please."),)
+    transition = Transition(history, "get_order(order_id='#W1')", next_state, kind="tool")
+    assert names_nothing_new(transition) == known
+
+
+def test_kinds_of_messages_are_told_apart():
+    pytest.importorskip("rouge_score")
+    history = (Turn("", "user: Hi."),)
+    transitions = [
+        Transition(history, "get_order(order_id='#W1')", "tool: Error: Order not found", kind="tool"),
+        Transition(history, "Could you wait?", "user: Yes.", kind="user"),
+        Transition(history, "get_order(1, 2)", "Error: too many", kind="tool", invalid_action=True),
+    ]
+    gap = GapReward("hashing", threshold=0.1, measures={"tool": {"gap": "rouge", "kind": "continuous"}})
+    result = evaluate_predictions(transitions, ["tool: Error: User not found", "user: Yes.", ""], gap)
+    assert [(p.kind, p.action_type) for p in result] == [
+        ("tool", "get_order"),
+        ("user", "(words)"),
+        ("tool", "(invalid)"),
+    ]
+    assert [p.reward for p in result] == [0.75, 1, 0]
+
+
 def test_predictions_are_scored():
     transitions = [
         _transition("The fridge 1 is open.", game="a"),

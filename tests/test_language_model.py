@@ -115,3 +115,44 @@ def test_where_no_actions_are_listed_the_model_acts(adapted, shown):
 def test_at_temperature_zero_the_seed_does_not_matter(adapted):
     a, b = (_agent(adapted, temperature=0.0, seed=seed).act(["a.", "b."], [INFO, INFO]) for seed in (1, 2))
     assert a == b
+
+
+class _Calls:
+    """An explorer that counts what it is asked and told."""
+
+    def __init__(self) -> None:
+        self.asked, self.forgotten = 0, 0
+
+    def act(self, observations, infos):
+        self.asked += 1
+        return [f"f({i})" for i in range(len(infos))]
+
+    def reset(self, mask):
+        self.forgotten += sum(mask)
+
+
+def test_an_explorer_plays_where_nothing_is_listed(adapted, shown):
+    explorer = _Calls()
+    agent = _agent(adapted, random_share=1.0, explorer=explorer)
+    agent.reset([True, True])
+    assert agent.act(["a.", "b."], [{"admissible_actions": []}] * 2) == ["f(0)", "f(1)"]
+    assert (explorer.asked, explorer.forgotten, shown) == (1, 2, [[]])
+    # It goes on listening while the model plays.
+    _agent(adapted, explorer=explorer).act(["a."], [{}])
+    assert explorer.asked == 2
+    assert len(shown[1]) == 1
+
+
+def test_the_model_is_shown_the_tools_and_if_wanted_the_policy(adapted, shown):
+    parameters = {"properties": {"order_id": {"type": "string"}, "reason": {"type": "string"}}}
+    tools = [
+        {"function": {"name": "cancel", "parameters": parameters}},
+        {"function": {"name": "done", "parameters": {}}},
+    ]
+    info = {"task": "Serve.", "tools": tools, "policy": "Never lie."}
+    for show_policy in (False, True):
+        _agent(adapted, show_policy=show_policy, action_tokens=2).act(["user: Hi."], [info])
+    without, with_policy = (adapted[1].decode(prompts[0]) for prompts in shown)
+    assert "Task: Serve.\nTools: cancel(order_id, reason), done()\n" in without
+    assert "Never lie." not in without
+    assert "Policy:\nNever lie.\nTools:" in with_policy

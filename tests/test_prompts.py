@@ -87,9 +87,34 @@ def test_no_prompt_is_longer_than_the_limit_and_its_end_stays(tokenizer, style, 
         assert short == long[-limit:]
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_long_states_are_shown_in_part_and_say_so(tokenizer, style):
+    prompts = Prompts(tokenizer, style, max_tokens=2_000, max_state=40)
+    state = 'tool: {"order_id": "#W1", ' + "x" * 100
+    turns = [Turn("", "user: Hi."), Turn("get_order()", state), Turn("f()", "y" * 40)]
+    text = tokenizer.decode(prompts.predict(turns, "get_user()", TASK))
+    assert f"\n{state[:40]} … [{len(state) - 40} more characters]\n" in text
+    assert "user: Hi.\n" in text
+    assert "y" * 40 + "\n" in text
+    # What is predicted is the whole state.
+    assert prompts.read_prediction(tokenizer.decode(prompts.target("z" * 100))) == "z" * 100
+
+
+def test_a_service_is_asked_for_calls_and_words(tokenizer):
+    transcript, chat = (Prompts(tokenizer, style, world="service") for style in STYLES)
+    assert tokenizer.decode(transcript.predict(TURNS[:1], "f()", TASK)).startswith("A transcript of customer service.")
+    assert "one tool call" in tokenizer.decode(chat.act(TURNS[:1], TASK))
+    assert "the tool's result, word for word" in tokenizer.decode(chat.predict(TURNS[:1], "f()", TASK))
+    call = 'Let me see.\n<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+    assert chat.read_action(f"{call}\n") == call
+    assert transcript.read_action("f()\ntool: 1") == "f()"
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
+        ({"world": "circus"}, "game.*service.*actual 'circus'"),
+        ({"max_state": -1}, "max_state of at least 0"),
         ({"style": "poem"}, "transcript.*actual 'poem'"),
         ({"history": 0}, "history of at least 1"),
         ({"max_tokens": 0}, "max_tokens of at least 1"),

@@ -133,6 +133,12 @@ def test_the_default_preset_is_that_of_the_environment(monkeypatch):
     assert seen[1][0].tool_gap == "cosine"  # type: ignore[attr-defined]
 
 
+def test_a_missing_library_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    assert cli.main(["train", "rwml", "--env", "tau2"]) == 2
+    assert 'pip install "rwml-gym[tau2,train,report]"' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "fix"),
     [
