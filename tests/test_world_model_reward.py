@@ -152,6 +152,22 @@ def test_a_message_is_measured_by_its_kind():
     assert (user["gap"], user["threshold"], user["reward"]) == ("cosine", 0.1, 1.0)
 
 
+def test_tool_results_of_tau2_are_measured_by_rouge():
+    pytest.importorskip("tau2")
+    make = {"id": "rwml_gym/Tau2-v0", "domain": "mock"}
+    plain = gym.make(**make)
+    plain.reset(seed=0)
+    truth = plain.step("get_users()")[0]
+    env = WorldModelRewardWrapper(gym.make(**make), "hashing", mode="replace", measures={"tool": {"gap": "rouge"}})
+    assert gym.make(EnvSpec.from_json(env.spec.to_json())).gap.measures == env.gap.measures
+    env.reset(seed=0)
+    action = f"get_users() <next_state>{truth.removeprefix('tool: ')}</next_state>"
+    _, reward, _, _, info = env.step(action)
+    assert (reward, info["world_model"]["gap"], info["message_kind"]) == (1.0, "rouge", "tool")
+    _, reward, _, _, info = env.step("Hello! <next_state>user: What?</next_state>")
+    assert (reward, info["world_model"]["gap"], info["message_kind"]) == (0.0, "cosine", "user")
+
+
 def test_a_predictor_predicts_where_the_agent_does_not():
     env = toy(predictor="nothing-changes")
     truth = env.step("look")[0]
