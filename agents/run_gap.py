@@ -77,7 +77,7 @@ def _calibrate(config: RWMLConfig, encoder: Encoder, train: TransitionDataset) -
     open_kinds = [
         transition
         for transition in train
-        if (config.tool_threshold if transition.kind == _TOOL else config.threshold) is None
+        if transition.kind and (config.tool_threshold if transition.kind == _TOOL else config.threshold) is None
     ]
     return calibrate_by_kind(open_kinds, encoder, {_TOOL: config.tool_gap}, *settings)
 

@@ -96,9 +96,9 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
     world_model = LanguageWorldModel(model, tokenizer, prompts, config.max_new_tokens, config.batch_rows)
     job = _Run(config, folder, model, world_model, accelerator)
 
-    train = _collect(job, "train", games.make_env, games.train)
+    train = _that_say_something(_collect(job, "train", games.make_env, games.train))
     played = _collect(job, "held_out", games.make_held_out_env, games.held_out)
-    held_out = _sample(played, config.max_held_out, seed_of(config.seed, "held out"))
+    held_out = _sample(_that_say_something(played), config.max_held_out, seed_of(config.seed, "held out"))
     print(
         f"Transitions: {len(train)} of {len(train.games)} training games, {len(held_out)} of {len(held_out.games)} "
         f"held-out games; {np.mean([t.invalid_action for t in train]):.0%} of the training actions were invalid."
@@ -151,6 +151,11 @@ def _collect(job: _Run, name: str, make_env: MakeEnv, games: Sequence[str]) -> T
         transitions = collect(make_env, agent, games, job.config.history, config.slots, bar.update)
     transitions.save(path)
     return transitions
+
+
+def _that_say_something(data: TransitionDataset) -> TransitionDataset:
+    """Without those to which the world says nothing, such as the agent's own end of a conversation: none can earn."""
+    return TransitionDataset(transition for transition in data if transition.next_state.strip())
 
 
 def _sample(data: TransitionDataset, limit: int, seed: int) -> TransitionDataset:
