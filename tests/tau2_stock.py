@@ -91,6 +91,15 @@ def _databases(domain: str) -> bytes:
     return pickle.dumps((world.tools.db, world.user_tools.db if world.user_tools is not None else None), -1)
 
 
+def as_in_a_fresh_process() -> None:
+    """Mends what tau2 shares by mistake: breaking the VPN of one phone spoils the default of all later ones."""
+    details = load("domains.telecom.user_data_model").VpnDetails
+    performance = load("domains.telecom.user_data_model").PerformanceLevel.EXCELLENT
+    load("domains.telecom.user_tools").TelecomUserTools.default_vpn_details = details(
+        server_address="192.168.1.1", protocol="OpenVPN", server_performance=performance
+    )
+
+
 def stock_world(domain: str, solo_mode: bool = False) -> Any:
     """A fresh stock environment, its database read from memory: from disk it takes a second."""
     database, user_database = pickle.loads(_databases(domain))
@@ -121,6 +130,7 @@ def stock_score(conversation: Any, domain: str, solo: bool = False) -> Any:
             return lambda solo_mode=False: stock_world(name, solo_mode)
 
     evaluator.registry = Fast()
+    as_in_a_fresh_process()
     try:
         return evaluator.evaluate_simulation(run, conversation.task, evaluator.EvaluationType.ALL, solo, domain)
     finally:
@@ -162,6 +172,7 @@ def orchestrate(domain: str, task_id: str, said: list[str], user: Any) -> tuple[
             return user.reply(getattr(told, "tool_messages", [told])), state
 
     task = load_task(domain, task_id)
+    as_in_a_fresh_process()
     orchestrator = tau2.orchestrator.orchestrator.Orchestrator(
         domain=domain,
         agent=Agent(tools=[], domain_policy=""),

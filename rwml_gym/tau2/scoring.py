@@ -2,6 +2,9 @@
 
 tau2's evaluator builds two worlds, replays the whole conversation in one and hashes both databases. Here the world at
 the end of the conversation is at hand, and what the gold actions change is worked out once a task.
+
+One thing differs on purpose: in tau2, breaking the VPN of one phone spoils the default of all later ones in a process,
+so that what a task scores depends on those before it. Scores here are those of a fresh process.
 """
 
 from __future__ import annotations
