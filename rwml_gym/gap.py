@@ -31,9 +31,9 @@ RewardKind = Literal["binary", "continuous"]
 DEFAULT_THRESHOLD = 0.015
 """τ_d for all-MiniLM-L6-v2 on ALFWorld: `calibrate(…, precision=0.9)` on 60 games of a random player.
 
-Measured 0.0147 and 0.0158 on generated games (two ways of playing) and 0.0154 on official ones, with a precision of
-0.88 to 0.90 and a recall of 0.38 to 0.44 on games it was not chosen on; `pytest -m slow -s tests/test_calibration.py`
-measures it again. What slips through are other numbers ("drawer 3" for "drawer 2") and opposite states ("open" for
+Measured 0.0154 on official games, with a precision of 0.89 and a recall of 0.40 on games it was not chosen on
+(`pytest -m slow -s tests/test_calibration.py` measures it again), and 0.0230 on the generated games of `make demo`.
+What slips through are other numbers ("drawer 3" for "drawer 2") and opposite states ("open" for
 "closed"): about a quarter and a fifth of them lie below. At a precision of 0.8 the threshold is 0.06 to 0.09 and the
 recall 0.8 to 0.9. None of this holds for another encoder or world: calibrate there.
 """
