@@ -1,4 +1,4 @@
-"""Every game at hand, letter for letter as in stock alfworld: `make test-equality`, about half an hour."""
+"""Every game at hand, letter for letter as in stock alfworld: `make test-equality`, an hour or more."""
 
 from __future__ import annotations
 

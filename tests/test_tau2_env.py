@@ -112,6 +112,7 @@ def test_the_end_is_the_end():
         ({"user": "model"}, "user_model"),
         ({"user_model": "gpt-4.1"}, 'user="model"'),
         ({"on_user_error": "ignore"}, "raise, truncate"),
+        ({"user_arguments": {"temperature": 0}}, "user_arguments"),
         ({"max_errors": 0}, "max_errors"),
         ({"render_mode": "human"}, "ansi"),
     ],

@@ -100,6 +100,11 @@ class Tau2Env(gymnasium.Env[str, str]):
             raise InvalidConfigError(
                 f'Give `user_model` with user="model" and only then, actual: user={user!r}, user_model={user_model!r}.'
             )
+        if user_arguments and not isinstance(user_model, str):
+            raise InvalidConfigError(
+                "`user_arguments` are for a litellm id in `user_model`, "
+                f"actual: user_model={user_model!r}; leave them out, or build them into the function."
+            )
         if not isinstance(max_errors, int) or max_errors < 1:
             raise InvalidConfigError(f"Expected max_errors of at least 1, actual value: {max_errors!r}.")
         self.domain = load_domain(domain, solo=user == "solo")
@@ -179,6 +184,7 @@ class Tau2Env(gymnasium.Env[str, str]):
             return request.message
         if isinstance(request, Speech):
             if self.user == "solo" and STOP not in request.text:
+                conversation.count_error()
                 return f"Error: there is no user to talk to; call a tool, or {DONE.name}() at the end."
             self._guard(lambda: conversation.say(request.text))
         elif request.name == DONE.name:
