@@ -3,28 +3,27 @@
 The losses are those of TRL's `GRPOTrainer` (`grpo`, `dr_grpo`, `dapo`); sources: GRPO arXiv 2402.03300, Dr. GRPO
 arXiv 2503.20783, DAPO arXiv 2503.14476. Where this deviates from textbook GRPO: groups without reward difference are
 left out of the update altogether (they have no policy gradient; leaving them out also leaves out their KL term and
-keeps them from diluting the others), and all logits come from one forward pass over each prompt, whatever G is. The
-KL term is the textbook's; TRL 1.16 by default multiplies it with the ratio (`use_bias_correction_kl`).
+keeps them from diluting the others), and a prompt runs once, whatever G is (`logprobs`). The KL term is the textbook's;
+TRL 1.16 by default multiplies it with the ratio (`use_bias_correction_kl`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rwml_gym.agents.models import mixed_precision, reference
-from rwml_gym.agents.shared_prefix import completion_logits, encode_prompts
+from rwml_gym.agents.logprobs import completion_logprobs
+from rwml_gym.agents.models import reference
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["GRPOConfig", "Group", "completion_logprobs", "group_advantages", "has_signal", "policy_loss", "update"]
+__all__ = ["GRPOConfig", "Group", "group_advantages", "has_signal", "policy_loss", "update"]
 
 LossType = Literal["grpo", "dr_grpo", "dapo"]
 
@@ -43,7 +42,7 @@ class GRPOConfig:
         learning_rate: Of AdamW.
         max_grad_norm: Gradient clipping.
         iterations: Updates on the same groups (μ); the ratio differs from 1 from the second on.
-        micro_groups: Groups in one forward pass; memory only, the gradient is the same.
+        micro_tokens: Most tokens in one forward pass, one row or group at least; memory only, the gradient is the same.
     """
 
     loss_type: LossType = "dapo"
@@ -54,12 +53,12 @@ class GRPOConfig:
     learning_rate: float = 1e-4
     max_grad_norm: float = 1.0
     iterations: int = 1
-    micro_groups: int = 4
+    micro_tokens: int = 2048
 
     def __post_init__(self) -> None:
         if self.loss_type not in ("grpo", "dr_grpo", "dapo"):
             raise InvalidConfigError(f"Expected loss_type among ['grpo', 'dr_grpo', 'dapo'], actual {self.loss_type!r}")
-        for name in ("iterations", "micro_groups"):
+        for name in ("iterations", "micro_tokens"):
             if getattr(self, name) < 1:
                 raise InvalidConfigError(f"Expected {name} of at least 1, actual {getattr(self, name)}")
 
@@ -74,6 +73,8 @@ class Group:
         advantages: One number a completion, or one a token.
         logprobs: The tokens' log-probabilities when they were sampled, to measure the mismatch with training.
         mask: 1 on the model's own tokens, 0 on others (an environment's); all 1 if absent.
+        allowed: For each completion and token the ids it was chosen from, `None` for the whole vocabulary
+            (constrained decoding); the policy's probabilities are those among them.
     """
 
     prompt: Sequence[int]
@@ -81,6 +82,21 @@ class Group:
     advantages: Sequence[float] | Sequence[Sequence[float]]
     logprobs: Sequence[Sequence[float]] | None = None
     mask: Sequence[Sequence[int]] | None = None
+    allowed: Sequence[Sequence[Sequence[int] | None]] | None = None
+
+    def rows(self) -> list[Group]:
+        """Each completion as a group of its own."""
+        return [
+            replace(
+                self,
+                completions=self.completions[i : i + 1],
+                advantages=self.advantages[i : i + 1],
+                logprobs=self.logprobs and self.logprobs[i : i + 1],
+                mask=self.mask and self.mask[i : i + 1],
+                allowed=self.allowed and self.allowed[i : i + 1],
+            )
+            for i in range(len(self.completions))
+        ]
 
 
 def group_advantages(rewards: np.ndarray, scale: bool = True) -> np.ndarray:
@@ -115,6 +131,10 @@ class _Batch:
     mask: Tensor
     advantages: Tensor
     sampled: Tensor | None
+    allowed: list[Sequence[Sequence[int] | None]] | None
+
+    def logprobs(self, model: nn.Module) -> Tensor:
+        return completion_logprobs(model, self.prompts, self.tokens, self.mask, self.allowed)
 
 
 def _pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -142,23 +162,14 @@ def _collate(groups: Sequence[Group], device: torch.device) -> _Batch:
         _pad(masks, torch.float32, device),
         _pad(per_token, torch.float32, device),
         sampled,
+        _allowed(groups),
     )
 
 
-def completion_logprobs(
-    model: nn.Module, prompts: Sequence[Sequence[int]], completions: Tensor, pad_id: int = 0
-) -> Tensor:
-    """Log-probabilities of G completions a prompt, (P·G, T) float32; the prompts run once.
-
-    Args:
-        model: A model of `load_model`.
-        prompts: P token lists.
-        completions: (P·G, T) token ids, right-padded, rows of a prompt adjacent.
-        pad_id: Any token id; padding is masked.
-    """
-    with mixed_precision(model):
-        logits = completion_logits(model, encode_prompts(model, prompts, pad_id), completions)
-    return -F.cross_entropy(logits.float().flatten(0, 1), completions.flatten(), reduction="none").view_as(completions)
+def _allowed(groups: Sequence[Group]) -> list[Sequence[Sequence[int] | None]] | None:
+    if all(g.allowed is None for g in groups):
+        return None
+    return [row for g in groups for row in (g.allowed or [[None] * len(c) for c in g.completions])]
 
 
 def policy_loss(
@@ -187,7 +198,7 @@ def policy_loss(
         max_completion_length: The constant of `dr_grpo`; T if absent.
 
     Returns:
-        The loss, and sums over the counting tokens: `tokens`, `kl`, `clipped`, `ratio`.
+        The loss, and sums over the counting tokens: `tokens`, `kl`, `clipped`, `ratio`, `approx_kl`.
     """
     log_ratio = logprobs - old_logprobs
     ratio = log_ratio.exp()
@@ -215,6 +226,7 @@ def policy_loss(
             "kl": float((kl * mask).sum()),
             "clipped": float((outside * mask).sum()),
             "ratio": float((ratio * mask).sum()),
+            "approx_kl": float(((ratio - 1 - log_ratio) * mask).sum()),
         }
     return loss, sums
 
@@ -227,42 +239,44 @@ def update(
     accelerator: Accelerator,
     max_completion_length: int,
 ) -> dict[str, float]:
-    """One GRPO update (μ of them with `iterations`) on groups of equal size.
+    """One GRPO update (μ of them with `iterations`).
+
+    In several processes each hands over its own groups, and all do the update of all the groups together.
 
     Args:
         model: The policy, a PEFT model; its reference is `models.reference`.
         optimizer: Over the adapter's parameters.
-        groups: Groups with reward difference; none is a valid batch and changes nothing.
+        groups: Groups with reward difference, of any sizes; none is a valid batch and changes nothing.
         config: The update's configuration.
         accelerator: Where to compute.
         max_completion_length: In tokens, the constant of `dr_grpo`.
 
     Returns:
-        Means over the counting tokens: `loss`, `kl` (to the reference), `clip_fraction`, `ratio`, `grad_norm`, and
-        `sampling_mismatch`: the mean absolute difference of log-probabilities between sampling and training.
-
-    Raises:
-        InvalidConfigError: The groups differ in size.
+        Means over the counting tokens: `loss`, `kl` (to the reference), `clip_fraction`, `ratio`, `approx_kl` (of this
+        update to the policy that sampled, Schulman's k3), `grad_norm`; and the difference of log-probabilities between
+        sampling and training: `sampling_mismatch`, its mean absolute value, and `sampling_mismatch_max`.
     """
-    if not groups:
-        return {"loss": 0.0, "kl": 0.0, "clip_fraction": 0.0, "ratio": 1.0, "grad_norm": 0.0, "sampling_mismatch": 0.0}
-    sizes = {len(g.completions) for g in groups}
-    if len(sizes) > 1:  # completions would be scored after other groups' prompts
-        raise InvalidConfigError(f"Expected groups of equal size, actual sizes {sorted(sizes)}")
-    rows = sum(len(g.completions) for g in groups)
-    tokens = float(sum(sum(map(sum, g.mask)) if g.mask else sum(map(len, g.completions)) for g in groups))
+    parts = list(_micro_batches(groups, config.micro_tokens))
+    local = [sum(len(g.completions) for g in groups), sum(_counting_tokens(g) for g in groups)]
+    rows, tokens = _total(accelerator, local)
+    if not rows:
+        return _means(dict.fromkeys(_SUMS, 0.0) | {"ratio": 1.0}, 1.0, 1)
     old: list[Tensor] = []
     frozen: list[Tensor | None] = []
-    totals = dict.fromkeys(("loss", "kl", "clipped", "ratio", "grad_norm", "mismatch"), 0.0)
+    totals = dict.fromkeys(_SUMS, 0.0)
+    mismatch_max = 0.0
     for iteration in range(config.iterations):
-        for index, batch in enumerate(_micro_batches(groups, config.micro_groups, accelerator.device)):
+        for index, part in enumerate(parts):
+            batch = _collate(part, accelerator.device)
             if iteration == 0:
                 frozen.append(_reference_logprobs(model, batch) if config.beta else None)
-            logprobs = completion_logprobs(model, batch.prompts, batch.tokens)
+            logprobs = batch.logprobs(model)
             if iteration == 0:
                 old.append(logprobs.detach())
                 if batch.sampled is not None:
-                    totals["mismatch"] += float(((logprobs.detach() - batch.sampled).abs() * batch.mask).sum())
+                    difference = ((logprobs.detach() - batch.sampled) * batch.mask).abs()
+                    totals["mismatch"] += float(difference.sum())
+                    mismatch_max = max(mismatch_max, float(difference.max()))
             loss, sums = policy_loss(
                 logprobs,
                 old[index],
@@ -270,36 +284,92 @@ def update(
                 batch.mask,
                 config,
                 frozen[index],
-                completions=rows,
+                completions=int(rows),
                 tokens=tokens,
                 max_completion_length=max_completion_length,
             )
             accelerator.backward(loss)
             totals["loss"] += float(loss.detach())
-            for name in ("kl", "clipped", "ratio"):
+            for name in ("kl", "clipped", "ratio", "approx_kl"):
                 totals[name] += sums[name]
         trainable = [p for p in model.parameters() if p.requires_grad]
+        _sum_gradients(accelerator, trainable)
         totals["grad_norm"] += float(accelerator.clip_grad_norm_(trainable, config.max_grad_norm))
         optimizer.step()
         optimizer.zero_grad()
-    seen = max(tokens, 1.0) * config.iterations
+    summed = _total(accelerator, [totals[name] for name in _SUMS])
+    means = _means(dict(zip(_SUMS, summed, strict=True)), tokens, config.iterations)
+    means["grad_norm"] = totals["grad_norm"] / config.iterations  # the same everywhere, not a sum
+    means["sampling_mismatch_max"] = mismatch_max
+    return means
+
+
+_SUMS = ("loss", "kl", "clipped", "ratio", "approx_kl", "grad_norm", "mismatch")
+
+
+def _means(totals: dict[str, float], tokens: float, iterations: int) -> dict[str, float]:
+    seen = max(tokens, 1.0) * iterations
     return {
-        "loss": totals["loss"] / config.iterations,
+        "loss": totals["loss"] / iterations,
         "kl": totals["kl"] / seen,
         "clip_fraction": totals["clipped"] / seen,
         "ratio": totals["ratio"] / seen,
-        "grad_norm": totals["grad_norm"] / config.iterations,
+        "approx_kl": totals["approx_kl"] / seen,
+        "grad_norm": totals["grad_norm"] / iterations,
         "sampling_mismatch": totals["mismatch"] / max(tokens, 1.0),
+        "sampling_mismatch_max": 0.0,
     }
 
 
-def _micro_batches(groups: Sequence[Group], size: int, device: torch.device) -> Iterator[_Batch]:
-    # Like prompts together, so that little is padded.
-    ordered = sorted(groups, key=lambda g: len(g.prompt))
-    for start in range(0, len(ordered), size):
-        yield _collate(ordered[start : start + size], device)
+def _counting_tokens(group: Group) -> int:
+    return sum(map(sum, group.mask)) if group.mask else sum(map(len, group.completions))
+
+
+def _total(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
+    """Sums over all processes."""
+    if accelerator.num_processes == 1:
+        return list(map(float, values))
+    return accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=accelerator.device), "sum").tolist()
+
+
+def _sum_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
+    """Adds up the gradients of all processes: each has divided by the numbers of the whole batch already."""
+    if accelerator.num_processes == 1:
+        return
+    # One message. A process without groups has no gradient, and takes part all the same.
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+    flat = accelerator.reduce(flat, "sum")
+    for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = gradient.view_as(parameter).clone()
+
+
+def _micro_batches(groups: Sequence[Group], budget: int) -> Iterator[list[Group]]:
+    """Groups, or single rows of those whose completions are long, that go through the model together."""
+    parts = [part for group in groups for part in (group.rows() if _is_long(group) else [group])]
+    # Like lengths together, so that little is padded; only groups of one size share a pass.
+    parts.sort(key=lambda g: (len(g.completions), len(g.prompt) + _longest(g)))
+    batch: list[Group] = []
+    for part in parts:
+        wider = [*batch, part]
+        prompts, longest = max(len(g.prompt) for g in wider), max(map(_longest, wider))
+        tokens = len(wider) * (prompts + len(part.completions) * longest)
+        if batch and (tokens > budget or len(batch[0].completions) != len(part.completions)):
+            yield batch
+            wider = [part]
+        batch = wider
+    if batch:
+        yield batch
+
+
+def _is_long(group: Group) -> bool:
+    """Whether sharing the prompt is not worth a table of attention scores."""
+    return _longest(group) > len(group.prompt)
+
+
+def _longest(group: Group) -> int:
+    return max(map(len, group.completions))
 
 
 def _reference_logprobs(model: nn.Module, batch: _Batch) -> Tensor:
     with torch.no_grad(), reference(model) if hasattr(model, "peft_config") else nullcontext():
-        return completion_logprobs(model, batch.prompts, batch.tokens)
+        return batch.logprobs(model)

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from rwml_gym.agents.grpo import completion_logprobs
+from rwml_gym.agents.logprobs import completion_logprobs
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["SFTConfig", "sft_update"]

@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-__all__ = ["ATTENTION", "SharedPrefix", "completion_logits", "encode_prompts"]
+__all__ = ["ATTENTION", "SharedPrefix", "completion_logits", "encode_prompts", "rest_logits"]
 
 ATTENTION = "rwml_shared_prefix"
 
@@ -172,18 +172,22 @@ def completion_logits(model: nn.Module, prefix: SharedPrefix, completions: Tenso
     Returns:
         (P·G, T, vocabulary) logits; position t predicts token t.
     """
-    rows, length = completions.shape
-    group = rows // prefix.mask.shape[0]
-    first = prefix.last_logits.repeat_interleave(group, 0)[:, None]
-    if length == 1:
+    first = prefix.last_logits.repeat_interleave(len(completions) // len(prefix.mask), 0)[:, None]
+    if completions.shape[1] == 1:
         return first
+    return torch.cat([first, rest_logits(model, prefix, completions)], dim=1)
+
+
+def rest_logits(model: nn.Module, prefix: SharedPrefix, completions: Tensor) -> Tensor:
+    """As `completion_logits`, without those of the first token, which are `prefix.last_logits`: T of at least 2."""
+    rows, length = completions.shape
+    group = rows // len(prefix.mask)
     steps = torch.arange(length - 1, device=completions.device)
     causal = (steps[:, None] >= steps[None, :]).view(1, 1, length - 1, length - 1)
-    rest = model(
+    return model(
         input_ids=completions[:, :-1],
         attention_mask=causal.expand(rows, -1, -1, -1),
         position_ids=prefix.lengths.repeat_interleave(group)[:, None] + steps,
         use_cache=False,
         shared_prefix=prefix,
     ).logits
-    return torch.cat([first, rest], dim=1)

@@ -11,12 +11,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rwml_gym.agents.grpo import (
-    Group,
-    GRPOConfig,
-    completion_logprobs,
-    update,
-)
+from rwml_gym.agents.grpo import Group, GRPOConfig, update
+from rwml_gym.agents.logprobs import completion_logprobs
 from rwml_gym.agents.models import add_reference, reference
 from tests.conftest import policy_weights, randomise
 from tests.grpo_groups import LENGTHS, LONGEST, LOSS_TYPES, PROMPTS, make_groups, pad
@@ -75,22 +71,22 @@ def test_log_probabilities_are_those_of_plain_attention(adapted):
 
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
-def test_micro_groups_do_not_change_the_gradient(adapted, accelerator, loss_type):
+def test_micro_batches_do_not_change_the_gradient(adapted, accelerator, loss_type):
     model, _ = adapted
     add_reference(model)
     randomise(model, seed=6)  # away from the reference, so that the KL term has a gradient
     config = GRPOConfig(loss_type=loss_type, beta=0.2)
-    expected = _gradients(model, make_groups(), replace(config, micro_groups=3), accelerator)
+    expected = _gradients(model, make_groups(), replace(config, micro_tokens=9999), accelerator)
     assert any(g.norm() > 1e-3 for g in expected.values())
-    for size in (1, 2):
-        actual = _gradients(model, make_groups(), replace(config, micro_groups=size), accelerator)
+    for size in (1, 30, 60):
+        actual = _gradients(model, make_groups(), replace(config, micro_tokens=size), accelerator)
         for name in expected:
             torch.testing.assert_close(actual[name], expected[name], atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_the_order_of_the_groups_does_not_matter(adapted, accelerator):
     model, _ = adapted
-    config = GRPOConfig(micro_groups=1)
+    config = GRPOConfig(micro_tokens=1)
     expected = _gradients(model, make_groups(), config, accelerator)
     actual = _gradients(model, make_groups()[::-1], config, accelerator)
     for name in expected:
@@ -130,7 +126,7 @@ def test_only_the_policy_changes(adapted, accelerator):
 
 def test_masked_tokens_get_no_gradient(adapted, accelerator):
     model, _ = adapted
-    config = GRPOConfig(beta=0.0, micro_groups=3)
+    config = GRPOConfig(beta=0.0)
     # The last two tokens of each completion are an environment's: whatever they are, nothing changes.
     groups = [
         replace(
@@ -218,7 +214,7 @@ def test_sampling_mismatch_is_the_mean_difference_to_the_sampled_logprobs(adapte
         replace(g, logprobs=[[p + 0.25 for p in rows[3 * i + j][: len(c)]] for j, c in enumerate(g.completions)])
         for i, g in enumerate(groups)
     ]
-    stats = _step(model, sampled, GRPOConfig(beta=0.0, micro_groups=2), accelerator, lr=0.0)
+    stats = _step(model, sampled, GRPOConfig(beta=0.0, micro_tokens=40), accelerator, lr=0.0)
     assert stats["sampling_mismatch"] == pytest.approx(0.25, abs=1e-4)
 
 
@@ -244,12 +240,55 @@ def test_gradients_are_clipped(adapted, accelerator):
     assert moved == pytest.approx(0.01, rel=1e-2)
 
 
-def test_groups_of_unequal_size_are_refused(adapted, accelerator):
+def test_groups_may_differ_in_size(adapted, accelerator):
     model, _ = adapted
-    small, large = make_groups()[0], make_groups()[1]
-    groups = [
-        replace(small, completions=small.completions[:1], advantages=[1.0]),
-        replace(large, completions=[*large.completions, *large.completions][:5], advantages=[1.0, 0.0, 0.0, 1.0, 0.5]),
-    ]
-    with pytest.raises(ValueError, match="equal size"):
-        _step(model, groups, GRPOConfig(), accelerator)
+    whole = make_groups()
+    divided = [*whole[0].rows(), whole[1], *whole[2].rows()]
+    config = GRPOConfig(beta=0.1)
+    expected = _gradients(model, whole, config, accelerator)
+    actual = _gradients(model, divided, config, accelerator)
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_the_distance_to_the_policy_that_sampled_is_reported(adapted, accelerator):
+    model, _ = adapted
+    once = _step(model, make_groups(), GRPOConfig(beta=0.0), accelerator, lr=1e-2)
+    assert once["approx_kl"] == pytest.approx(0, abs=1e-9)
+    assert _step(model, make_groups(), GRPOConfig(beta=0.0, iterations=3), accelerator, lr=1e-2)["approx_kl"] > 1e-4
+
+
+# Log-probabilities
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_logits_are_computed_where_they_count_only(adapted, repeats):
+    """Long completions as rows of their own, short ones over a shared prompt: the same numbers."""
+    model, _ = adapted
+    prompts = [p * 4 for p in PROMPTS] if repeats == 3 else PROMPTS
+    generator = torch.Generator().manual_seed(3)
+    completions = torch.randint(5, 300, (3 * repeats, 9), generator=generator)
+    mask = torch.rand(completions.shape, generator=generator) > 0.6
+    mask[0] = False
+    widths = []
+    handle = model.get_output_embeddings().register_forward_hook(lambda _, inputs, out: widths.append(out.shape))
+    with torch.no_grad():
+        everywhere = completion_logprobs(model, prompts, completions)
+        widths.clear()
+        some = completion_logprobs(model, prompts, completions, mask)
+    handle.remove()
+    torch.testing.assert_close(some, everywhere * mask, atol=1e-5, rtol=1e-5)
+    # The head saw the wanted tokens (and, over a shared prompt, each prompt's last).
+    assert sum(shape[:-1].numel() for shape in widths) <= int(mask.sum()) + 3 * (repeats > 1)
+
+
+def test_a_choice_among_few_tokens_has_its_probability_among_them(adapted):
+    model, _ = adapted
+    completions = torch.tensor([[40, 41, 42]])
+    allowed = [[[40, 50], None, [42]]]
+    with torch.no_grad():
+        actual = completion_logprobs(model, PROMPTS[:1], completions, allowed=allowed)[0]
+        logits = model(input_ids=torch.tensor([[*PROMPTS[0], 40, 41, 42]])).logits[0, len(PROMPTS[0]) - 1 : -1]
+    assert actual[0] == pytest.approx(float(logits[0, [40, 50]].log_softmax(-1)[0]), abs=1e-5)
+    assert actual[1] == pytest.approx(float(logits[1].log_softmax(-1)[41]), abs=1e-5)
+    assert actual[2] == pytest.approx(0, abs=1e-6)

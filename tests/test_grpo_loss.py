@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from rwml_gym.agents.grpo import (
     GRPOConfig,
-    completion_logprobs,
     group_advantages,
     has_signal,
     policy_loss,
 )
+from rwml_gym.agents.logprobs import completion_logprobs
 from rwml_gym.errors import InvalidConfigError
 from tests.grpo_groups import LONGEST, LOSS_TYPES, PROMPTS, make_groups, pad, random_tensor
 
@@ -210,7 +210,7 @@ def test_kl_without_reference_is_refused():
         policy_loss(zeros, zeros, zeros, zeros, GRPOConfig(beta=0.1))
 
 
-@pytest.mark.parametrize("change", [{"loss_type": "ppo"}, {"iterations": 0}, {"micro_groups": 0}])
+@pytest.mark.parametrize("change", [{"loss_type": "ppo"}, {"iterations": 0}, {"micro_tokens": 0}])
 def test_wrong_configurations_are_refused(change):
     with pytest.raises(InvalidConfigError, match=next(iter(change))):
         GRPOConfig(**change)
