@@ -5,6 +5,7 @@ from __future__ import annotations
 from gymnasium.error import DependencyNotInstalled
 
 __all__ = [
+    "CheckpointError",
     "ConfigMismatchError",
     "DependencyNotInstalled",
     "EncoderNotFoundError",
@@ -14,6 +15,7 @@ __all__ = [
     "ModelNotFoundError",
     "RWMLGymError",
     "TextTooLongError",
+    "TrainingDivergedError",
     "WorkerDiedError",
     "WorkerError",
     "WorkerTimeoutError",
@@ -46,6 +48,14 @@ class EncoderNotFoundError(RWMLGymError, OSError):
 
 class ConfigMismatchError(RWMLGymError, ValueError):
     """A run folder belongs to a run of another configuration."""
+
+
+class CheckpointError(RWMLGymError, OSError):
+    """A checkpoint or adapter cannot be written, or one to go on from is damaged."""
+
+
+class TrainingDivergedError(RWMLGymError, ArithmeticError):
+    """A step's loss or gradient is not finite; no checkpoint holds its update."""
 
 
 class TextTooLongError(RWMLGymError, ValueError):

@@ -7,13 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from rwml_gym.agents.checkpoint import (
@@ -24,69 +21,21 @@ from rwml_gym.agents.checkpoint import (
     write_json,
 )
 from rwml_gym.agents.models import add_adapter, add_reference, load_model
-from rwml_gym.agents.sft import sft_update
 from tests.conftest import policy_weights
-
-STEPS = 7
-
-
-class KilledError(Exception):
-    """Stands for whatever ends a process."""
-
-
-def train(
-    model_folder: Path,
-    folder: Path,
-    *,
-    kill_at: int | None = None,
-    kill: Callable[[], None] | None = None,
-    every: int = 2,
-    frozen: bool = False,
-) -> tuple[Any, list[dict[str, Any]], list[int]]:
-    """A few SFT steps whose batches follow from the step's number; what was run, and the result."""
-    model = add_adapter(load_model(str(model_folder), "float32", "cpu")[0], rank=4, alpha=8, seed=1)
-    if frozen:
-        add_reference(model)
-    accelerator = Accelerator(cpu=True)
-    ran: list[int] = []
-
-    def step(number: int, optimizer: torch.optim.Optimizer) -> dict[str, float]:
-        if number == kill_at and kill is not None:
-            kill()
-        ran.append(number)
-        generator = torch.Generator().manual_seed(number)
-        prompts = torch.randint(5, 300, (3, 6), generator=generator).tolist()
-        targets = torch.randint(5, 300, (3, 4), generator=generator).tolist()
-        return sft_update(model, optimizer, prompts, targets, accelerator)
-
-    metrics = train_loop(
-        "test", folder, model, 1e-2, STEPS, step, lambda row: f"{row['loss']:.3f}", every, accelerator.prepare
-    )
-    return model, metrics, ran
-
-
-def _without_seconds(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    assert all(row["seconds"] >= 0 for row in metrics)
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in metrics]
-
-
-def _raise() -> None:
-    raise KilledError
+from tests.small_training import (
+    STEPS,
+    KilledError,
+    Result,
+    assert_same,
+    raise_killed,
+    train,
+    train_whole,
+)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tiny_folder, tmp_path_factory) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    model, metrics, ran = train(tiny_folder, tmp_path_factory.mktemp("uninterrupted"))
-    assert ran == list(range(STEPS))
-    return policy_weights(model), _without_seconds(metrics)
-
-
-def _assert_same(model, metrics, uninterrupted) -> None:
-    weights, expected = uninterrupted
-    actual = policy_weights(model)
-    assert actual.keys() == weights.keys()
-    assert all(torch.equal(actual[name], weights[name]) for name in weights)
-    assert _without_seconds(metrics) == expected
+def uninterrupted(tiny_folder, tmp_path_factory) -> Result:
+    return train_whole(tiny_folder, tmp_path_factory.mktemp("uninterrupted"))
 
 
 def test_metrics_have_a_row_a_step(uninterrupted):
@@ -98,32 +47,32 @@ def test_metrics_have_a_row_a_step(uninterrupted):
 @pytest.mark.parametrize("kill_at", range(STEPS))
 def test_killed_anywhere_and_restarted_it_ends_the_same(tiny_folder, tmp_path, uninterrupted, kill_at):
     with pytest.raises(KilledError):
-        train(tiny_folder, tmp_path, kill_at=kill_at, kill=_raise)
+        train(tiny_folder, tmp_path, kill_at=kill_at, kill=raise_killed)
     model, metrics, ran = train(tiny_folder, tmp_path)
     assert ran == list(range(kill_at - kill_at % 2, STEPS))
-    _assert_same(model, metrics, uninterrupted)
+    assert_same(model, metrics, uninterrupted)
 
 
 def test_killed_again_and_again_it_ends_the_same(tiny_folder, tmp_path, uninterrupted):
     for kill_at in (1, 2, 5, 6):
         with pytest.raises(KilledError):
-            train(tiny_folder, tmp_path, kill_at=kill_at, kill=_raise, every=1)
+            train(tiny_folder, tmp_path, kill_at=kill_at, kill=raise_killed, every=1)
     model, metrics, ran = train(tiny_folder, tmp_path, every=1)
     assert ran == [6]
-    _assert_same(model, metrics, uninterrupted)
+    assert_same(model, metrics, uninterrupted)
 
 
 def test_with_a_frozen_reference_the_policy_is_what_is_restored(tiny_folder, tmp_path, uninterrupted):
     with pytest.raises(KilledError):
-        train(tiny_folder, tmp_path, kill_at=5, kill=_raise, frozen=True)
+        train(tiny_folder, tmp_path, kill_at=5, kill=raise_killed, frozen=True)
     model, metrics, _ = train(tiny_folder, tmp_path, frozen=True)
-    _assert_same(model, metrics, uninterrupted)
+    assert_same(model, metrics, uninterrupted)
 
 
 def test_a_killed_process_goes_on_in_a_new_one(tiny_folder, tmp_path, uninterrupted):
     root = Path(__file__).parents[1]
     program = (
-        "import os, signal, sys; from pathlib import Path; from tests.test_checkpoint import train; "
+        "import os, signal, sys; from pathlib import Path; from tests.small_training import train; "
         "train(Path(sys.argv[1]), Path(sys.argv[2]), kill_at=5, kill=lambda: os.kill(os.getpid(), signal.SIGKILL))"
     )
     done = subprocess.run(
@@ -136,32 +85,32 @@ def test_a_killed_process_goes_on_in_a_new_one(tiny_folder, tmp_path, uninterrup
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     model, metrics, ran = train(tiny_folder, tmp_path)
     assert ran == [4, 5, 6]
-    _assert_same(model, metrics, uninterrupted)
+    assert_same(model, metrics, uninterrupted)
 
 
 def test_a_finished_loop_runs_nothing_again(tiny_folder, tmp_path, uninterrupted):
     train(tiny_folder, tmp_path)
     model, metrics, ran = train(tiny_folder, tmp_path)
     assert ran == []
-    _assert_same(model, metrics, uninterrupted)
+    assert_same(model, metrics, uninterrupted)
 
 
-def test_only_the_newest_checkpoint_stays(tiny_folder, tmp_path):
+def test_only_the_newest_two_checkpoints_stay(tiny_folder, tmp_path):
     train(tiny_folder, tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["step-000007"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000006", "step-000007"]
     assert {p.suffix for p in (tmp_path / "step-000007").iterdir()} == {".safetensors", ".json"}
 
 
 @pytest.mark.parametrize("name", [".step-000006.partial", "step-000006.partial", "step-6", ".metrics.json.partial"])
 def test_half_written_checkpoints_are_ignored(tiny_folder, tmp_path, uninterrupted, name):
     with pytest.raises(KilledError):
-        train(tiny_folder, tmp_path, kill_at=5, kill=_raise)
+        train(tiny_folder, tmp_path, kill_at=5, kill=raise_killed)
     (tmp_path / name).mkdir()
     (tmp_path / name / "metrics.json").write_text('[{"step": 1', encoding="utf-8")
     (tmp_path / name / "adapter.safetensors").write_bytes(b"\0" * 7)
     model, metrics, ran = train(tiny_folder, tmp_path)
     assert ran == [4, 5, 6]
-    _assert_same(model, metrics, uninterrupted)
+    assert_same(model, metrics, uninterrupted)
 
 
 @pytest.mark.parametrize(("file", "first"), [("save_file", 2), ("write_json", 4)])
@@ -183,7 +132,7 @@ def test_killed_while_a_checkpoint_is_written(tiny_folder, tmp_path, uninterrupt
             train(tiny_folder, tmp_path)
     model, metrics, ran = train(tiny_folder, tmp_path)
     assert ran[0] == first
-    _assert_same(model, metrics, uninterrupted)
+    assert_same(model, metrics, uninterrupted)
 
 
 def test_killed_between_a_checkpoint_and_the_removal_of_the_last(tiny_folder, tmp_path, uninterrupted, monkeypatch):
@@ -201,11 +150,11 @@ def test_killed_between_a_checkpoint_and_the_removal_of_the_last(tiny_folder, tm
         patch.setattr(checkpoint.shutil, "rmtree", killed)
         with pytest.raises(KilledError):
             train(tiny_folder, tmp_path)
-    assert {"step-000002", "step-000004"} <= {p.name for p in tmp_path.iterdir()}
+    assert {"step-000002", "step-000006"} <= {p.name for p in tmp_path.iterdir()}
     model, metrics, ran = train(tiny_folder, tmp_path)
-    assert ran == [4, 5, 6]
-    assert [p.name for p in tmp_path.iterdir()] == ["step-000007"]
-    _assert_same(model, metrics, uninterrupted)
+    assert ran == [6]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000006", "step-000007"]
+    assert_same(model, metrics, uninterrupted)
 
 
 def test_no_steps_leave_the_model(tiny_folder, tmp_path):
