@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
+from rwml_gym.agents.drawing import Completion, Stop, Writer
 from rwml_gym.agents.models import merged
 from rwml_gym.agents.shared_prefix import SharedPrefix, encode_prompts
 
-__all__ = ["Completion", "sample"]
+__all__ = ["Completion", "end_tokens", "sample"]
 
 # Rows are regrouped when this share of them has finished; regrouping copies their keys and values.
 _COMPACT_AT = 0.25
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What a model wrote after a prompt.
-
-    Attributes:
-        tokens: Token ids, the ones that ended it included.
-        logprobs: Log-probability of each token under the distribution it was drawn from (natural logarithm).
-        text: The tokens as text, up to the stop string, special tokens left out.
-        finished: Whether it came to an end by itself (not by the token limit).
-    """
-
-    tokens: list[int]
-    logprobs: list[float]
-    text: str
-    finished: bool
 
 
 def sample(
@@ -43,7 +26,7 @@ def sample(
     *,
     max_new_tokens: int,
     temperature: float = 1.0,
-    stop: Sequence[str] = (),
+    stop: Sequence[Stop] = (),
     seed: int = 0,
     batch_rows: int = 64,
     progress: Callable[[int], None] | None = None,
@@ -60,7 +43,7 @@ def sample(
         n: Completions a prompt.
         max_new_tokens: Longest completion, in tokens.
         temperature: 0 takes the likeliest token.
-        stop: A completion ends as soon as its text contains one of these.
+        stop: A completion ends as soon as its text contains one of these strings, or matches one of these patterns.
         seed: Seed of the sampling.
         batch_rows: How many completions are written at a time.
         progress: Called with the number of prompts that were completed since the last call.
@@ -87,6 +70,12 @@ def sample(
     return results
 
 
+def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids that end what a model writes."""
+    eos = model.generation_config.eos_token_id  # type: ignore[union-attr]
+    return set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos_token_id}
+
+
 class _Batch:
     """P prompts with n completions each, until all of them have ended.
 
@@ -100,65 +89,31 @@ class _Batch:
         tokenizer: PreTrainedTokenizerBase,
         prompts: Sequence[Sequence[int]],
         n: int,
-        stop: Sequence[str],
+        stop: Sequence[Stop],
         uniforms: Tensor,
         temperature: float,
     ) -> None:
-        self.model, self.tokenizer, self.stop, self.temperature = model, tokenizer, tuple(stop), temperature
-        self.n, self.max_new_tokens = n, uniforms.shape[-1]
-        eos = model.generation_config.eos_token_id  # type: ignore[union-attr]
-        self.eos = set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos_token_id}
-        # A stop string that was just completed lies within this many last tokens: each holds a byte of it or more.
-        self.tail = max((len(s.encode()) for s in self.stop), default=0) + 1
+        self.model, self.n, self.max_new_tokens = model, n, uniforms.shape[-1]
+        draws = uniforms.reshape(-1, self.max_new_tokens)
+        self.writer = Writer(tokenizer, end_tokens(model, tokenizer), draws, temperature, stop)
         self.prefix: SharedPrefix = encode_prompts(model, prompts, tokenizer.pad_token_id or 0)
         self.cache = DynamicCache()
         self.rows = torch.arange(len(prompts) * n).view(len(prompts), n)
-        self.uniforms = uniforms.reshape(-1, self.max_new_tokens)
-        self.tokens: list[list[int]] = [[] for _ in range(self.rows.numel())]
-        self.logprobs: list[list[float]] = [[] for _ in range(self.rows.numel())]
-        self.ended = torch.zeros(self.rows.numel(), dtype=torch.bool)
 
     def run(self) -> list[list[Completion]]:
         logits = self.prefix.last_logits.repeat_interleave(self.n, 0)
         for step in range(self.max_new_tokens):
-            tokens = self._append(logits, step)
-            if step + 1 == self.max_new_tokens or bool(self.ended[self.rows].all()):
+            tokens = self.writer.append(logits, self.rows.flatten().tolist())
+            if step + 1 == self.max_new_tokens or not self.writer.alive(self.rows.flatten().tolist()):
                 break
             tokens = self._compact(tokens)
             logits = self._forward(tokens, step)
-        done = [self._completion(row) for row in range(len(self.tokens))]
+        done = [self.writer.completion(row) for row in range(len(self.writer.rows))]
         return [done[i : i + self.n] for i in range(0, len(done), self.n)]
-
-    def _append(self, logits: Tensor, step: int) -> Tensor:
-        """Draws the next token of every row; rows that have ended keep a token only to fill their slot."""
-        rows = self.rows.flatten()
-        logits = logits.float().cpu()
-        if self.temperature > 0:
-            logprobs = torch.log_softmax(logits / self.temperature, -1)
-            cumulative = logprobs.exp().cumsum(-1)
-            targets = self.uniforms[rows, step, None] * cumulative[:, -1:]
-            tokens = torch.searchsorted(cumulative, targets, right=True).clamp(max=logits.shape[-1] - 1)
-        else:
-            logprobs = torch.log_softmax(logits, -1)
-            tokens = logits.argmax(-1, keepdim=True)
-        chosen = logprobs.gather(-1, tokens).flatten().tolist()
-        alive = [i for i, row in enumerate(rows.tolist()) if not self.ended[row]]
-        for i in alive:
-            row = int(rows[i])
-            self.tokens[row].append(int(tokens[i]))
-            self.logprobs[row].append(chosen[i])
-        # As the text is decoded: the name of a special token is no place for a stop string.
-        tails = self.tokenizer.batch_decode(
-            [self.tokens[int(rows[i])][-self.tail :] for i in alive], skip_special_tokens=True
-        )
-        for i, tail in zip(alive, tails, strict=True):
-            if int(tokens[i]) in self.eos or any(s in tail for s in self.stop):
-                self.ended[rows[i]] = True
-        return tokens
 
     def _compact(self, tokens: Tensor) -> Tensor:
         """Drops rows that have ended, if enough of them have; what is left stays a rectangle."""
-        alive = ~self.ended[self.rows]
+        alive = torch.tensor([not row.ended for row in self.writer.rows])[self.rows]
         slots = int(alive.sum(1).max())
         prompts = alive.any(1).nonzero().flatten()
         if len(prompts) * slots > (1 - _COMPACT_AT) * self.rows.numel():
@@ -167,10 +122,11 @@ class _Batch:
         keep = torch.argsort((~alive[prompts]).long(), dim=1, stable=True)[:, :slots]
         index = (prompts[:, None] * self.rows.shape[1] + keep).flatten()
         self.rows = self.rows.flatten()[index].view(len(prompts), slots)
+        index = index.to(tokens.device)
         if self.cache.get_seq_length() > 0:
-            self.cache.batch_select_indices(index.to(self.prefix.mask.device))
+            self.cache.batch_select_indices(index)
         if len(prompts) < len(alive):
-            self.prefix = self.prefix.select(prompts.to(self.prefix.mask.device))
+            self.prefix = self.prefix.select(prompts.to(tokens.device))
         return tokens[index]
 
     def _forward(self, tokens: Tensor, step: int) -> Tensor:
@@ -178,7 +134,7 @@ class _Batch:
         count = self.rows.numel()
         positions = self.prefix.lengths.repeat_interleave(self.rows.shape[1])[:, None] + step
         out = self.model(
-            input_ids=tokens.to(device),
+            input_ids=tokens,
             attention_mask=torch.ones((count, 1, 1, step + 1), dtype=torch.bool, device=device),
             position_ids=positions,
             past_key_values=self.cache,
@@ -186,10 +142,3 @@ class _Batch:
             shared_prefix=self.prefix,
         )
         return out.logits[:, -1]
-
-    def _completion(self, row: int) -> Completion:
-        text = str(self.tokenizer.decode(self.tokens[row], skip_special_tokens=True))
-        ends = [at for at in (text.find(s) for s in self.stop) if at >= 0]
-        return Completion(
-            self.tokens[row], self.logprobs[row], text[: min(ends)] if ends else text, bool(self.ended[row])
-        )

