@@ -19,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rwml_gym.agents.distributed import check_distributed, largest, sum_gradients, total
 from rwml_gym.agents.logprobs import completion_logprobs
 from rwml_gym.agents.models import reference
 from rwml_gym.errors import InvalidConfigError
@@ -241,7 +242,8 @@ def update(
 ) -> dict[str, float]:
     """One GRPO update (μ of them with `iterations`).
 
-    In several processes each hands over its own groups, and all do the update of all the groups together.
+    In several processes each hands over its own groups, as many as it has, and all do the update of all the groups
+    together; they return the same numbers.
 
     Args:
         model: The policy, a PEFT model; its reference is `models.reference`.
@@ -255,10 +257,14 @@ def update(
         Means over the counting tokens: `loss`, `kl` (to the reference), `clip_fraction`, `ratio`, `approx_kl` (of this
         update to the policy that sampled, Schulman's k3), `grad_norm`; and the difference of log-probabilities between
         sampling and training: `sampling_mismatch`, its mean absolute value, and `sampling_mismatch_max`.
+
+    Raises:
+        InvalidConfigError: The processes are of a kind that this does not work with (`distributed`).
     """
+    check_distributed(accelerator)
     parts = list(_micro_batches(groups, config.micro_tokens))
     local = [sum(len(g.completions) for g in groups), sum(_counting_tokens(g) for g in groups)]
-    rows, tokens = _total(accelerator, local)
+    rows, tokens = total(accelerator, local)
     if not rows:
         return _means(dict.fromkeys(_SUMS, 0.0) | {"ratio": 1.0}, 1.0, 1)
     old: list[Tensor] = []
@@ -293,14 +299,14 @@ def update(
             for name in ("kl", "clipped", "ratio", "approx_kl"):
                 totals[name] += sums[name]
         trainable = [p for p in model.parameters() if p.requires_grad]
-        _sum_gradients(accelerator, trainable)
+        sum_gradients(accelerator, trainable)
         totals["grad_norm"] += float(accelerator.clip_grad_norm_(trainable, config.max_grad_norm))
         optimizer.step()
         optimizer.zero_grad()
-    summed = _total(accelerator, [totals[name] for name in _SUMS])
+    summed = total(accelerator, [totals[name] for name in _SUMS])
     means = _means(dict(zip(_SUMS, summed, strict=True)), tokens, config.iterations)
     means["grad_norm"] = totals["grad_norm"] / config.iterations  # the same everywhere, not a sum
-    means["sampling_mismatch_max"] = mismatch_max
+    means["sampling_mismatch_max"] = largest(accelerator, mismatch_max)
     return means
 
 
@@ -323,24 +329,6 @@ def _means(totals: dict[str, float], tokens: float, iterations: int) -> dict[str
 
 def _counting_tokens(group: Group) -> int:
     return sum(map(sum, group.mask)) if group.mask else sum(map(len, group.completions))
-
-
-def _total(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
-    """Sums over all processes."""
-    if accelerator.num_processes == 1:
-        return list(map(float, values))
-    return accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=accelerator.device), "sum").tolist()
-
-
-def _sum_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
-    """Adds up the gradients of all processes: each has divided by the numbers of the whole batch already."""
-    if accelerator.num_processes == 1:
-        return
-    # One message. A process without groups has no gradient, and takes part all the same.
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-    flat = accelerator.reduce(flat, "sum")
-    for parameter, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = gradient.view_as(parameter).clone()
 
 
 def _micro_batches(groups: Sequence[Group], budget: int) -> Iterator[list[Group]]:

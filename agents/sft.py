@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from rwml_gym.agents.distributed import check_distributed, sum_gradients, total
 from rwml_gym.agents.logprobs import completion_logprobs
 from rwml_gym.errors import InvalidConfigError
 
@@ -51,6 +52,8 @@ def sft_update(
 ) -> dict[str, float]:
     """One update on n prompts and what should follow them.
 
+    In several processes each hands over its own, as many as it has, and all do the update of all of them together.
+
     Args:
         model: A PEFT model.
         optimizer: Over its adapter.
@@ -62,10 +65,16 @@ def sft_update(
 
     Returns:
         `loss`: mean negative log-likelihood of a target token (natural logarithm); `grad_norm` before clipping.
+
+    Raises:
+        InvalidConfigError: The processes are of a kind that this does not work with (`distributed`).
     """
+    check_distributed(accelerator)
     # Like lengths together, so that little is padded; the gradient is that of one batch.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    total = sum(map(len, targets))
+    (tokens_in_all,) = total(accelerator, [sum(map(len, targets))])
+    if not tokens_in_all:
+        return {"loss": 0.0, "grad_norm": 0.0}
     loss_sum = 0.0
     for start in range(0, len(order), micro_batch):
         rows = order[start : start + micro_batch]
@@ -74,10 +83,13 @@ def sft_update(
         mask = torch.tensor([[1.0] * len(targets[i]) + [0.0] * (length - len(targets[i])) for i in rows])
         tokens, mask = tokens.to(accelerator.device), mask.to(accelerator.device)
         logprobs = completion_logprobs(model, [prompts[i] for i in rows], tokens)
-        loss = -(logprobs * mask).sum() / total
+        loss = -(logprobs * mask).sum() / tokens_in_all
         accelerator.backward(loss)
         loss_sum += float(loss.detach())
-    norm = accelerator.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_grad_norm)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    sum_gradients(accelerator, trainable)
+    norm = accelerator.clip_grad_norm_(trainable, max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
+    (loss_sum,) = total(accelerator, [loss_sum])
     return {"loss": loss_sum, "grad_norm": float(norm)}
