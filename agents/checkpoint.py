@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from rwml_gym.errors import CheckpointError, InvalidConfigError, TrainingDivergedError
 
-__all__ = ["load_adapter_weights", "read_json", "save_adapter", "train_loop", "write_json"]
+__all__ = ["load_adapter_weights", "read_json", "save_adapter", "train_loop", "write_json", "write_text"]
 
 Metrics = dict[str, Any]
 _STEP = re.compile(r"step-(\d{6,})")
@@ -37,12 +37,17 @@ _KEPT = 2  # checkpoints: the newest, and one to fall back on
 _MOST_SKIPPED = 5  # in a row: a model that has diverged for good is not worth computing on
 
 
-def write_json(path: Path, content: object) -> None:
-    """Writes JSON so that the file is complete or not there at all."""
+def write_text(path: Path, text: str) -> None:
+    """Writes a text so that the file is complete or not there at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes JSON so that the file is complete or not there at all."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

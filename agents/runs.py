@@ -14,6 +14,7 @@ import torch
 
 from rwml_gym.agents.checkpoint import read_json, write_json
 from rwml_gym.agents.config import RWMLConfig
+from rwml_gym.agents.config_files import save_config
 from rwml_gym.errors import ConfigMismatchError
 
 __all__ = ["check_run", "start_run"]
@@ -43,9 +44,14 @@ def check_run(config: RWMLConfig, folder: Path) -> None:
 
 
 def start_run(config: RWMLConfig, folder: Path) -> None:
-    """Makes a run's folder with `config.json` (the seed is part of it) and `versions.json`, unless they are there."""
+    """Makes a run's folder with `config.json` (the seed is part of it) and `versions.json`, unless they are there.
+
+    `config.yaml` holds the same for `--config`, to repeat the run in another folder.
+    """
     if not (folder / "config.json").is_file():
         write_json(folder / "config.json", _as_json(config))
+    if not (folder / "config.yaml").is_file():
+        save_config(config, folder / "config.yaml")
     if (folder / "versions.json").is_file():
         return
     write_json(

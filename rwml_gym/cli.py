@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
 
 import rwml_gym
-from rwml_gym.errors import DependencyNotInstalled, RWMLGymError
+from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError, RWMLGymError
 
 __all__ = ["main"]
+
+Config = TypeVar("Config")
 
 _USAGE = """usage: rwml-gym COMMAND …
 
 commands:
-  train rwml [--preset NAME] [--run-dir FOLDER] [--OPTION VALUE …]
+  train rwml [--preset NAME | --config FILE] [--run-dir FOLDER] [--OPTION VALUE …]
               train a language model as a world model (RWML stage 1) and report what it learnt;
               started again with the same options, a run goes on where it was interrupted;
+              a run's config.yaml is such a FILE, and repeats it in another FOLDER;
               on ALFWorld, or with --env tau2 [--domain NAME] on τ²-bench
   evaluate [--agent NAME] [--env alfworld|tau2] [--split NAME] [--OPTION VALUE …]
               play an agent (random, expert, a model with or without adapter, …) on a split: success with a
@@ -74,15 +79,20 @@ def _games(words: list[str]) -> None:
     commands.run(words[1:])
 
 
-def _evaluate(words: list[str]) -> None:
+@contextmanager
+def _needs(extras: str) -> Iterator[None]:
+    """Says how to install what cannot be imported meanwhile."""
     try:
+        yield
+    except ImportError as error:
+        raise DependencyNotInstalled(f'This needs {error.name}: pip install "rwml-gym[{extras}]"') from error
+
+
+def _evaluate(words: list[str]) -> None:
+    with _needs("alfworld,tau2,train"):
         import tyro
 
         from rwml_gym.agents.episodes import EvaluateConfig, evaluate, success_table
-    except ImportError as error:
-        raise DependencyNotInstalled(
-            f'Evaluation needs {error.name}: pip install "rwml-gym[alfworld,tau2,train]"'
-        ) from error
     config = tyro.cli(EvaluateConfig, args=words[1:], prog="rwml-gym evaluate")
     print(success_table(evaluate(config)))
 
@@ -109,26 +119,45 @@ def _baselines_tau2(words: list[str]) -> None:
 
 def _train_rwml(words: list[str]) -> None:
     tau2 = _take(words, "--env", "alfworld")[0] == "tau2"
-    try:
-        import tyro
-
-        from rwml_gym.agents.config import PRESETS, RWMLConfig, preset
+    with _needs(f"{'tau2' if tau2 else 'alfworld'},train,report"):
+        from rwml_gym.agents.config import PRESETS, preset
         from rwml_gym.agents.rwml import run
-    except ImportError as error:
-        world = "tau2" if tau2 else "alfworld"
-        raise DependencyNotInstalled(
-            f'Training needs {error.name}: pip install "rwml-gym[{world},train,report]"'
-        ) from error
-    name, words = _take(words[2:], "--preset", "demo-tau2" if tau2 else "demo")
-    folder, words = _take(words, "--run-dir", f"runs/{name}")
-    description = (
-        f"RWML stage 1. Presets: {', '.join(PRESETS)} (--preset, default demo, or demo-tau2 with --env tau2). "
-        "Results go to --run-dir."
-    )
-    config: Any = tyro.cli(
-        RWMLConfig, args=words, default=preset(name), prog="rwml-gym train rwml", description=description
-    )
+
+        description = (
+            f"RWML stage 1. Presets: {', '.join(PRESETS)} (--preset, default demo, or demo-tau2 with --env tau2). "
+            "Instead of a preset, a YAML file of options (--config), such as a run's config.yaml. Results go to "
+            "--run-dir."
+        )
+        config, folder = _configure(words, preset, "demo-tau2" if tau2 else "demo", description)
     run(config, folder)
+
+
+def _configure(words: list[str], preset: Callable[[str], Config], default: str, description: str) -> tuple[Config, str]:
+    """A training command's configuration, and the folder of its run.
+
+    Args:
+        words: The command's two words and its options: `--preset` or `--config` say what the others change.
+        preset: A configuration by name.
+        default: The preset where none is asked for.
+        description: For `--help`.
+
+    Returns:
+        The configuration; `--run-dir`, or a folder that is named after the preset or the file.
+    """
+    import tyro
+
+    from rwml_gym.agents.config_files import load_config
+
+    name, rest = _take(words[2:], "--preset", "")
+    file, rest = _take(rest, "--config", "")
+    folder, rest = _take(rest, "--run-dir", f"runs/{Path(file).stem if file else name or default}")
+    if name and file:
+        raise InvalidConfigError("Expected --preset or --config, actual both; options change single values of either.")
+    start = preset(name or default)
+    if file:
+        start = load_config(type(start), file)
+    prog = f"rwml-gym {' '.join(words[:2])}"
+    return tyro.cli(type(start), args=rest, default=start, prog=prog, description=description), folder
 
 
 def _take(words: list[str], option: str, default: str) -> tuple[str, list[str]]:

@@ -89,6 +89,7 @@ def test_a_missing_library_is_named(capsys, monkeypatch):
     ("words", "fix"),
     [
         (["--preset", "huge"], "paper-alfworld"),
+        (["--config", "no/such.yaml", "--preset", "smoke"], "actual both"),
         (["--split", "valid"], "generated_held_out"),
         (["--task-types", "juggling"], "pick_and_place"),
         (["--split", "train", "--data", "no/such/folder"], "no/such/folder"),
@@ -174,3 +175,39 @@ def test_options_reach_the_configuration(monkeypatch):
     assert config.collect == preset("smoke").collect
     assert _main("train", "rwml") == 0
     assert seen[1] == (preset("demo"), "runs/demo")
+
+
+@needs_games
+def test_a_file_is_what_the_options_change(capsys, monkeypatch, tmp_path):
+    import rwml_gym.agents.rwml
+    from rwml_gym.agents.config import preset
+
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(rwml_gym.agents.rwml, "run", lambda *arguments: seen.append(arguments))
+    path = tmp_path / "mine.yaml"
+    path.write_text("history: 7\ngrpo: {learning_rate: 3e-4}\n")
+    assert _main("train", "rwml", "--config", str(path), "--grpo.beta", "0.5") == 0
+    ((config, folder),) = seen
+    assert folder == "runs/mine"
+    assert (config.history, config.grpo.learning_rate, config.grpo.beta) == (7, 3e-4, 0.5)
+    assert config.collect == type(preset("demo"))().collect
+    path.write_text("histroy: 7\n")
+    assert _main("train", "rwml", "--config", str(path)) == 2
+    assert "did you mean 'history'" in capsys.readouterr().err
+    assert _main("train", "rwml", "--config", str(tmp_path / "none.yaml")) == 2
+    assert "No such file" in capsys.readouterr().err
+    assert len(seen) == 1
+
+
+@needs_games
+def test_the_configuration_that_a_run_leaves_repeats_it(monkeypatch, tmp_path):
+    import rwml_gym.agents.rwml
+    from rwml_gym.agents.config import preset
+    from rwml_gym.agents.runs import start_run
+
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(rwml_gym.agents.rwml, "run", lambda *arguments: seen.append(arguments))
+    start_run(preset("demo-tau2"), tmp_path / "run")
+    words = ["--config", str(tmp_path / "run" / "config.yaml"), "--run-dir", "again"]
+    assert _main("train", "rwml", *words) == 0
+    assert seen == [(preset("demo-tau2"), "again")]
