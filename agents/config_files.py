@@ -25,7 +25,14 @@ _FLOAT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 
 
 class _Dumper(yaml.SafeDumper):
-    pass
+    """The safe dumper, which loses rare line breaks (NEL) outside double quotes."""
+
+    def text(self, value: str) -> yaml.Node:
+        """A text; in double quotes, with escapes, if there is anything in it that does not show."""
+        return self.represent_scalar("tag:yaml.org,2002:str", value, None if value.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.text)
 
 
 class _Loader(yaml.SafeLoader):

@@ -66,6 +66,8 @@ def test_every_preset_comes_back(tmp_path, name):
 
 @given(_OUTERS)
 @example(_Outer("1e5", limit=1e22))
+@example(_Outer("\x85"))
+@example(_Outer(" \u2028 \n\t\r\n " * 40))
 @example(_Outer("yes", inner=_Inner(names=("null", "~", "1_0", "0x1", "2020-01-01", "<<", "=", "\x85\ufeff"))))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_configuration_comes_back(tmp_path, config):
