@@ -11,11 +11,11 @@ __all__ = ["Agent"]
 class Agent(Protocol):
     """Plays several episodes side by side."""
 
-    def act(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str]:
+    def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
         """Chooses one action an episode.
 
         Args:
-            observations: One a slot, what the world said last.
+            observations: One a slot, what the world said last; `None` where no episode is played, whatever its info.
             infos: One a slot, as the environment gave it.
 
         Returns:

@@ -25,7 +25,7 @@ class RandomAgent:
     def __init__(self, seed: int = 0) -> None:
         self._rng = random.Random(seed)
 
-    def act(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str]:
+    def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
         """Chooses one admissible action a slot."""
         return [self._rng.choice(info.get("admissible_actions") or ["look"]) for info in infos]
 
@@ -47,7 +47,7 @@ class TaskWordsAgent:
         self._rng = random.Random(seed)
         self._played: list[Counter[str]] = []
 
-    def act(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str]:
+    def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
         """Chooses one admissible action a slot."""
         self._played += [Counter() for _ in range(len(infos) - len(self._played))]
         actions = []
@@ -72,7 +72,7 @@ class TaskWordsAgent:
 class NoOpAgent:
     """Says goodbye to the customer of τ²-bench at once: what is earned without doing anything."""
 
-    def act(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str]:
+    def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
         """Says goodbye in each slot."""
         return ["Goodbye"] * len(infos)
 
@@ -86,7 +86,7 @@ class TransferAgent:
     def __init__(self) -> None:
         self._transferred: list[bool] = []
 
-    def act(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str]:
+    def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
         """Transfers in each slot, or says goodbye where that is done."""
         self._transferred += [False] * (len(infos) - len(self._transferred))
         actions = [
@@ -113,7 +113,7 @@ class ExpertAgent:
         ...     observation, *_, info = env.step(*agent.act([observation], [info]))
     """
 
-    def act(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str]:
+    def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
         """Gives the advised action of each slot; the empty string where the game is won.
 
         Raises:

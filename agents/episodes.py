@@ -21,6 +21,7 @@ import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.base import Agent
 from rwml_gym.agents.baselines import ExpertAgent, NoOpAgent, RandomAgent, TaskWordsAgent, TransferAgent
 from rwml_gym.agents.random_caller import RandomCallerAgent
+from rwml_gym.agents.rollout import Job, roll_out
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["AGENTS", "Episode", "EvaluateConfig", "evaluate", "make_agent", "play", "success_table", "wilson_interval"]
@@ -156,46 +157,18 @@ def play(
     Returns:
         The episodes, in the order of `games`.
     """
-    envs = [make_env() for _ in range(min(slots, len(games)))]
-    episodes: list[Episode] = []
-    try:
-        for start in range(0, len(games), len(envs) or 1):
-            wave = games[start : start + len(envs)]
-            episodes += _play(envs[: len(wave)], agent, wave)
-            if progress is not None:
-                progress(len(wave))
-    finally:
-        for env in envs:
-            env.close()
-    return episodes
-
-
-def _play(envs: Sequence[gym.Env[str, str]], agent: Agent, games: Sequence[str]) -> list[Episode]:
-    started = [env.reset(options={"game": game}) for env, game in zip(envs, games, strict=True)]
-    observations, infos = [observation for observation, _ in started], [info for _, info in started]
-    rewards, steps, invalid = [0.0] * len(envs), [0] * len(envs), [0] * len(envs)
-    running = list(range(len(envs)))
-    agent.reset([True] * len(envs))
-    while running:
-        actions = agent.act(observations, infos)
-        for slot in list(running):
-            observations[slot], reward, terminated, truncated, infos[slot] = envs[slot].step(actions[slot])
-            rewards[slot] += float(reward)
-            steps[slot] += 1
-            invalid[slot] += bool(infos[slot]["invalid_action"])
-            if terminated or truncated:
-                running.remove(slot)
+    played = roll_out(make_env, agent, [Job(game) for game in games], slots, progress=progress)
     return [
         Episode(
-            game=game,
-            kind=str(info.get("task_type") or info.get("domain") or ""),
-            won=bool(info["won"]),
-            reward=rewards[slot],
-            steps=steps[slot],
-            invalid=invalid[slot],
-            data_version=str(info.get("data_version", "")),
+            game=str(episode.job.game),
+            kind=str(episode.info.get("task_type") or episode.info.get("domain") or ""),
+            won=episode.won,
+            reward=sum(episode.rewards),
+            steps=len(episode.rewards),
+            invalid=sum(episode.invalid),
+            data_version=str(episode.info.get("data_version", "")),
         )
-        for slot, (game, info) in enumerate(zip(games, infos, strict=True))
+        for episode in played
     ]
 
 

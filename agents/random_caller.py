@@ -52,7 +52,7 @@ class RandomCallerAgent:
         self.speak, self.guess, self.leave = speak, guess, leave
         self._seen: list[_Seen] = []
 
-    def act(self, observations: Sequence[str], infos: Sequence[dict[str, Any]]) -> list[str]:
+    def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
         """Chooses one call, or some words, a slot; from `info["tools"]` and `info["messages"]`."""
         self._seen += [_Seen() for _ in range(len(infos) - len(self._seen))]
         actions = []

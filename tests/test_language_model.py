@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from rwml_gym.agents import language_model
 from rwml_gym.agents.language_model import LanguageModelAgent, LanguageWorldModel
+from rwml_gym.agents.sessions import Sessions
 from rwml_gym.prompts import Prompts
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.world_models import WorldModel
@@ -29,13 +29,13 @@ def world_model(request, adapted) -> LanguageWorldModel:
 def shown(monkeypatch) -> list[list[list[int]]]:
     """The prompts the agent gives to the model, call by call."""
     calls: list[list[list[int]]] = []
+    generate = Sessions.generate
 
-    def record(model, tokenizer, prompts, *args: Any, **kwargs: Any):
-        calls.append([list(p) for p in prompts])
-        return sample(model, tokenizer, prompts, *args, **kwargs)
+    def record(self, requests, **settings: Any):
+        calls.append([list(request.prompt) for request in requests])
+        return generate(self, requests, **settings)
 
-    sample = language_model.sample
-    monkeypatch.setattr(language_model, "sample", record)
+    monkeypatch.setattr(Sessions, "generate", record)
     return calls
 
 
