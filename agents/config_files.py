@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from rwml_gym.agents.checkpoint import write_text
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["load_config", "save_config"]
+__all__ = ["flatten", "load_config", "save_config"]
 
 Config = TypeVar("Config")
 _MOST_BYTES = 64 * 1024  # the largest preset takes 2,000
@@ -66,6 +66,22 @@ def save_config(config: Any, path: str | Path) -> None:
     content = json.loads(TypeAdapter(type(config)).dump_json(config))
     text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     write_text(Path(path), text)
+
+
+def flatten(config: Any) -> dict[str, float | str]:
+    """The values of a configuration for those who show it: nested keys joined by dots, numbers and texts.
+
+    Args:
+        config: A dataclass.
+    """
+    flat: dict[str, float | str] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            flat |= {f"{field.name}.{key}": inner for key, inner in flatten(value).items()}
+        else:
+            flat[field.name] = value if isinstance(value, int | float) else str(value)
+    return flat
 
 
 def load_config(cls: type[Config], path: str | Path) -> Config:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,6 +18,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration
 
 from rwml_gym.agents.checkpoint import read_json, write_json
+from rwml_gym.agents.config_files import flatten
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
 
 __all__ = ["TrackerName", "make_accelerator", "make_log"]
@@ -98,20 +98,9 @@ def _start(accelerator: Accelerator, config: Any) -> None:
     name = Path(accelerator.project_dir).name
     accelerator.init_trackers(
         _PROJECT,
-        _flatten(asdict(config)) if new else None,
+        flatten(config) if new else None,
         {
             "wandb": {"name": name, "id": read_json(path)["id"], "resume": "allow", "dir": str(path.parent)},
             "trackio": {"name": name, "resume": "allow"},
         },
     )
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots; values as trackers take them: numbers and texts."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, Real) else str(value)
-    return flat

@@ -10,6 +10,7 @@ __all__ = [
     "DependencyNotInstalled",
     "EncoderNotFoundError",
     "GameNotFoundError",
+    "HubError",
     "InvalidConfigError",
     "InvalidGameError",
     "ModelNotFoundError",
@@ -40,6 +41,10 @@ class InvalidGameError(RWMLGymError, ValueError):
 
 class ModelNotFoundError(RWMLGymError, OSError):
     """A language model or adapter cannot be loaded."""
+
+
+class HubError(RWMLGymError, OSError):
+    """A model hub cannot be reached, or refuses an upload."""
 
 
 class EncoderNotFoundError(RWMLGymError, OSError):

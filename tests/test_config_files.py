@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rwml_gym.agents.config import PRESETS, RWMLConfig
-from rwml_gym.agents.config_files import load_config, save_config
+from rwml_gym.agents.config_files import flatten, load_config, save_config
 from rwml_gym.agents.grpo import GRPOConfig
 from rwml_gym.errors import InvalidConfigError
 
@@ -175,3 +175,15 @@ def test_a_preset_that_is_written_has_every_field(tmp_path):
     save_config(PRESETS["smoke"], tmp_path / "config.yaml")
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert list(written) == [f.name for f in dataclasses.fields(RWMLConfig)]
+
+
+def test_flat_values_are_numbers_and_texts():
+    config = _Outer("x", flag=True, inner=_Inner(names=("a",)), maybe=_Inner(kind="b"))
+    assert flatten(config) == {
+        "text": "x",
+        "number": 3,
+        "flag": True,
+        "limit": "None",
+        **{"inner.rate": 1e-4, "inner.names": "('a',)", "inner.kind": "a"},
+        **{"maybe.rate": 1e-4, "maybe.names": "None", "maybe.kind": "b"},
+    }
