@@ -85,6 +85,7 @@ def train_loop(
     log: Callable[[int, Mapping[str, Any]], None] | None = None,
     on_nan: Literal["stop", "skip"] = "stop",
     on_save_error: Literal["stop", "go_on"] = "stop",
+    writes: bool = True,
 ) -> list[Metrics]:
     """Runs `step` for each step number, from the last checkpoint in `folder` if there is one.
 
@@ -106,6 +107,7 @@ def train_loop(
             back as they were before it (a copy of both in memory), mark its metrics `skipped`, and go on.
         on_save_error: Where a checkpoint cannot be written: `stop`, or `go_on`: warn and try again at the next one; a
             last checkpoint that cannot be written always stops.
+        writes: Whether this process writes checkpoints; of several that train together one does, and all read them.
 
     Returns:
         The metrics of every step, those before a restart included, each with its wall-clock `seconds`.
@@ -147,7 +149,7 @@ def train_loop(
             if log is not None:
                 log(number + 1, row)
             last = number + 1 == steps
-            if (number + 1) % checkpoint_every == 0 or last:
+            if writes and ((number + 1) % checkpoint_every == 0 or last):
                 try:
                     _save(folder, model, optimizer, parameters, metrics)
                 except CheckpointError as error:

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from rwml_gym.agents.grpo import GRPOConfig
+from rwml_gym.agents.job_config import JobConfig, at_least, share
 from rwml_gym.agents.sft import SFTConfig
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.gap import GapName, RewardKind
-from rwml_gym.prompts import STYLES, PromptStyle
 
 __all__ = ["PRESETS", "CollectConfig", "FilterConfig", "RWMLConfig", "StageConfig", "preset"]
-
-
-def _at_least(config: object, least: float, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < least:
-            raise InvalidConfigError(f"Expected {name} of at least {least}, actual {getattr(config, name)}")
-
-
-def _share(config: object, *names: str) -> None:
-    for name in names:
-        if not 0 <= getattr(config, name) <= 1:
-            raise InvalidConfigError(f"Expected {name} between 0 and 1, actual {getattr(config, name)}")
 
 
 @dataclass(frozen=True)
@@ -54,9 +41,9 @@ class CollectConfig:
     show_policy: bool = False
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "games", "held_out_games", "rollouts", "max_steps", "slots", "action_tokens")
-        _at_least(self, 0, "temperature")
-        _share(self, "random_share")
+        at_least(self, 1, "games", "held_out_games", "rollouts", "max_steps", "slots", "action_tokens")
+        at_least(self, 0, "temperature")
+        share(self, "random_share")
 
 
 @dataclass(frozen=True)
@@ -82,9 +69,9 @@ class FilterConfig:
     limit: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "attempts")
-        _at_least(self, 0, "limit")
-        _share(self, "share", "easy_rate", "keep_easy", "keep_hard")
+        at_least(self, 1, "attempts")
+        at_least(self, 0, "limit")
+        share(self, "share", "easy_rate", "keep_easy", "keep_hard")
         if not 0 < self.share < 1:
             raise InvalidConfigError(f"Expected a share above 0 and below 1, actual {self.share}")
 
@@ -111,31 +98,16 @@ class StageConfig:
     checkpoint_every: int = 5
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "groups", "rounds", "checkpoint_every")
-        _at_least(self, 0, "steps")
-        _at_least(self, 2, "group_size")
+        at_least(self, 1, "groups", "rounds", "checkpoint_every")
+        at_least(self, 0, "steps")
+        at_least(self, 2, "group_size")
 
 
 @dataclass(frozen=True)
-class RWMLConfig:
+class RWMLConfig(JobConfig):
     """The main job: collect, calibrate, filter, train a world model with GRPO, evaluate.
 
     Attributes:
-        env: `alfworld`, or `tau2` for τ²-bench with its scripted user.
-        split: Its games. ALFWorld: `generated` (if absent), or an official split (`train`, `valid_seen`,
-            `valid_unseen`, `valid_train`). τ²-bench: `train` (if absent), with `test` held out, or another split.
-        domain: Of τ²-bench: `airline`, `retail`, `telecom`, `telecom-workflow` or `mock`.
-        data: Folder of official ALFWorld games; `$ALFWORLD_DATA` if absent.
-        task_types: Of ALFWorld; only these, all if absent.
-        grammar: Of ALFWorld: `installed` or `original`, see `ALFWorldEnv`.
-        model: Language model, see `models.load_model`.
-        dtype: `auto`, `float32` or `bfloat16`.
-        lora_rank: LoRA r, on all linear layers.
-        lora_alpha: LoRA scale.
-        prompt_style: `transcript` or `chat`, see `prompts.Prompts`.
-        history: Window H, in turns.
-        max_prompt_tokens: Longer prompts lose their oldest turns.
-        max_state_characters: Longer states are shown in part; 0 for no limit.
         max_new_tokens: Longest prediction.
         encoder: Frozen text encoder E (Qwen3-Embedding-8B in the paper).
         precision: Wanted precision of the calibrated threshold.
@@ -155,23 +127,8 @@ class RWMLConfig:
         baseline: Also train next-state SFT for the wall-clock time that GRPO took, from the same start.
         max_held_out: Most held-out transitions that are predicted; 0 for all.
         batch_rows: Completions written at a time.
-        seed: Everything follows from it.
     """
 
-    env: Literal["alfworld", "tau2"] = "alfworld"
-    split: str | None = None
-    domain: str = "retail"
-    data: str | None = None
-    task_types: tuple[str, ...] | None = None
-    grammar: Literal["installed", "original"] = "installed"
-    model: str = "SmolLM2-135M-Instruct"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    prompt_style: PromptStyle = "transcript"
-    history: int = 4
-    max_prompt_tokens: int = 1024
-    max_state_characters: int = 0
     max_new_tokens: int = 96
     encoder: str = "all-MiniLM-L6-v2"
     precision: float = 0.9
@@ -189,13 +146,11 @@ class RWMLConfig:
     baseline: bool = True
     max_held_out: int = 0
     batch_rows: int = 64
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "history", "max_prompt_tokens", "max_new_tokens", "lora_rank", "batch_rows")
-        _at_least(self, 0, "max_held_out", "max_state_characters")
-        if self.prompt_style not in STYLES:
-            raise InvalidConfigError(f"Expected prompt_style among {list(STYLES)}, actual {self.prompt_style!r}")
+        super().__post_init__()
+        at_least(self, 1, "history", "max_new_tokens", "batch_rows")
+        at_least(self, 0, "max_held_out")
         if self.threshold is not None and not 0 < self.threshold <= 2:
             raise InvalidConfigError(f"Expected a threshold above 0 and at most 2, actual {self.threshold}")
         if self.tool_threshold is not None and not 0 < self.tool_threshold <= (1 if self.tool_gap == "rouge" else 2):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -22,7 +22,7 @@ from rwml_gym.predictions import split_prediction
 from rwml_gym.prompts import Prompts
 from rwml_gym.transitions import Transition, Turn
 
-__all__ = ["Decoding", "LanguageModelAgent", "LanguageWorldModel", "Written"]
+__all__ = ["Decoding", "LanguageModelAgent", "LanguageWorldModel", "Written", "describe_task"]
 
 Decoding = Literal["free", "constrained", "scored"]
 
@@ -209,23 +209,26 @@ class LanguageModelAgent:
             ids = [*last.prompt, *own, *self.prompts.reply(episode.turns[-1].observation, own)]
             if len(ids) <= self.prompts.max_tokens:
                 return ids
-        return self.prompts.act(episode.turns, self._task(info))  # anew, without the oldest turns if need be
+        return self.prompts.act(
+            episode.turns, describe_task(info, self.show_policy)
+        )  # anew, without the oldest turns if need be
 
     def _play(self, slot: int, completion: Completion | None, action: str) -> str:
         episode = self._episodes[slot]
         episode.written.append(Written(episode.prompt if completion is not None else [], completion, action))
         return action
 
-    def _task(self, info: dict[str, Any]) -> str:
-        """The task, with the policy and the tools that there are."""
-        parts = [str(info.get("task", ""))]
-        if self.show_policy and info.get("policy"):
-            parts.append(f"Policy:\n{info['policy']}")
-        if info.get("tools"):
-            functions = [tool["function"] for tool in info["tools"]]
-            calls = [f"{f['name']}({', '.join(f['parameters'].get('properties', ()))})" for f in functions]
-            parts.append(f"Tools: {', '.join(calls)}")
-        return "\n".join(parts)
+
+def describe_task(info: Mapping[str, Any], show_policy: bool = False) -> str:
+    """The task as an agent is shown it: with the names and parameters of the tools, and the policy if wanted."""
+    parts = [str(info.get("task", ""))]
+    if show_policy and info.get("policy"):
+        parts.append(f"Policy:\n{info['policy']}")
+    if info.get("tools"):
+        functions = [tool["function"] for tool in info["tools"]]
+        calls = [f"{f['name']}({', '.join(f['parameters'].get('properties', ()))})" for f in functions]
+        parts.append(f"Tools: {', '.join(calls)}")
+    return "\n".join(parts)
 
 
 class LanguageWorldModel:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from rwml_gym.agents.checkpoint import read_json, write_json
-from rwml_gym.agents.config import RWMLConfig
 from rwml_gym.agents.config_files import save_config
+from rwml_gym.agents.job_config import JobConfig
 from rwml_gym.errors import ConfigMismatchError
 
 __all__ = ["check_run", "start_run"]
@@ -25,7 +25,7 @@ _PACKAGES = (
 ).split()
 
 
-def check_run(config: RWMLConfig, folder: Path) -> None:
+def check_run(config: JobConfig, folder: Path) -> None:
     """Checks that a folder is free for a run, or belongs to one of this configuration.
 
     Raises:
@@ -43,7 +43,7 @@ def check_run(config: RWMLConfig, folder: Path) -> None:
         raise ConfigMismatchError(f"{str(folder)!r} is not empty and holds no run; use another --run-dir.")
 
 
-def start_run(config: RWMLConfig, folder: Path) -> None:
+def start_run(config: JobConfig, folder: Path) -> None:
     """Makes a run's folder with `config.json` (the seed is part of it) and `versions.json`, unless they are there.
 
     `config.yaml` holds the same for `--config`, to repeat the run in another folder.
@@ -66,7 +66,7 @@ def start_run(config: RWMLConfig, folder: Path) -> None:
     )
 
 
-def _as_json(config: RWMLConfig) -> Any:
+def _as_json(config: JobConfig) -> Any:
     # Through JSON, so that tuples compare as the lists they are stored as.
     return json.loads(json.dumps(asdict(config)))
 

@@ -78,7 +78,8 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
     folder = Path(folder)
     # Whatever can be wrong with the input shows before the run's folder is made.
     check_run(config, folder)
-    games = prepare_games(config)
+    collect = config.collect
+    games = prepare_games(config, collect.games, collect.held_out_games, collect.max_steps, collect.rollouts)
     gap = make_gap(config, config.encoder)
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     base, tokenizer = load_model(config.model, config.dtype, accelerator.device)

@@ -49,6 +49,7 @@ def sft_update(
     accelerator: Accelerator,
     max_grad_norm: float = 1.0,
     micro_batch: int = 4,
+    masks: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, float]:
     """One update on n prompts and what should follow them.
 
@@ -62,6 +63,7 @@ def sft_update(
         accelerator: Where to compute.
         max_grad_norm: Gradient clipping.
         micro_batch: Rows in one forward pass; memory and padding only, the gradient is the same.
+        masks: 1 on the target tokens that are to be learnt, 0 on others (an environment's); all 1 if absent.
 
     Returns:
         `loss`: mean negative log-likelihood of a target token (natural logarithm); `grad_norm` before clipping.
@@ -71,8 +73,9 @@ def sft_update(
     """
     check_distributed(accelerator)
     # Like lengths together, so that little is padded; the gradient is that of one batch.
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    (tokens_in_all,) = total(accelerator, [sum(map(len, targets))])
+    masks = [[1] * len(target) for target in targets] if masks is None else masks
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(targets[i]))
+    (tokens_in_all,) = total(accelerator, [sum(map(sum, masks))])
     if not tokens_in_all:
         return {"loss": 0.0, "grad_norm": 0.0}
     loss_sum = 0.0
@@ -80,9 +83,9 @@ def sft_update(
         rows = order[start : start + micro_batch]
         length = max(len(targets[i]) for i in rows)
         tokens = torch.tensor([[*targets[i], *[0] * (length - len(targets[i]))] for i in rows])
-        mask = torch.tensor([[1.0] * len(targets[i]) + [0.0] * (length - len(targets[i])) for i in rows])
+        mask = torch.tensor([[*map(float, masks[i]), *[0.0] * (length - len(targets[i]))] for i in rows])
         tokens, mask = tokens.to(accelerator.device), mask.to(accelerator.device)
-        logprobs = completion_logprobs(model, [prompts[i] for i in rows], tokens)
+        logprobs = completion_logprobs(model, [prompts[i] for i in rows], tokens, mask)
         loss = -(logprobs * mask).sum() / tokens_in_all
         accelerator.backward(loss)
         loss_sum += float(loss.detach())

@@ -23,6 +23,9 @@ commands:
               started again with the same options, a run goes on where it was interrupted;
               a run's config.yaml is such a FILE, and repeats it in another FOLDER;
               on ALFWorld, or with --env tau2 [--domain NAME] on τ²-bench
+  train policy [--preset NAME | --config FILE] [--run-dir FOLDER] [--adapter FOLDER] [--OPTION VALUE …]
+              train a language model to play (stage 2) with GRPO on success, and on its predictions if wanted,
+              from stage 1's adapter if given; goes on where it was interrupted
   evaluate [--agent NAME] [--env alfworld|tau2] [--split NAME] [--OPTION VALUE …]
               play an agent (random, expert, a model with or without adapter, …) on a split: success with a
               95 % interval by task type or domain, steps, share of invalid actions
@@ -52,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     commands = {
         "train rwml": _train_rwml,
+        "train policy": _train_policy,
         "baselines tau2": _baselines_tau2,
         "games export": _games,
         "games list": _games,
@@ -132,7 +136,22 @@ def _train_rwml(words: list[str]) -> None:
     run(config, folder)
 
 
-def _configure(words: list[str], preset: Callable[[str], Config], default: str, description: str) -> tuple[Config, str]:
+def _train_policy(words: list[str]) -> None:
+    with _needs("alfworld,tau2,train,report"):
+        from rwml_gym.agents.policy import run_policy
+        from rwml_gym.agents.policy_config import POLICY_PRESETS, policy_preset
+
+        description = (
+            f"Policy training. Presets: {', '.join(POLICY_PRESETS)} (--preset, default demo). Instead of a preset, a "
+            "YAML file of options (--config), such as a run's config.yaml. Results go to --run-dir."
+        )
+        config, folder = _configure(words, policy_preset, "demo", description, "policy-")
+    run_policy(config, folder)
+
+
+def _configure(
+    words: list[str], preset: Callable[[str], Config], default: str, description: str, prefix: str = ""
+) -> tuple[Config, str]:
     """A training command's configuration, and the folder of its run.
 
     Args:
@@ -140,6 +159,7 @@ def _configure(words: list[str], preset: Callable[[str], Config], default: str, 
         preset: A configuration by name.
         default: The preset where none is asked for.
         description: For `--help`.
+        prefix: Of the name of the run's folder.
 
     Returns:
         The configuration; `--run-dir`, or a folder that is named after the preset or the file.
@@ -150,7 +170,7 @@ def _configure(words: list[str], preset: Callable[[str], Config], default: str, 
 
     name, rest = _take(words[2:], "--preset", "")
     file, rest = _take(rest, "--config", "")
-    folder, rest = _take(rest, "--run-dir", f"runs/{Path(file).stem if file else name or default}")
+    folder, rest = _take(rest, "--run-dir", f"runs/{prefix}{Path(file).stem if file else name or default}")
     if name and file:
         raise InvalidConfigError("Expected --preset or --config, actual both; options change single values of either.")
     start = preset(name or default)

@@ -178,21 +178,30 @@ class Prompts:
         end = getattr(self.tokenizer, "eos_token_id", None)
         return ids[1:] if written and end is not None and written[-1] == end == ids[0] else ids
 
-    def action_target(self, action: str) -> list[int]:
-        """Token ids an agent writes to play an action, its end included; without thought or prediction.
+    def action_target(self, action: str, prediction: str | None = None) -> list[int]:
+        """Token ids an agent writes to play an action, its end included.
+
+        Args:
+            action: The action.
+            prediction: What it expects the world to answer, where predictions are asked for.
 
         Raises:
-            InvalidConfigError: The agent is asked for a thought or a prediction too.
+            InvalidConfigError: The agent is asked for a thought, or for a prediction and there is none.
         """
-        if self.thoughts or self.predictions:
+        if self.thoughts or self.predictions != (prediction is not None):
             raise InvalidConfigError(
-                "A choice among given actions has no place for a thought or a prediction: set thoughts and predictions "
-                "to False, or let the agent write freely."
+                "An action that is given has no thought, and no prediction unless that is given with it: set thoughts "
+                "and predictions to False, or let the agent write freely."
+            )
+        text = self._data(action)
+        if prediction is not None:
+            return self._ids(
+                f"{' ' * (self.style == 'transcript')}{text} {OPEN_TAG}{self._data(prediction)}{CLOSE_TAG}"
             )
         if self.style == "transcript":
-            return self._ids(f" {self._data(action)}\n")
+            return self._ids(f" {text}\n")
         end = getattr(self.tokenizer, "eos_token_id", None)
-        return [*self._ids(self._data(action)), *([] if end is None else [end])]
+        return [*self._ids(text), *([] if end is None else [end])]
 
     def target(self, next_state: str) -> list[int]:
         """Token ids that a model fine-tuned on the realised state should answer, its end included."""
