@@ -1,0 +1,214 @@
+"""What a training run needs of memory, before it is short of it: an estimate in bytes, and what would lower it.
+
+The formula counts what autograd keeps of a Llama-like model with a LoRA adapter on every linear layer (Llama, Qwen,
+Mistral, SmolLM …), and what is computed beside it at the peak; `benchmarks/memory.py` compares it with what processes
+really take.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from typing import cast
+
+import psutil
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from rwml_gym.errors import InvalidConfigError
+
+__all__ = ["MemoryPlan", "MemoryWarning", "available_memory", "plan"]
+
+_GB = 1e9
+_FLOAT = 4  # bytes; norms, scores, losses and the adapter are in float32 whatever the model is in
+_LOGITS = 3  # copies at the peak: logits, their logarithmic softmax, the gradient
+_CUDA = 1.1
+# Of what glibc takes for a training pass, a good part is holes between blocks; less of it with either setting.
+_GLIBC, _GLIBC_TUNED = 1.7, 1.15
+_TUNED = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
+
+
+class MemoryWarning(UserWarning):
+    """A run will probably not fit into memory."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that a run takes, by what for.
+
+    Attributes:
+        weights: The model's, which is loaded already.
+        adapter: The adapter's, loaded already too, its gradient and AdamW's two moments.
+        sampling: At the peak of sampling: keys and values, the adapter merged into a copy of the weights, logits.
+        activations: What one training pass keeps for its gradient, with what the allocator wastes.
+        logits: Of the tokens of that pass that count.
+        loaded: The part of it all that is taken before the run begins.
+        device: Where the model is.
+        lines: The arithmetic, a line for each.
+    """
+
+    weights: int
+    adapter: int
+    sampling: int
+    activations: int
+    logits: int
+    loaded: int
+    device: torch.device
+    lines: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        """The peak: sampling and training take turns."""
+        return self.weights + self.adapter + max(self.sampling, self.activations + self.logits)
+
+    def check(self, available: int | None = None) -> bool:
+        """Warns if the rest of the run does not fit.
+
+        Args:
+            available: Bytes that are free now that the model is loaded; what is free on its device if absent.
+
+        Returns:
+            Whether it fits.
+        """
+        available = available_memory(self.device) if available is None else available
+        if self.total - self.loaded <= available:
+            return True
+        lower = ["a lower micro_tokens (fewer tokens in a pass)", "gradient checkpointing"]
+        if self.sampling > self.activations + self.logits:
+            lower = ["fewer rows at a time (batch_rows)", "shorter completions"]
+        elif _overhead(self.device) == _GLIBC:
+            lower.append("MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 in the environment")
+        warnings.warn(
+            f"This run takes {_gb(self.total)}, {_gb(self.total - self.loaded)} more than now; {_gb(available)} are "
+            f"free. What lowers it: {', '.join(lower)}, bfloat16, a smaller model.\n{self}",
+            MemoryWarning,
+            stacklevel=2,
+        )
+        return False
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def available_memory(device: str | torch.device = "cpu") -> int:
+    """Bytes that are free on a device."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def plan(
+    model: PreTrainedModel,
+    rows: int,
+    prompt_tokens: int,
+    completion_tokens: int,
+    counted_tokens: int | None = None,
+    *,
+    group_size: int = 1,
+    micro_tokens: int | None = None,
+    sampling_rows: int | None = None,
+    checkpointing: bool = False,
+) -> MemoryPlan:
+    """Estimates what training a model takes, to 30 % or so.
+
+    Args:
+        model: With its adapter, on the device where it will be trained.
+        rows: Completions in one update.
+        prompt_tokens: Length of a prompt.
+        completion_tokens: Length of a completion, all turns of an episode included.
+        counted_tokens: Of these, how many the loss counts: only they need logits. All if absent.
+        group_size: Completions a prompt (G).
+        micro_tokens: Most tokens of one training pass, see `GRPOConfig`; all rows at once if absent.
+        sampling_rows: Completions that are written at a time; `rows` if absent.
+        checkpointing: Whether a layer's activations are computed anew for its gradient.
+
+    Raises:
+        InvalidConfigError: A number below 1.
+    """
+    counted = completion_tokens if counted_tokens is None else counted_tokens
+    for name, value in {"rows": rows, "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}.items():
+        if value < 1:
+            raise InvalidConfigError(f"Expected {name} of at least 1, actual {value}")
+    config: PreTrainedConfig = model.config.get_text_config()
+    parameter = next(model.parameters())
+    size, layers, vocabulary = parameter.element_size(), config.num_hidden_layers, config.vocab_size
+    per_kv = 2 * layers * _kv_width(config) * size
+
+    trainable = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    loaded = sum(p.nbytes for p in model.parameters())
+    weights, adapter = loaded - trainable, 4 * trainable
+
+    sampled = sampling_rows or rows
+    keys = (sampled * completion_tokens + -(-sampled // group_size) * prompt_tokens) * per_kv
+    merged = sum(cast(Tensor, m.get_base_layer().weight).nbytes for m in model.modules() if isinstance(m, LoraLayer))
+    drawn = sampled * vocabulary * (size + _FLOAT)
+    sampling = keys + merged + drawn
+
+    # A group whose prompt is the longer part goes through as one, others row by row.
+    together = group_size if group_size > 1 and completion_tokens <= prompt_tokens else 1
+    unit = prompt_tokens + together * completion_tokens
+    units = max(1, min(rows // together, (micro_tokens or rows * unit) // unit))
+    tokens, in_pass = units * unit, units * together
+    per_layer = _kept(config, size, _rank(model))
+    tables = 0
+    if together > 1:  # scores against the prompt are kept once more, apart from those of the row's own tokens
+        tables = in_pass * config.num_attention_heads * completion_tokens * (2 * prompt_tokens + completion_tokens)
+    if checkpointing:
+        kept = tokens * (layers * config.hidden_size * size + per_layer) + tables * _FLOAT
+        how = f"({layers} layers · {config.hidden_size} · {size} B + {per_layer:,} B)"
+    else:
+        kept = layers * (tokens * per_layer + tables * _FLOAT)
+        how = f"{layers} layers · {per_layer:,} B"
+    overhead = _overhead(parameter.device)
+    activations = int(kept * overhead)
+    logits = int(in_pass * counted * vocabulary * _FLOAT * _LOGITS * overhead)
+    return MemoryPlan(
+        weights,
+        adapter,
+        sampling,
+        activations,
+        logits,
+        loaded,
+        parameter.device,
+        (
+            f"weights      {_gb(weights)}: {weights // size:,} parameters of {size} B",
+            f"adapter      {_gb(adapter)}: {trainable:,} B, its gradient and two moments",
+            f"sampling     {_gb(sampling)}: {_gb(keys)} of keys and values, {sampled} rows of {completion_tokens} "
+            f"tokens and their prompts · {per_kv:,} B; {_gb(merged)} of merged weights; {_gb(drawn)} of logits",
+            f"activations  {_gb(activations)}: {tokens:,} tokens in a pass · {how}"
+            f"{f' + {_gb(tables * _FLOAT)} a layer of scores' if tables else ''}, · {overhead} for the allocator",
+            f"logits       {_gb(logits)}: {in_pass * counted:,} tokens that count · {vocabulary:,} · {_FLOAT} B · "
+            f"{_LOGITS} copies · {overhead}",
+        ),
+    )
+
+
+def _kept(config: PreTrainedConfig, size: int, rank: int) -> int:
+    """Bytes a token that one layer keeps for its gradient."""
+    # Inputs of the projections (three, of the hidden width), queries, keys, values; the gate, its activation, the
+    # other half, their product; what is between an adapter's two matrices. The two norms keep their input in float32.
+    own = 4 * config.hidden_size + 2 * _kv_width(config) + 4 * config.intermediate_size + 7 * rank
+    return int(own * size + 2 * config.hidden_size * _FLOAT)
+
+
+def _kv_width(config: PreTrainedConfig) -> int:
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int((getattr(config, "num_key_value_heads", None) or heads) * size)
+
+
+def _rank(model: PreTrainedModel) -> int:
+    return max((max(m.r.values()) for m in model.modules() if isinstance(m, LoraLayer)), default=0)
+
+
+def _overhead(device: torch.device) -> float:
+    if device.type != "cpu":
+        return _CUDA
+    return _GLIBC_TUNED if any(name in os.environ for name in _TUNED) else _GLIBC
+
+
+def _gb(number: float) -> str:
+    return f"{number / _GB:.2f} GB"
