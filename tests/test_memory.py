@@ -52,7 +52,7 @@ def test_activations_are_what_autograd_keeps(tmp_path, monkeypatch, architecture
     estimate = plan(model, rows, prompt, completion, group_size=group)
     # Less what the allocator wastes, and the copies of the logits that are there at the peak only.
     expected = (estimate.activations + estimate.logits / 3) / 1.15
-    assert expected == pytest.approx(_kept(model, prompts, group, prompt, completion), rel=0.2)
+    assert expected == pytest.approx(_kept(model, prompts, group, prompt, completion), rel=0.04)
 
 
 def test_weights_adapter_keys_and_merged_weights_are_exact(adapted, tmp_path):
