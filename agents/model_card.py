@@ -16,6 +16,7 @@ from typing import Any
 from huggingface_hub import HfApi, ModelCard, ModelCardData, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from rwml_gym.agents.checkpoint import read_json, write_json
 from rwml_gym.agents.config_files import flatten
 from rwml_gym.errors import HubError, InvalidConfigError, ModelNotFoundError
 from rwml_gym.hub import hub_resolves
@@ -35,7 +36,7 @@ A LoRA adapter of {model}, trained with [rwml-gym](https://pypi.org/project/rwml
 
 ## Trained on
 
-{data}
+Data: {data}
 
 ## Trained how
 
@@ -79,6 +80,9 @@ def write_card(
 ) -> None:
     """Writes a model card into the folder of a saved adapter, in the place of PEFT's empty one.
 
+    The adapter's own configuration names the same base model afterwards: PEFT puts the folder there that it was
+    loaded from.
+
     Args:
         folder: Where `save_adapter` saved.
         base_model: The language model as it was given: a hub id, a packaged name or a folder, of which the card holds
@@ -109,6 +113,8 @@ def write_card(
         use=_code(_use(model, folder.name), "python"),
         versions=", ".join(f"{name} {_plain(value)}" for name, value in packages.items()),
     )
+    adapter = read_json(folder / "adapter_config.json")
+    write_json(folder / "adapter_config.json", {**adapter, "base_model_name_or_path": model})
     ModelCard(text).save(folder / "README.md")
 
 
@@ -165,7 +171,7 @@ def _without_folder(value: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text on one line, with entities for whatever Markdown or HTML could take for its own."""
+    """A text for the middle of a line, with entities for whatever Markdown or HTML could take for its own there."""
     words = " ".join(text.split()) or "-"
     line = "".join(character if character.isprintable() else "\ufffd" for character in words)
     return _MARKUP.sub(lambda match: f"&#{ord(match[0])};", line)
