@@ -112,6 +112,8 @@ def choose_games(env: gym.Env[str, str], count: int, seed: int, exclude: Collect
     Raises:
         InvalidConfigError: There are not as many.
     """
+    if not count:
+        return []
     games = env.unwrapped.games  # type: ignore[attr-defined]
     load = getattr(games, "load", None)  # ALFWorld's are files; tau2's tasks were read when they were listed
     available = len(games.names)

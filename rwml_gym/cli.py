@@ -194,3 +194,7 @@ def _take(words: list[str], option: str, default: str) -> tuple[str, list[str]]:
         else:
             rest.append(word)
     return value, rest
+
+
+if __name__ == "__main__":  # accelerate launch -m rwml_gym.cli …
+    sys.exit(main())
