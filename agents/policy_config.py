@@ -189,11 +189,11 @@ POLICY_PRESETS: dict[str, PolicyConfig] = {
     "demo": PolicyConfig(
         task_types=_PICK,
         max_prompt_tokens=1024,
-        episode=EpisodeConfig(max_steps=12, action_tokens=14),
+        episode=EpisodeConfig(max_steps=10, action_tokens=14),
         imitation=ImitationConfig(steps=30),
-        stage=PolicyStageConfig(steps=16, games=12, groups=4, checkpoint_every=2),
-        grpo=GRPOConfig(beta=0.0),
-        evaluation=EvaluationConfig(games=0, repeats=8, temperature=1.0, every=4, training_games=True),
+        stage=PolicyStageConfig(steps=20, games=12, groups=4, checkpoint_every=2),
+        grpo=GRPOConfig(beta=0.0, learning_rate=2e-4),
+        evaluation=EvaluationConfig(games=12, repeats=8, temperature=1.0, every=10, training_games=True),
     ),
     # Every task type, more games, more time: hours on a GPU.
     "smollm2": PolicyConfig(
