@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.prompts import STYLES, PromptStyle
+from rwml_gym.prompts import STYLES, Prompts, PromptStyle, PromptWorld, Tokenizer
 
 __all__ = ["FaultConfig", "JobConfig", "at_least", "share"]
 
@@ -93,3 +93,21 @@ class JobConfig:
         at_least(self, 0, "history", "max_state_characters")
         if self.prompt_style not in STYLES:
             raise InvalidConfigError(f"Expected prompt_style among {list(STYLES)}, actual {self.prompt_style!r}")
+
+    def prompts(self, tokenizer: Tokenizer, **settings: Any) -> Prompts:
+        """What the model is shown and how its answers are read.
+
+        Args:
+            tokenizer: The model's.
+            **settings: Further arguments of `Prompts`.
+        """
+        world: PromptWorld = "service" if self.env == "tau2" else "game"
+        return Prompts(
+            tokenizer,
+            self.prompt_style,
+            self.history,
+            self.max_prompt_tokens,
+            world,
+            self.max_state_characters,
+            **settings,
+        )

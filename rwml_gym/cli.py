@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,8 @@ commands:
   train policy [--preset NAME | --config FILE] [--run-dir FOLDER] [--adapter FOLDER] [--OPTION VALUE …]
               train a language model to play (stage 2) with GRPO on success, and on its predictions if wanted,
               from stage 1's adapter if given; goes on where it was interrupted
+  train sft [--target actions|states] [--preset NAME | --config FILE] [--run-dir FOLDER] [--OPTION VALUE …]
+              supervised fine-tuning: imitate an expert or recorded episodes, or learn next states word for word
   evaluate [--agent NAME] [--env alfworld|tau2] [--split NAME] [--OPTION VALUE …]
               play an agent (random, expert, a model with or without adapter, …) on a split: success with a
               95 % interval by task type or domain, steps, share of invalid actions
@@ -56,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {
         "train rwml": _train_rwml,
         "train policy": _train_policy,
+        "train sft": _train_sft,
         "baselines tau2": _baselines_tau2,
         "games export": _games,
         "games list": _games,
@@ -127,11 +130,7 @@ def _train_rwml(words: list[str]) -> None:
         from rwml_gym.agents.config import PRESETS, preset
         from rwml_gym.agents.rwml import run
 
-        description = (
-            f"RWML stage 1. Presets: {', '.join(PRESETS)} (--preset, default demo, or demo-tau2 with --env tau2). "
-            "Instead of a preset, a YAML file of options (--config), such as a run's config.yaml. Results go to "
-            "--run-dir."
-        )
+        description = _described("RWML stage 1", PRESETS, "demo, or demo-tau2 with --env tau2")
         config, folder = _configure(words, preset, "demo-tau2" if tau2 else "demo", description)
     run(config, folder)
 
@@ -141,12 +140,25 @@ def _train_policy(words: list[str]) -> None:
         from rwml_gym.agents.policy import run_policy
         from rwml_gym.agents.policy_config import POLICY_PRESETS, policy_preset
 
-        description = (
-            f"Policy training. Presets: {', '.join(POLICY_PRESETS)} (--preset, default demo). Instead of a preset, a "
-            "YAML file of options (--config), such as a run's config.yaml. Results go to --run-dir."
-        )
+        description = _described("Policy training", POLICY_PRESETS)
         config, folder = _configure(words, policy_preset, "demo", description, "policy-")
     run_policy(config, folder)
+
+
+def _train_sft(words: list[str]) -> None:
+    with _needs("alfworld,tau2,train,report"):
+        from rwml_gym.agents.sft_job import SFT_PRESETS, run_sft, sft_preset
+
+        description = _described("Supervised fine-tuning", SFT_PRESETS)
+        config, folder = _configure(words, sft_preset, "demo", description, "sft-")
+    run_sft(config, folder)
+
+
+def _described(title: str, presets: Iterable[str], default: str = "demo") -> str:
+    return (
+        f"{title}. Presets: {', '.join(presets)} (--preset, default {default}). Instead of a preset, a YAML file of "
+        "options (--config), such as a run's config.yaml. Results go to --run-dir."
+    )
 
 
 def _configure(
