@@ -23,6 +23,7 @@ from rwml_gym.agents.baselines import ExpertAgent, NoOpAgent, RandomAgent, TaskW
 from rwml_gym.agents.random_caller import RandomCallerAgent
 from rwml_gym.agents.rollout import Job, roll_out
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.prompts import PromptStyle
 
 __all__ = ["AGENTS", "Episode", "EvaluateConfig", "evaluate", "make_agent", "play", "success_table", "wilson_interval"]
 
@@ -41,12 +42,21 @@ class EvaluateConfig:
         split: A split of it; by default `generated_held_out`, or `test` of τ²-bench.
         domain: Domain of τ²-bench.
         data: Folder of official ALFWorld games.
+        task_types: Of ALFWorld; only these, all if absent.
         episodes: How many games, from the first on; by default all, or 100 generated ones.
+        max_steps: Step budget of an episode; the registered one if absent.
         seed: Of the agent.
         model: For the agent `model`, see `rwml_gym.agents.models.load_model`.
         adapter: Folder of a LoRA adapter for it.
+        dtype: Of the model: `auto`, `float32` or `bfloat16`.
         temperature: Of its sampling; 0 takes the likeliest token.
-        history: Turns it is shown.
+        decoding: `free` text, or `constrained` to or `scored` among the admissible actions, see `LanguageModelAgent`.
+        prompt_style: `transcript` or `chat`, see `Prompts`.
+        history: Turns it is shown; 0 for the whole episode.
+        max_prompt_tokens: Longer prompts lose their oldest turns.
+        action_tokens: Its longest turn.
+        thoughts: Whether it writes a thought before each action (ReAct).
+        show_policy: Whether it is shown τ²-bench's policy.
         slots: Episodes it plays side by side.
     """
 
@@ -55,12 +65,21 @@ class EvaluateConfig:
     split: str | None = None
     domain: str = "retail"
     data: str | None = None
+    task_types: tuple[str, ...] | None = None
     episodes: int | None = None
+    max_steps: int | None = None
     seed: int = 0
     model: str = "SmolLM2-135M-Instruct"
     adapter: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     temperature: float = 0.0
+    decoding: Literal["free", "constrained", "scored"] = "free"
+    prompt_style: PromptStyle = "transcript"
     history: int = 4
+    max_prompt_tokens: int = 1024
+    action_tokens: int = 16
+    thoughts: bool = False
+    show_policy: bool = False
     slots: int = 16
 
 
@@ -102,8 +121,11 @@ def evaluate(config: EvaluateConfig, progress: Callable[[int], None] | None = No
         arguments["domain"] = config.domain
     elif config.agent == "expert":
         arguments["expert"] = True
-    if config.data is not None:
-        arguments["data"] = config.data
+    for name, value in (("data", config.data), ("task_types", config.task_types)):
+        if value is not None:
+            arguments[name] = value
+    if config.max_steps is not None:
+        arguments["max_episode_steps"] = config.max_steps
     if config.agent == "expert" and config.env != "alfworld":
         raise InvalidConfigError('The agent "expert" plays env "alfworld" only; choose another agent.')
     if config.agent in ("transfer", "random-caller") and config.env != "tau2":
@@ -211,8 +233,22 @@ def _model_agent(config: EvaluateConfig) -> Agent:
     from rwml_gym.agents.models import load_adapter, load_model
     from rwml_gym.prompts import Prompts
 
-    model, tokenizer = load_model(config.model)
-    prompts = Prompts(tokenizer, history=config.history)
-    if config.adapter is not None:
-        model = load_adapter(model, config.adapter)
-    return LanguageModelAgent(model, tokenizer, prompts, config.temperature, seed=config.seed)
+    model, tokenizer = load_model(config.model, config.dtype)
+    prompts = Prompts(
+        tokenizer,
+        config.prompt_style,
+        config.history,
+        config.max_prompt_tokens,
+        "service" if config.env == "tau2" else "game",
+        thoughts=config.thoughts,
+    )
+    return LanguageModelAgent(
+        model if config.adapter is None else load_adapter(model, config.adapter),
+        tokenizer,
+        prompts,
+        config.temperature,
+        seed=config.seed,
+        action_tokens=config.action_tokens,
+        show_policy=config.show_policy,
+        decoding=config.decoding,
+    )

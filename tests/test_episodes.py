@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import gymnasium
 import pytest
@@ -11,7 +12,15 @@ pytest.importorskip("alfworld")
 
 import rwml_gym  # noqa: F401 (registers the ids)
 from rwml_gym.agents.baselines import RandomAgent
-from rwml_gym.agents.episodes import Episode, EvaluateConfig, evaluate, play, success_table, wilson_interval
+from rwml_gym.agents.episodes import (
+    Episode,
+    EvaluateConfig,
+    evaluate,
+    make_agent,
+    play,
+    success_table,
+    wilson_interval,
+)
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 
 SPLIT = "generated_held_out"
@@ -75,6 +84,43 @@ def test_a_model_plays(tiny_folder):
     episodes = evaluate(config)
     assert [episode.steps for episode in episodes] == [50, 50]
     assert all(episode.invalid for episode in episodes)
+
+
+@pytest.mark.parametrize("decoding", ["constrained", "scored"])
+def test_a_model_that_chooses_does_nothing_invalid(tiny_folder, decoding):
+    types = ("pick_and_place_simple",)
+    config = EvaluateConfig(
+        agent="model", model=str(tiny_folder), task_types=types, episodes=2, max_steps=4, history=1, decoding=decoding
+    )
+    episodes = evaluate(config)
+    assert [(e.steps, e.invalid, e.kind) for e in episodes] == [(4, 0, types[0])] * 2
+
+
+def test_a_model_counts_the_same_in_a_plain_loop(tiny_folder):
+    """What it writes in an episode follows from the game, so one environment and many slots play the same."""
+    config = EvaluateConfig(
+        agent="model",
+        model=str(tiny_folder),
+        episodes=4,
+        max_steps=5,
+        temperature=1.0,
+        decoding="constrained",
+        history=2,
+    )
+    agent = make_agent(config)
+    env = gymnasium.make("rwml_gym/ALFWorld-v0", split=SPLIT, max_episode_steps=5)
+    games = []
+    for game in env.unwrapped.games.names[:4]:
+        observation, info = env.reset(options={"game": game})
+        agent.reset([True])
+        total, over = 0.0, False
+        while not over:
+            (action,) = agent.act([observation], [info])
+            observation, reward, terminated, truncated, info = env.step(action)
+            total, over = total + reward, terminated or truncated
+        games.append((game, info["won"], total))
+    assert [(e.game, e.won, e.reward) for e in evaluate(config)] == games
+    assert [(e.game, e.won, e.reward) for e in evaluate(replace(config, slots=1))] == games
 
 
 @pytest.mark.parametrize(
