@@ -81,15 +81,11 @@ def step(options: argparse.Namespace) -> None:
 
 def head(options: argparse.Namespace, result: dict[str, Any]) -> None:
     """What is measured, and the head of the table."""
-    lengths = ", ".join(map(str, result["prompts"]))
+    lengths, trl = ", ".join(map(str, result["prompts"])), importlib.metadata.version("trl")
     print(f"World-model step: {options.prompts} prompts of {lengths} tokens, {options.group} completions of each,")
-    print(
-        f"{options.tokens} tokens long; {result['where']}; β = {options.beta:g}; at a time {options.micro_tokens} tokens"
-    )
-    print(
-        f"of ours and {options.trl_rows} rows of TRL {importlib.metadata.version('trl')}. Seconds: first step, medians,"
-    )
-    print("and shares of these; memory in GB, libraries, model and encoder included.")
+    print(f"{options.tokens} tokens long; {result['where']}; β = {options.beta:g}")
+    print(f"at a time: {options.micro_tokens} tokens of ours, {options.trl_rows} rows of TRL {trl}")
+    print("seconds of the first step, and medians; memory in GB, libraries, model and encoder included")
     row("", "first", "median", "generation", "reward", "update", "before a step", "peak")
 
 
@@ -145,7 +141,9 @@ def main() -> None:
     group.add_argument("--tokens", type=int, default=24, help="tokens of a completion")
     group.add_argument("--beta", type=float, default=0.0, help="weight of the KL term, on both sides")
     group.add_argument("--trl-rows", type=int, default=8, help="TRL's per_device_train_batch_size")
-    group.add_argument("--micro-tokens", type=int, default=2048, help="our GRPOConfig's, most tokens in a forward pass")
+    group.add_argument(
+        "--micro-tokens", type=int, default=512, help="our GRPOConfig's; 512 is one group, as TRL's 8 rows are"
+    )
     group = parser.add_argument_group("rollout")
     group.add_argument("--episodes", type=int, default=16)
     group.add_argument("--turns", type=int, default=30)
