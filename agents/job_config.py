@@ -64,6 +64,8 @@ class JobConfig:
         max_state_characters: Longer states are shown in part; 0 for no limit.
         tracker: Where metrics go beside the run's folder, through accelerate: `tensorboard`, `wandb`, `trackio`, `all`
             that are installed, or `none`.
+        push_to_hub: Where to upload the adapter when it is trained, such as `name/repository` (private); nowhere if
+            absent.
         faults: What to do when something fails.
         seed: Everything follows from it.
     """
@@ -85,6 +87,7 @@ class JobConfig:
     max_prompt_tokens: int = 1024
     max_state_characters: int = 0
     tracker: Literal["none", "tensorboard", "wandb", "trackio", "all"] = "none"
+    push_to_hub: str | None = None
     faults: FaultConfig = field(default_factory=FaultConfig)
     seed: int = 0
 

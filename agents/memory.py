@@ -76,7 +76,7 @@ class MemoryPlan:
         available = available_memory(self.device) if available is None else available
         if self.total - self.loaded <= available:
             return True
-        lower = ["a lower micro_tokens (fewer tokens in a pass)", "gradient checkpointing"]
+        lower = ["a lower micro_tokens (fewer tokens in a pass)", "shorter prompts or episodes"]
         if self.sampling > self.activations + self.logits:
             lower = ["fewer rows at a time (batch_rows)", "shorter completions"]
         elif _overhead(self.device) == _GLIBC:

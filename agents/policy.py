@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 from accelerate import Accelerator
 from peft import PeftModel
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from rwml_gym.agents.baselines import ExpertAgent
 from rwml_gym.agents.checkpoint import load_adapter_weights, read_json, save_adapter, train_loop, write_json
@@ -23,6 +24,8 @@ from rwml_gym.agents.demonstrations import Demonstration, demonstrations
 from rwml_gym.agents.distributed import check_distributed
 from rwml_gym.agents.interaction import Games, MakeEnv, choose_games, prepare_games
 from rwml_gym.agents.language_model import LanguageModelAgent, describe_task
+from rwml_gym.agents.memory import plan
+from rwml_gym.agents.model_card import push_adapter, write_card
 from rwml_gym.agents.models import add_adapter, add_reference, load_adapter, load_model
 from rwml_gym.agents.policy_config import PolicyConfig
 from rwml_gym.agents.policy_report import Evaluation, write_policy_report
@@ -77,6 +80,7 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
     evaluations = _train(job)
     if job.accelerator.is_main_process:
         print(write_policy_report(job.folder, config, evaluations))
+        _publish(job, evaluations)
     job.accelerator.end_training()
     return evaluations
 
@@ -97,6 +101,7 @@ def _prepare(config: PolicyConfig, folder: Path) -> _Run:
     else:
         model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
     agent = _agent(config, model, prompts, 1.0)
+    _plan_memory(config, model)
     if episode.predictions:
         games = Games(partial(_wrapped, games.make_env, config), games.train, games.make_held_out_env, games.held_out)
         with games.make_env():  # an encoder that cannot be loaded shows now
@@ -108,10 +113,42 @@ def _prepare(config: PolicyConfig, folder: Path) -> _Run:
     return _Run(config, folder, games, model, prompts, accelerator, agent)
 
 
+def _plan_memory(config: PolicyConfig, model: PeftModel) -> None:
+    """Warns before an update that will not fit; of the longest episodes that the configuration allows."""
+    stage, episode = config.stage, config.episode
+    episodes, micro_tokens = stage.groups * stage.group_size, config.grpo.micro_tokens
+    if stage.rows == "turn" or config.history:
+        rows, prompt, written = episodes * episode.max_steps, config.max_prompt_tokens, episode.action_tokens
+        counted = written
+    else:
+        rows, prompt, written = episodes, 1, config.max_prompt_tokens + episode.action_tokens
+        counted = min(written, episode.max_steps * episode.action_tokens)
+    slots = min(episode.slots, episodes)
+    plan(
+        cast(PreTrainedModel, model), rows, prompt, written, counted, micro_tokens=micro_tokens, sampling_rows=slots
+    ).check()
+
+
 def _wrapped(make_env: MakeEnv, config: PolicyConfig) -> gym.Env[str, str]:
     stage = config.stage
     tools = {"tool": {"gap": "rouge", "threshold": stage.tool_threshold}} if config.env == "tau2" else None
     return WorldModelRewardWrapper(make_env(), stage.encoder, stage.threshold, mode="report", measures=tools)
+
+
+def _publish(job: _Run, evaluations: Sequence[Evaluation]) -> None:
+    """Writes the model card of the adapter, and uploads it if asked."""
+    config = job.config
+    world = "τ²-bench" if config.env == "tau2" else "ALFWorld"
+    with job.games.make_env() as env:
+        _, info = env.reset(options={"game": job.games.train[0]})
+    results = {f"{e.name} games, after {e.step} updates": str(e).partition(": ")[2] for e in evaluations}
+    command = f"rwml-gym train policy --config config.yaml --run-dir {job.folder.name}"
+    title = f"{config.model.rsplit('/', 1)[-1]} plays {world}"
+    data_version = str(info.get("data_version", ""))
+    adapter = job.folder / "adapters" / "policy"
+    write_card(adapter, config.model, title, config, results, data_version, command)
+    if config.push_to_hub is not None:
+        print(f"Uploaded to {push_adapter(adapter, config.push_to_hub)}")
 
 
 def _agent(config: PolicyConfig, model: PeftModel, prompts: Prompts, temperature: float) -> LanguageModelAgent:

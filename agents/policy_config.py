@@ -191,9 +191,9 @@ POLICY_PRESETS: dict[str, PolicyConfig] = {
         max_prompt_tokens=1024,
         episode=EpisodeConfig(max_steps=10, action_tokens=14),
         imitation=ImitationConfig(steps=30),
-        stage=PolicyStageConfig(steps=20, games=12, groups=4, checkpoint_every=2),
-        grpo=GRPOConfig(beta=0.0, learning_rate=2e-4),
-        evaluation=EvaluationConfig(games=12, repeats=8, temperature=1.0, every=10, training_games=True),
+        stage=PolicyStageConfig(steps=12, games=12, groups=4, checkpoint_every=2),
+        grpo=GRPOConfig(beta=0.0, learning_rate=5e-4),
+        evaluation=EvaluationConfig(games=0, repeats=8, temperature=1.0, every=6, training_games=True),
     ),
     # Every task type, more games, more time: hours on a GPU.
     "smollm2": PolicyConfig(

@@ -11,19 +11,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from peft import PeftModel
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from rwml_gym.agents.checkpoint import load_adapter_weights, read_json, save_adapter, train_loop, write_json
 from rwml_gym.agents.config import RWMLConfig
 from rwml_gym.agents.evaluate import Prediction, evaluate_predictions
 from rwml_gym.agents.interaction import MakeEnv, held_out_tasks, prepare_games
 from rwml_gym.agents.language_model import LanguageModelAgent, LanguageWorldModel
+from rwml_gym.agents.memory import plan
+from rwml_gym.agents.model_card import push_adapter, write_card
 from rwml_gym.agents.models import add_adapter, add_reference, load_model
 from rwml_gym.agents.random_caller import RandomCallerAgent
 from rwml_gym.agents.report import Context, write_report
@@ -89,6 +92,7 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
     start_run(config, folder)
     print(f"Run folder: {folder}")
     model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
+    _plan_memory(config, model)
     world_model = LanguageWorldModel(model, tokenizer, prompts, config.max_new_tokens, config.batch_rows)
     job = _Run(config, folder, model, world_model, accelerator)
 
@@ -121,8 +125,40 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
         _fine_tune(job, "SFT same time", rest, _steps_in_the_same_time(job, sft_metrics))
         results["SFT same time"] = _evaluate(job, "SFT same time", held_out, gap)
     print(write_report(folder, config, results, gap, context))
+    metrics = {f"held-out reward, {name}": float(np.mean([p.reward for p in found])) for name, found in results.items()}
+    command = f"rwml-gym train rwml --config config.yaml --run-dir {folder.name}"
+    title = (
+        f"{config.model.rsplit('/', 1)[-1]} as a world model of {'τ²-bench' if config.env == 'tau2' else 'ALFWorld'}"
+    )
+    write_card(_adapter(job, "RWML"), config.model, title, config, metrics, context.data_version, command)
     accelerator.end_training()
     return results
+
+
+def _plan_memory(config: RWMLConfig, model: PeftModel) -> None:
+    """Warns before an update that will not fit."""
+    rows = config.stage.groups * config.stage.group_size
+    plan(
+        cast(PreTrainedModel, model),
+        rows,
+        config.max_prompt_tokens,
+        config.max_new_tokens,
+        group_size=config.stage.group_size,
+        micro_tokens=config.grpo.micro_tokens,
+        sampling_rows=config.batch_rows,
+    ).check()
+
+
+def _publish(job: _Run, results: Mapping[str, Sequence[Prediction]], data_version: str) -> None:
+    """Writes the model card of the adapter, and uploads it if asked."""
+    config, folder = job.config, _adapter(job, "RWML")
+    metrics = {f"held-out reward, {name}": float(np.mean([p.reward for p in found])) for name, found in results.items()}
+    command = f"rwml-gym train rwml --config config.yaml --run-dir {job.folder.name}"
+    world = "τ²-bench" if config.env == "tau2" else "ALFWorld"
+    title = f"{config.model.rsplit('/', 1)[-1]} as a world model of {world}"
+    write_card(folder, config.model, title, config, metrics, data_version, command)
+    if config.push_to_hub is not None:
+        print(f"Uploaded to {push_adapter(folder, config.push_to_hub)}")
 
 
 # Collecting and dividing

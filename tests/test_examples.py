@@ -43,6 +43,41 @@ def test_gym_loop_plays_both_agents_and_tells_success_and_gap(tmp_path):
         assert "mean gap" in line
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """A tiny random model with room for whole episodes."""
+    from tests.conftest import write_model
+
+    return str(write_model(tmp_path_factory.mktemp("examples") / "model", max_position_embeddings=8192))
+
+
+def test_train_policy_goes_from_imitation_to_an_adapter(model, tmp_path):
+    pytest.importorskip("alfworld")
+    short = "--games 2 --max-steps 6 --imitation-games 4 --imitation-steps 1 --steps 1 --groups 2 --group-size 2"
+    out = run("train_policy.py", "--model", model, *short.split(), "--repeats", "1", cwd=tmp_path)
+    for words in ("imitation   1  loss", "imitation    success", "groups with signal", "GRPO         success"):
+        assert words in out
+    assert (tmp_path / "policy" / "adapter_model.safetensors").is_file()
+
+
+def test_train_tau2_rewards_predictions_and_stands_beside_those_who_do_nothing(model, tmp_path):
+    pytest.importorskip("tau2")
+    short = "--tasks 2 --held-out 1 --max-steps 2 --steps 1 --group-size 2 --encoder hashing"
+    out = run("train_tau2.py", "--model", model, *short.split(), cwd=tmp_path)
+    for words in ("GRPO: 1 steps of 2 groups of 2 episodes", "held-out games: success", "no-op", "transfer"):
+        assert words in out
+    assert (tmp_path / "runs/tau2-policy/adapters/policy/README.md").is_file()
+
+
+@pytest.mark.slow
+def test_both_stages_run_one_after_the_other(tmp_path):
+    out = run("train_world_model_then_policy.py", "--preset", "smoke", "--compare", cwd=tmp_path)
+    assert "RWML: held-out reward" in out
+    for name in ("after-world-model", "from-scratch"):
+        assert f"Stage 2, {name}" in out
+        assert (tmp_path / "runs/two-stages" / name / "curves.png").is_file()
+
+
 @pytest.mark.slow
 def test_train_world_model_goes_from_games_to_an_adapter(tmp_path):
     short = "--games 4 --held-out-games 3 --max-steps 4 --sft-steps 1 --grpo-steps 1 --groups 2 --group-size 4"
