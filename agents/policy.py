@@ -116,7 +116,7 @@ def _prepare(config: PolicyConfig, folder: Path) -> _Run:
 def _plan_memory(config: PolicyConfig, model: PeftModel) -> None:
     """Warns before an update that will not fit; of the longest episodes that the configuration allows."""
     stage, episode = config.stage, config.episode
-    episodes, micro_tokens = stage.groups * stage.group_size, config.grpo.micro_tokens
+    episodes, micro_tokens = stage.groups * stage.group_size, config.grpo.tokens_a_pass(model.device)
     if stage.rows == "turn" or config.history:
         rows, prompt, written = episodes * episode.max_steps, config.max_prompt_tokens, episode.action_tokens
         counted = written

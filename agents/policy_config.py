@@ -192,7 +192,7 @@ POLICY_PRESETS: dict[str, PolicyConfig] = {
         episode=EpisodeConfig(max_steps=10, action_tokens=14),
         imitation=ImitationConfig(steps=30),
         stage=PolicyStageConfig(steps=12, games=12, groups=4, checkpoint_every=2),
-        grpo=GRPOConfig(beta=0.0, learning_rate=5e-4),
+        grpo=GRPOConfig(beta=0.0, learning_rate=5e-4, micro_tokens=512),
         evaluation=EvaluationConfig(games=0, repeats=8, temperature=1.0, every=6, training_games=True),
     ),
     # Every task type, more games, more time: hours on a GPU.

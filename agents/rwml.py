@@ -144,7 +144,7 @@ def _plan_memory(config: RWMLConfig, model: PeftModel) -> None:
         config.max_prompt_tokens,
         config.max_new_tokens,
         group_size=config.stage.group_size,
-        micro_tokens=config.grpo.micro_tokens,
+        micro_tokens=config.grpo.tokens_a_pass(model.device),
         sampling_rows=config.batch_rows,
     ).check()
 

@@ -11,8 +11,8 @@ SmolLM2-135M-Instruct, LoRA r = 16, the same prompts and lengths on both sides.
 * rollout: 16 episodes of 30 turns, beside `model.generate` on the whole episode at each turn.
 * parts: where the time of a policy step goes; on a GPU if there is one, in bfloat16 where it is fast.
 
-The memory allocator's settings matter where page faults are dear; all sides run with the same ones, those of the
-Makefile if the environment has no others.
+The memory allocator's settings matter where page faults are dear: less time, more memory. All sides run with the same
+ones, the environment's, or with `--allocator tuned` those of the Makefile.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 
 # This process starts others and imports nothing large: a process begins with the `ru_maxrss` of the one it came from.
 SECTIONS = Path(__file__).parent / "grpo"
-ALLOCATOR = {"THP_MEM_ALLOC_ENABLE": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+TUNED = {"THP_MEM_ALLOC_ENABLE": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 SIDES = {
     "ours": "ours",
     "trl": "TRL, its defaults",
@@ -46,7 +46,7 @@ def run(section: str, *arguments: str, capture: bool = False) -> str:
         check=True,
         text=True,
         stdout=subprocess.PIPE if capture else None,
-        env={**ALLOCATOR, **os.environ, "TOKENIZERS_PARALLELISM": "false"},
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
     )
     return done.stdout or ""
 
@@ -85,6 +85,7 @@ def head(options: argparse.Namespace, result: dict[str, Any]) -> None:
     print(f"World-model step: {options.prompts} prompts of {lengths} tokens, {options.group} completions of each,")
     print(f"{options.tokens} tokens long; {result['where']}; β = {options.beta:g}")
     print(f"at a time: {options.micro_tokens} tokens of ours, {options.trl_rows} rows of TRL {trl}")
+    print(f"allocator: {options.allocator}")
     print("seconds of the first step, and medians; memory in GB, libraries, model and encoder included")
     row("", "first", "median", "generation", "reward", "update", "before a step", "peak")
 
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "auto"), help="float32 for step and rollout, auto for parts"
     )
+    parser.add_argument("--allocator", choices=("system", "tuned"), default="system")
     group = parser.add_argument_group("step")
     group.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     group.add_argument("--prompts", type=int, default=4)
@@ -154,6 +156,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.prompts * options.group % options.trl_rows:
         parser.error("--trl-rows has to divide prompts x group")
+    if options.allocator == "tuned":
+        os.environ.update(TUNED)
     if options.only in (None, "step"):
         step(options)
     if options.only in (None, "rollout"):
