@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rwml_gym.agents.grpo import GRPOConfig
-from rwml_gym.agents.job_config import JobConfig, at_least, share
+from rwml_gym.agents.job_config import JobConfig, at_least, find_preset, share
 from rwml_gym.agents.sft import SFTConfig
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.gap import GapName, RewardKind
@@ -250,6 +250,4 @@ def preset(name: str) -> RWMLConfig:
     Raises:
         InvalidConfigError: There is none of that name.
     """
-    if name not in PRESETS:
-        raise InvalidConfigError(f"Expected a preset among {sorted(PRESETS)}, actual {name!r}")
-    return PRESETS[name]
+    return find_preset(PRESETS, name)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.prompts import STYLES, Prompts, PromptStyle, PromptWorld, Tokenizer
 
-__all__ = ["FaultConfig", "JobConfig", "at_least", "share"]
+__all__ = ["FaultConfig", "JobConfig", "at_least", "find_preset", "share"]
+
+Config = TypeVar("Config")
 
 
 def at_least(config: object, least: float, *names: str) -> None:
@@ -23,6 +26,17 @@ def share(config: object, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(config, name) <= 1:
             raise InvalidConfigError(f"Expected {name} between 0 and 1, actual {getattr(config, name)}")
+
+
+def find_preset(presets: Mapping[str, Config], name: str) -> Config:
+    """A preset by name.
+
+    Raises:
+        InvalidConfigError: There is none of that name.
+    """
+    if name not in presets:
+        raise InvalidConfigError(f"Expected a preset among {sorted(presets)}, actual {name!r}")
+    return presets[name]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from rwml_gym.agents.credit import Rows
 from rwml_gym.agents.grpo import GRPOConfig
-from rwml_gym.agents.job_config import JobConfig, at_least
+from rwml_gym.agents.job_config import JobConfig, at_least, find_preset
 from rwml_gym.agents.language_model import Decoding
 from rwml_gym.embedding import DEFAULT_ENCODER
 from rwml_gym.errors import InvalidConfigError
@@ -239,6 +239,4 @@ def policy_preset(name: str) -> PolicyConfig:
     Raises:
         InvalidConfigError: There is none of that name.
     """
-    if name not in POLICY_PRESETS:
-        raise InvalidConfigError(f"Expected a preset among {sorted(POLICY_PRESETS)}, actual {name!r}")
-    return POLICY_PRESETS[name]
+    return find_preset(POLICY_PRESETS, name)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from rwml_gym.agents.baselines import RandomAgent
 from rwml_gym.agents.checkpoint import read_json, save_adapter, train_loop, write_json
 from rwml_gym.agents.interaction import Games, prepare_games
-from rwml_gym.agents.job_config import JobConfig, at_least
+from rwml_gym.agents.job_config import JobConfig, at_least, find_preset
 from rwml_gym.agents.language_model import LanguageWorldModel
 from rwml_gym.agents.logprobs import completion_logprobs
 from rwml_gym.agents.models import add_adapter, load_model
@@ -89,9 +89,7 @@ def sft_preset(name: str) -> SFTJobConfig:
     Raises:
         InvalidConfigError: There is none of that name.
     """
-    if name not in SFT_PRESETS:
-        raise InvalidConfigError(f"Expected a preset among {sorted(SFT_PRESETS)}, actual {name!r}")
-    return SFT_PRESETS[name]
+    return find_preset(SFT_PRESETS, name)
 
 
 def run_sft(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
