@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -10,6 +11,7 @@ import gymnasium as gym
 
 from rwml_gym.agents.base import Agent
 from rwml_gym.agents.language_model import LanguageModelAgent, Written
+from rwml_gym.agents.models import merged
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Transition, TransitionDataset
 from rwml_gym.wrappers import RecordTransitions
@@ -94,15 +96,17 @@ def roll_out(
     if slots < 1:
         raise InvalidConfigError(f"Expected at least 1 slot, actual {slots}")
     envs: list[gym.Env[str, str]] = []
+    model = agent.sessions.model if isinstance(agent, LanguageModelAgent) else None
     try:
         envs += [make_env() for _ in range(min(slots, len(jobs)))]
         run = _Run(make_env, agent, jobs, envs, on_error)
-        while run.fill():
-            for number, slot in run.step():
-                if ended is not None:
-                    ended(number, envs[slot])
-                if progress is not None:
-                    progress(1)
+        with merged(model) if model is not None else nullcontext():  # once, not at every turn
+            while run.fill():
+                for number, slot in run.step():
+                    if ended is not None:
+                        ended(number, envs[slot])
+                    if progress is not None:
+                        progress(1)
         return run.played
     finally:
         for env in envs:

@@ -149,6 +149,7 @@ def main() -> None:
     group = parser.add_argument_group("rollout")
     group.add_argument("--episodes", type=int, default=16)
     group.add_argument("--turns", type=int, default=30)
+    group.add_argument("--slow-every", type=int, default=5, help="turns between those in which generate is measured")
     group = parser.add_argument_group("parts")
     group.add_argument("--policy-groups", type=int, default=2)
     group.add_argument("--policy-group", type=int, default=4, help="episodes of a game")
@@ -162,7 +163,7 @@ def main() -> None:
         step(options)
     if options.only in (None, "rollout"):
         print(flush=True)
-        lengths = flags(options, "episodes", "turns", "repeats", "slow-repeats")
+        lengths = flags(options, "episodes", "turns", "repeats", "slow-repeats", "slow-every")
         run("rollout", f"--dtype={options.dtype or 'float32'}", *lengths)
     if options.only in (None, "parts"):
         print(flush=True)

@@ -10,17 +10,19 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gymnasium as gym
+import numpy as np
 import torch
 from common import ALPHA, RANK, Clock, fill_adapter, line, load_endless, where
 from peft import PeftModel
 
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.language_model import describe_task
-from rwml_gym.agents.models import add_adapter
+from rwml_gym.agents.models import add_adapter, merged
 from rwml_gym.agents.sessions import Request, Sessions
 from rwml_gym.prompts import Prompts
 from rwml_gym.transitions import Turn
@@ -112,11 +114,14 @@ class Generate:
         return out[:, width:].tolist()
 
 
-def play(sides: Sequence[Ours | Generate], episodes: Sequence[Episode], turns: int) -> tuple[list[list[float]], float]:
-    """Goes through the episodes with all sides in turn.
+def play(
+    sides: Sequence[Ours | Generate], episodes: Sequence[Episode], turns: int, measured: Sequence[int]
+) -> tuple[list[list[float]], float]:
+    """Goes through the episodes with all sides in turn; the second, which remembers nothing, in some turns only.
 
     Returns:
-        Seconds, one list a side with one number a turn; and the share of tokens the sides wrote alike.
+        Seconds, one list a side with one number a turn, those that were left out between those that were measured; and
+        the share of tokens the sides wrote alike.
     """
     seconds: list[list[float]] = [[] for _ in sides]
     same = total = 0
@@ -127,38 +132,49 @@ def play(sides: Sequence[Ours | Generate], episodes: Sequence[Episode], turns: i
         texts = [episode.upto(turn) for episode in episodes]
         written = []
         for number, side in enumerate(sides):
+            if number and turn + 1 not in measured:
+                continue
             with clock.part(side.name):
                 written.append(side.write(texts))
             seconds[number].append(clock.take()["all"])
         for rows in zip(*written, strict=True):
             if {len(row) for row in rows} != {WRITTEN}:
                 raise SystemExit(f"Expected {WRITTEN} tokens a turn, actual {[len(row) for row in rows]}")
-            total += WRITTEN
-            same += sum(len(set(tokens)) == 1 for tokens in zip(*rows, strict=True))
-    return seconds, same / total
+            if len(rows) > 1:
+                total += WRITTEN
+                same += sum(len(set(tokens)) == 1 for tokens in zip(*rows, strict=True))
+    seconds[1:] = [np.interp(range(1, turns + 1), measured, taken).tolist() for taken in seconds[1:]]
+    return seconds, same / max(total, 1)
 
 
 def main() -> None:
     """Prints what turns cost, and the whole rollout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", default="float32")
-    for name in ("episodes", "turns", "repeats", "slow-repeats"):
+    for name in ("episodes", "turns", "repeats", "slow-repeats", "slow-every"):
         parser.add_argument(f"--{name}", type=int, required=True)
     options = parser.parse_args()
     ours, generate = Ours(options.dtype), Generate(options.dtype)
     episodes = record(Prompts(ours.tokenizer, history=0), options.episodes, options.turns)
     for side in (ours, generate):  # the first call of all is no measure
         side.write([episodes[0].prompt])
+    every = range(options.slow_every, options.turns + 1, options.slow_every)
+    measured = sorted({1, options.turns, *every})
     times: tuple[list[list[float]], list[list[float]]] = ([], [])
     for repeat in range(max(options.repeats, options.slow_repeats)):
         both = repeat < options.slow_repeats
-        seconds, same = play([ours, generate] if both else [ours], episodes, options.turns)
+        began = time.perf_counter()
+        with merged(ours.model):  # as `roll_out` does, once a rollout
+            merging = time.perf_counter() - began
+            seconds, same = play([ours, generate] if both else [ours], episodes, options.turns, measured)
+        seconds[0][0] += merging
         for found, taken in zip(times, seconds, strict=False):
             found.append(taken)
         if repeat == 0:
             alike = same
     print(f"Rollout: {options.episodes} episodes of {options.turns} turns, {WRITTEN} tokens written a turn, greedy")
     print(f"{where(ours.model)}; repeats: {len(times[0])} and {len(times[1])}")
+    print(f"generate measured in turns {', '.join(map(str, measured))}; the others lie between")
     print("the same texts on both sides; generate has its adapter beside the weights, as PEFT has it by default")
     widths = [12, 18, 14, 12, 12, 10]
     line(["turn", "history tokens", "new tokens", "ours", "generate", "ratio"], widths)
