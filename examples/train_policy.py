@@ -1,6 +1,6 @@
 """Policy GRPO on ALFWorld as a script to be read from top to bottom: play groups of equal games, learn from success.
 
-    python examples/train_policy.py [--games 12] [--imitation-steps 30] [--steps 16] [--output policy]
+    python examples/train_policy.py [--games 12] [--imitation-steps 30] [--steps 8] [--output policy]
 
 A short imitation start (a 135 M-parameter model hardly ever wins without one), then GRPO on whole episodes. The same
 job with checkpoints, restarts, evaluation and a report: `rwml-gym train policy`.
@@ -36,11 +36,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="SmolLM2-135M-Instruct", help="packaged name, folder or hub id")
     parser.add_argument("--games", type=int, default=12)
-    parser.add_argument("--max-steps", type=int, default=12, help="of an episode")
+    parser.add_argument("--max-steps", type=int, default=10, help="of an episode")
     parser.add_argument("--imitation-games", type=int, default=64)
     parser.add_argument("--imitation-steps", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=16, help="of GRPO")
-    parser.add_argument("--groups", type=int, default=4, help="games a GRPO step")
+    parser.add_argument("--steps", type=int, default=8, help="of GRPO")
+    parser.add_argument("--groups", type=int, default=6, help="games a GRPO step")
     parser.add_argument("--group-size", type=int, default=8, help="episodes a game")
     parser.add_argument("--repeats", type=int, default=4, help="episodes a game when success is measured")
     parser.add_argument("--seed", type=int, default=0)
@@ -49,12 +49,14 @@ def main() -> None:
     rng = random.Random(args.seed)
 
     # The policy: a frozen model with a trainable LoRA adapter. An episode is one text (history=0): each turn costs its
-    # new tokens only.
+    # new tokens only. It writes one of the admissible actions, token by token.
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     base, tokenizer = load_model(args.model, device=accelerator.device)
     model = add_adapter(base, seed=args.seed)
     prompts = Prompts(tokenizer, history=0, max_tokens=2048)
-    agent = LanguageModelAgent(model, tokenizer, prompts, seed=args.seed, action_tokens=ACTION_TOKENS)
+    agent = LanguageModelAgent(
+        model, tokenizer, prompts, seed=args.seed, action_tokens=ACTION_TOKENS, decoding="constrained"
+    )
     make_env = partial(
         gym.make, "rwml_gym/ALFWorld-v0", task_types=["pick_and_place_simple"], max_episode_steps=args.max_steps
     )
@@ -88,8 +90,8 @@ def main() -> None:
 
     # 2. GRPO: episodes of a game differ in their sampling only; what they earn beyond their group's mean is what each
     # of their tokens is worth.
-    config = GRPOConfig(beta=0.0, learning_rate=1e-4)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, weight_decay=0.0)
+    config = GRPOConfig(loss_type="grpo", beta=0.0, learning_rate=4e-4)  # counts long and short episodes alike
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=4e-4, weight_decay=0.0)
     optimizer = accelerator.prepare(optimizer)
     for number in range(args.steps):
         chosen = rng.sample(games, min(args.groups, len(games)))
