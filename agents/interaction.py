@@ -45,7 +45,7 @@ def prepare_games(config: JobConfig, games: int, held_out_games: int, max_steps:
 
     Args:
         config: Which world, and the run's seed.
-        games: Training games.
+        games: Training games; 0 for all that are not held out, of a split that is not generated.
         held_out_games: Games that are held out.
         max_steps: Step budget of an episode.
         rollouts: How often each training game is listed.
@@ -60,16 +60,23 @@ def prepare_games(config: JobConfig, games: int, held_out_games: int, max_steps:
     with make() as env:
         if held_out_split is not None:
             make_held_out = partial(make, split=held_out_split)
-            train = choose_games(env, games, seed)
+            train = choose_games(env, games or _all(env, config), seed)
             with make_held_out() as held_out_env:
                 held_out = choose_games(held_out_env, held_out_games, seed)
         else:
             make_held_out = make
+            games = games or _all(env, config) - held_out_games
             chosen = choose_games(env, games + held_out_games, seed)
             train, held_out = chosen[:games], chosen[games:]
     if set(train) & set(held_out):
         raise InvalidConfigError(f"Expected no game both in training and held out, actual {set(train) & set(held_out)}")
     return Games(make, [game for game in train for _ in range(rollouts)], make_held_out, held_out)
+
+
+def _all(env: gym.Env[str, str], config: JobConfig) -> int:
+    if config.env == "alfworld" and config.split in (None, "generated", "generated_held_out"):
+        raise InvalidConfigError("Generated games have no end: expected a number of training games, actual 0.")
+    return len(env.unwrapped.games.names)  # type: ignore[attr-defined]
 
 
 def held_out_tasks(config: JobConfig) -> str:

@@ -55,6 +55,10 @@ class _Run:
     accelerator: Accelerator
     agent: LanguageModelAgent
 
+    def wrapped(self, make_env: MakeEnv) -> MakeEnv:
+        """The environment as the agent plays it: what it predicts is taken out of its actions."""
+        return partial(_wrapped, make_env, self.config) if self.config.episode.predictions else make_env
+
 
 def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
     """Trains a policy, or goes on with what is left of it.
@@ -102,15 +106,13 @@ def _prepare(config: PolicyConfig, folder: Path) -> _Run:
         model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
     agent = _agent(config, model, prompts, 1.0)
     _plan_memory(config, model)
-    if episode.predictions:
-        games = Games(partial(_wrapped, games.make_env, config), games.train, games.make_held_out_env, games.held_out)
-        with games.make_env():  # an encoder that cannot be loaded shows now
-            pass
+    job = _Run(config, folder, games, model, prompts, accelerator, agent)
+    job.wrapped(games.make_env)().close()  # an encoder that cannot be loaded shows now
     if accelerator.is_main_process:
         start_run(config, folder)
         print(f"Run folder: {folder}")
     accelerator.wait_for_everyone()
-    return _Run(config, folder, games, model, prompts, accelerator, agent)
+    return job
 
 
 def _plan_memory(config: PolicyConfig, model: PeftModel) -> None:
@@ -217,7 +219,7 @@ def _demonstrations(job: _Run) -> list[Demonstration]:
     if config.imitation.transitions is not None:
         recorded = TransitionDataset.load(config.imitation.transitions)
     else:
-        make = partial(job.games.make_held_out_env, split=config.split or "generated", expert=True)
+        make = partial(job.games.make_env, expert=True)
         with make() as env:
             names = choose_games(
                 env,
@@ -247,7 +249,7 @@ def _train(job: _Run) -> list[Evaluation]:
     def step(number: int, optimizer: Any) -> dict[str, Any]:
         every = config.evaluation.every
         evaluated = _evaluate(job, number) if number == 0 or (every and number % every == 0) else []
-        games, make_env = job.games.train, job.games.make_env
+        games, make_env = job.games.train, job.wrapped(job.games.make_env)
         row = grpo_policy_step(job.agent, make_env, games, config, job.accelerator, number, optimizer)
         return {**row, "evaluations": [vars(evaluation) for evaluation in evaluated]}
 
@@ -280,7 +282,7 @@ def _evaluate(job: _Run, number: int) -> list[Evaluation]:
         if not jobs:
             continue
         with tqdm(total=len(jobs), desc=f"evaluate {name}", unit="episode", leave=False, dynamic_ncols=True) as bar:
-            played = roll_out(make_env, agent, jobs, job.config.episode.slots, progress=bar.update)
+            played = roll_out(job.wrapped(make_env), agent, jobs, job.config.episode.slots, progress=bar.update)
         steps = sum(len(episode.rewards) for episode in played)
         found = Evaluation(
             name,

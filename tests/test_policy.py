@@ -164,6 +164,32 @@ def test_an_expert_is_imitated(model, tmp_path):
     assert all(a[name].equal(c[name]) for name in a)
 
 
+def test_predictions_are_imitated_with_the_actions(model, tmp_path):
+    """The expert's environment is the plain one; the agent's takes predictions out, when it is evaluated, too."""
+    settings = config(
+        model,
+        episode=EpisodeConfig(max_steps=9, slots=3, predictions=True, action_tokens=24),
+        imitation=ImitationConfig(steps=2, games=3, batch_size=2),
+        stage=PolicyStageConfig(steps=1, games=2, groups=1, group_size=2, world_model_weight=1.0, encoder="hashing"),
+        evaluation=EvaluationConfig(games=1, training_games=True),
+    )
+    evaluations = run_policy(settings, tmp_path)
+    assert [(e.name, e.step) for e in evaluations] == [(n, s) for s in (0, 1) for n in ("training", "held-out")]
+    assert _json(tmp_path / "metrics/imitation.json")[-1]["loss"] > 0
+
+
+def test_all_tasks_of_a_split_may_be_trained_on(model):
+    pytest.importorskip("tau2")
+    from rwml_gym.agents.interaction import prepare_games
+
+    tau2 = config(model, env="tau2", domain="airline", task_types=None, imitation=ImitationConfig())
+    games = prepare_games(tau2, 0, 3, 5)
+    assert len(games.train) == 30
+    assert len(games.held_out) == 3
+    with pytest.raises(InvalidConfigError, match="no end"):
+        prepare_games(config(model), 0, 3, 5)
+
+
 def test_the_update_does_not_depend_on_the_slots(finished, model, tmp_path):
     settings = config(model, imitation=ImitationConfig(), evaluation=EvaluationConfig(games=0))
     weights = []
