@@ -41,6 +41,10 @@ class EpisodeConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "max_steps", "action_tokens", "slots")
+        if self.decoding == "constrained" and (self.thoughts or self.predictions):
+            raise InvalidConfigError(
+                "A choice among the admissible actions has no place for thoughts or predictions: use decoding 'free'."
+            )
         if self.decoding == "scored":
             raise InvalidConfigError(
                 "Actions that are chosen by their score are not written token by token, so there is nothing to train: "

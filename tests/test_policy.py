@@ -311,6 +311,7 @@ def test_two_processes_train_as_one(model, tmp_path):
     ("make", "match"),
     [
         (lambda: EpisodeConfig(decoding="scored"), "constrained"),
+        (lambda: EpisodeConfig(decoding="constrained", predictions=True), "'free'"),
         (lambda: PolicyStageConfig(task_weight=0.0), "both 0"),
         (lambda: PolicyStageConfig(group_size=1), "group_size"),
         (lambda: PolicyStageConfig(rows="token"), "episode"),
