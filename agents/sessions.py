@@ -207,6 +207,7 @@ class Sessions:
             # Like lengths together: a long prompt among short answers would pad them all.
             shortest = min(len(texts[i]) - done[i] for i in pending)
             chosen = [i for i in pending if len(texts[i]) - done[i] <= max(2 * shortest, 32)]
+            chosen.sort(key=lambda i: rows[i])  # all rows in order are a slice of the cache, not a copy
             parts = [texts[i][done[i] : done[i] + _CHUNK] for i in chosen]
             ends = [logits and done[i] + len(part) == len(texts[i]) for i, part in zip(chosen, parts, strict=True)]
             out = self._forward([rows[i] for i in chosen], parts, ends)
