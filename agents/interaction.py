@@ -140,6 +140,6 @@ def choose_games(env: gym.Env[str, str], count: int, seed: int, exclude: Collect
         if len(chosen) == count:
             return chosen
     raise InvalidConfigError(
-        f"Expected {count} playable games, actual {len(chosen)}: ask for fewer with the options for games and "
-        "held-out games, or allow more (--split, --task-types)."
+        f"Expected {count} playable games, actual {len(chosen)}: ask for fewer, to train on or held out "
+        "(--collect.games, --stage.games, --evaluation.games), or allow more (--split, --task-types)."
     )

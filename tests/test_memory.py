@@ -121,7 +121,7 @@ def test_a_plan_that_does_not_fit_says_why_and_what_lowers_it(adapted, monkeypat
     with pytest.warns(MemoryWarning) as caught:
         assert not estimate.check(2 * 10**9)
     text = str(caught[0].message)
-    for part in ("2.00 GB are free", "micro_tokens", "gradient checkpointing", "bfloat16", "MALLOC_MMAP_MAX_=0"):
+    for part in ("2.00 GB are free", "micro_tokens", "shorter prompts or episodes", "bfloat16", "MALLOC_MMAP_MAX_=0"):
         assert part in text
     assert [line.split()[0] for line in str(estimate).splitlines()] == [
         *("weights", "adapter", "sampling", "activations", "logits")

@@ -172,8 +172,13 @@ def test_baselines_are_a_command(capsys):
 # Games
 
 
+def _games(config):
+    collect = config.collect
+    return prepare_games(config, collect.games, collect.held_out_games, collect.max_steps, collect.rollouts)
+
+
 def test_training_and_held_out_tasks_are_those_of_tau2s_own_splits(tiny_folder):
-    games = prepare_games(preset("demo-tau2"))
+    games = _games(preset("demo-tau2"))
     assert (len(games.train), len(games.held_out)) == (74, 40)
     assert {name.split("/")[1] for name in games.train} == {"train"}
     assert {name.split("/")[1] for name in games.held_out} == {"test"}
@@ -181,13 +186,11 @@ def test_training_and_held_out_tasks_are_those_of_tau2s_own_splits(tiny_folder):
 
 def test_a_split_that_has_no_counterpart_is_divided(tiny_folder):
     few = CollectConfig(games=5, held_out_games=4)
-    games = prepare_games(tiny_config(tiny_folder, domain="mock", split="base", collect=few))
+    games = _games(tiny_config(tiny_folder, domain="mock", split="base", collect=few))
     assert len({*games.train, *games.held_out}) == 9
     assert not set(games.train) & set(games.held_out)
     with pytest.raises(InvalidConfigError, match="Expected 10 playable games, actual 9"):
-        prepare_games(
-            tiny_config(tiny_folder, domain="mock", split="base", collect=CollectConfig(games=5, held_out_games=5))
-        )
+        _games(tiny_config(tiny_folder, domain="mock", split="base", collect=CollectConfig(games=5, held_out_games=5)))
 
 
 # The reward
