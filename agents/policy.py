@@ -138,8 +138,10 @@ def _wrapped(make_env: MakeEnv, config: PolicyConfig) -> gym.Env[str, str]:
 
 
 def _publish(job: _Run, evaluations: Sequence[Evaluation]) -> None:
-    """Writes the model card of the adapter, and uploads it if asked."""
-    config = job.config
+    """Writes the model card of the adapter, and uploads it if asked; once a run."""
+    config, done = job.config, job.folder / "published.json"
+    if done.is_file():
+        return
     world = "τ²-bench" if config.env == "tau2" else "ALFWorld"
     with job.games.make_env() as env:
         _, info = env.reset(options={"game": job.games.train[0]})
@@ -149,8 +151,8 @@ def _publish(job: _Run, evaluations: Sequence[Evaluation]) -> None:
     data_version = str(info.get("data_version", ""))
     adapter = job.folder / "adapters" / "policy"
     write_card(adapter, config.model, title, config, results, data_version, command)
-    if config.push_to_hub is not None:
-        print(f"Uploaded to {push_adapter(adapter, config.push_to_hub)}")
+    url = push_adapter(adapter, config.push_to_hub) if config.push_to_hub is not None else None
+    write_json(done, {"url": url})
 
 
 def _agent(config: PolicyConfig, model: PeftModel, prompts: Prompts, temperature: float) -> LanguageModelAgent:

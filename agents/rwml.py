@@ -150,15 +150,17 @@ def _plan_memory(config: RWMLConfig, model: PeftModel) -> None:
 
 
 def _publish(job: _Run, results: Mapping[str, Sequence[Prediction]], data_version: str) -> None:
-    """Writes the model card of the adapter, and uploads it if asked."""
-    config, folder = job.config, _adapter(job, "RWML")
+    """Writes the model card of the adapter, and uploads it if asked; once a run."""
+    config, folder, done = job.config, _adapter(job, "RWML"), job.folder / "published.json"
+    if done.is_file():
+        return
     metrics = {f"held-out reward, {name}": float(np.mean([p.reward for p in found])) for name, found in results.items()}
     command = f"rwml-gym train rwml --config config.yaml --run-dir {job.folder.name}"
     world = "τ²-bench" if config.env == "tau2" else "ALFWorld"
     title = f"{config.model.rsplit('/', 1)[-1]} as a world model of {world}"
     write_card(folder, config.model, title, config, metrics, data_version, command)
-    if config.push_to_hub is not None:
-        print(f"Uploaded to {push_adapter(folder, config.push_to_hub)}")
+    url = push_adapter(folder, config.push_to_hub) if config.push_to_hub is not None else None
+    write_json(done, {"url": url})
 
 
 # Collecting and dividing
