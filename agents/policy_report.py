@@ -99,7 +99,7 @@ def plot_policy_curves(
     except ImportError as error:
         raise DependencyNotInstalled('Plots need matplotlib: pip install "rwml-gym[report]"') from error
     figure = Figure(figsize=(13, 4.2), layout="constrained")
-    success, invalid, ratio = figure.subplots(1, 3)
+    success, length, ratio = figure.subplots(1, 3)
     for number, (label, (rows, evaluations)) in enumerate(runs.items()):
         steps = [row["step"] for row in rows]
         colour = f"C{number}"
@@ -121,14 +121,14 @@ def plot_policy_curves(
                 capsize=3,
             )
         success.plot(steps, [row["success"] for row in rows], color=colour, lw=0.8, alpha=0.4)
-        invalid.plot(steps, [row["invalid"] for row in rows], color=colour, label=label or None)
+        length.plot(steps, [row["steps"] for row in rows], color=colour, label=label or None)
         ratio.plot(steps, [row["sampling_mismatch"] for row in rows], color=colour, label=label or None)
     success.set(title="Success (95 % interval; thin: episodes trained on)", xlabel="updates", ylim=(0, 1))
-    invalid.set(title="Share of invalid actions", xlabel="updates")
-    invalid.set_ylim(bottom=0)
+    length.set(title="Actions in an episode trained on", xlabel="updates")
+    length.set_ylim(bottom=0)
     ratio.set(title="|log p| sampling against training", xlabel="updates", ylabel="nats per token")
     ratio.set_ylim(bottom=0)
-    for axis in (success, invalid, ratio):
+    for axis in (success, length, ratio):
         axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False)
