@@ -125,12 +125,7 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
         _fine_tune(job, "SFT same time", rest, _steps_in_the_same_time(job, sft_metrics))
         results["SFT same time"] = _evaluate(job, "SFT same time", held_out, gap)
     print(write_report(folder, config, results, gap, context))
-    metrics = {f"held-out reward, {name}": float(np.mean([p.reward for p in found])) for name, found in results.items()}
-    command = f"rwml-gym train rwml --config config.yaml --run-dir {folder.name}"
-    title = (
-        f"{config.model.rsplit('/', 1)[-1]} as a world model of {'τ²-bench' if config.env == 'tau2' else 'ALFWorld'}"
-    )
-    write_card(_adapter(job, "RWML"), config.model, title, config, metrics, context.data_version, command)
+    _publish(job, results, context.data_version)
     accelerator.end_training()
     return results
 
