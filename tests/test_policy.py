@@ -119,7 +119,7 @@ def test_the_same_run_again_is_the_same_and_a_finished_one_is_not_played_again(f
 
 
 @pytest.mark.parametrize("rows", ["episode", "turn"])
-def test_predictions_are_rewarded_turn_by_turn(model, tmp_path, rows):
+def test_a_model_that_predicts_nothing_earns_nothing(model, tmp_path, rows):
     """A random model predicts nothing: what it earns is 0, and that is no signal."""
     settings = config(
         model,
