@@ -249,7 +249,10 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, context):
 
 @on_linux
 def test_an_interruption_is_the_parents(tmp_path):
+    # Jobs in the background of a script ignore interruptions, and so would this one.
     what = """
+    import signal
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from rwml_gym.errors import WorkerError
     try:
         envs.step(["look", "hang", "look", "look"])
