@@ -120,7 +120,7 @@ class LanguageModelAgent:
         return actions
 
     def reset(self, mask: Sequence[bool], seeds: Sequence[int | None] | None = None) -> None:
-        """Forgets the episodes of the slots that start again; of all of them, what the model has read, too.
+        """Forgets the episodes of the slots that start again; if all do, what the model has read, too.
 
         Args:
             mask: True where a new episode starts.
@@ -132,7 +132,8 @@ class LanguageModelAgent:
         self._episodes += [_Episode() for _ in range(len(mask) - len(self._episodes))]
         for slot in starting:
             self._episodes[slot] = _Episode(None if seeds is None else seeds[slot])
-        if len(starting) == len(self._episodes):
+        if all(mask):
+            del self._episodes[len(mask) :]
             self.sessions.clear()  # the weights may be others now
         else:
             self.sessions.forget(starting)

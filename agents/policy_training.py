@@ -121,7 +121,9 @@ def grpo_policy_step(
     agent.sessions.clear()  # the weights change
     rolled_out = time.monotonic()
     model = agent.sessions.model
-    stats = update(model, optimizer, signal, config.grpo, accelerator, config.episode.action_tokens)
+    # The longest row there can be, the constant of `dr_grpo`: a turn, or all turns of an episode.
+    turns = config.episode.max_steps if stage.rows == "episode" and not config.history else 1
+    stats = update(model, optimizer, signal, config.grpo, accelerator, turns * config.episode.action_tokens)
     return {
         **_statistics(played, accelerator),
         "groups": (turn + 1) * stage.groups,

@@ -156,3 +156,19 @@ def test_the_model_is_shown_the_tools_and_if_wanted_the_policy(adapted, shown):
     assert "Task: Serve.\nTools: cancel(order_id, reason), done()\n" in without
     assert "Never lie." not in without
     assert "Policy:\nNever lie.\nTools:" in with_policy
+
+
+def test_a_new_start_of_fewer_slots_forgets_what_other_weights_read(adapted):
+    from tests.conftest import randomise
+
+    model, _ = adapted
+    agent = _agent(adapted, temperature=0.0)
+    agent.reset([True] * 3)
+    agent.act(["You are in the kitchen."] * 3, [INFO] * 3)
+    randomise(model, seed=5)
+    agent.reset([True])
+    fresh = _agent(adapted, temperature=0.0)
+    fresh.reset([True])
+    assert agent.act(["You are in the kitchen."], [INFO]) == fresh.act(["You are in the kitchen."], [INFO])
+    (turn,), (expected,) = agent.written(0), fresh.written(0)
+    assert turn.completion.logprobs == pytest.approx(expected.completion.logprobs, abs=1e-6)
