@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from rwml_gym.gap import GapReward
+from rwml_gym.group_signal import interval
+from rwml_gym.predictability import names_nothing_new
 from rwml_gym.transitions import Transition, action_type
 
 __all__ = ["Prediction", "evaluate_predictions", "interval", "names_nothing_new", "paired_difference"]
-
-_RESAMPLES = 2_000
-_NAMED = re.compile(r"[^\W\d_]+ \d+")
-_VALUE = re.compile(r"[\w#][\w#@.-]*")
 
 
 @dataclass(frozen=True)
@@ -51,22 +46,6 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         """The fields, as JSON takes them."""
         return asdict(self)
-
-
-def names_nothing_new(transition: Transition) -> bool:
-    """Whether every numbered thing in the next state (`apple 2`) was named before: in the window, action or task.
-
-    Contents that were never seen cannot be predicted, so results are reported apart for the transitions that name
-    something new. It is a proxy: that a drawer turns out empty names nothing new and is still a guess. In a tool's
-    result, it is every value with a digit in it (`#W2378156`, `342.81`).
-    """
-    known = " ".join([transition.action, transition.task, *(f"{t.action} {t.observation}" for t in transition.history)])
-    named = _values if transition.kind == "tool" else _NAMED.findall
-    return set(named(transition.next_state)) <= set(named(known))
-
-
-def _values(text: str) -> list[str]:
-    return [word.rstrip(".-") for word in _VALUE.findall(text) if any(map(str.isdigit, word))]
 
 
 def evaluate_predictions(
@@ -104,26 +83,6 @@ def _type_of(transition: Transition) -> str:
     if transition.invalid_action:
         return "(invalid)"
     return "(words)" if transition.kind == "user" else action_type(transition.action) or "(none)"
-
-
-def interval(values: Sequence[float], games: Sequence[str], seed: int = 0) -> tuple[float, float, float]:
-    """Mean with a 95 % bootstrap interval that resamples games, as the steps of a game are not independent.
-
-    Args:
-        values: T numbers.
-        games: T names.
-        seed: Of the resampling.
-
-    Returns:
-        Mean, lower and upper end (percentiles 2.5 and 97.5 of 2,000 resamples).
-    """
-    array = np.asarray(values, dtype=np.float64)
-    _, inverse = np.unique(np.asarray(games), return_inverse=True)
-    sums, counts = np.bincount(inverse, array), np.bincount(inverse)
-    picks = np.random.default_rng(seed).integers(len(counts), size=(_RESAMPLES, len(counts)))
-    means = sums[picks].sum(1) / counts[picks].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(array.mean()), float(low), float(high)
 
 
 def paired_difference(

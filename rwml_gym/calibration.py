@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,18 @@ from rwml_gym.embedding import Encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.gap import GapName, GapReward
 from rwml_gym.perturbations import TEXT, Perturbation, Perturbations, Pool
-from rwml_gym.tool_perturbations import TOOL_RESULTS
+from rwml_gym.predictability import type_of
+from rwml_gym.showing import without_nan
+from rwml_gym.tool_perturbations import perturbations_for
 from rwml_gym.transitions import Transition, TransitionDataset
 
-__all__ = ["Calibration", "NoPairsError", "PairKind", "calibrate", "calibrate_by_kind"]
+__all__ = ["Calibration", "NoPairsError", "PairKind", "calibrate", "calibrate_by_action", "calibrate_by_kind"]
 
 # Below this recall a right prediction in other words is (almost) never rewarded, and the reader must know.
 _LOW_RECALL = 0.2
 # A threshold chosen on fewer distinct states than this would say nothing about others.
 _LEAST_STATES = 10
+_CURVE_POINTS = 100
 
 
 class NoPairsError(InvalidConfigError):
@@ -76,6 +80,7 @@ class Calibration:
         transitions: Number of transitions given.
         seed: Seed of the split and of the pairs.
         gap: The distance, see `gap.Measure`; for `"rouge"` the encoder has no part in it.
+        curve: Other thresholds in ascending order, each with its precision and recall on the other games.
     """
 
     encoder: str
@@ -92,6 +97,7 @@ class Calibration:
     transitions: int
     seed: int
     gap: GapName = "cosine"
+    curve: tuple[tuple[float, float, float], ...] = ()
 
     @property
     def measure(self) -> dict[str, Any]:
@@ -139,8 +145,8 @@ class Calibration:
         return "\n".join([*lines, *(["", self.advice] if self.advice else [])])
 
     def to_json(self) -> str:
-        """The calibration as JSON; NaN becomes null."""
-        return json.dumps(_without_nan(asdict(self)), ensure_ascii=False, indent=2)
+        """The calibration as JSON, without its curve; NaN becomes null."""
+        return json.dumps(without_nan(asdict(replace(self, curve=()))), ensure_ascii=False, indent=2)
 
 
 def calibrate(
@@ -227,6 +233,7 @@ def calibrate(
         transitions=len(dataset),
         seed=seed,
         gap=gap,
+        curve=check.curve(),
     )
     if not reached:
         warnings.warn(calibration.advice, stacklevel=2)
@@ -262,22 +269,55 @@ def calibrate_by_kind(
         InvalidConfigError: If an argument is out of range.
         DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
     """
-    results: dict[str, Calibration | NoPairsError] = {}
-    for kind in sorted({transition.kind for transition in transitions}):
-        chosen = [transition for transition in transitions if transition.kind == kind]
-        perturbations = TOOL_RESULTS if kind == "tool" else TEXT
-        gap = gaps.get(kind, "cosine")
-        distinct = len({transition.next_state for transition in chosen})
-        if distinct < _LEAST_STATES:
-            results[kind] = NoPairsError(
-                f"Expected at least {_LEAST_STATES} distinct states, actual: {distinct}. Record a world that says more."
-            )
-            continue
-        try:
-            results[kind] = calibrate(chosen, encoder, precision, seed, pairs_per_kind, gap, perturbations)
-        except NoPairsError as error:  # a finding, for the caller to decide on
-            results[kind] = error
-    return results
+    groups: dict[str, list[Transition]] = defaultdict(list)
+    for transition in transitions:
+        groups[transition.kind].append(transition)
+    return {
+        kind: _calibrated(groups[kind], encoder, precision, seed, pairs_per_kind, gaps.get(kind, "cosine"))
+        for kind in sorted(groups)
+    }
+
+
+def calibrate_by_action(
+    transitions: Sequence[Transition],
+    encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
+    gap: GapName = "cosine",
+    precision: float = 0.9,
+    seed: int = 0,
+    pairs_per_kind: int = 150,
+) -> dict[str, Calibration | NoPairsError]:
+    """Choose a threshold for every type of action (`predictability.type_of`).
+
+    A reward has one threshold for a kind of message, not one for a type of action. Where they differ, the reward of
+    the common threshold is not to be trusted. Arguments and errors are those of `calibrate`.
+
+    Returns:
+        As `calibrate_by_kind`, by type of action, the most frequent first.
+    """
+    groups: dict[str, list[Transition]] = defaultdict(list)
+    for transition in transitions:
+        groups[type_of(transition)].append(transition)
+    frequent = sorted(groups, key=lambda name: (-len(groups[name]), name))
+    return {name: _calibrated(groups[name], encoder, precision, seed, pairs_per_kind, gap) for name in frequent}
+
+
+def _calibrated(
+    chosen: Sequence[Transition],
+    encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
+    precision: float,
+    seed: int,
+    pairs_per_kind: int,
+    gap: GapName,
+) -> Calibration | NoPairsError:
+    distinct = len({transition.next_state for transition in chosen})
+    if distinct < _LEAST_STATES:
+        return NoPairsError(
+            f"Expected at least {_LEAST_STATES} distinct states, actual: {distinct}. Record a world that says more."
+        )
+    try:
+        return calibrate(chosen, encoder, precision, seed, pairs_per_kind, gap, perturbations_for(chosen))
+    except NoPairsError as error:  # a finding, for the caller to decide on
+        return error
 
 
 class _Distances:
@@ -315,6 +355,12 @@ class _Distances:
         recall, false = self._share_below(self._same, threshold), self._share_below(self._different, threshold)
         return (recall / (recall + false) if recall + false > 0 else 0.0), recall
 
+    def curve(self) -> tuple[tuple[float, float, float], ...]:
+        """Precision and recall over the thresholds at which they change, at most 100 of them."""
+        distances = np.unique(np.concatenate(list(self.by_kind.values())))
+        chosen = distances[np.unique(np.linspace(0, len(distances) - 1, _CURVE_POINTS).astype(int))]
+        return tuple((float(d), *self.precision_recall(d)) for d in np.nextafter(chosen, np.inf))
+
     def _share_below(self, group: Mapping[str, Perturbation], threshold: float) -> float:
         kinds = [self.by_kind[name] for name in group if len(self.by_kind[name])]
         return float(np.mean([np.mean(distances < threshold) for distances in kinds]))
@@ -349,11 +395,3 @@ def _choose(fit: _Distances, precision: float, largest: float) -> tuple[float, b
 def _f_half(precision: float, recall: float) -> float:
     """F0.5: precision counts twice as much as recall."""
     return 1.25 * precision * recall / (0.25 * precision + recall) if precision + recall > 0 else 0.0
-
-
-def _without_nan(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value

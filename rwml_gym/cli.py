@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,13 @@ commands:
   evaluate [--agent NAME] [--env alfworld|tau2] [--split NAME] [--OPTION VALUE …]
               play an agent (random, expert, a model with or without adapter, …) on a split: success with a
               95 % interval by task type or domain, steps, share of invalid actions
+  record --out FOLDER [--env alfworld|tau2] [--domain NAME] [--games N] [--OPTION VALUE …]
+              record transitions of a random player, for the two next commands
+  calibrate DATA [--encoder NAME …] [--gap cosine|rouge …] [--precision 0.9] [--out FOLDER]
+              which threshold separates the same state from another, with its precision and recall: for all
+              transitions, each kind of message and each type of action
+  audit DATA [--encoder NAME] [--threshold X] [--model NAME [--adapter FOLDER]] [--out FOLDER] [--strict]
+              before any training: whether the reward can teach anything, in words, a table and a plot
   baselines tau2 [--domain NAME] [--split NAME]
               how many tasks of τ²-bench are won by saying goodbye, or transferring to a human, at once
   games export --out FOLDER [--split NAME] [--number N] [--OPTION VALUE …]
@@ -49,13 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `rwml-gym`; those of the process if absent.
 
     Returns:
-        Exit status: 0, or 2 for bad input.
+        Exit status: 0, 2 for bad input, or 1 if a strict audit finds something.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words in (["version"], ["--version"]):
         print(rwml_gym.__version__)
         return 0
-    commands = {
+    commands: dict[str, Callable[[list[str]], int | None]] = {
+        "evaluate": _evaluate,
+        "record": partial(_data_command, "record", "alfworld,tau2,train"),
+        "calibrate": partial(_data_command, "calibrate", "train,report"),
+        "audit": partial(_data_command, "audit", "train,report"),
         "train rwml": _train_rwml,
         "train policy": _train_policy,
         "train sft": _train_sft,
@@ -63,14 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "games export": _games,
         "games list": _games,
     }
-    command = _evaluate if words[:1] == ["evaluate"] else commands.get(" ".join(words[:2]))
+    command = commands.get(" ".join(words[:1]), commands.get(" ".join(words[:2])))
     if command is None:
         asked = not words or words[0] in ("-h", "--help", "help")
         print(_USAGE, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     try:
-        command(words)
-        return 0
+        return command(words) or 0
     except (RWMLGymError, DependencyNotInstalled) as error:
         print(f"rwml-gym: {error}", file=sys.stderr)
         return 2
@@ -78,6 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         goes_on = "The same command goes on from the last checkpoint."
         print(f"Interrupted. {goes_on if words[0] == 'train' else 'No game is half written.'}", file=sys.stderr)
         return 130
+
+
+def _data_command(name: str, extras: str, words: list[str]) -> int:
+    with _needs(extras):
+        from rwml_gym import data_commands
+
+        status: int = getattr(data_commands, f"run_{name}")(words[1:])
+    return status
 
 
 def _games(words: list[str]) -> None:

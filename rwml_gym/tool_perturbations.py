@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rwml_gym.perturbations import Perturbations, Pool, failed, json_result, other_outcome, shuffled_words
+from rwml_gym.perturbations import (
+    TEXT,
+    Perturbation,
+    Perturbations,
+    Pool,
+    failed,
+    json_result,
+    other_outcome,
+    shuffled_words,
+)
 from rwml_gym.transitions import Transition
 
-__all__ = ["TOOL_RESULTS"]
+__all__ = ["TOOL_RESULTS", "perturbations_for"]
 
 _REWORDINGS = tuple(
     (re.compile(pattern), replacement)
@@ -195,3 +204,21 @@ TOOL_RESULTS = Perturbations(
     },
 )
 """For the results of tools, in JSON or in words."""
+
+
+def perturbations_for(transitions: Sequence[Transition]) -> Perturbations:
+    """How these are reworded and falsified: tool results as data, all else as words; each by its own rules in a mix."""
+    tools = {transition.kind == "tool" for transition in transitions}
+    if len(tools) < 2:
+        return TOOL_RESULTS if tools == {True} else TEXT
+
+    def only(tool: bool, rule: Perturbation) -> Perturbation:
+        return lambda of, pool, rng: rule(of, pool, rng) if (of.kind == "tool") == tool else of.next_state
+
+    def both(words: Mapping[str, Perturbation], data: Mapping[str, Perturbation]) -> dict[str, Perturbation]:
+        return {
+            **{name: only(False, rule) for name, rule in words.items()},
+            **{f"tool: {name}": only(True, rule) for name, rule in data.items()},
+        }
+
+    return Perturbations(both(TEXT.same, TOOL_RESULTS.same), both(TEXT.different, TOOL_RESULTS.different))

@@ -1,0 +1,180 @@
+"""Which share of GRPO's groups will hold a reward difference, estimated from a few rewards of each prompt.
+
+A group of G completions whose rewards are all the same has no advantage and gives no gradient. With a prompt's
+probability p of a right answer, a group has signal with probability 1 - p^G - (1 - p)^G. What p is, k samples tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rwml_gym.errors import InvalidConfigError
+
+__all__ = ["GroupSignal", "expected_signal", "group_signal", "interval"]
+
+_RESAMPLES = 2_000
+# `group_advantages` sees no difference below this either.
+_DECIMALS = 9
+
+
+@dataclass(frozen=True)
+class GroupSignal:
+    """What sampled rewards say about training.
+
+    Attributes:
+        prompts: Number of prompts.
+        samples: Samples of each, k.
+        group_size: Completions a group, G.
+        share: Expected share of groups with signal: estimate, and its 95 % interval over games.
+        reward: Mean reward, and its 95 % interval over games.
+        hopeless: Share of prompts none of whose samples earned anything.
+        perfect: Share of prompts all of whose samples earned 1.
+        rates: Mean reward of each prompt.
+        by_prompt: Expected share of groups with signal of each prompt.
+    """
+
+    prompts: int
+    samples: int
+    group_size: int
+    share: tuple[float, float, float]
+    reward: tuple[float, float, float]
+    hopeless: float
+    perfect: float
+    rates: tuple[float, ...]
+    by_prompt: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, as JSON takes them."""
+        return asdict(self)
+
+
+def group_signal(rewards: np.ndarray, group_size: int, games: Sequence[str] | None = None) -> GroupSignal:
+    """Judges rewards that were sampled before training.
+
+    Args:
+        rewards: (n, k) rewards of k samples of n prompts, at the temperature of training.
+        group_size: G.
+        games: The game of each prompt, which intervals resample; each prompt its own if absent.
+
+    Raises:
+        InvalidConfigError: If there are no rewards, they are not finite, or the group is smaller than 2.
+    """
+    rewards = np.asarray(rewards, dtype=np.float64)
+    if rewards.ndim != 2 or not rewards.size:
+        raise InvalidConfigError(
+            f"Expected rewards as an array of n prompts by k samples, both at least 1, actual shape: {rewards.shape}."
+        )
+    if not np.isfinite(rewards).all():
+        raise InvalidConfigError("Expected finite rewards, actual: NaN or infinity. Leave those prompts out.")
+    if games is not None and len(games) != len(rewards):
+        raise InvalidConfigError(f"Expected as many games as prompts ({len(rewards)}), actual: {len(games)}.")
+    by_prompt = expected_signal(rewards, group_size)
+    named = list(games) if games is not None else [str(i) for i in range(len(rewards))]
+    share = interval(by_prompt, named)
+    if np.ptp(by_prompt) == 0:
+        # All prompts alike: resampling shows no spread, but another game may differ (rule of three).
+        spread = 1 - 0.05 ** (1 / len(set(named)))
+        share = (share[0], max(0.0, share[0] - spread), min(1.0, share[0] + spread))
+    rates = rewards.mean(1)
+    return GroupSignal(
+        prompts=len(rewards),
+        samples=rewards.shape[1],
+        group_size=group_size,
+        share=share,
+        reward=interval(rates, named),
+        hopeless=float(np.mean((rewards <= 0).all(1))),
+        perfect=float(np.mean((rewards >= 1).all(1))),
+        rates=tuple(rates.tolist()),
+        by_prompt=tuple(by_prompt.tolist()),
+    )
+
+
+def expected_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
+    """For each prompt, the probability that a group has a reward difference.
+
+    With k ≥ G it is unbiased: the share of the groups of G that can be drawn from the k samples without replacement
+    which hold a difference; c samples of the same reward make C(c, G) of C(k, G) groups without one.
+
+    With k < G it needs to know which rates are likely: a Beta prior of the rate is fitted to all prompts' counts by
+    maximum likelihood (beta-binomial), and the posterior mean of 1 - p^G - (1 - p)^G taken. A fixed prior would not do:
+    under Jeffreys', four wrong answers out of four still promise signal in 40 % of the groups of 8, for every prompt of
+    a task that nobody can solve. Where rewards take more than two values, p is the rate of a prompt's most frequent
+    one and all others count as one, which errs on the low side.
+
+    Args:
+        rewards: (n, k) rewards.
+        group_size: G.
+
+    Returns:
+        (n,) probabilities.
+
+    Raises:
+        InvalidConfigError: If the group is smaller than 2.
+    """
+    if group_size < 2:
+        raise InvalidConfigError(
+            f"Expected a group size of at least 2, actual: {group_size}: one reward has no spread."
+        )
+    rewards = np.round(np.asarray(rewards, dtype=np.float64), _DECIMALS)
+    k = rewards.shape[1]
+    counts = [Counter(row.tolist()) for row in rewards]
+    if k >= group_size:
+        groups = math.comb(k, group_size)
+        return np.array([1 - sum(math.comb(c, group_size) for c in found.values()) / groups for found in counts])
+    if len(np.unique(rewards)) <= 2:
+        hits = np.array([found[float(rewards.max())] if np.ptp(rewards) else 0 for found in counts])
+    else:
+        hits = np.array([max(found.values()) for found in counts])
+    a, b = _fit_beta(hits, k)
+    by_hits = {int(c): _posterior_signal(a + c, b + k - c, group_size) for c in np.unique(hits)}
+    return np.array([by_hits[int(c)] for c in hits])
+
+
+def interval(values: Sequence[float] | np.ndarray, games: Sequence[str], seed: int = 0) -> tuple[float, float, float]:
+    """Mean with a 95 % bootstrap interval that resamples games, as the steps of a game are not independent.
+
+    Args:
+        values: T numbers.
+        games: T names.
+        seed: Of the resampling.
+
+    Returns:
+        Mean, lower and upper end (percentiles 2.5 and 97.5 of 2,000 resamples).
+    """
+    array = np.asarray(values, dtype=np.float64)
+    _, inverse = np.unique(np.asarray(games), return_inverse=True)
+    sums, counts = np.bincount(inverse, array), np.bincount(inverse)
+    picks = np.random.default_rng(seed).integers(len(counts), size=(_RESAMPLES, len(counts)))
+    means = sums[picks].sum(1) / counts[picks].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(array.mean()), float(low), float(high)
+
+
+def _fit_beta(hits: np.ndarray, k: int) -> tuple[float, float]:
+    """The Beta prior under which the counts of right answers are likeliest, on a grid of means and concentrations."""
+    counts = Counter(hits.tolist())
+    logits = np.linspace(-7, 7, 57)
+    best, likeliest = (1.0, 1.0), -math.inf
+    for mean in 1 / (1 + np.exp(-logits)):
+        for concentration in np.geomspace(0.05, 200, 34):
+            a, b = float(mean * concentration), float((1 - mean) * concentration)
+            likelihood = sum(n * (_log_beta(a + c, b + k - c) - _log_beta(a, b)) for c, n in counts.items())
+            if likelihood > likeliest + 1e-9:
+                best, likeliest = (a, b), likelihood
+    return best
+
+
+def _posterior_signal(a: float, b: float, group_size: int) -> float:
+    """Mean of 1 - p^G - (1 - p)^G under Beta(a, b)."""
+    start = _log_beta(a, b)
+    return max(0.0, 1 - math.exp(_log_beta(a + group_size, b) - start) - math.exp(_log_beta(a, b + group_size) - start))
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
