@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from rwml_gym import rouge
 from rwml_gym.audit_baselines import baseline_answers, choose, rewards_of_answers
 from rwml_gym.audit_verdict import Finding, judge
 from rwml_gym.calibration import Calibration, NoPairsError, calibrate_by_kind
@@ -211,6 +212,8 @@ def audit(
     if threshold is not None:
         for name in set(gaps.values()):
             Measure(name, threshold, reward)  # refuses what is out of its range before the encoder is loaded
+    if "rouge" in gaps.values():
+        rouge.require()
     encode = make_encoder(encoder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a precision is not reached is a finding here

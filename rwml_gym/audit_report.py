@@ -113,12 +113,12 @@ def plot_audit(path: Path, audit: Audit) -> None:
     for place, row in enumerate(rows):
         if not row.earned:
             axes[0].text(0.01, place + 0.2, "too few to score", va="center", fontsize=7, color="0.45")
-    axes[0].axvline(LEAST_PREDICTABLE, color="C3", lw=0.8, ls="--")
+    axes[0].axvline(LEAST_PREDICTABLE, color="C3", lw=0.8, ls="--", label="wanted")
     labels = [f"{for_plot(row.name or '(none)')}  ({percent(row.share)})" for row in rows]
     axes[0].set_yticks(places, labels)
     axes[0].invert_yaxis()
     axes[0].set(title=f"By type of action (its share); all: {audit.predictable:.0%} predictable", xlim=(0, 1))
-    axes[0].legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.08), ncols=2)
+    axes[0].legend(frameon=False, loc="upper left", bbox_to_anchor=(-0.25, -0.08), ncols=3, fontsize=8)
     names = list(audit.earned)
     means = np.array([audit.earned[name][0] for name in names])
     errors = np.array([[m - low, high - m] for m, low, high in audit.earned.values()]).T.clip(0)
@@ -128,7 +128,7 @@ def plot_audit(path: Path, audit: Audit) -> None:
     axes[1].text(0.99, -0.55, "the truth", ha="right", va="center", color="C2", fontsize=8)
     axes[1].set_yticks(range(len(names)), names)
     axes[1].invert_yaxis()
-    axes[1].set(title="Earned without a model, held-out games (95 %)", xlim=(0, 1.03), xlabel="mean reward")
+    axes[1].set(title="Earned without a model, 95 % intervals", xlim=(0, 1.03), xlabel="mean reward on held-out games")
     if audit.signal is not None:
         signal = audit.signal
         edges = np.linspace(0, 1, min(signal.samples, 10) + 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from rwml_gym import rouge
 from rwml_gym.audit import GapChoice, audit
 from rwml_gym.audit_report import write_audit
 from rwml_gym.calibration import NoPairsError
 from rwml_gym.calibration_report import Calibrations, calibrate_each, calibrations_table, write_calibrations
 from rwml_gym.embedding import DEFAULT_ENCODER, make_encoder
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
 from rwml_gym.gap import GapName, RewardKind
 from rwml_gym.prompts import PromptStyle
 from rwml_gym.showing import shown
@@ -120,6 +122,8 @@ def run_calibrate(words: Sequence[str]) -> int:
         raise InvalidConfigError("Expected at least one --gap and one --encoder, actual: none.")
     transitions = _load(command.data)
     _check_out(command.out)
+    if "rouge" in command.gap:
+        rouge.require()
     # All encoders are loaded before the first one works: a wrong name costs nothing.
     encoders = [make_encoder(name) for name in dict.fromkeys(command.encoder)] if "cosine" in command.gap else []
     settings = (command.by, command.precision, command.seed, command.pairs)
@@ -264,7 +268,11 @@ def _number(text: str) -> float:
 
 
 def _check_out(folder: Path | None) -> None:
-    if folder is not None and folder.exists() and not folder.is_dir():
+    if folder is None:
+        return
+    if importlib.util.find_spec("matplotlib") is None:
+        raise DependencyNotInstalled('--out needs matplotlib: pip install "rwml-gym[report]"')
+    if folder.exists() and not folder.is_dir():
         raise InvalidConfigError(f"Expected --out to be a folder, actual: the file {str(folder)!r}.")
 
 
