@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -19,12 +20,23 @@ from rwml_gym.encoders import DEFAULT_ENCODER, HUB_PREFIX, HashingEncoder, Sente
 from rwml_gym.endpoint import EndpointEncoder
 from rwml_gym.errors import EncoderError, InvalidConfigError, RWMLGymError
 
-__all__ = ["DEFAULT_ENCODER", "CachedEncoder", "Encoder", "make_encoder"]
+__all__ = ["DEFAULT_ENCODER", "CachedEncoder", "Embedded", "Encoder", "make_encoder"]
 
 # About 130,000 short texts at 384 dimensions, 16,000 at 4,096 (Qwen3-Embedding-8B).
 DEFAULT_CACHE_BYTES = 2**28
 # What an entry costs beside its text and its numbers: two objects and its place in the table.
 _ENTRY_BYTES = 250
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """A prediction made in the embedding space itself: no text or observation belongs to it.
+
+    Attributes:
+        vector: float array of shape `(d,)`, as wide as the encoder's rows; its length does not count.
+    """
+
+    vector: np.ndarray
 
 
 @runtime_checkable
@@ -79,7 +91,7 @@ class CachedEncoder:
         self.used_bytes = 0
         self.hits = 0
         self.misses = 0
-        self._width = 1  # of a blank text's row, until a row has told the true one
+        self._width = 0  # until the first row tells
         self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -105,8 +117,8 @@ class CachedEncoder:
             texts: `n` texts.
 
         Returns:
-            float32 array of shape `(n, d)`; rows of unit length, zero for blank texts. `(0, d)` for no texts. `d` is 1
-            as long as only blank texts were asked for.
+            float32 array of shape `(n, d)`; rows of unit length, zero for blank texts. `(0, d)` for no texts, with `d`
+            0 if there were none before.
 
         Raises:
             EncoderError: If the inner encoder fails, or returns other than one finite row a text.
@@ -135,6 +147,8 @@ class CachedEncoder:
                     unseen.append(key)
             if unseen:
                 self._compute(unseen, rows)
+            if "" in keys and not self._width:
+                self._compute([_PROBE], {})
             blank = np.zeros(self._width, dtype=np.float32) if "" in keys else _BLANK
             return [rows[key] if key else blank for key in keys]
 
@@ -153,7 +167,7 @@ class CachedEncoder:
                 f"Expected {len(texts)} rows of finite numbers from the encoder {self.name!r}, "
                 f"actual: shape {vectors.shape}{'' if np.isfinite(vectors).all() else ' with NaN or infinity'}."
             )
-        if self.misses and vectors.shape[1] != self._width:
+        if self._width and vectors.shape[1] != self._width:
             raise EncoderError(
                 f"Expected rows of {self._width} numbers from the encoder {self.name!r}, as before, "
                 f"actual: {vectors.shape[1]}."
@@ -169,6 +183,8 @@ class CachedEncoder:
 
 
 _BLANK = np.zeros(0, dtype=np.float32)
+# Tells how wide rows are where only blank texts were asked for.
+_PROBE = "."
 
 
 def _size(text: str, row: np.ndarray) -> int:

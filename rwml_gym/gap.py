@@ -8,6 +8,8 @@ With a frozen encoder E, the predicted state ŝ and the realised state s (RWML, 
 Where the state is structured, as the results of tools are, the paper takes ROUGE in place of the cosine::
 
     d(ŝ, s)    = 1 - ROUGE-L F1(ŝ, s)
+
+Observations that are numbers are their own embedding (`space_encoder`).
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from rwml_gym import rouge
-from rwml_gym.embedding import DEFAULT_ENCODER, Encoder, make_encoder
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.embedding import DEFAULT_ENCODER, CachedEncoder, Embedded, Encoder, make_encoder
+from rwml_gym.errors import InvalidConfigError, WorldModelError
+from rwml_gym.space_encoder import SpaceEncoder
 
 __all__ = ["DEFAULT_ROUGE_THRESHOLD", "DEFAULT_THRESHOLD", "GapName", "GapReward", "Gaps", "Measure", "RewardKind"]
 
-GapName = Literal["cosine", "rouge"]
+GapName = Literal["cosine", "rouge", "exact"]
 RewardKind = Literal["binary", "continuous"]
 
 DEFAULT_THRESHOLD = 0.015
@@ -50,7 +53,9 @@ median distance below 0.0005 and it reads the first 256 tokens only.
 """
 
 # The largest distance there is.
-_RANGE: dict[str, float] = {"cosine": 2.0, "rouge": 1.0}
+_RANGE: dict[str, float] = {"cosine": 2.0, "rouge": 1.0, "exact": 1.0}
+# τ_d where none is given; an exact gap is 0 or 1.
+_USUAL: dict[str, float] = {"cosine": DEFAULT_THRESHOLD, "rouge": DEFAULT_ROUGE_THRESHOLD, "exact": 0.5}
 # Float noise of an encoder, which depends on the texts that shared a batch, stays well below the sixth decimal.
 _DECIMALS = 6
 
@@ -60,9 +65,10 @@ class Measure:
     """How predictions of one kind of message are measured.
 
     Attributes:
-        gap: `"cosine"` of the encoder's vectors, or `"rouge"`, see `rouge.rouge_distance`.
-        threshold: τ_d, in `(0, 2]` for the cosine and `(0, 1]` for ROUGE; the reward is for distances strictly below
-            it. Unused by the continuous kind.
+        gap: `"cosine"` of the encoder's vectors; `"rouge"`, see `rouge.rouge_distance`; or `"exact"`, 0 for the same
+            words and 1 for others, white space aside.
+        threshold: τ_d, in `(0, 2]` for the cosine and `(0, 1]` for the others; the reward is for distances strictly
+            below it. Unused by the continuous kind.
         kind: `"binary"` or `"continuous"`.
 
     Raises:
@@ -122,31 +128,43 @@ class GapReward:
 
     def __init__(
         self,
-        encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] = DEFAULT_ENCODER,
-        threshold: float = DEFAULT_THRESHOLD,
+        encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] | SpaceEncoder = DEFAULT_ENCODER,
+        threshold: float | None = None,
         kind: RewardKind = "binary",
         measures: Mapping[str, Mapping[str, Any]] | None = None,
+        gap: GapName = "cosine",
     ):
         """Load the encoder.
 
         Args:
-            encoder: See `embedding.make_encoder`.
-            threshold: τ_d of the cosine gap, see `Measure`.
+            encoder: See `embedding.make_encoder`; or a `SpaceEncoder`, and states are members of its space.
+            threshold: τ_d, see `Measure`; if absent, the gap's default.
             kind: `"binary"` or `"continuous"`.
             measures: For kinds of messages, what is different: `{"tool": {"gap": "rouge", "threshold": 0.05}}`, any of
                 the names of `Measure`. The rest is as above; the threshold of another gap is that gap's default. All
                 else, and messages without a kind, are measured as above.
+            gap: `"cosine"`, `"rouge"` or `"exact"`.
 
         Raises:
-            InvalidConfigError: If a value is out of range, or a name is unknown.
+            InvalidConfigError: If a value is out of range, a name is unknown, or states that are not text are to be
+                compared by words.
             DependencyNotInstalled: If the encoder or ROUGE needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
-        self._default = Measure("cosine", float(threshold), kind)
+        usual = _USUAL.get(gap, DEFAULT_THRESHOLD)
+        self._default = Measure(gap, usual if threshold is None else float(threshold), kind)
         self._measures = {name: self._changed(changes) for name, changes in (measures or {}).items()}
-        if any(measure.gap == "rouge" for measure in self._measures.values()):
+        gaps = {measure.gap for measure in (self._default, *self._measures.values())}
+        if "rouge" in gaps:
             rouge.require()
-        self.encoder = make_encoder(encoder)
+        if isinstance(encoder, SpaceEncoder) and gaps != {"cosine"}:
+            raise InvalidConfigError(
+                f"Expected the cosine gap for observations that are not text, actual: {sorted(gaps)}. "
+                "Give `describe` to compare them in words."
+            )
+        self.encoder: CachedEncoder | SpaceEncoder = (
+            encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)
+        )
 
     @property
     def threshold(self) -> float:
@@ -168,12 +186,14 @@ class GapReward:
         return self._measures.get(kind, self._default)
 
     def __call__(
-        self, predictions: Sequence[str | None], next_states: Sequence[str], kinds: Sequence[str] | None = None
+        self, predictions: Sequence[Any], next_states: Sequence[Any], kinds: Sequence[str] | None = None
     ) -> Gaps:
         """Score predictions against the realised states, in at most one encoder call.
 
+        A pair's distance is the same, to the last bit, alone and among others, if the encoder's rows are.
+
         Args:
-            predictions: `n` predicted next states, `None` where there is none.
+            predictions: `n` predicted next states, or `Embedded` ones; `None` where there is none.
             next_states: `n` realised next states.
             kinds: `n` kinds of messages, `""` where the world does not say; all `""` if absent.
 
@@ -182,37 +202,43 @@ class GapReward:
 
         Raises:
             InvalidConfigError: If the lengths differ.
+            WorldModelError: If an embedded prediction is not as wide as the states, or not finite.
         """
         n = len(predictions)
         for what, values in (("next states", next_states), ("kinds", kinds)):
             if values is not None and len(values) != n:
                 raise InvalidConfigError(f"Expected as many {what} as predictions ({n}), actual: {len(values)}.")
-        kinds = kinds if kinds is not None else [""] * n
-        texts = [_without(kind, prediction or "") for prediction, kind in zip(predictions, kinds, strict=True)]
-        next_states = [_without(kind, state) for state, kind in zip(next_states, kinds, strict=True)]
-        measures = [self.measure(kind) for kind in kinds]
-        present = np.array([bool(text.strip()) for text in texts], dtype=bool)
-        distances = np.where(present, self._distances(texts, next_states, measures), 1.0)
-        thresholds = np.array([measure.threshold for measure in measures])
-        binary = np.array([measure.kind == "binary" for measure in measures], dtype=bool)
-        rewards = np.where(binary, distances < thresholds, np.clip(1.0 - distances, 0.0, 1.0))
-        return Gaps(distances=distances, rewards=np.where(present, rewards, 0.0))
-
-    def _distances(self, texts: Sequence[str], next_states: Sequence[str], measures: Sequence[Measure]) -> np.ndarray:
-        distances = np.zeros(len(texts))
-        by_words = [i for i, measure in enumerate(measures) if measure.gap == "rouge"]
-        for i in by_words:
-            distances[i] = rouge.rouge_distance(texts[i], next_states[i])
-        embedded = [i for i, measure in enumerate(measures) if measure.gap == "cosine"]
-        if embedded or not by_words:
-            distances[embedded] = self._cosine([texts[i] for i in embedded], [next_states[i] for i in embedded])
-        # Adding 0.0 turns a negative zero into a plain one.
-        return np.round(distances, _DECIMALS) + 0.0
-
-    def _cosine(self, texts: Sequence[str], next_states: Sequence[str]) -> np.ndarray:
-        n = len(texts)
-        vectors = self.encoder.encode([*texts, *next_states]).astype(np.float64)
-        return np.clip(1.0 - np.einsum("nd,nd->n", vectors[:n], vectors[n:]), 0.0, 2.0)
+        distances, rewards = [1.0] * n, [0.0] * n
+        scored: list[int] = []
+        vectors: list[int] = []
+        asked: list[Any] = []
+        for i, (prediction, state) in enumerate(zip(predictions, next_states, strict=True)):
+            kind = kinds[i] if kinds is not None else ""
+            prediction, state = _without(kind, prediction), _without(kind, state)
+            if _missing(prediction) or _missing(state):
+                continue
+            scored.append(i)
+            gap = self._measures.get(kind, self._default).gap
+            if gap == "cosine":
+                vectors.append(i)
+                # Embedded predictions need no encoder; the state holds their place.
+                asked += (state if isinstance(prediction, Embedded) else prediction, state)
+            elif isinstance(prediction, str):
+                distances[i] = _rounded(_BY_WORDS[gap](prediction, state))
+        rows = self.encoder.rows(asked) if asked else []
+        for place, i in enumerate(vectors):
+            guess, truth = rows[2 * place], rows[2 * place + 1]
+            if isinstance(predictions[i], Embedded):
+                guess = _unit(predictions[i].vector, len(truth))
+            cosine = float(np.dot(guess.astype(np.float64), truth.astype(np.float64)))
+            distances[i] = _rounded(min(max(1.0 - cosine, 0.0), 2.0))
+        for i in scored:
+            measure = self._measures.get(kinds[i], self._default) if kinds is not None else self._default
+            if measure.kind == "binary":
+                rewards[i] = float(distances[i] < measure.threshold)
+            else:
+                rewards[i] = min(max(1.0 - distances[i], 0.0), 1.0)
+        return Gaps(distances=np.array(distances, dtype=np.float64), rewards=np.array(rewards, dtype=np.float64))
 
     def _changed(self, changes: Mapping[str, Any]) -> Measure:
         names = {field.name for field in fields(Measure)}
@@ -220,10 +246,37 @@ class GapReward:
             raise InvalidConfigError(
                 f"Expected a measure as a mapping with keys of {sorted(names)}, actual: {changes!r}."
             )
-        other = changes.get("gap", "cosine") != "cosine"
-        usual = {"threshold": DEFAULT_ROUGE_THRESHOLD if other else self.threshold, "kind": self.kind}
-        return Measure(**{**usual, **changes})
+        gap = changes.get("gap", self._default.gap)
+        usual = self.threshold if gap == self._default.gap else _USUAL.get(gap, DEFAULT_THRESHOLD)
+        return Measure(**{"gap": gap, "threshold": usual, "kind": self.kind, **changes})
 
 
-def _without(kind: str, text: str) -> str:
-    return text.removeprefix(f"{kind}: ") if kind else text
+def _exact_distance(prediction: str, state: str) -> float:
+    return float(prediction.split() != state.split())
+
+
+_BY_WORDS: dict[str, Callable[[str, str], float]] = {"rouge": rouge.rouge_distance, "exact": _exact_distance}
+
+
+def _without(kind: str, text: Any) -> Any:
+    return text.removeprefix(f"{kind}: ") if kind and isinstance(text, str) else text
+
+
+def _missing(state: Any) -> bool:
+    return state is None or (isinstance(state, str) and (not state or state.isspace()))
+
+
+def _rounded(distance: float) -> float:
+    # Adding 0.0 turns a negative zero into a plain one.
+    return round(distance, _DECIMALS) + 0.0
+
+
+def _unit(vector: Any, width: int) -> np.ndarray:
+    vector = np.asarray(vector, dtype=np.float64)
+    if vector.shape != (width,) or not np.isfinite(vector).all():
+        raise WorldModelError(
+            f"Expected an embedded prediction of {width} finite numbers, actual: shape {vector.shape}"
+            f"{'' if np.isfinite(vector).all() else ' with NaN or infinity'}."
+        )
+    length = math.sqrt(float(vector @ vector))
+    return vector / length if length > 0 else vector

@@ -36,10 +36,13 @@ class InvalidDatasetError(RWMLGymError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An action and what the world answered; the first turn of an episode has the action `""`."""
+    """An action and what the world answered; the first turn of an episode has the action `""`.
 
-    action: str
-    observation: str
+    Of a world that is not text, `WorldModelRewardWrapper` shows its predictor actions and observations as they are.
+    """
+
+    action: Any
+    observation: Any
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,32 @@
 """World models that need no language model: the baselines a learned one must beat.
 
-A world model predicts what the world will say next. Anything with `predict` is one.
+A world model predicts what the world will say next. Anything with `predict` is one; with `learn` too, it learns from
+what `WorldModelRewardWrapper` sees.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, runtime_checkable
+import inspect
+from collections import Counter, defaultdict, deque
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
-from rwml_gym.errors import InvalidConfigError
+import numpy as np
+
+from rwml_gym.embedding import Embedded
+from rwml_gym.errors import InvalidConfigError, RWMLGymError, WorldModelError
 from rwml_gym.transitions import Transition, Turn, action_type
 
-__all__ = ["WORLD_MODELS", "MostFrequentOutcome", "NothingChanges", "WorldModel", "make_world_model"]
+__all__ = [
+    "MostFrequentOutcome",
+    "NothingChanges",
+    "OnlineWorldModel",
+    "WorldModel",
+    "check_lengths",
+    "predict_checked",
+    "state_key",
+    "takes_tasks",
+]
 
 
 @runtime_checkable
@@ -20,17 +34,34 @@ class WorldModel(Protocol):
     """Anything that predicts next states, in batches."""
 
     def predict(
-        self, histories: Sequence[Sequence[Turn]], actions: Sequence[str], tasks: Sequence[str] | None = None
-    ) -> list[str]:
+        self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
+    ) -> list[Any]:
         """Predict what the world will say.
 
         Args:
             histories: `n` windows of turns, oldest first; the last observation is the current state.
             actions: `n` actions about to be taken.
-            tasks: `n` instructions, or `None` where they are not known.
+            tasks: `n` instructions, or `None` where they are not known; a model that has no use for them may do without
+                this parameter.
 
         Returns:
-            `n` predicted next states.
+            `n` predicted next states: text, or, of a world that is not text, members of its observation space; or
+            `embedding.Embedded` ones. `""` or `None` where the model has no prediction.
+        """
+        ...
+
+
+@runtime_checkable
+class OnlineWorldModel(WorldModel, Protocol):
+    """A world model that learns from what happens."""
+
+    def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], next_states: Sequence[Any]) -> None:
+        """Learn from transitions, after they were predicted.
+
+        Args:
+            histories: `n` windows of turns, see `predict`.
+            actions: `n` actions.
+            next_states: `n` realised next states.
         """
         ...
 
@@ -39,10 +70,10 @@ class NothingChanges:
     """Predicts that the world will say what it said last."""
 
     def predict(
-        self, histories: Sequence[Sequence[Turn]], actions: Sequence[str], tasks: Sequence[str] | None = None
-    ) -> list[str]:
+        self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
+    ) -> list[Any]:
         """Predict the last observation of each history (`WorldModel.predict`)."""
-        _check_lengths(histories, actions)
+        check_lengths(histories, actions)
         return [history[-1].observation for history in histories]
 
 
@@ -50,71 +81,152 @@ class MostFrequentOutcome:
     """Predicts what followed the same action most often, else the same type of action, else any action.
 
     It knows the templates of a world and nothing of the state: what it earns is earned without a world model.
-    Among equally frequent outcomes, the one seen first is predicted.
+    Among equally frequent outcomes, the one seen first is predicted. It goes on counting when it is shown more.
     """
 
-    def __init__(self, transitions: Iterable[Transition]):
+    def __init__(self, transitions: Iterable[Transition] | None = None, capacity: int | None = None):
         """Count outcomes.
 
         Args:
-            transitions: What to learn from.
+            transitions: What to learn from; if absent, it starts with nothing and predicts nothing before it `learn`s.
+            capacity: How many of the last transitions count; all by default.
 
         Raises:
-            InvalidConfigError: If there are none.
+            InvalidConfigError: If `transitions` is empty or `capacity` not positive.
         """
-        by_action: dict[str, Counter[str]] = defaultdict(Counter)
-        by_type: dict[str, Counter[str]] = defaultdict(Counter)
-        overall: Counter[str] = Counter()
-        for transition in transitions:
-            by_action[transition.action.strip()][transition.next_state] += 1
-            by_type[action_type(transition.action)][transition.next_state] += 1
-            overall[transition.next_state] += 1
-        if not overall:
-            raise InvalidConfigError("Expected at least one transition to learn from, actual: none.")
-        self._by_action = {action: _most_frequent(outcomes) for action, outcomes in by_action.items()}
-        self._by_type = {kind: _most_frequent(outcomes) for kind, outcomes in by_type.items()}
-        self._overall = _most_frequent(overall)
+        if capacity is not None and capacity < 1:
+            raise InvalidConfigError(f"Expected a positive `capacity`, actual: {capacity}.")
+        self._capacity = capacity
+        # An action, its type (`None`: of all), and how often which outcome followed.
+        self._counts: dict[Hashable, Counter[Hashable]] = defaultdict(Counter)
+        self._states: dict[Hashable, Any] = {}
+        self._window: deque[tuple[tuple[Hashable, ...], Hashable]] = deque()
+        if transitions is not None:
+            for transition in transitions:
+                self._add(transition.action, transition.next_state)
+            if not self._window:
+                raise InvalidConfigError("Expected at least one transition to learn from, actual: none.")
+
+    def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], next_states: Sequence[Any]) -> None:
+        """Count what followed (`OnlineWorldModel.learn`)."""
+        for action, state in zip(actions, next_states, strict=True):
+            self._add(action, state)
 
     def predict(
-        self, histories: Sequence[Sequence[Turn]], actions: Sequence[str], tasks: Sequence[str] | None = None
-    ) -> list[str]:
+        self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
+    ) -> list[Any]:
         """Predict the most frequent outcome of each action (`WorldModel.predict`); the history is not used."""
-        _check_lengths(histories, actions)
-        return [
-            self._by_action.get(action.strip(), self._by_type.get(action_type(action), self._overall))
-            for action in actions
-        ]
+        check_lengths(histories, actions)
+        return [self._predict(action) for action in actions]
+
+    def _predict(self, action: Any) -> Any:
+        for cause in _causes(action):
+            if outcomes := self._counts.get(cause):
+                return self._states[max(outcomes, key=outcomes.__getitem__)]
+        return None
+
+    def _add(self, action: Any, state: Any) -> None:
+        causes, outcome = _causes(action), state_key(state)
+        self._states[outcome] = state
+        self._window.append((causes, outcome))
+        for cause in causes:
+            self._counts[cause][outcome] += 1
+        if self._capacity is not None and len(self._window) > self._capacity:
+            self._forget(*self._window.popleft())
+
+    def _forget(self, causes: tuple[Hashable, ...], outcome: Hashable) -> None:
+        for cause in causes:
+            outcomes = self._counts[cause]
+            outcomes[outcome] -= 1
+            if not outcomes[outcome]:
+                del outcomes[outcome]
+            if not outcomes:
+                del self._counts[cause]
+        if outcome not in self._counts.get(_ANY, ()):
+            del self._states[outcome]
 
 
-WORLD_MODELS: dict[str, Callable[[], WorldModel]] = {"nothing-changes": NothingChanges}
-"""World models that can be made from their name alone."""
+# The cause of every outcome.
+_ANY = ("any",)
 
 
-def make_world_model(model: str | WorldModel) -> WorldModel:
-    """Make a world model from its name; one that is given is returned as it is.
+def _causes(action: Any) -> tuple[Hashable, ...]:
+    if isinstance(action, str):
+        return (("action", action.strip()), ("type", action_type(action)), _ANY)
+    return (("action", state_key(action)), _ANY)
+
+
+def state_key(state: Any) -> Hashable:
+    """Something hashable that is equal for equal states or actions, whatever they are made of."""
+    if isinstance(state, str):
+        return state
+    if isinstance(state, Mapping):
+        return tuple((name, state_key(part)) for name, part in state.items())
+    if isinstance(state, tuple | list):
+        return tuple(map(state_key, state))
+    array = np.asarray(state)
+    return array.shape, array.tobytes()
+
+
+def takes_tasks(model: WorldModel) -> bool:
+    """Whether a world model's `predict` has a place for the tasks."""
+    try:
+        parameters = inspect.signature(model.predict).parameters
+    except (TypeError, ValueError):  # a builtin or the like says nothing of itself
+        return True
+    kinds = {parameter.kind for parameter in parameters.values()}
+    return "tasks" in parameters or len(parameters) > 2 or inspect.Parameter.VAR_POSITIONAL in kinds
+
+
+def predict_checked(
+    model: WorldModel,
+    histories: Sequence[Sequence[Turn]],
+    actions: Sequence[Any],
+    tasks: Sequence[str] | None,
+    text: bool,
+) -> list[Any]:
+    """Ask a world model and check what it says.
 
     Args:
-        model: A name in `WORLD_MODELS`, or a world model.
+        model: The model.
+        histories: See `WorldModel.predict`.
+        actions: See there.
+        tasks: See there; `None` for a model that does not take them.
+        text: Whether states are text.
 
     Returns:
-        The world model.
+        One prediction an action.
 
     Raises:
-        InvalidConfigError: If it is neither.
+        WorldModelError: If the model raises, returns another number of predictions, or other than text where states are
+            text.
     """
-    if isinstance(model, str):
-        if model not in WORLD_MODELS:
-            raise InvalidConfigError(f"Expected a world model's name of {sorted(WORLD_MODELS)}, actual: {model!r}.")
-        return WORLD_MODELS[model]()
-    if not isinstance(model, WorldModel) or isinstance(model, type):
-        raise InvalidConfigError(f"Expected a world model's name or an object with `predict`, actual: {model!r}.")
-    return model
+    name = f"{type(model).__name__}.predict"
+    try:
+        given = model.predict(histories, actions) if tasks is None else model.predict(histories, actions, tasks)
+    except RWMLGymError:
+        raise
+    # Whatever a model of the user's raises.
+    except Exception as error:
+        raise WorldModelError(
+            f"Expected {len(actions)} predictions from {name}, actual: {type(error).__name__}: {error}"
+        ) from error
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence | np.ndarray) or len(given) != len(actions):
+        count = f"{len(given)}" if isinstance(given, Sequence | np.ndarray) and not isinstance(given, str) else ""
+        raise WorldModelError(
+            f"Expected {len(actions)} predictions from {name}, one for each action, "
+            f"actual: {count or repr(given)[:200]}{f' ({type(given).__name__})' if not count else ''}."
+        )
+    for prediction in given if text else ():
+        if not isinstance(prediction, str | Embedded | None):
+            raise WorldModelError(
+                f"Expected text (or None, or Embedded) from {name}, "
+                f"actual: {str(prediction)[:200]!r} ({type(prediction).__name__})."
+            )
+    return list(given)
 
 
-def _most_frequent(outcomes: Counter[str]) -> str:
-    return outcomes.most_common(1)[0][0]
-
-
-def _check_lengths(histories: Sequence[Sequence[Turn]], actions: Sequence[str]) -> None:
+def check_lengths(histories: Sequence[Sequence[Turn]], actions: Sequence[Any]) -> None:
+    """Raise `InvalidConfigError` if there are more histories than actions, or fewer."""
     if len(histories) != len(actions):
         raise InvalidConfigError(f"Expected as many histories as actions ({len(actions)}), actual: {len(histories)}.")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.predictors import WORLD_MODELS, make_world_model
 from rwml_gym.transitions import Transition, Turn
-from rwml_gym.world_models import MostFrequentOutcome, NothingChanges, WorldModel, make_world_model
+from rwml_gym.world_models import MostFrequentOutcome, NothingChanges, WorldModel
 
 HISTORY = (Turn("", "You are in the hall."), Turn("look", "You see nothing."))
 
@@ -55,3 +57,33 @@ def test_world_models_by_name():
 def test_anything_else_is_refused(bad):
     with pytest.raises(InvalidConfigError, match="Expected a world model's name"):
         make_world_model(bad)
+
+
+def test_what_it_is_shown_counts_on():
+    model = MostFrequentOutcome()
+    assert model.predict([HISTORY], ["look"]) == [None]
+    model.learn([HISTORY] * 3, ["look", "look", "take mug 1"], ["a", "b", "c"])
+    model.learn([HISTORY], ["look"], ["b"])
+    assert model.predict([HISTORY] * 3, ["look", "take apple 2", "wait"]) == ["b", "c", "b"]
+
+
+def test_what_lies_too_far_back_is_forgotten():
+    model = MostFrequentOutcome(made(("a", "1"), ("a", "1"), ("b", "2")), capacity=3)
+    model.learn([HISTORY] * 2, ["b", "a"], ["3", "4"])
+    assert model.predict([HISTORY] * 2, ["a", "c"]) == ["4", "2"]
+    assert set(model._states) == {"2", "3", "4"}
+
+
+def test_worlds_of_numbers():
+    model = MostFrequentOutcome()
+    model.learn([HISTORY] * 3, [1, 0, 1], [np.zeros(2), np.ones(2), np.zeros(2)])
+    assert model.predict([HISTORY] * 2, [1, 0])[1].tolist() == [1, 1]
+    assert model.predict([HISTORY], [np.int64(1)])[0].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", sorted(WORLD_MODELS))
+def test_every_name_makes_a_world_model(name):
+    pytest.importorskip("torch")
+    model = make_world_model(name, "hashing")
+    assert isinstance(model, WorldModel)
+    assert len(model.predict([HISTORY] * 2, ["look", "wait"])) == 2

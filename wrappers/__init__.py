@@ -1,8 +1,9 @@
-"""Gymnasium wrappers: rewards from a world model, and what records transitions."""
+"""Gymnasium wrappers: rewards from a world model, what records transitions, and text for agents that read vectors."""
 
 from __future__ import annotations
 
 from rwml_gym.wrappers.record_transitions import RecordTransitions
 from rwml_gym.wrappers.world_model_reward import WorldModelRewardWrapper
+from rwml_gym.wrappers.world_model_reward_vector import WorldModelRewardVectorWrapper
 
-__all__ = ["RecordTransitions", "WorldModelRewardWrapper"]
+__all__ = ["RecordTransitions", "WorldModelRewardVectorWrapper", "WorldModelRewardWrapper"]

@@ -1,4 +1,4 @@
-"""What the wrappers of text environments require of the environment below."""
+"""What the wrappers require of the environment below."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import gymnasium as gym
 
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["require_text_env"]
+__all__ = ["require_no_autoreset", "require_text_env"]
 
 
 def require_text_env(env: gym.Env, wrapper: str, history: int) -> None:
-    """Check an environment before it is wrapped.
+    """Check an environment before a wrapper of texts is put around it.
 
     Args:
         env: The environment.
@@ -27,9 +27,21 @@ def require_text_env(env: gym.Env, wrapper: str, history: int) -> None:
             f"Expected an environment with text observations for {wrapper}, actual: {env.observation_space}. "
             "Put `gymnasium.wrappers.TransformObservation` below it to describe observations in words."
         )
+    require_no_autoreset(env, wrapper)
+
+
+def require_no_autoreset(env: gym.Env, wrapper: str) -> None:
+    """Check that no `Autoreset` lies below: after the end of an episode its step is a reset that looks like a step.
+
+    Args:
+        env: The environment.
+        wrapper: Name of the wrapper, for the message.
+
+    Raises:
+        InvalidConfigError: If there is one.
+    """
     inner = env
     while isinstance(inner, gym.Wrapper):
         if isinstance(inner, gym.wrappers.Autoreset):
-            # After the end of an episode its step is a reset that looks like a step.
             raise InvalidConfigError(f"Expected `Autoreset` outside of {wrapper}, actual: inside. Swap them.")
         inner = inner.env

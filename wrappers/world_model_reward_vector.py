@@ -1,0 +1,272 @@
+"""The RWML reward for many environments at once: one call of the encoder and of the predictor a step."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space, iterate
+
+from rwml_gym.embedding import DEFAULT_ENCODER, Encoder
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.gap import RewardKind
+from rwml_gym.infos import Info, vectorize_infos
+from rwml_gym.predictions import CLOSE_TAG, OPEN_TAG
+from rwml_gym.transitions import Turn
+from rwml_gym.world_models import WorldModel
+from rwml_gym.wrappers.scoring import Describe, RewardMode, Scorer
+
+__all__ = ["WorldModelRewardVectorWrapper"]
+
+
+class WorldModelRewardVectorWrapper(VectorWrapper):
+    """Scores the predictions of all slots of a vector environment, and makes rewards of it.
+
+    Gives, to the last bit, what a vector environment of `WorldModelRewardWrapper`s gives, infos included, as long as
+    the predictor does not learn: here one learns from all slots. Actions are a sequence of what that wrapper takes;
+    where they are not text, an array, or `{"action": array, "prediction": one a slot}`.
+
+    *The end of an episode.* What is predicted is the last observation of the episode, never the first of the next:
+    with `SameStep` it is `infos["final_obs"]`, and what was computed is in `infos["final_info"]["world_model"]`. With
+    `NextStep` the step after the end is a reset: it earns nothing, and its slot has no `"world_model"`.
+
+    `infos["world_model"]` is a dictionary of arrays, as Gymnasium makes of dictionaries: floats as float64, texts as
+    objects, and `_name` the mask of the slots that have `name`.
+
+    Example:
+        >>> from tests.toy_env import ToyHouse
+        >>> from rwml_gym.vector import TextVectorEnv
+        >>> envs = WorldModelRewardVectorWrapper(TextVectorEnv([ToyHouse] * 2), encoder="hashing", threshold=0.1)
+        >>> observations, _ = envs.reset(seed=0)
+        >>> _, rewards, _, _, infos = envs.step([f"look <next_state>{observations[0]}</next_state>", "look"])
+        >>> rewards, infos["world_model"]["distance"]
+        (array([1., 0.]), array([0., 1.]))
+        >>> envs.close()
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] = DEFAULT_ENCODER,
+        threshold: float | None = None,
+        kind: RewardKind = "binary",
+        weight: float = 1.0,
+        mode: RewardMode = "add",
+        predictor: str | WorldModel | None = None,
+        tags: Sequence[str] = (OPEN_TAG, CLOSE_TAG),
+        history: int = 4,
+        measures: Mapping[str, Mapping[str, Any]] | None = None,
+        describe: Describe | None = None,
+        describe_action: Describe | None = None,
+        scale: float | Sequence[float] | None = None,
+    ):
+        """Wrap a vector environment and load the encoder.
+
+        Args:
+            env: Any vector environment whose slots have equal spaces.
+            encoder: See `WorldModelRewardWrapper`, as all that follows.
+            threshold: τ_d.
+            kind: `"binary"` or `"continuous"`.
+            weight: Factor of the gap reward.
+            mode: What becomes of the task reward.
+            predictor: A world model or its name, asked once a step for all slots without a prediction.
+            tags: What opens and closes a prediction in the action text.
+            history: Turns the predictor is shown.
+            measures: How messages of a kind are measured otherwise.
+            describe: Makes text of one slot's observation.
+            describe_action: Makes text of one slot's action.
+            scale: The unit of numbers.
+
+        Raises:
+            InvalidConfigError: If an argument is out of range, the slots' spaces differ, or the environment does not
+                say how it resets itself.
+            DependencyNotInstalled: If the encoder, ROUGE or the predictor needs a library that is not installed.
+            EncoderNotFoundError: If the encoder cannot be loaded.
+        """
+        if not isinstance(env, VectorEnv):
+            raise InvalidConfigError(
+                f"Expected a vector environment, actual: {env!r}. `WorldModelRewardWrapper` is for a single one."
+            )
+        for name, space, single in (
+            ("observation_space", env.observation_space, env.single_observation_space),
+            ("action_space", env.action_space, env.single_action_space),
+        ):
+            expected = batch_space(single, env.num_envs)
+            if space != expected:
+                raise InvalidConfigError(f"Expected equal spaces in all slots, {name} {expected}, actual: {space}.")
+        super().__init__(env)
+        self._mode = _autoreset_mode(env)
+        self._scorer = Scorer(
+            env.single_observation_space,
+            env.single_action_space,
+            encoder,
+            threshold,
+            kind,
+            weight,
+            mode,
+            predictor,
+            tags,
+            history,
+            measures,
+            describe,
+            describe_action,
+            scale,
+        )
+        self.gap = self._scorer.gap
+        self.weight = self._scorer.weight
+        self.mode = self._scorer.mode
+        self.predictor = self._scorer.predictor
+        self.tags = self._scorer.tags
+        self._turns: list[deque[Turn]] = [deque(maxlen=history) for _ in range(env.num_envs)]
+        self._tasks = [""] * env.num_envs
+        self._ended = np.zeros(env.num_envs, dtype=np.bool_)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, Info]:
+        """Reset the slots, or those of `options["reset_mask"]`; infos are returned as they are.
+
+        Raises:
+            InvalidObservationError: If an observation is outside of its space.
+        """
+        # Read before the environment may take it out.
+        mask = None if options is None else options.get("reset_mask")
+        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type] # one a slot too
+        slots = self._each(observations)
+        for slot in range(self.num_envs):
+            if mask is None or mask[slot]:
+                self._start(slot, slots[slot], infos)
+        return observations, infos
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
+        """Step all slots with the actions less their predictions, and score the predictions.
+
+        Args:
+            actions: One a slot, as `WorldModelRewardWrapper` takes them; or an array of them; or
+                `{"action": …, "prediction": …}` of both for all slots, `None` for no prediction.
+
+        Returns:
+            The step of the environment with the rewards of the mode and `infos["world_model"]`.
+
+        Raises:
+            InvalidConfigError: If the actions are none of these.
+            WorldModelError: If the predictor raises, or returns something else than one prediction an action.
+            EncoderError: If the encoder fails.
+            InvalidObservationError: If an observation is outside of its space.
+        """
+        scorer = self._scorer
+        given, shown, predictions = self._read(actions)
+        # The step of a slot that ended is a reset.
+        starting = self._ended if self._mode is AutoresetMode.NEXT_STEP else np.zeros_like(self._ended)
+        playing = np.flatnonzero(~starting).tolist()
+        histories = {slot: tuple(self._turns[slot]) for slot in playing}
+        sources = ["action"] * self.num_envs
+        if scorer.predictor is not None and (asked := [slot for slot in playing if predictions[slot] is None]):
+            # Before the step: a predictor must not see what it predicts.
+            made = scorer.predict(
+                [histories[slot] for slot in asked], [shown[slot] for slot in asked], [self._tasks[i] for i in asked]
+            )
+            for slot, prediction in zip(asked, made, strict=True):
+                predictions[slot], sources[slot] = prediction, "predictor"
+
+        observations, task_rewards, terminations, truncations, infos = self.env.step(given)
+        self._ended = np.asarray(terminations | truncations)
+        same_step = self._ended if self._mode is AutoresetMode.SAME_STEP else np.zeros_like(self._ended)
+        slots = self._each(observations)
+        states = {slot: scorer.state(infos["final_obs"][slot] if same_step[slot] else slots[slot]) for slot in playing}
+        kinds = [self._kind(infos.get("final_info", {}) if same_step[slot] else infos, slot) for slot in playing]
+        scored, scores = scorer.score(
+            [shown[slot] for slot in playing],
+            [predictions[slot] for slot in playing],
+            [sources[slot] for slot in playing],
+            [states[slot] for slot in playing],
+            kinds,
+            [float(task_rewards[slot]) for slot in playing],
+        )
+        for slot in playing:
+            self._turns[slot].append(Turn(shown[slot], states[slot]))
+        if playing:
+            scorer.learn(
+                [histories[slot] for slot in playing],
+                [shown[slot] for slot in playing],
+                [states[slot] for slot in playing],
+            )
+        for slot in np.flatnonzero(starting | same_step).tolist():
+            self._start(slot, slots[slot], infos)
+        rewards = np.array(task_rewards, dtype=np.float64)
+        rewards[playing] = scored
+        infos = self._add(infos, dict(zip(playing, scores, strict=True)), same_step)
+        return observations, rewards, terminations, truncations, infos
+
+    def _start(self, slot: int, observation: Any, infos: Info) -> None:
+        """Begins an episode."""
+        self._turns[slot].clear()
+        self._turns[slot].append(Turn("", self._scorer.state(observation)))
+        self._tasks[slot] = str(_of(infos, "task", slot, ""))
+        self._ended[slot] &= self._mode is AutoresetMode.SAME_STEP
+
+    def _read(self, actions: Any) -> tuple[Any, list[Any], list[Any]]:
+        """Actions for the environment, as the predictor sees them, and the agent's predictions."""
+        n, scorer = self.num_envs, self._scorer
+        predictions: Any = None
+        if isinstance(actions, Mapping) and set(actions) == {"action", "prediction"}:
+            actions, predictions = actions["action"], actions["prediction"]
+        if isinstance(self.single_action_space, spaces.Text):
+            if isinstance(actions, str | Mapping) or len(actions) != n:
+                raise InvalidConfigError(f"Expected {n} actions, one for each slot, actual: {str(actions)[:200]}.")
+            pairs = [scorer.read(action) for action in actions]
+            texts: tuple[str, ...] = tuple(action for action, _ in pairs)
+            given, each, written = texts, list(texts), [prediction for _, prediction in pairs]
+        else:
+            given, each, written = actions, list(iterate(self.action_space, actions)), [None] * n
+        if predictions is not None:
+            if isinstance(predictions, str) or len(predictions) != n:
+                raise InvalidConfigError(
+                    f"Expected {n} predictions, one for each slot, actual: {str(predictions)[:200]}."
+                )
+            named = [scorer.read_parts(action, p)[1] for action, p in zip(each, predictions, strict=True)]
+            written = [own if of is None else of for own, of in zip(written, named, strict=True)]
+        return given, [scorer.shown(action) for action in each], written
+
+    def _each(self, observations: Any) -> list[Any]:
+        """The observation of each slot."""
+        return list(iterate(self.observation_space, observations))
+
+    def _kind(self, infos: Info, slot: int) -> str:
+        return str(_of(infos, "message_kind", slot, ""))
+
+    def _add(self, infos: Info, scores: dict[int, Info], same_step: np.ndarray) -> Info:
+        """The infos with what was computed: for a slot that ended in this step, in its final info."""
+        going, final = (
+            vectorize_infos(
+                [
+                    {"world_model": scores[slot]} if slot in scores and same_step[slot] == ended else None
+                    for slot in range(self.num_envs)
+                ]
+            )
+            for ended in (False, True)
+        )
+        return {**infos, **going, **({"final_info": {**infos["final_info"], **final}} if final else {})}
+
+
+def _of(infos: Info, key: str, slot: int, default: Any) -> Any:
+    """What the info of one slot holds."""
+    has = infos.get(f"_{key}")
+    return infos[key][slot] if key in infos and (has is None or has[slot]) else default
+
+
+def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
+    mode = (env.metadata or {}).get("autoreset_mode")
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        known = ", ".join(str(known) for known in AutoresetMode)
+        raise InvalidConfigError(
+            f'Expected metadata["autoreset_mode"] of the vector environment to be one of {known}, actual: {mode!r}. '
+            "Without it nobody can tell the last observation of an episode from the first of the next: set it to what "
+            "the environment does."
+        ) from None
