@@ -1,0 +1,168 @@
+"""A choice among the admissible text actions, as a number: what agents without language need of a text environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+import numpy as np
+
+from rwml_gym.embedding import DEFAULT_ENCODER, Encoder
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.wrappers.embed_text import TextVectors
+
+__all__ = ["DEFAULT_MAX_ACTIONS", "AdmissibleActions"]
+
+# The longest lists seen were 79 (3,000 generated ALFWorld games, 30 random steps each) and 71 (200 official ones).
+DEFAULT_MAX_ACTIONS = 96
+
+
+class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Turns the text actions that `info` lists into `Discrete` numbers, with their vectors and a mask.
+
+    Number `i` plays `info["admissible_actions"][i]` of the last reset or step. What a number means changes from step to
+    step, so the observation becomes a `Dict` of
+
+    - `observation`: the one of the environment, whatever it is (a vector over `EmbedText`, else the text itself),
+    - `actions`: float32 `(max_actions, width)`, the vectors of the listed actions, zeros behind them,
+    - `action_mask`: int8 `(max_actions,)`, 1 for a number that may be chosen.
+
+    The mask is also `info["action_mask"]`, as in Gymnasium's own environments
+    (`env.action_space.sample(info["action_mask"])`), and `action_masks()`, where sb3-contrib's `MaskablePPO` looks for
+    it. It is all zeros only when an episode has ended and lists nothing. `actions` holds the texts.
+
+    A rollout buffer of `steps` holds `steps · max_actions · width · 4` bytes: 302 MB for 2,048 steps at the defaults
+    and a `width` of 384; `width=64` makes that 50 MB.
+
+    Put it outermost, and `Autoreset` outside of it, as in
+    `AdmissibleActions(EmbedText(TextHistory(WorldModelRewardWrapper(env, predictor=…))))`.
+
+    Example:
+        >>> from tests.toy_env import ToyHouse
+        >>> env = AdmissibleActions(ToyHouse(), encoder="hashing", max_actions=12)
+        >>> observation, info = env.reset(seed=0)
+        >>> env.actions[3], observation["action_mask"].tolist()
+        ('take mug', [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0])
+        >>> env.step(3)[0]["observation"]
+        'You pick up the mug from the kitchen.'
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, str],
+        encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] = DEFAULT_ENCODER,
+        max_actions: int = DEFAULT_MAX_ACTIONS,
+        key: str = "admissible_actions",
+        width: int | None = None,
+    ):
+        """Wrap an environment and load the encoder.
+
+        Args:
+            env: An environment with text actions whose `info` lists those that may be played.
+            encoder: Of the actions, see `embedding.make_encoder`.
+            max_actions: Most actions in a list.
+            key: Where `info` lists them.
+            width: Length of an action's vector, the encoder's own if absent; see `TextVectors`.
+
+        Raises:
+            InvalidConfigError: If actions are not text, `Autoreset` lies below, or an argument is out of range.
+            DependencyNotInstalled: If the encoder needs a library that is not installed.
+            EncoderNotFoundError: If the encoder cannot be loaded.
+        """
+        if max_actions < 1:
+            raise InvalidConfigError(f"Expected `max_actions` of at least 1, actual: {max_actions}.")
+        _require_text_actions(env)
+        vectors = TextVectors(encoder, width)
+        # No copies: an encoder that the user brings may be a large model.
+        gym.utils.RecordConstructorArgs.__init__(
+            self, _disable_deepcopy=True, encoder=encoder, max_actions=max_actions, key=key, width=width
+        )
+        gym.Wrapper.__init__(self, env)
+
+        self.max_actions = max_actions
+        self.key = key
+        self.width = vectors.width
+        self.actions: tuple[str, ...] = ()
+        self._vectors = vectors
+        self._mask = np.zeros(max_actions, dtype=np.int8)
+        self.action_space = gym.spaces.Discrete(max_actions)
+        self.observation_space = gym.spaces.Dict(
+            {
+                "observation": env.observation_space,
+                "actions": gym.spaces.Box(-vectors.bound, vectors.bound, (max_actions, vectors.width), np.float32),
+                "action_mask": gym.spaces.MultiBinary(max_actions),
+            }
+        )
+
+    def action_masks(self) -> np.ndarray:
+        """Which numbers may be chosen now: bool of shape `(max_actions,)`."""
+        return self._mask.astype(bool)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Reset the environment.
+
+        Raises:
+            InvalidConfigError: If `info` lists no action, or too many.
+        """
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._choose_from(observation, info, ended=False)
+
+    def step(self, action: Any) -> tuple[dict[str, Any], SupportsFloat, bool, bool, dict[str, Any]]:
+        """Play the action of that number.
+
+        Raises:
+            InvalidConfigError: If the number is masked, or `info` lists too many actions, or none in mid-episode.
+        """
+        number = int(action)
+        if not 0 <= number < len(self.actions):
+            raise InvalidConfigError(
+                f"Expected the number of one of {len(self.actions)} admissible actions, actual: {number}. Choose where "
+                'the mask is 1: `env.action_space.sample(info["action_mask"])`.'
+            )
+        observation, reward, terminated, truncated, info = self.env.step(self.actions[number])
+        observation, info = self._choose_from(observation, info, ended=terminated or truncated)
+        return observation, reward, terminated, truncated, info
+
+    def _choose_from(
+        self, observation: Any, info: dict[str, Any], ended: bool
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        if self.key not in info:
+            raise InvalidConfigError(
+                f"Expected admissible actions in info[{self.key!r}], actual keys: {', '.join(info) or 'none'}. "
+                "Change `key`, or put a wrapper below that lists them."
+            )
+        actions = tuple(info[self.key] or ())
+        if len(actions) > self.max_actions:
+            raise InvalidConfigError(
+                f"Expected at most {self.max_actions} admissible actions, actual: {len(actions)}. "
+                f"Use `max_actions={len(actions)}` or more."
+            )
+        if not actions and not ended:
+            raise InvalidConfigError(
+                f"Expected at least one admissible action while the episode runs, actual: none in info[{self.key!r}]. "
+                "End the episode in the environment where nothing can be done."
+            )
+        self.actions = actions
+        self._mask = np.zeros(self.max_actions, dtype=np.int8)
+        self._mask[: len(actions)] = 1
+        vectors = np.zeros((self.max_actions, self.width), dtype=np.float32)
+        vectors[: len(actions)] = self._vectors(actions)
+        choices = {"observation": observation, "actions": vectors, "action_mask": self._mask.copy()}
+        return choices, {**info, "action_mask": self._mask.copy()}
+
+
+def _require_text_actions(env: gym.Env[Any, Any]) -> None:
+    if not isinstance(env.action_space, gym.spaces.Text):
+        raise InvalidConfigError(
+            f"Expected an environment with text actions for AdmissibleActions, actual: {env.action_space}. "
+            "Agents choose numbers there already: leave AdmissibleActions out."
+        )
+    inner = env
+    while isinstance(inner, gym.Wrapper):
+        if isinstance(inner, gym.wrappers.Autoreset):
+            # After the end of an episode its step is a reset that looks like a step.
+            raise InvalidConfigError("Expected `Autoreset` outside of AdmissibleActions, actual: inside. Swap them.")
+        inner = inner.env

@@ -1,0 +1,125 @@
+"""Shows an agent the last turns of an episode as one text, for those who have no memory of their own."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.spaces import UnicodeText
+from rwml_gym.wrappers.checks import require_text_env
+
+__all__ = ["TextHistory"]
+
+
+class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorArgs):
+    """Replaces a text observation by the last turns of the episode: what was done and what the world said to it.
+
+    A turn is `> action`, a new line and the observation; the reset's turn has no action. Turns are joined by new lines,
+    the oldest first, and the task may stand above them::
+
+        Task: Put the mug into the bedroom.
+        You are in the kitchen. Here, you see a mug, and a soap.
+        > take mug
+        You pick up the mug from the kitchen.
+
+    One turn (`history=1`) is the current observation below the action that led to it. Long texts are nearly all
+    different, and an encoder has to compute each that it has not seen. With `EmbedText`, one turn here is faster, and
+    `gymnasium.wrappers.FrameStackObservation(env, 4, padding_type="zero")` outside of both remembers four.
+
+    A text longer than `max_length` loses its oldest turns, then the task, then the current turn's action, never the
+    current observation. An encoder reads a limited number of tokens from the beginning (256 for all-MiniLM-L6-v2):
+    with `newest_first` it is the oldest turns that it does not read.
+
+    The observation space becomes `UnicodeText`; actions, rewards and infos stay as they are. Put it outside of
+    `WorldModelRewardWrapper` and `RecordTransitions`, which compare and record single observations, and put `Autoreset`
+    outside of it.
+
+    Example:
+        >>> from tests.toy_env import ToyHouse
+        >>> env = TextHistory(ToyHouse(), history=2)
+        >>> _ = env.reset(seed=0, options={"game": 0})
+        >>> print(env.step("take mug")[0])
+        You are in the kitchen. Here, you see a mug, and a soap.
+        > take mug
+        You pick up the mug from the kitchen.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[str, Any],
+        history: int = 4,
+        task: bool = False,
+        newest_first: bool = False,
+        max_length: int = 65_536,
+    ):
+        """Wrap an environment.
+
+        Args:
+            env: An environment whose observations are text.
+            history: Turns shown, the current one included.
+            task: Whether to show `info["task"]` above the turns, where there is one.
+            newest_first: Whether the current turn comes first, below the task.
+            max_length: Characters of the text at most; the environment's own limit if that is more.
+
+        Raises:
+            InvalidConfigError: If `history` or `max_length` is not positive, observations are not text, or `Autoreset`
+                lies below.
+        """
+        require_text_env(env, "TextHistory", history)
+        if max_length < 1:
+            raise InvalidConfigError(f"Expected `max_length` of at least 1 character, actual: {max_length}.")
+        gym.utils.RecordConstructorArgs.__init__(
+            self, history=history, task=task, newest_first=newest_first, max_length=max_length
+        )
+        gym.Wrapper.__init__(self, env)
+
+        assert isinstance(env.observation_space, gym.spaces.Text)
+        self.observation_space = UnicodeText(max(max_length, env.observation_space.max_length))
+        self.max_length = self.observation_space.max_length
+        self.history = history
+        self.show_task = task
+        self.newest_first = newest_first
+        # An action, `None` of the reset, and what the world said to it.
+        self._turns: deque[tuple[str | None, str]] = deque(maxlen=history)
+        self._task = ""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Reset the environment and forget the episode before."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._turns.clear()
+        self._turns.append((None, observation))
+        self._task = str(info.get("task", ""))
+        return self._text(), info
+
+    def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        """Step the environment; the action is remembered as the environment saw it, without a prediction."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        seen = info.get("world_model", {}).get("action", action)
+        if not isinstance(seen, str):
+            raise InvalidConfigError(f"Expected a text action, actual: {seen!r} ({type(seen).__name__}).")
+        self._turns.append((str(seen), observation))
+        return self._text(), reward, terminated, truncated, info
+
+    def _text(self) -> str:
+        current = _written(*self._turns[-1])
+        header = f"Task: {self._task}\n" if self.show_task and self._task else ""
+        if len(header) + len(current) > self.max_length:
+            header = ""
+        if len(current) > self.max_length:
+            current = self._turns[-1][1]
+        shown = [current]
+        room = self.max_length - len(header) - len(current)
+        for turn in list(self._turns)[-2::-1]:
+            text = _written(*turn)
+            room -= len(text) + 1
+            if room < 0:
+                break
+            shown.append(text)
+        return header + "\n".join(shown if self.newest_first else reversed(shown))
+
+
+def _written(action: str | None, observation: str) -> str:
+    return observation if action is None else f"> {action}\n{observation}"
