@@ -135,7 +135,7 @@ def plot_audit(path: Path, audit: Audit) -> None:
         axes[2].hist(np.clip(signal.rates, 0, 1), bins=list(edges), color="C0", edgecolor="white")
         share = f"{signal.share[0]:.0%} [{signal.share[1]:.0%}, {signal.share[2]:.0%}]"
         axes[2].set(
-            title=f"Signal in {share} of groups of {signal.group_size} (wanted: {LEAST_SIGNAL:.0%})",
+            title=f"Groups of {signal.group_size} with signal: {share}\n(wanted: {LEAST_SIGNAL:.0%} and more)",
             xlabel=f"mean reward of {signal.samples} samples",
             ylabel="prompts",
             xlim=(0, 1),

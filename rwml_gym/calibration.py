@@ -13,7 +13,7 @@ import json
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -146,7 +146,8 @@ class Calibration:
 
     def to_json(self) -> str:
         """The calibration as JSON, without its curve; NaN becomes null."""
-        return json.dumps(without_nan(asdict(replace(self, curve=()))), ensure_ascii=False, indent=2)
+        values = {name: value for name, value in asdict(self).items() if name != "curve"}
+        return json.dumps(without_nan(values), ensure_ascii=False, indent=2)
 
 
 def calibrate(

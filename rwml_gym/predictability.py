@@ -29,7 +29,8 @@ __all__ = ["Repeats", "names_nothing_new", "nearest_elsewhere", "repeated_situat
 
 _NAMED = re.compile(r"[^\W\d_]+ \d+")
 _VALUE = re.compile(r"[\w#][\w#@.-]*")
-_WORD = re.compile(r"[^\W\d_]{3,}")
+# Not the letters inside a code.
+_WORD = re.compile(r"(?<![^\W_])[^\W\d_]{3,}(?![^\W_])")
 
 # A thing that half of the answers to a kind of action name belongs to the template ("Page 1"), not to the contents.
 _TEMPLATE_SHARE = 0.5

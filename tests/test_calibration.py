@@ -7,10 +7,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rwml_gym.calibration import calibrate
+from rwml_gym.calibration import NoPairsError, calibrate, calibrate_by_action
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.gap import DEFAULT_THRESHOLD
-from rwml_gym.perturbations import DIFFERENT, SAME, Pool
+from rwml_gym.perturbations import DIFFERENT, SAME, TEXT, Pool
+from rwml_gym.tool_perturbations import TOOL_RESULTS, perturbations_for
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
 from rwml_gym.wrappers import RecordTransitions
 from tests.toy_env import ToyHouse
@@ -182,6 +183,48 @@ def test_what_cannot_be_calibrated_is_refused(toy):
     mute = [Transition((Turn("", "a"),), "b", "c", game=game) for game in "xy"]
     with pytest.raises(InvalidConfigError, match="states that can be made to say"):
         calibrate(mute, "hashing")
+
+
+def test_the_curve_is_of_the_games_it_was_not_chosen_on(toy):
+    calibration = calibrate(toy, "hashing", precision=0.6)
+    thresholds, precisions, recalls = zip(*calibration.curve, strict=True)
+    assert 2 < len(thresholds) <= 100
+    assert list(thresholds) == sorted(thresholds)
+    assert list(recalls) == sorted(recalls)
+    assert recalls[-1] == 1
+    # Between the points around the chosen threshold lies what was measured for it.
+    above = next(i for i, threshold in enumerate(thresholds) if threshold > calibration.threshold)
+    assert recalls[above - 1] <= calibration.recall <= recalls[above]
+    assert all(0 <= precision <= 1 for precision in precisions)
+    assert "curve" not in calibration.to_json()
+
+
+def test_types_of_action_are_calibrated_apart(toy):
+    found = calibrate_by_action(toy, "hashing", precision=0.6, pairs_per_kind=20)
+    counts = {name: sum(t.action.split()[0] == name for t in toy) for name in found}
+    assert list(counts.values()) == sorted(counts.values(), reverse=True)
+    assert sum(counts.values()) == len(toy)
+    assert found["go"].transitions == counts["go"]
+    assert isinstance(found["fly"], NoPairsError), "it always leads to the same answer"
+
+
+def test_data_and_words_in_one_set_are_falsified_each_in_its_way():
+    pytest.importorskip("rouge_score")
+    history = (Turn("", "user: My order, please."),)
+    tool = [
+        Transition(history, "get", f'tool: {{"id": {g}, "open": true}}', game=f"g{g}", kind="tool") for g in range(20)
+    ]
+    words = [Transition(history, "Hi", f"user: You see mug {g}.", game=f"g{g}", kind="user") for g in range(20)]
+    rules = perturbations_for([*tool, *words])
+    pool, rng = Pool([*tool, *words]), np.random.default_rng(0)
+    assert rules.different["opposite state"](tool[0], pool, rng) == tool[0].next_state, "a rule for words"
+    assert rules.different["tool: opposite flag"](tool[0], pool, rng) == 'tool: {"id": 0, "open": false}'
+    assert rules.different["tool: opposite flag"](words[0], pool, rng) == words[0].next_state
+    assert rules.different["other number"](words[0], pool, rng) != words[0].next_state
+    assert perturbations_for(words) is TEXT
+    assert perturbations_for(tool) is TOOL_RESULTS
+    kinds = {kind.name for kind in calibrate([*tool, *words], "hashing", 0.5, gap="rouge", perturbations=rules).kinds}
+    assert {"other number", "tool: other number"} <= kinds
 
 
 @pytest.mark.slow

@@ -42,6 +42,8 @@ def test_help_goes_to_standard_output(capsys, words):
     assert _main(*words) == 0
     out, err = capsys.readouterr()
     assert out.startswith("usage: rwml-gym COMMAND")
+    for command in ("train rwml", "record", "calibrate DATA", "audit DATA", "evaluate"):
+        assert f"\n  {command} " in out
     assert err == ""
 
 
