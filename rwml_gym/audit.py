@@ -340,6 +340,12 @@ def _signal(
     """The signal, and the transitions it was sampled from where they are known."""
     if sample is not None and rewards is None:
         attempts = sample(prompts)
+        lengths = {len(row) for row in attempts}
+        if len(attempts) != len(prompts) or len(lengths) != 1 or 0 in lengths:
+            raise InvalidConfigError(
+                f"Expected k samples, at least 1, of each of {len(prompts)} transitions, actual: {len(attempts)} "
+                f"transitions with {sorted(lengths)} samples."
+            )
         flat = [text for row in attempts for text in row]
         of = [t for t, row in zip(prompts, attempts, strict=True) for _ in row]
         rewards, rewards_of = rewards_of_answers(score, flat, of).reshape(len(prompts), -1), prompts

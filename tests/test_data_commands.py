@@ -34,7 +34,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "shop"
-    webshop(sessions=40).save(folder)
+    webshop(sessions=20).save(folder)
     return folder
 
 

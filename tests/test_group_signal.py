@@ -44,6 +44,7 @@ def test_a_fixed_prior_would_promise_signal_where_there_is_none():
 
 
 def test_a_group_that_was_drawn_has_signal_or_not():
+    pytest.importorskip("peft")
     from rwml_gym.agents.grpo import has_signal
 
     rewards = np.random.default_rng(0).choice([0.0, 0.3, 1.0], p=[0.7, 0.2, 0.1], size=(200, 8))
