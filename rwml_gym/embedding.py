@@ -92,7 +92,9 @@ class CachedEncoder:
         self.hits = 0
         self.misses = 0
         self._width = 0  # until the first row tells
-        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
+        # By text, and by what the encoder reads of a long one.
+        self._cache: OrderedDict[str | bytes, np.ndarray] = OrderedDict()
+        self._fingerprint: Callable[[str], bytes | None] = getattr(encoder, "fingerprint", lambda text: None)
         self._lock = threading.Lock()
 
     @property
@@ -142,6 +144,10 @@ class CachedEncoder:
                     self._cache.move_to_end(key)
                     rows[key] = row
                     self.hits += 1
+                elif (row := self._read_alike(key)) is not None:
+                    rows[key] = row
+                    self._remember(key, row)
+                    self.hits += 1
                 else:
                     rows[key] = _BLANK  # its place; computed below
                     unseen.append(key)
@@ -175,9 +181,21 @@ class CachedEncoder:
         self._width = vectors.shape[1]
         self.misses += len(texts)
         for text, row in zip(texts, unit_rows(vectors), strict=True):
-            # A copy: a view would keep all rows of its batch.
-            rows[text] = self._cache[text] = row.copy()
-            self.used_bytes += _size(text, row)
+            rows[text] = row = row.copy()  # a view would keep all rows of its batch
+            self._remember(text, row)
+            if (mark := self._fingerprint(text)) is not None:
+                self._remember(mark, row)
+
+    def _read_alike(self, text: str) -> np.ndarray | None:
+        """The row of another text of which the encoder reads the same."""
+        mark = self._fingerprint(text)
+        return None if mark is None else self._cache.get(mark)
+
+    def _remember(self, key: str | bytes, row: np.ndarray) -> None:
+        if key in self._cache:
+            return
+        self._cache[key] = row
+        self.used_bytes += _size(key, row)
         while self.used_bytes > self.cache_bytes:
             self.used_bytes -= _size(*self._cache.popitem(last=False))
 
@@ -187,7 +205,7 @@ _BLANK = np.zeros(0, dtype=np.float32)
 _PROBE = "."
 
 
-def _size(text: str, row: np.ndarray) -> int:
+def _size(text: str | bytes, row: np.ndarray) -> int:
     return sys.getsizeof(text) + row.nbytes + _ENTRY_BYTES
 
 

@@ -97,7 +97,7 @@ class SentenceTransformerEncoder:
 
         try:
             with without_progress_bars(logging):
-                self._model = SentenceTransformer(
+                self.model = SentenceTransformer(
                     str(folder or _hub_id(name)),
                     trust_remote_code=False,
                     local_files_only=folder is not None or not hub_resolves(),
@@ -106,15 +106,15 @@ class SentenceTransformerEncoder:
         # Whatever is wrong with a model (offline, corrupt, no safetensors …) surfaces as one of a dozen types.
         except Exception as error:
             raise EncoderNotFoundError(_cannot_load(name, folder, error)) from error
-        self._model.eval()
-        self.batch_size = batch_size or (1 if self._model.device.type == "cpu" else 64)
-        self.max_tokens: int | None = self._model.max_seq_length
+        self.model.eval()
+        self.batch_size = batch_size or (1 if self.model.device.type == "cpu" else 64)
+        self.max_tokens: int | None = self.model.max_seq_length
         self._warned = False
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts (`embedding.Encoder.encode`)."""
         self._warn_of_long_texts(texts)
-        vectors = self._model.encode(
+        vectors = self.model.encode(
             list(texts),
             batch_size=self.batch_size,
             show_progress_bar=False,
@@ -123,6 +123,17 @@ class SentenceTransformerEncoder:
         )
         return np.asarray(vectors, dtype=np.float32)
 
+    def fingerprint(self, text: str) -> bytes | None:
+        """What the model reads of a text that may be longer than its window; `None` for a short one.
+
+        Texts with equal fingerprints have equal vectors, whatever comes after: so one forward pass does for all.
+        """
+        # A token has at least one character.
+        if self.max_tokens is None or len(text) <= self.max_tokens:
+            return None
+        tokens = self.model.tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"]
+        return np.array(tokens, dtype=np.int32).tobytes()
+
     def _warn_of_long_texts(self, texts: Sequence[str]) -> None:
         # A token has at least one character, so short texts need no tokenisation.
         if self._warned or self.max_tokens is None:
@@ -130,7 +141,7 @@ class SentenceTransformerEncoder:
         longest = max(texts, key=len, default="")
         if len(longest) <= self.max_tokens:
             return
-        tokens = len(self._model.tokenizer(longest, truncation=False, verbose=False)["input_ids"])
+        tokens = len(self.model.tokenizer(longest, truncation=False, verbose=False)["input_ids"])
         if tokens > self.max_tokens:
             self._warned = True
             warnings.warn(

