@@ -69,6 +69,25 @@ def test_train_tau2_rewards_predictions_and_stands_beside_those_who_do_nothing(m
     assert (tmp_path / "runs/tau2-policy/adapters/policy/README.md").is_file()
 
 
+def test_a_plain_loop_learns_a_game_with_rewards_for_surprise(tmp_path):
+    pytest.importorskip("alfworld")
+    out = run("existing_rl_loop.py", "--game", "1", "--episodes", "600", "--encoder", "hashing", cwd=tmp_path)
+    lines = out.splitlines()
+    assert len(lines) == 10
+    assert float(lines[-1].split()[3]) > 0.3
+    without = run("existing_rl_loop.py", "--weight", "0", "--episodes", "20", cwd=tmp_path)
+    assert "reward +0.00  distinct steps" in without.splitlines()[0]
+
+
+def test_cartpole_learns_with_numbers_as_their_own_embedding(tmp_path):
+    pytest.importorskip("stable_baselines3")
+    out = run("existing_rl_cartpole.py", "--steps", "4000", cwd=tmp_path)
+    before, after = (float(line.split()[2]) for line in out.splitlines() if " return " in line)
+    assert after > 1.5 * before
+    changes, learned = (int(line.split()[3].rstrip("%")) for line in out.splitlines() if " earns in " in line)
+    assert changes < 25 < 80 < learned
+
+
 @pytest.mark.slow
 def test_both_stages_run_one_after_the_other(tmp_path):
     out = run("train_world_model_then_policy.py", "--preset", "smoke", "--compare", cwd=tmp_path)
