@@ -2,13 +2,13 @@
 
     python benchmarks/reward.py [--steps 20000] [--every 20] [--only stream|wrapper]
 
-*Stream*: random players record half of the steps in generated ALFWorld games, each played 3 times, and half in
-τ²-bench (airline, retail, telecom), each task played 6 times, as RWML plays them (arXiv 2602.05842); with
-`--rollouts 1` nothing is played twice. What is predicted of a step is what retrieval says, learning as it goes; and, as
-a second stream, words that were never said before, as a language model may find them. Both sides score the same steps
-one at a time, as a wrapper does, in turns of a twentieth of the stream; `encode` scores every `--every`th, since all of
-them would take a quarter of an hour. Prints rewards a second of both, their ratio, the largest difference of the
-distances, and what the cache held and answered; then the same with a cache of 4 MB.
+*Stream*: random players record half of the steps in generated ALFWorld games and half in τ²-bench (airline, retail,
+telecom), each game and task played 8 times, as by a group of GRPO; with `--rollouts 1` none twice. What is predicted
+of a step is what retrieval says, learning as it goes; and, in a second and shorter stream, words that were never said
+before, as a language model may find them. Both sides score the same steps one at a time, as a wrapper does, in turns of
+a twentieth of the stream; `encode` scores every `--every`th, since all of them would take a quarter of an hour. Prints
+rewards a second of both, their ratio, the largest difference of the distances, and what the cache held and answered;
+the same with a cache of 4 MB; and rewards a second where tool results are compared by ROUGE-L, as in the paper.
 
 *Wrapper*: one ALFWorld episode, plain and wrapped in turns, all texts cached; medians of 200.
 """
@@ -46,7 +46,7 @@ TURNS = 20
 SMALL_CACHE = 4 * 2**20
 EPISODES = 200
 LONGEST = 30  # steps of an episode
-ROLLOUTS = {"alfworld": 3, "tau2": 6}
+ROLLOUTS = 8  # of a game: a group of GRPO
 
 
 def record_alfworld(steps: int, rollouts: int) -> list[Transition]:
@@ -93,9 +93,9 @@ def order(episodes: int, rollouts: int, rng: random.Random) -> Iterator[int]:
     return itertools.chain(planned, itertools.count(games))
 
 
-def interleave(steps: int, alfworld: int, tau2: int) -> list[Transition]:
+def interleave(steps: int, rollouts: int) -> list[Transition]:
     """Both worlds in turn, as a vector environment would bring them."""
-    pairs = zip(record_alfworld(steps // 2, alfworld), record_tau2(steps // 2, tau2), strict=True)
+    pairs = zip(record_alfworld(steps // 2, rollouts), record_tau2(steps // 2, rollouts), strict=True)
     return [transition for pair in pairs for transition in pair]
 
 
@@ -109,29 +109,45 @@ def predict(transitions: Sequence[Transition]) -> list[str]:
     return predictions
 
 
-def compare(predictions: list[str], states: list[str], every: int, encoder: SentenceTransformerEncoder) -> None:
+def compare(
+    predictions: list[str], transitions: list[Transition], every: int, encoder: SentenceTransformerEncoder
+) -> None:
     """Both sides in turns over one stream."""
     cached = CachedEncoder(encoder)
     gap = GapReward(cached)
-    ours, theirs, worst, counted = 0.0, 0.0, 0.0, 0
-    size = -(-len(states) // TURNS)
+    worlds = [transition.env_id for transition in transitions]
+    ours: dict[str, list[float]] = {world: [] for world in dict.fromkeys(worlds)}
+    theirs: dict[str, list[float]] = {world: [] for world in ours}
+    worst = 0.0
+    size = -(-len(worlds) // TURNS)
     for turn in tqdm(range(TURNS), desc="rewards"):
-        chunk = range(turn * size, min((turn + 1) * size, len(states)))
+        chunk = range(turn * size, min((turn + 1) * size, len(worlds)))
         distances: dict[int, float] = {}
-        began = time.perf_counter()
         for i in chunk:
-            distances[i] = gap([predictions[i]], [states[i]]).distances[0]
-        ours += time.perf_counter() - began
-        for i in chunk[::every]:
             began = time.perf_counter()
-            distance = plain_distance(encoder, predictions[i], states[i])
-            theirs += time.perf_counter() - began
-            worst, counted = max(worst, abs(distance - distances[i])), counted + 1
-    mine, plain = len(states) / ours, counted / theirs
-    print(f"  encode twice a step  {plain:10.1f} rewards/s  ({counted} steps)")
-    print(f"  GapReward            {mine:10.1f} rewards/s  ({len(states)} steps)   {mine / plain:.1f} x")
-    print(f"  largest difference of a distance {worst:.1e}")
+            distances[i] = gap([predictions[i]], [transitions[i].next_state]).distances[0]
+            ours[worlds[i]].append(time.perf_counter() - began)
+        for i in chunk:
+            if i // 2 % every == 0:  # steps come in pairs, one of each world
+                began = time.perf_counter()
+                distance = plain_distance(encoder, predictions[i], transitions[i].next_state)
+                theirs[worlds[i]].append(time.perf_counter() - began)
+                worst = max(worst, abs(distance - distances[i]))
+    print(f"  {'rewards a second':<24} {'encode twice':>12} {'GapReward':>12} {'ratio':>7}")
+    for name, parts in (("both", list(ours)), *((world, [world]) for world in ours)):
+        mine, plain = (float(np.mean([t for part in parts for t in times[part]])) for times in (ours, theirs))
+        print(f"  {name:<24} {1 / plain:12.1f} {1 / mine:12.1f} {plain / mine:7.1f}")
+    print(f"  steps {len(worlds)} and {sum(map(len, theirs.values()))}; largest difference of a distance {worst:.1e}")
     told(cached)
+
+
+def by_words(predictions: list[str], transitions: list[Transition], encoder: SentenceTransformerEncoder) -> None:
+    """The stream as the paper measures it: tool results by ROUGE-L."""
+    gap = GapReward(CachedEncoder(encoder), measures={"tool": {"gap": "rouge"}})
+    began = time.perf_counter()
+    for prediction, transition in tqdm(list(zip(predictions, transitions, strict=True)), desc="ROUGE"):
+        gap([prediction], [transition.next_state], [transition.kind])
+    print(f"  tool results by ROUGE-L: {len(transitions) / (time.perf_counter() - began):.1f} rewards/s")
 
 
 def plain_distance(encoder: SentenceTransformerEncoder, prediction: str, state: str) -> float:
@@ -169,20 +185,21 @@ def told(cached: CachedEncoder) -> None:
     )
 
 
-def stream(steps: int, every: int, rollouts: int | None) -> None:
+def stream(steps: int, every: int, rollouts: int) -> None:
     """Rewards a second, and what the cache answers."""
     encoder = SentenceTransformerEncoder()
-    transitions = interleave(steps, rollouts or ROLLOUTS["alfworld"], rollouts or ROLLOUTS["tau2"])
+    transitions = interleave(steps, rollouts)
     states = [transition.next_state for transition in transitions]
     print(f"{len(states)} steps, {len(set(states))} distinct states")
     said = predict(transitions)
     print("Predictions of retrieval:")
-    compare(said, states, every, encoder)
+    compare(said, transitions, every, encoder)
     small_cache(said, states, encoder)
-    new = [f"{words} Or number {i}." for i, words in enumerate(said)]
-    print("Predictions never made before:")
-    # A tenth, as nothing can be remembered.
-    compare(new[: len(new) // 10], states[: len(new) // 10], max(every // 10, 1), encoder)
+    by_words(said, transitions, encoder)
+    # A tenth, as hardly anything can be remembered.
+    tenth = len(states) // 10
+    print(f"Predictions never made before, {tenth} steps:")
+    compare([f"{words} Or number {i}." for i, words in enumerate(said[:tenth])], transitions[:tenth], every, encoder)
 
 
 def wrapper() -> None:
@@ -230,7 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--every", type=int, default=20, help="steps from one that `encode` scores to the next")
-    parser.add_argument("--rollouts", type=int, help="plays of a game; 3 in ALFWorld and 6 in τ²-bench if absent")
+    parser.add_argument("--rollouts", type=int, default=ROLLOUTS, help="plays of a game")
     parser.add_argument("--only", choices=("stream", "wrapper"))
     arguments = parser.parse_args()
     if arguments.only != "stream":

@@ -134,7 +134,7 @@ class CachedEncoder:
             keys = [_clean(text) for text in texts]
             # Apart from the cache, as one call may hold more texts than it.
             rows: dict[str, np.ndarray] = {}
-            unseen: list[str] = []
+            unseen: dict[str, bytes] = {}
             for key in keys:
                 if not key:
                     continue
@@ -144,23 +144,23 @@ class CachedEncoder:
                     self._cache.move_to_end(key)
                     rows[key] = row
                     self.hits += 1
-                elif (row := self._read_alike(key)) is not None:
+                elif (row := self._cache.get(mark := self._fingerprint(key) or b"")) is not None:
                     rows[key] = row
                     self._remember(key, row)
                     self.hits += 1
                 else:
                     rows[key] = _BLANK  # its place; computed below
-                    unseen.append(key)
+                    unseen[key] = mark
             if unseen:
                 self._compute(unseen, rows)
             if "" in keys and not self._width:
-                self._compute([_PROBE], {})
+                self._compute({_PROBE: b""}, {})
             blank = np.zeros(self._width, dtype=np.float32) if "" in keys else _BLANK
             return [rows[key] if key else blank for key in keys]
 
-    def _compute(self, texts: list[str], rows: dict[str, np.ndarray]) -> None:
+    def _compute(self, texts: dict[str, bytes], rows: dict[str, np.ndarray]) -> None:
         try:
-            vectors = np.asarray(self.encoder.encode(texts), dtype=np.float32)
+            vectors = np.asarray(self.encoder.encode(list(texts)), dtype=np.float32)
         except RWMLGymError:
             raise
         # Whatever a library or a function of the user's raises.
@@ -180,16 +180,11 @@ class CachedEncoder:
             )
         self._width = vectors.shape[1]
         self.misses += len(texts)
-        for text, row in zip(texts, unit_rows(vectors), strict=True):
+        for (text, mark), row in zip(texts.items(), unit_rows(vectors), strict=True):
             rows[text] = row = row.copy()  # a view would keep all rows of its batch
             self._remember(text, row)
-            if (mark := self._fingerprint(text)) is not None:
+            if mark:
                 self._remember(mark, row)
-
-    def _read_alike(self, text: str) -> np.ndarray | None:
-        """The row of another text of which the encoder reads the same."""
-        mark = self._fingerprint(text)
-        return None if mark is None else self._cache.get(mark)
 
     def _remember(self, key: str | bytes, row: np.ndarray) -> None:
         if key in self._cache:
