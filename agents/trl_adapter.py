@@ -1,4 +1,12 @@
-"""The way to many GPUs: text environments for TRL's `GRPOTrainer`, which distributes the update and samples with vLLM.
+"""The way to many GPUs: TRL's `GRPOTrainer`, which distributes the update and samples with vLLM.
+
+World-model learning fits it as it is, one prediction a completion::
+
+    GRPOTrainer(
+        model, reward_funcs=prediction_reward(gap, prompts), train_dataset=prediction_dataset(transitions, prompts)
+    )
+
+Text environments, with many turns, come in through its `rollout_func`::
 
     rollout = EnvironmentRollout(make_env, Prompts(tokenizer, history=0))
     GRPOTrainer(
@@ -28,13 +36,22 @@ from rwml_gym.agents.generation import sample
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.agents.shared_prefix import ATTENTION
 from rwml_gym.errors import InvalidConfigError, RWMLGymError
+from rwml_gym.gap import GapReward
 from rwml_gym.prompts import Prompts
-from rwml_gym.transitions import Turn
+from rwml_gym.transitions import Transition, Turn
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["EnvironmentRollout", "Generate", "make_dataset", "task_reward", "world_model_reward"]
+__all__ = [
+    "EnvironmentRollout",
+    "Generate",
+    "make_dataset",
+    "prediction_dataset",
+    "prediction_reward",
+    "task_reward",
+    "world_model_reward",
+]
 
 Generate = Callable[[list[list[int]], Any], list[tuple[list[int], list[float]]]]
 """Writes on after each of the token lists, with TRL's trainer at hand: tokens, and their log-probabilities."""
@@ -56,6 +73,55 @@ def make_dataset(games: Sequence[str | int]) -> Dataset:
     if not games:
         raise InvalidConfigError("Expected at least one game to play, actual none")
     return Dataset.from_list([{"prompt": json.dumps({"game": game})} for game in games])
+
+
+def prediction_dataset(transitions: Sequence[Transition], prompts: Prompts) -> Dataset:
+    """Transitions as TRL's training data for world-model learning: what is asked, and what happened.
+
+    Args:
+        transitions: To predict.
+        prompts: What the model is shown.
+
+    Returns:
+        Columns `prompt`, `next_state` and `kind`.
+
+    Raises:
+        InvalidConfigError: No transitions.
+    """
+    from datasets import Dataset
+
+    if not transitions:
+        raise InvalidConfigError("Expected at least one transition to predict, actual none")
+    rows = [
+        {
+            "prompt": prompts.tokenizer.decode(prompts.predict(t.history, t.action, t.task)),
+            "next_state": t.next_state,
+            "kind": t.kind,
+        }
+        for t in transitions
+    ]
+    return Dataset.from_list(rows)
+
+
+def prediction_reward(gap: GapReward, prompts: Prompts) -> Callable[..., list[float]]:
+    """Reward function of world-model learning: the gap reward of each completion, in one call of the encoder.
+
+    Without vLLM, TRL samples on to the end of the sequence; what comes after the prediction is not read, so give
+    `max_completion_length` little more than a prediction needs. With vLLM, stop there:
+    `generation_kwargs={"stop": list(prompts.prediction_stop)}`.
+
+    Args:
+        gap: The reward.
+        prompts: Those of the data, which know how a prediction is read.
+
+    Returns:
+        A function for `reward_funcs`; it reads the columns of `prediction_dataset`.
+    """
+
+    def gap_reward(completions: list[str], next_state: list[str], kind: list[str], **_: Any) -> list[float]:
+        return gap([prompts.read_prediction(text) for text in completions], next_state, kind).rewards.tolist()
+
+    return gap_reward
 
 
 def task_reward(episode_reward: list[float], episode_failed: list[bool], **_: Any) -> list[float | None]:

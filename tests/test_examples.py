@@ -88,6 +88,26 @@ def test_cartpole_learns_with_numbers_as_their_own_embedding(tmp_path):
     assert changes < 25 < 80 < learned
 
 
+def test_trl_learns_to_predict_with_our_reward(model, tmp_path):
+    pytest.importorskip("trl")
+    pytest.importorskip("alfworld")
+    short = "--encoder hashing --games 2 --max-steps 4 --prompts 2 --group-size 2 --max-new-tokens 8 --steps 1"
+    out = run("trl_world_model.py", "--model", model, *short.split(), cwd=tmp_path)
+    for words in ("8 transitions of 2 games", "step   1  reward", "groups with signal"):
+        assert words in out
+    assert (tmp_path / "trl-world-model" / "adapter_model.safetensors").is_file()
+
+
+def test_trl_plays_whole_episodes(model, tmp_path):
+    pytest.importorskip("trl")
+    pytest.importorskip("alfworld")
+    short = "--encoder hashing --games 2 --max-steps 2 --group-size 2 --action-tokens 8 --episode-tokens 256 --steps 1"
+    out = run("trl_multi_turn.py", "--model", model, *short.split(), cwd=tmp_path)
+    assert "step   1  task reward" in out
+    assert "world-model reward" in out
+    assert (tmp_path / "trl-policy" / "adapter_model.safetensors").is_file()
+
+
 @pytest.mark.slow
 def test_both_stages_run_one_after_the_other(tmp_path):
     out = run("train_world_model_then_policy.py", "--preset", "smoke", "--compare", cwd=tmp_path)
