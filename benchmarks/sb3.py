@@ -1,10 +1,13 @@
 """Does existing RL code learn ALFWorld, with and without the world-model reward? Several seeds, as a table.
 
     python benchmarks/sb3.py [--seeds 0 1 2] [--predictor retrieval] [--weight -0.01]
+        [--rows without wrapper cost]
 
-Each training is `examples/existing_rl_sb3.py` as it stands, `--world-model-weight 0` or the weight. All share one
-process and so the cache of encoded texts: the seconds of the first row hold most of the encoding, those of the rows
-after it what a training costs beside. Success is of sampled actions over the same games, 95 % intervals by Wilson.
+Each training is `examples/existing_rl_sb3.py` as it stands, `--world-model-weight 0` or the weight; and, beside them, a
+constant step cost of that weight in the wrapper's place, which tells how much of the difference is the world model's.
+All share one process and so the cache of encoded texts: the seconds of the first row hold most of the encoding, those
+of the rows after it what a training costs beside. Success is of sampled actions over the same games, 95 % intervals by
+Wilson.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +25,12 @@ sys.path[:] = [
     path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent
 ]  # holds alfworld.py
 
+import gymnasium as gym
 import torch
 
 from rwml_gym.agents.episodes import wilson_interval
 
+ROWS = ("without", "wrapper", "cost")
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "existing_rl_sb3.py"
 
 
@@ -36,6 +43,20 @@ def load_example() -> Any:
     sys.modules[spec.name] = module  # where dataclasses look up their annotations
     spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def step_cost(example: Any, cost: float) -> Iterator[None]:
+    """Adds a constant to every reward of the example's world."""
+    plain = example.make_world
+    if cost:
+        example.make_world = lambda config: gym.wrappers.TransformReward(
+            plain(config), lambda reward: float(reward) + cost
+        )
+    try:
+        yield
+    finally:
+        example.make_world = plain
 
 
 def share(counts: tuple[int, int]) -> str:
@@ -51,6 +72,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--predictor", default="retrieval")
     parser.add_argument("--weight", type=float, default=-0.01)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--steps", type=int, help="of a training; the example's own if absent")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -61,9 +83,12 @@ def main() -> None:
     print(f"{config}\n")
     print(f"{'':<28} {'random agent':<21} {'trained':<21} {'seconds':>7}  above the random agent's interval")
     for seed in options.seeds:
-        for weight in (0.0, options.weight):
-            result = example.run(replace(config, seed=seed, world_model_weight=weight))
-            name = f"seed {seed}, {f'{options.predictor} x {weight:g}' if weight else 'without'}"
+        for row in options.rows:
+            weight = options.weight if row == "wrapper" else 0.0
+            with step_cost(example, options.weight if row == "cost" else 0.0):
+                result = example.run(replace(config, seed=seed, world_model_weight=weight))
+            what = {"without": "without", "wrapper": f"{options.predictor} x {weight:g}", "cost": "step cost"}[row]
+            name = f"seed {seed}, {what}"
             above = result.after[0] / result.after[1] > wilson_interval(*result.random)[1]
             print(
                 f"{name:<28} {share(result.random):<21} {share(result.after):<21} "

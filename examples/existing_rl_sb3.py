@@ -24,10 +24,7 @@ import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.baselines import RandomAgent
 from rwml_gym.agents.episodes import play, wilson_interval
 from rwml_gym.agents.sb3_policy import ActionScoringPolicy
-from rwml_gym.wrappers import WorldModelRewardWrapper
-from rwml_gym.wrappers.admissible_actions import AdmissibleActions
-from rwml_gym.wrappers.embed_text import EmbedText
-from rwml_gym.wrappers.text_history import TextHistory
+from rwml_gym.wrappers import AdmissibleActions, EmbedText, TextHistory, WorldModelRewardWrapper
 
 # Wins are rare at first: normalised, the advantages of an update without any would be noise brought to full size.
 PPO: dict[str, Any] = {"learning_rate": 1e-3, "n_steps": 128, "batch_size": 256, "n_epochs": 4, "gamma": 0.97}

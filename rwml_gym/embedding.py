@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -94,13 +94,21 @@ class CachedEncoder:
         self._width = 0  # until the first row tells
         # By text, and by what the encoder reads of a long one.
         self._cache: OrderedDict[str | bytes, np.ndarray] = OrderedDict()
-        self._fingerprint: Callable[[str], bytes | None] = getattr(encoder, "fingerprint", lambda text: None)
+        self._fingerprint: Callable[[str], bytes | None] = getattr(encoder, "fingerprint", _no_fingerprint)
         self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
         """Name of the inner encoder."""
         return self.encoder.name
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled or copied: neither the lock nor what is remembered."""
+        return {"encoder": self.encoder, "cache_bytes": self.cache_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start anew with the same encoder."""
+        self.__init__(**state)  # type: ignore[misc]
 
     @property
     def hit_rate(self) -> float:
@@ -198,6 +206,10 @@ class CachedEncoder:
 _BLANK = np.zeros(0, dtype=np.float32)
 # Tells how wide rows are where only blank texts were asked for.
 _PROBE = "."
+
+
+def _no_fingerprint(text: str) -> None:
+    return None
 
 
 def _size(text: str | bytes, row: np.ndarray) -> int:

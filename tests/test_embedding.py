@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -267,3 +268,24 @@ def test_texts_of_which_the_model_reads_the_same_are_computed_once():
     with pytest.warns(UserWarning, match="reads the first 256"):
         alone = encoders.SentenceTransformerEncoder().encode([long + " there"])[0]
     np.testing.assert_array_equal(alone, other)
+
+
+def test_an_encoder_can_be_pickled_and_starts_anew():
+    encoder = CachedEncoder(HashingEncoder(64), cache_bytes=5_000)
+    encoder.encode(["a", "b"])
+    again = pickle.loads(pickle.dumps(encoder))
+    assert (len(again), again.cache_bytes, again.hits) == (0, 5_000, 0)
+    np.testing.assert_array_equal(again.encode(["a"]), encoder.encode(["a"]))
+
+
+def test_an_environment_with_the_wrapper_can_be_pickled():
+    from rwml_gym.wrappers import AdmissibleActions, EmbedText, WorldModelRewardWrapper
+    from tests.toy_env import ToyHouse
+
+    env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor="retrieval")
+    env = AdmissibleActions(EmbedText(env, "hashing"), "hashing", max_actions=12)
+    env.reset(seed=0)
+    again = pickle.loads(pickle.dumps(env))
+    ours, theirs = env.step(0), again.step(0)
+    np.testing.assert_array_equal(ours[0]["observation"], theirs[0]["observation"])
+    assert ours[1:4] == theirs[1:4]

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from rwml_gym.wrappers.admissible_actions import AdmissibleActions
+from rwml_gym.wrappers.embed_text import EmbedText
 from rwml_gym.wrappers.record_transitions import RecordTransitions
+from rwml_gym.wrappers.text_history import TextHistory
 from rwml_gym.wrappers.world_model_reward import WorldModelRewardWrapper
 from rwml_gym.wrappers.world_model_reward_vector import WorldModelRewardVectorWrapper
 
-__all__ = ["RecordTransitions", "WorldModelRewardVectorWrapper", "WorldModelRewardWrapper"]
+__all__ = [
+    "AdmissibleActions",
+    "EmbedText",
+    "RecordTransitions",
+    "TextHistory",
+    "WorldModelRewardVectorWrapper",
+    "WorldModelRewardWrapper",
+]

@@ -10,6 +10,7 @@ import numpy as np
 
 from rwml_gym.embedding import DEFAULT_ENCODER, Encoder
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.wrappers.checks import require_no_autoreset
 from rwml_gym.wrappers.embed_text import TextVectors
 
 __all__ = ["DEFAULT_MAX_ACTIONS", "AdmissibleActions"]
@@ -149,7 +150,8 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         self._mask = np.zeros(self.max_actions, dtype=np.int8)
         self._mask[: len(actions)] = 1
         vectors = np.zeros((self.max_actions, self.width), dtype=np.float32)
-        vectors[: len(actions)] = self._vectors(actions)
+        if actions:
+            vectors[: len(actions)] = self._vectors(actions)
         choices = {"observation": observation, "actions": vectors, "action_mask": self._mask.copy()}
         return choices, {**info, "action_mask": self._mask.copy()}
 
@@ -160,9 +162,4 @@ def _require_text_actions(env: gym.Env[Any, Any]) -> None:
             f"Expected an environment with text actions for AdmissibleActions, actual: {env.action_space}. "
             "Agents choose numbers there already: leave AdmissibleActions out."
         )
-    inner = env
-    while isinstance(inner, gym.Wrapper):
-        if isinstance(inner, gym.wrappers.Autoreset):
-            # After the end of an episode its step is a reset that looks like a step.
-            raise InvalidConfigError("Expected `Autoreset` outside of AdmissibleActions, actual: inside. Swap them.")
-        inner = inner.env
+    require_no_autoreset(env, "AdmissibleActions")

@@ -44,13 +44,11 @@ class TextVectors:
             InvalidConfigError: If `width` is not between 1 and the encoder's own.
         """
         self.encoder = make_encoder(encoder)
-        # Asked with a text that is not blank, as an encoder need not know its width before.
         full = self.encoder.encode(["width"]).shape[1]
         if width is not None and not 1 <= width <= full:
             raise InvalidConfigError(f"Expected `width` between 1 and the encoder's own, {full}, actual: {width}.")
         self.width = width or full
         self.bound = 1.0
-        self._full = full
         self._projection: np.ndarray | None = None
         if self.width < full:
             self.bound = math.sqrt(full / self.width)  # of a unit vector, by Cauchy and Schwarz
@@ -66,11 +64,7 @@ class TextVectors:
         Returns:
             float32 array of shape `(n, width)`; zero for blank texts.
         """
-        vectors = np.zeros((len(texts), self._full), dtype=np.float32)
-        # Blank texts are left out: of nothing else, the encoder does not tell its width.
-        rows = [row for row, text in enumerate(texts) if text.strip()]
-        if rows:
-            vectors[rows] = self.encoder.encode([texts[row] for row in rows])
+        vectors = self.encoder.encode(texts)
         if self._projection is not None:
             vectors = vectors @ self._projection
         return np.clip(vectors, -self.bound, self.bound)  # rounding may lead a little out of the space
