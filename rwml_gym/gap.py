@@ -24,6 +24,7 @@ import numpy as np
 from rwml_gym import rouge
 from rwml_gym.embedding import DEFAULT_ENCODER, CachedEncoder, Embedded, Encoder, make_encoder
 from rwml_gym.errors import InvalidConfigError, WorldModelError
+from rwml_gym.predictions import is_blank
 from rwml_gym.space_encoder import SpaceEncoder
 
 __all__ = ["DEFAULT_ROUGE_THRESHOLD", "DEFAULT_THRESHOLD", "GapName", "GapReward", "Gaps", "Measure", "RewardKind"]
@@ -111,8 +112,8 @@ class GapReward:
     Binary is the paper's reward. Continuous is `1 - d`, not below 0: otherwise saying nothing, which earns 0, would
     beat a prediction that points away from the truth.
 
-    A missing or blank prediction earns 0 whatever the threshold, and its distance is 1. The same holds for a blank
-    realised state, so nothing can be earned from it.
+    A missing or blank prediction (`predictions.is_blank`: zero-width characters are blank, too) earns 0 whatever the
+    threshold, and its distance is 1. The same holds for a blank realised state, so nothing can be earned from it.
 
     Messages of a kind (`info["message_kind"]`, `Transition.kind`) may be measured in a way of their own, as in the
     paper, where tool results are compared by ROUGE. Where a text begins with its kind (`tool: {"id": 1}`), that is set
@@ -263,7 +264,7 @@ def _without(kind: str, text: Any) -> Any:
 
 
 def _missing(state: Any) -> bool:
-    return state is None or (isinstance(state, str) and (not state or state.isspace()))
+    return state is None or (isinstance(state, str) and is_blank(state))
 
 
 def _rounded(distance: float) -> float:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rwml_gym.embedding import Embedded
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.gap import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD, GapReward, Measure
+from rwml_gym.predictions import is_blank
 
 AXES = {"right": [1, 0], "up": [0, 1], "left": [-1, 0], "nearly right": [0.99, np.sqrt(1 - 0.99**2)]}
 
@@ -69,7 +70,7 @@ def test_bounds_identity_and_order(predictions, states):
     np.testing.assert_array_equal(gaps.distances, gap(states[:n], predictions[:n]).distances)
     exact = gap(states[:n], states[:n])
     for state, distance, reward in zip(states, exact.distances, exact.rewards, strict=False):
-        assert (distance, reward) == ((0, 1) if state.strip() else (1, 0))
+        assert (distance, reward) == ((1, 0) if is_blank(state) else (0, 1))
 
 
 @pytest.mark.parametrize("threshold", [0, -1, 2.1, float("nan"), float("inf")])

@@ -13,9 +13,9 @@ from rwml_gym.rouge import MAX_TOKENS, rouge_distance
 
 pytest.importorskip("rouge_score")
 
-# Few words, so that there is much to align; and texts of all kinds.
-WORDS = st.lists(st.sampled_from(["a", "b", "c", '"id":', "W12", "{", "é", "冰箱"]), max_size=40).map(" ".join)
-TEXTS = WORDS | st.text(max_size=60)
+# Few words, so that there is much to align; and texts of all kinds. Of other scripts the library reads nothing.
+WORDS = st.lists(st.sampled_from(["a", "b", "c", '"id":', "W12", "{", "_x", "\x1f"]), max_size=40).map(" ".join)
+TEXTS = WORDS | st.text(st.characters(codec="ascii"), max_size=60)
 
 
 @settings(deadline=None)
@@ -43,11 +43,21 @@ def test_it_is_one_minus_the_librarys_f1(prediction, truth):
         ("冰箱", "床", 1),
         ("🙂", "", 1),
         ("a", "冰箱", 1),
+        ("open 冰箱", "open 床", 0.5),  # every script counts
+        ("open", "open, 冰箱", 1 / 3),
         ("pending", "delivered", 1),
     ],
 )
 def test_known_distances(prediction, truth, distance):
-    assert rouge_distance(prediction, truth) == distance
+    assert rouge_distance(prediction, truth) == pytest.approx(distance)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_any_text_is_at_a_symmetric_distance(prediction, truth):
+    assert 0 <= rouge_distance(prediction, truth) <= 1
+    assert rouge_distance(truth, prediction) == pytest.approx(rouge_distance(prediction, truth))
+    assert rouge_distance(truth, truth) == 0
 
 
 def test_long_texts_are_aligned_in_part_and_counted_in_full():
