@@ -11,6 +11,8 @@ from rwml_gym.agents.sessions import Sessions
 from rwml_gym.prompts import Prompts
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.world_models import WorldModel
+from rwml_gym.wrappers import WorldModelRewardVectorWrapper, WorldModelRewardWrapper
+from tests.toy_env import ToyHouse
 
 INFO = {"task": "Put the mug into the kitchen.", "admissible_actions": ["look", "take mug"]}
 TRANSITIONS = [
@@ -172,3 +174,18 @@ def test_a_new_start_of_fewer_slots_forgets_what_other_weights_read(adapted):
     assert agent.act(["You are in the kitchen."], [INFO]) == fresh.act(["You are in the kitchen."], [INFO])
     (turn,), (expected,) = agent.written(0), fresh.written(0)
     assert turn.completion.logprobs == pytest.approx(expected.completion.logprobs, abs=1e-6)
+
+
+def test_it_predicts_in_the_agents_place_for_one_and_for_many(world_model):
+    from gymnasium.vector import SyncVectorEnv
+
+    arguments: dict[str, Any] = {"encoder": "hashing", "predictor": world_model, "kind": "continuous"}
+    env = WorldModelRewardWrapper(ToyHouse(), **arguments)
+    observation, info = env.reset(seed=0)
+    (expected,) = world_model.predict([[Turn("", observation)]], ["look"], [info["task"]])
+    told = env.step("look")[4]["world_model"]
+    assert (told["prediction"], told["source"]) == (expected, "predictor" if expected.strip() else "none")
+    envs = WorldModelRewardVectorWrapper(SyncVectorEnv([ToyHouse] * 3), **arguments)
+    envs.reset(seed=0)
+    assert envs.step(["look"] * 3)[4]["world_model"]["prediction"][0] == expected
+    assert envs.step(["fly"] * 3)[1].shape == (3,)

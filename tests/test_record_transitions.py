@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -136,6 +138,7 @@ def test_the_spec_makes_the_same_wrapper():
     spec = EnvSpec.from_json(env.spec.to_json())
     assert spec == env.spec
     assert gym.make(spec).history == 7
+    assert pickle.loads(pickle.dumps(env.spec)) == spec
 
 
 def test_what_cannot_be_recorded_is_refused():
