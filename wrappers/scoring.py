@@ -46,6 +46,7 @@ class Scorer:
         self,
         observation_space: spaces.Space,
         action_space: spaces.Space,
+        *,
         encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
         threshold: float | None,
         kind: RewardKind,

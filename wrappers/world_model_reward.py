@@ -121,40 +121,27 @@ class WorldModelRewardWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordC
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
         require_no_autoreset(env, "WorldModelRewardWrapper")
-        scorer = Scorer(
-            env.observation_space,
-            env.action_space,
-            encoder,
-            threshold,
-            kind,
-            weight,
-            mode,
-            predictor,
-            tags,
-            history,
-            measures,
-            describe,
-            describe_action,
-            scale,
-        )
-        # Tags and scale as lists, as JSON has no tuples or arrays. No copies: an encoder that the user brings may be a
-        # large model.
-        gym.utils.RecordConstructorArgs.__init__(
-            self,
-            _disable_deepcopy=True,
-            encoder=encoder,
-            threshold=threshold,
-            kind=kind,
-            weight=weight,
-            mode=mode,
-            predictor=predictor,
-            tags=list(tags),
-            history=history,
-            measures=None if measures is None else {name: dict(changes) for name, changes in measures.items()},
-            describe=describe,
-            describe_action=describe_action,
-            scale=scale if scale is None else np.asarray(scale, dtype=float).tolist(),
-        )
+        arguments: dict[str, Any] = {
+            "encoder": encoder,
+            "threshold": threshold,
+            "kind": kind,
+            "weight": weight,
+            "mode": mode,
+            "predictor": predictor,
+            "tags": tags,
+            "history": history,
+            "measures": measures,
+            "describe": describe,
+            "describe_action": describe_action,
+            "scale": scale,
+        }
+        scorer = Scorer(env.observation_space, env.action_space, **arguments)
+        # JSON has no tuples, arrays or other mappings.
+        arguments["tags"] = list(tags)
+        arguments["measures"] = None if measures is None else {name: dict(of) for name, of in measures.items()}
+        arguments["scale"] = None if scale is None else np.asarray(scale, dtype=float).tolist()
+        # No copies: an encoder that the user brings may be a large model.
+        gym.utils.RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
         gym.Wrapper.__init__(self, env)
 
         self._scorer = scorer
