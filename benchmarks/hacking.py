@@ -229,7 +229,8 @@ def measure(
             cells[attack.name][column] = f"{values.mean():.2f}{' ' * bool(mark)}{mark}"
     games_scored = len({t.game for t in chosen})
     title = f"{title}: {len(chosen)} transitions of {games_scored} games, learnt from {len(fit.games)} others"
-    notes += _window_note(chosen, encoder)
+    if encoder != "hashing":
+        notes += _window_note(chosen, said["truth in noise"], columns)
     return Table(title, cells, notes, {a.name: a.make(chosen[0], known) for a in ATTACKS.values()})
 
 
@@ -241,14 +242,19 @@ def _judge_note(same: np.ndarray, wrong: np.ndarray) -> str:
     )
 
 
-def _window_note(chosen: Sequence[Transition], encoder: str) -> list[str]:
-    if encoder == "hashing":
-        return []
-    model = SentenceTransformerEncoder(encoder)
+def _window_note(of: Sequence[Transition], noisy: Sequence[str | None], columns: Mapping[str, Reward]) -> list[str]:
+    """What the window of the cosine's encoder hides: the rest of a long text."""
+    model = SentenceTransformerEncoder()
     window = model.max_tokens or 0
-    lengths = [len(model.model.tokenizer(t.next_state, verbose=False)["input_ids"]) for t in chosen]
-    share = np.mean([length > window for length in lengths])
-    return [f"{share:.0%} of the states are longer than the {window} tokens that the cosine's encoder reads."]
+    tokens = [len(model.model.tokenizer(t.next_state, verbose=False)["input_ids"]) for t in of]
+    long = [i for i, length in enumerate(tokens) if length > window]
+    if not long:
+        return [f"No state is longer than the {window} tokens that the cosine's encoder reads."]
+    paid = [earned(columns[c], [noisy[i] for i in long], [of[i] for i in long]).mean() for c in ("cosine", "ROUGE")]
+    return [
+        f"{len(long)} of {len(of)} states are longer than the {window} tokens that the cosine's encoder reads; on "
+        f"these 'truth in noise' earns {paid[0]:.2f} by the cosine and {paid[1]:.2f} by ROUGE."
+    ]
 
 
 def escaped(text: str, width: int = 44) -> str:
