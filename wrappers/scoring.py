@@ -14,7 +14,7 @@ from gymnasium import spaces
 from rwml_gym.embedding import Encoder, make_encoder
 from rwml_gym.errors import InvalidConfigError, InvalidObservationError
 from rwml_gym.gap import GapReward, Measure, RewardKind
-from rwml_gym.predictions import check_tags, split_prediction
+from rwml_gym.predictions import check_tags, is_blank, split_prediction
 from rwml_gym.predictors import ENCODING, make_world_model
 from rwml_gym.space_encoder import SpaceEncoder, outside
 from rwml_gym.transitions import Turn
@@ -154,7 +154,7 @@ class Scorer:
         if isinstance(action, str) and self._text_actions:
             action, written = split_prediction(action, *self.tags)
             given = written if given is None else given
-        return action, None if given is None or not given.strip() else given
+        return action, None if given is None or is_blank(given) else given
 
     def shown(self, action: Any) -> Any:
         """An action as the predictor sees it."""
@@ -227,7 +227,7 @@ class Scorer:
 
 
 def _made(prediction: Any) -> bool:
-    return prediction is not None and not (isinstance(prediction, str) and (not prediction or prediction.isspace()))
+    return prediction is not None and not (isinstance(prediction, str) and is_blank(prediction))
 
 
 def _holds_text(space: spaces.Space) -> bool:
