@@ -253,6 +253,8 @@ def make_encoder(encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray])
         return encoder
     if isinstance(encoder, str):
         name = encoder.removeprefix(HUB_PREFIX)
+        if not name.strip():
+            raise InvalidConfigError(f"Expected an encoder's name, actual: {encoder!r}.")
         if name not in _shared:
             _shared[name] = CachedEncoder(_by_name(name))
         return _shared[name]

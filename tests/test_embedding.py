@@ -182,7 +182,7 @@ def test_objects_functions_and_cached_encoders_are_taken():
     assert isinstance(cached, Encoder)
 
 
-@pytest.mark.parametrize("bad", [None, 3, HashingEncoder])
+@pytest.mark.parametrize("bad", [None, 3, HashingEncoder, "", " "])
 def test_anything_else_is_refused(bad):
     with pytest.raises(InvalidConfigError, match="Expected an encoder's name"):
         make_encoder(bad)

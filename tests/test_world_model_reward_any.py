@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 import rwml_gym  # noqa: F401 - registers the ids
@@ -320,3 +321,66 @@ def test_observations_that_are_written_over_later_are_remembered_as_they_were():
     env = WorldModelRewardWrapper(Reuses(None), predictor="nothing-changes")
     env.reset()
     assert env.step(0)[4]["world_model"]["distance"] > 0.1
+
+
+def test_a_step_before_the_first_reset_is_an_error():
+    env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor="nothing-changes")
+    with pytest.raises(ResetNeeded, match="Cannot step before the first reset"):
+        env.step("look")
+
+
+def test_actions_of_the_environment_may_have_the_same_keys():
+    class Keys(Odd):
+        action_space = gym.spaces.Dict({"action": gym.spaces.Discrete(2), "prediction": gym.spaces.Discrete(2)})
+
+        def step(self, action):
+            self.seen = action
+            return np.zeros(2, np.float32), 0.0, False, False, {}
+
+    inner = Keys(None)
+    env = WorldModelRewardWrapper(inner)
+    env.reset()
+    assert env.step({"action": 1, "prediction": 0})[4]["world_model"]["source"] == "none"
+    assert inner.seen == {"action": 1, "prediction": 0}
+    told = env.step({"action": {"action": 1, "prediction": 0}, "prediction": np.zeros(2)})[4]["world_model"]
+    assert inner.seen == {"action": 1, "prediction": 0}
+    assert (told["source"], told["distance"]) == ("action", 0.0)
+
+
+def test_a_predictor_that_cannot_learn_is_named():
+    class Learner(Predictor):
+        def learn(self, histories, actions, next_states):
+            raise KeyError("full")
+
+    env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor=Learner(["a"]))
+    env.reset(seed=0)
+    with pytest.raises(
+        WorldModelError, match=r"Expected Learner.learn to take 1 transitions, actual: KeyError"
+    ):
+        env.step("look")
+
+
+def test_a_description_of_an_action_must_be_text():
+    env = WorldModelRewardWrapper(
+        gym.make("CartPole-v1"), "hashing", describe=str, describe_action=lambda action: action
+    )
+    env.reset(seed=0)
+    with pytest.raises(InvalidConfigError, match=r"Expected text from `describe_action`, actual: 1 \(int\)"):
+        env.step(1)
+
+
+def test_after_an_encoder_has_failed_the_episode_goes_on():
+    fails = [False]
+
+    def encode(texts):
+        if fails[0]:
+            raise OSError("gone")
+        return np.array([[len(text), 1.0] for text in texts])
+
+    env = WorldModelRewardWrapper(ToyHouse(), encode, predictor="nothing-changes")
+    env.reset(seed=0)
+    fails[0] = True
+    with pytest.raises(EncoderError, match="OSError: gone"):
+        env.step("look")
+    fails[0] = False
+    assert env.step("look")[4]["world_model"]["distance"] == 0

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rwml_gym.embedding import Encoder, make_encoder
-from rwml_gym.errors import InvalidConfigError, InvalidObservationError
+from rwml_gym.errors import InvalidConfigError, InvalidObservationError, RWMLGymError, WorldModelError
 from rwml_gym.gap import GapReward, Measure, RewardKind
 from rwml_gym.predictions import check_tags, is_blank, split_prediction
 from rwml_gym.predictors import ENCODING, make_world_model
@@ -129,7 +129,9 @@ class Scorer:
             InvalidConfigError: If the action is not what the environment takes, or has other keys.
         """
         given: Any = None
-        if isinstance(action, Mapping) and (self._text_actions or "prediction" in action):
+        # An environment's own actions may have these keys too.
+        own = isinstance(self._action_space, spaces.Dict) and self._action_space.contains(action)
+        if isinstance(action, Mapping) and (self._text_actions or "prediction" in action) and not own:
             if unknown := set(action) - _KEYS:
                 raise InvalidConfigError(
                     f"Expected the keys `action` and `prediction`, actual also: {sorted(map(str, unknown))}."
@@ -157,9 +159,19 @@ class Scorer:
         return action, None if given is None or is_blank(given) else given
 
     def shown(self, action: Any) -> Any:
-        """An action as the predictor sees it."""
+        """An action as the predictor sees it.
+
+        Raises:
+            InvalidConfigError: If its description is no text.
+        """
         if self._describe_action is not None:
-            return self._describe_action(action)
+            described = self._describe_action(action)
+            if not isinstance(described, str):
+                raise InvalidConfigError(
+                    "Expected text from `describe_action`, "
+                    f"actual: {str(described)[:200]} ({type(described).__name__})."
+                )
+            return described
         return action if isinstance(action, str) else copy.deepcopy(action)
 
     def predict(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str]) -> list[Any]:
@@ -172,9 +184,22 @@ class Scorer:
         return predict_checked(self.predictor, histories, actions, tasks if self._takes_tasks else None, self.text)
 
     def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], states: Sequence[Any]) -> None:
-        """Let the predictor learn from what happened, if it can."""
+        """Let the predictor learn from what happened, if it can.
+
+        Raises:
+            WorldModelError: If it raises.
+        """
         if isinstance(self.predictor, OnlineWorldModel):
-            self.predictor.learn(histories, actions, states)
+            try:
+                self.predictor.learn(histories, actions, states)
+            except RWMLGymError:
+                raise
+            # Whatever a model of the user's raises.
+            except Exception as error:
+                raise WorldModelError(
+                    f"Expected {type(self.predictor).__name__}.learn to take {len(actions)} transitions, "
+                    f"actual: {type(error).__name__}: {error}"
+                ) from error
 
     def score(
         self,

@@ -8,6 +8,7 @@ from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.error import ResetNeeded
 
 from rwml_gym.embedding import DEFAULT_ENCODER, Encoder
 from rwml_gym.gap import RewardKind
@@ -176,11 +177,14 @@ class WorldModelRewardWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordC
             The step of the environment with the reward of the mode and `info["world_model"]`.
 
         Raises:
+            ResetNeeded: Before the first reset.
             InvalidConfigError: If the action is none of these.
             WorldModelError: If the predictor raises, or returns something else than one prediction.
             EncoderError: If the encoder fails.
             InvalidObservationError: If the observation is outside of its space.
         """
+        if not self._turns:
+            raise ResetNeeded("Cannot step before the first reset(): call reset().")
         scorer = self._scorer
         action, prediction = scorer.read(action)
         shown, source = scorer.shown(action), "action"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space, iterate
 
@@ -153,11 +154,14 @@ class WorldModelRewardVectorWrapper(VectorWrapper):
             The step of the environment with the rewards of the mode and `infos["world_model"]`.
 
         Raises:
+            ResetNeeded: Before the first reset.
             InvalidConfigError: If the actions are none of these.
             WorldModelError: If the predictor raises, or returns something else than one prediction an action.
             EncoderError: If the encoder fails.
             InvalidObservationError: If an observation is outside of its space.
         """
+        if not all(self._turns):
+            raise ResetNeeded("Cannot step before the first reset(): call reset().")
         scorer = self._scorer
         given, shown, predictions = self._read(actions)
         # The step of a slot that ended is a reset.
@@ -178,6 +182,8 @@ class WorldModelRewardVectorWrapper(VectorWrapper):
         same_step = self._ended if self._mode is AutoresetMode.SAME_STEP else np.zeros_like(self._ended)
         slots = self._each(observations)
         states = {slot: scorer.state(infos["final_obs"][slot] if same_step[slot] else slots[slot]) for slot in playing}
+        for slot in playing:
+            self._turns[slot].append(Turn(shown[slot], states[slot]))
         kinds = [self._kind(infos.get("final_info", {}) if same_step[slot] else infos, slot) for slot in playing]
         scored, scores = scorer.score(
             [shown[slot] for slot in playing],
@@ -187,8 +193,6 @@ class WorldModelRewardVectorWrapper(VectorWrapper):
             kinds,
             [float(task_rewards[slot]) for slot in playing],
         )
-        for slot in playing:
-            self._turns[slot].append(Turn(shown[slot], states[slot]))
         if playing:
             scorer.learn(
                 [histories[slot] for slot in playing],
