@@ -112,10 +112,10 @@ class ActionScoringPolicy(MaskableMultiInputActorCriticPolicy):
         Args:
             observation_space: That of `AdmissibleActions` over vectors.
             args: As there.
-            arguments: As there; `features_extractor_class` is this policy's own.
+            arguments: As there; `features_extractor_class` is this policy's own, `net_arch` one width, `[64]`.
 
         Raises:
-            InvalidConfigError: If the observations are other ones.
+            InvalidConfigError: If the observations are other ones, or `net_arch` is not one width.
         """
         parts = observation_space.spaces if isinstance(observation_space, gym.spaces.Dict) else {}
         if set(parts) != {"observation", "actions", "action_mask"} or not isinstance(
@@ -124,6 +124,11 @@ class ActionScoringPolicy(MaskableMultiInputActorCriticPolicy):
             raise InvalidConfigError(
                 "Expected the observations of `AdmissibleActions` over vectors for ActionScoringPolicy, actual: "
                 f"{observation_space}. Wrap the environment: `AdmissibleActions(EmbedText(env))`."
+            )
+        sizes = arguments.get("net_arch")
+        if sizes is not None and not (isinstance(sizes, list) and len(sizes) == 1 and isinstance(sizes[0], int)):
+            raise InvalidConfigError(
+                f"Expected `net_arch` as a list of one number, the width of all hidden layers, actual: {sizes!r}."
             )
         super().__init__(observation_space, *args, **{**arguments, "features_extractor_class": _FlatChoices})
 

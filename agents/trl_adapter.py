@@ -78,6 +78,9 @@ def make_dataset(games: Sequence[str | int]) -> Dataset:
 def prediction_dataset(transitions: Sequence[Transition], prompts: Prompts) -> Dataset:
     """Transitions as TRL's training data for world-model learning: what is asked, and what happened.
 
+    TRL tokenises the prompts itself. Where the tokenizer puts a beginning-of-sequence token in front, as Llama's does,
+    the prompt has one, whatever its style.
+
     Args:
         transitions: To predict.
         prompts: What the model is shown.
@@ -94,13 +97,21 @@ def prediction_dataset(transitions: Sequence[Transition], prompts: Prompts) -> D
         raise InvalidConfigError("Expected at least one transition to predict, actual none")
     rows = [
         {
-            "prompt": prompts.tokenizer.decode(prompts.predict(t.history, t.action, t.task)),
+            "prompt": _as_text(prompts, prompts.predict(t.history, t.action, t.task)),
             "next_state": t.next_state,
             "kind": t.kind,
         }
         for t in transitions
     ]
     return Dataset.from_list(rows)
+
+
+def _as_text(prompts: Prompts, tokens: list[int]) -> str:
+    """The text of a prompt, without the beginning-of-sequence token that tokenising it again would put in front."""
+    start = getattr(prompts.tokenizer, "bos_token_id", None)
+    if start is not None and tokens[:1] == [start] and prompts.tokenizer.encode("")[:1] == [start]:
+        tokens = tokens[1:]
+    return prompts.tokenizer.decode(tokens)
 
 
 def prediction_reward(gap: GapReward, prompts: Prompts) -> Callable[..., list[float]]:

@@ -30,6 +30,7 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.gap import GapName, GapReward, Measure, RewardKind
 from rwml_gym.group_signal import GroupSignal, group_signal, interval
 from rwml_gym.predictability import Repeats, repeated_situations, type_of, unseen_names
+from rwml_gym.predictions import is_blank
 from rwml_gym.showing import without_nan
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset
 
@@ -196,7 +197,12 @@ def audit(
         EncoderNotFoundError: If the encoder cannot be loaded.
     """
     _check(threshold, gap, reward, precision, group_size, prompts, limit, pairs_per_kind)
-    said = TransitionDataset(t for t in transitions if t.next_state.strip())
+    if sample is not None and rewards is not None:
+        raise InvalidConfigError("Expected `sample` or recorded `rewards`, actual: both.")
+    if rewards is None and rewards_of is not None:
+        raise InvalidConfigError("Expected `rewards` for `rewards_of`, actual: none.")
+    transitions = list(transitions)
+    said = TransitionDataset(t for t in transitions if not is_blank(t.next_state))
     if not said:
         raise InvalidDatasetError(
             f"Expected transitions that say something, actual: none of {len(transitions)}. Record games first "
@@ -341,13 +347,15 @@ def _signal(
     """The signal, and the transitions it was sampled from where they are known."""
     if sample is not None and rewards is None:
         attempts = sample(prompts)
-        lengths = {len(row) for row in attempts}
+        lengths = {0 if isinstance(row, str) else len(row) for row in attempts}
         if len(attempts) != len(prompts) or len(lengths) != 1 or 0 in lengths:
             raise InvalidConfigError(
                 f"Expected k samples, at least 1, of each of {len(prompts)} transitions, actual: {len(attempts)} "
                 f"transitions with {sorted(lengths)} samples."
             )
         flat = [text for row in attempts for text in row]
+        if odd := [text for text in flat if not isinstance(text, str)]:
+            raise InvalidConfigError(f"Expected samples of text, actual: {odd[0]!r} ({type(odd[0]).__name__}).")
         of = [t for t, row in zip(prompts, attempts, strict=True) for _ in row]
         rewards, rewards_of = rewards_of_answers(score, flat, of).reshape(len(prompts), -1), prompts
     if rewards is None:

@@ -102,13 +102,11 @@ class CachedEncoder:
         """Name of the inner encoder."""
         return self.encoder.name
 
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled or copied: neither the lock nor what is remembered."""
-        return {"encoder": self.encoder, "cache_bytes": self.cache_bytes}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Start anew with the same encoder."""
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is pickled or copied: the name of a shared one, else the encoder, without what is remembered."""
+        if _shared.get(self.name) is self:
+            return make_encoder, (self.name,)
+        return CachedEncoder, (self.encoder, self.cache_bytes)
 
     @property
     def hit_rate(self) -> float:
@@ -168,7 +166,10 @@ class CachedEncoder:
 
     def _compute(self, texts: dict[str, bytes], rows: dict[str, np.ndarray]) -> None:
         try:
-            vectors = np.asarray(self.encoder.encode(list(texts)), dtype=np.float32)
+            given: Any = self.encoder.encode(list(texts))
+            if hasattr(given, "detach"):  # a tensor, perhaps with gradient, on a GPU, or of a type NumPy lacks
+                given = given.detach().float().cpu()
+            vectors = np.asarray(given, dtype=np.float64)
         except RWMLGymError:
             raise
         # Whatever a library or a function of the user's raises.
@@ -176,7 +177,7 @@ class CachedEncoder:
             raise EncoderError(
                 f"Expected {len(texts)} rows from the encoder {self.name!r}, actual: {type(error).__name__}: {error}"
             ) from error
-        if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+        if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.size or not np.isfinite(vectors).all():
             raise EncoderError(
                 f"Expected {len(texts)} rows of finite numbers from the encoder {self.name!r}, "
                 f"actual: shape {vectors.shape}{'' if np.isfinite(vectors).all() else ' with NaN or infinity'}."

@@ -153,6 +153,10 @@ class SentenceTransformerEncoder:
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
     """Bring rows to unit length, as float32; a zero row stays zero."""
+    vectors = vectors.astype(np.float64)
+    # Divided by the largest first: the squares of very small and very large numbers are none.
+    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0.0)
+    vectors = vectors / np.where(largest > 0, largest, 1)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
 

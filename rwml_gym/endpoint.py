@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from gymnasium.error import DependencyNotInstalled
@@ -67,10 +68,14 @@ class EndpointEncoder:
         self._client = OpenAI(
             base_url=base,
             # Servers of one's own need none, and the client insists on one.
-            api_key=os.environ.get("OPENAI_API_KEY", "none"),
+            api_key=os.environ.get("OPENAI_API_KEY") or "none",
             timeout=_TIMEOUT_S,
             max_retries=_RETRIES,
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is pickled or copied: the address alone, never the key."""
+        return EndpointEncoder, (self.name,)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts (`embedding.Encoder.encode`); the endpoint's rows need not be of unit length.
@@ -90,15 +95,20 @@ class EndpointEncoder:
         except OpenAIError as error:
             raise EncoderError(
                 f"Cannot encode {len(texts)} texts with {self.name!r} ({type(error).__name__}: {error}). "
-                "Check that the server runs, knows the model, and accepts the key in $OPENAI_API_KEY."
+                "Check that the server runs at this very address (requests are not redirected), knows the model, and "
+                "accepts the key in $OPENAI_API_KEY."
             ) from error
-        if sorted(item.index for item in answer.data) != list(range(len(texts))):
+        data: Any = getattr(answer, "data", None)
+        if not isinstance(data, list):
             raise EncoderError(
-                f"Expected rows 0 to {len(texts) - 1} from {self.name!r}, "
-                f"actual: {[item.index for item in answer.data][:10]}."
+                f"Expected embeddings from {self.name!r}, actual: {str(answer)[:100]!r}. Check that the address is the "
+                "API's base, which mostly ends in /v1."
             )
-        # Rows are in any order.
-        rows = [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+        # Rows may come in any order; some servers do not number them.
+        places = [i if item.index is None else item.index for i, item in enumerate(data)]
+        if sorted(places) != list(range(len(texts))):
+            raise EncoderError(f"Expected rows 0 to {len(texts) - 1} from {self.name!r}, actual: {places[:10]}.")
+        rows = [item.embedding for _, item in sorted(zip(places, data, strict=True), key=lambda pair: pair[0])]
         if len({len(row) for row in rows}) != 1:
             raise EncoderError(f"Expected rows of one length from {self.name!r}, actual: {sorted({*map(len, rows)})}.")
         return np.array(rows, dtype=np.float32)

@@ -203,7 +203,8 @@ class GapReward:
 
         Raises:
             InvalidConfigError: If the lengths differ.
-            WorldModelError: If an embedded prediction is not as wide as the states, or not finite.
+            WorldModelError: If an embedded prediction is not as wide as the states, not finite, or to be compared by
+                words.
         """
         n = len(predictions)
         for what, values in (("next states", next_states), ("kinds", kinds)):
@@ -226,6 +227,11 @@ class GapReward:
                 asked += (state if isinstance(prediction, Embedded) else prediction, state)
             elif isinstance(prediction, str):
                 distances[i] = _rounded(_BY_WORDS[gap](prediction, state))
+            else:
+                raise WorldModelError(
+                    f"Expected text to compare by words (the {gap} gap of {kind!r}), "
+                    f"actual: {type(prediction).__name__}. Take a predictor that writes, or the cosine gap."
+                )
         rows = self.encoder.rows(asked) if asked else []
         for place, i in enumerate(vectors):
             guess, truth = rows[2 * place], rows[2 * place + 1]

@@ -116,7 +116,7 @@ def expected_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
         (n,) probabilities.
 
     Raises:
-        InvalidConfigError: If the group is smaller than 2.
+        InvalidConfigError: If the group is smaller than 2, or there is one sample a prompt.
     """
     if group_size < 2:
         raise InvalidConfigError(
@@ -124,6 +124,11 @@ def expected_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
         )
     rewards = np.round(np.asarray(rewards, dtype=np.float64), _DECIMALS)
     k = rewards.shape[1]
+    if k < 2:
+        raise InvalidConfigError(
+            f"Expected at least 2 samples a prompt, better {group_size}, actual: {k}. One cannot tell a prompt that is "
+            "always right from one that was lucky."
+        )
     counts = [Counter(row.tolist()) for row in rewards]
     if k >= group_size:
         groups = math.comb(k, group_size)

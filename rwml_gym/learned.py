@@ -18,6 +18,10 @@ from rwml_gym.world_models import check_lengths
 __all__ = ["EmbeddingWorldModel"]
 
 
+# Of transitions, kept to draw batches from.
+_MOST_BYTES = 2**28
+
+
 class EmbeddingWorldModel:
     """Predicts the embedding of the next state from those of the current state and the action, with an MLP.
 
@@ -52,7 +56,8 @@ class EmbeddingWorldModel:
             learning_rate: Of Adam.
             batch_size: Transitions in a training step.
             train_every: Transitions from one training step to the next; there is none before a first batch is full.
-            capacity: Transitions to draw the batches from; the oldest goes first.
+            capacity: Transitions to draw the batches from; the oldest goes first. Fewer, where they are large: 256 MB
+                are kept at most.
             seed: Of the weights and the batches.
 
         Raises:
@@ -111,26 +116,34 @@ class EmbeddingWorldModel:
         import torch
         from torch import nn
 
+        self.capacity = min(self.capacity, _MOST_BYTES // (4 * (width + states)))
+        if self.capacity < self._batch_size:
+            raise InvalidConfigError(
+                f"Expected transitions of which a batch of {self._batch_size} fits into {_MOST_BYTES / 2**20:.0f} MB, "
+                f"actual: {width + states} numbers each. Describe the observations in words, or make them smaller."
+            )
         self._inputs = np.zeros((self.capacity, width), dtype=np.float32)
         self._targets = np.zeros((self.capacity, states), dtype=np.float32)
-        with torch.random.fork_rng(devices=[]):  # the user's random numbers stay what they are
+        made: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+        # The user's random numbers and modes stay what they are.
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(self._seed)
             self._network = nn.Sequential(
-                nn.Linear(width, self._hidden),
+                nn.Linear(width, self._hidden, **made),
                 nn.ReLU(),
-                nn.Linear(self._hidden, self._hidden),
+                nn.Linear(self._hidden, self._hidden, **made),
                 nn.ReLU(),
-                nn.Linear(self._hidden, states),
+                nn.Linear(self._hidden, states, **made),
             )
-        nn.init.zeros_(self._network[-1].weight)
-        nn.init.zeros_(self._network[-1].bias)
-        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=self._learning_rate)
+            nn.init.zeros_(self._network[-1].weight)
+            nn.init.zeros_(self._network[-1].bias)
+            self._optimizer = torch.optim.Adam(self._network.parameters(), lr=self._learning_rate)
 
     def _train(self) -> None:
         import torch
 
         chosen = self._rng.integers(min(self._seen, self.capacity), size=self._batch_size)
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             predicted = self._forward(torch.from_numpy(self._inputs[chosen]))
             loss = 1 - (predicted * torch.from_numpy(self._targets[chosen])).sum(dim=1).mean()
             self._optimizer.zero_grad()

@@ -18,6 +18,7 @@ __all__ = ["RetrievalWorldModel"]
 
 # Keys of 384 + 384 numbers are 13 MB.
 DEFAULT_CAPACITY = 4096
+_MOST_BYTES = 2**28
 
 
 class RetrievalWorldModel:
@@ -46,7 +47,8 @@ class RetrievalWorldModel:
             transitions: What to start with; more comes by `learn`.
             encoder: Of the states: see `embedding.make_encoder`, or a `SpaceEncoder`.
             action_encoder: Of the actions; the same if absent.
-            capacity: Most transitions to remember; the oldest goes first. A search takes time in proportion.
+            capacity: Most transitions to remember; the oldest goes first. A search takes time in proportion. Fewer,
+                where they are large: 256 MB of vectors are kept at most.
 
         Raises:
             InvalidConfigError: If `capacity` is not positive.
@@ -111,7 +113,9 @@ class RetrievalWorldModel:
             for i, state, action in zip(chosen, states, acts, strict=True):
                 rows[i] = np.concatenate([state, action])
                 if not len(self._rows):
-                    self._rows = np.zeros((1, len(rows[i])), dtype=np.float32)  # type: ignore[arg-type]
+                    width = len(state) + len(action)
+                    self._rows = np.zeros((1, width), dtype=np.float32)
+                    self.capacity = max(min(self.capacity, _MOST_BYTES // (4 * width)), 1)
         return rows
 
     def _place(self, key: Any) -> int:

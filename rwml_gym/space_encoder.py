@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from gymnasium.spaces.utils import flatten
 from rwml_gym.embedding import CachedEncoder
 from rwml_gym.errors import InvalidConfigError, InvalidObservationError
 
-__all__ = ["SpaceEncoder"]
+__all__ = ["SpaceEncoder", "inside", "outside"]
 
 # A wider range says nothing about the values that occur; environments write the largest float for "no bound".
 _WIDEST = 1e6
@@ -46,6 +46,7 @@ class SpaceEncoder:
         space: spaces.Space,
         scale: float | Sequence[float] | None = None,
         text_encoder: CachedEncoder | None = None,
+        name: str = "observation",
     ):
         """Read the space.
 
@@ -53,18 +54,29 @@ class SpaceEncoder:
             space: Of the states.
             scale: The unit of each number of a `Box`, one or as many as it has; by its bounds if absent.
             text_encoder: For texts within a `Dict` or `Tuple`.
+            name: What the members are, `"observation"` or `"action"`, for tables and messages.
 
         Raises:
             InvalidConfigError: If a part of the space is neither numbers nor, with a text encoder, text, or `scale`
                 does not fit.
         """
-        self.name = "observation"
+        self.name = name
         self.space = space
         self._text_encoder = text_encoder
-        self._scale = None if scale is None else np.asarray(scale, dtype=np.float64)
-        if self._scale is not None and not (np.isfinite(self._scale).all() and (self._scale > 0).all()):
-            raise InvalidConfigError(f"Expected a positive `scale`, actual: {scale!r}.")
+        self._texts: list[str] | None = None  # those of the states at hand, where they are only being gathered
+        self._scale = None if scale is None else _positive(scale)
+        self._scaled = False
         self._leaf = self._read(space)
+        if self._scale is not None and not self._scaled:
+            raise InvalidConfigError(f"Expected no `scale` for {space}, actual one: it is the unit of a Box's numbers.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled or copied: what it was made of."""
+        return {"space": self.space, "scale": self._scale, "text_encoder": self._text_encoder, "name": self.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Read the space again."""
+        self.__init__(**state)  # type: ignore[misc]
 
     def rows(self, states: Sequence[Any]) -> list[np.ndarray]:
         """Encode states.
@@ -79,6 +91,13 @@ class SpaceEncoder:
             InvalidObservationError: If a state is not of the space's kind or shape, or not finite. The bounds may be
                 passed, as a prediction may.
         """
+        if self._text_encoder is not None:
+            # All texts in one call; what follows finds them in the cache.
+            self._texts = []
+            for state in states:
+                self._leaf(state)
+            texts, self._texts = self._texts, None
+            self._text_encoder.rows(texts)
         return [self._row(state) for state in states]
 
     def _row(self, state: Any) -> np.ndarray:
@@ -97,15 +116,32 @@ class SpaceEncoder:
             members = dict(enumerate(self._read(part) for part in space.spaces))
             return lambda value: self._join(space, value, members)
         if self._text_encoder is not None and isinstance(space.sample(), str):
-            return lambda value: self._text_encoder.rows([self._member(space, value)])[0]  # type: ignore[union-attr]
+            return lambda value: self._text(self._member(space, value))
         raise InvalidConfigError(
-            f"Expected a space of numbers, actual: {space}. Give `describe`, a function from an observation to text."
+            f"Expected a space of numbers, actual: {space}. Give `{self._describe}`, a function from an {self.name} to "
+            "text."
         )
 
+    def _text(self, text: str) -> np.ndarray:
+        assert self._text_encoder is not None
+        if self._texts is not None:
+            self._texts.append(text)
+            return np.zeros(0)
+        return self._text_encoder.rows([text])[0]
+
+    @property
+    def _describe(self) -> str:
+        return "describe" if self.name == "observation" else f"describe_{self.name}"
+
+    def _outside(self, space: spaces.Space, value: Any) -> InvalidObservationError:
+        return outside(space, value, self.name, self._describe)
+
     def _box(self, space: spaces.Box) -> _Leaf:
+        # Halved, as the difference of the largest floats is none.
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-        bounded = (high - low < _WIDEST) & (high > low)
+        bounded = (high / 2 - low / 2 < _WIDEST / 2) & (high > low)
         if self._scale is not None:
+            self._scaled = True
             try:
                 unit = np.broadcast_to(self._scale, space.shape)
             except ValueError:
@@ -128,26 +164,65 @@ class SpaceEncoder:
         try:
             numbers = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError):
-            raise outside(space, value) from None
+            raise self._outside(space, value) from None
         if numbers.shape != space.shape or not np.isfinite(numbers).all():
-            raise outside(space, value)
+            raise self._outside(space, value)
         return numbers
 
     def _member(self, space: spaces.Space, value: Any) -> Any:
         if not space.contains(value):
-            raise outside(space, value)
+            raise self._outside(space, value)
         return value
 
     def _join(self, space: spaces.Space, value: Any, parts: dict[Any, _Leaf]) -> np.ndarray:
         try:
             return np.concatenate([leaf(value[key]) for key, leaf in parts.items()])
         except (KeyError, IndexError, TypeError):
-            raise outside(space, value) from None
+            raise self._outside(space, value) from None
 
 
-def outside(space: spaces.Space, value: Any) -> InvalidObservationError:
+def inside(space: spaces.Space, value: Any) -> bool:
+    """Whether a value is in a space, of whatever float type: Gymnasium refuses float64 where the space says float32."""
+    if isinstance(space, spaces.Box):
+        try:
+            numbers = np.asarray(value)
+            if numbers.dtype.kind not in "biuf" or numbers.shape != space.shape:
+                return False
+            if numbers.dtype.kind == "f" and space.dtype.kind != "f" and (numbers != np.floor(numbers)).any():
+                return False
+            return bool((numbers >= space.low).all() and (numbers <= space.high).all())
+        except (TypeError, ValueError):
+            return False
+    if isinstance(space, spaces.Dict):
+        return (
+            isinstance(value, Mapping)
+            and value.keys() == space.keys()
+            and all(inside(part, value[name]) for name, part in space.spaces.items())
+        )
+    if isinstance(space, spaces.Tuple):
+        return (
+            isinstance(value, tuple | list)
+            and len(value) == len(space.spaces)
+            and all(inside(part, of) for part, of in zip(space.spaces, value, strict=True))
+        )
+    return bool(space.contains(value))
+
+
+def outside(
+    space: spaces.Space, value: Any, name: str = "observation", describe: str = "describe"
+) -> InvalidObservationError:
     """The error for a value that is not in a space."""
     return InvalidObservationError(
-        f"Expected an observation in {space}, actual: {str(value)[:200]} ({type(value).__name__}). "
-        "Correct the environment's observation_space, or give `describe`."
+        f"Expected an {name} in {space}, actual: {str(value)[:200]} ({type(value).__name__}). "
+        f"Correct the environment's {name}_space, or give `{describe}`."
     )
+
+
+def _positive(scale: Any) -> np.ndarray:
+    try:
+        units = np.asarray(scale, dtype=np.float64)
+    except (TypeError, ValueError):
+        units = np.zeros(1)
+    if not (np.isfinite(units).all() and (units > 0).all()):
+        raise InvalidConfigError(f"Expected a positive `scale`, one number or as many as a Box has, actual: {scale!r}.")
+    return units

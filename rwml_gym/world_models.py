@@ -161,21 +161,23 @@ def state_key(state: Any) -> Hashable:
     if isinstance(state, str):
         return state
     if isinstance(state, Mapping):
-        return tuple((name, state_key(part)) for name, part in state.items())
-    if isinstance(state, tuple | list):
+        return tuple((name, state_key(state[name])) for name in sorted(state, key=str))
+    if isinstance(state, tuple):
         return tuple(map(state_key, state))
     array = np.asarray(state)
-    return array.shape, array.tobytes()
+    if array.dtype.kind in "biuf":  # 1 is 1, of whatever width
+        array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
+        return array.shape, array.dtype.kind, array.tobytes()
+    return repr(state)
 
 
 def takes_tasks(model: WorldModel) -> bool:
-    """Whether a world model's `predict` has a place for the tasks."""
+    """Whether a world model's `predict` has a parameter `tasks`, or takes any keyword."""
     try:
         parameters = inspect.signature(model.predict).parameters
     except (TypeError, ValueError):  # a builtin or the like says nothing of itself
-        return True
-    kinds = {parameter.kind for parameter in parameters.values()}
-    return "tasks" in parameters or len(parameters) > 2 or inspect.Parameter.VAR_POSITIONAL in kinds
+        return False
+    return "tasks" in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def predict_checked(
@@ -203,7 +205,7 @@ def predict_checked(
     """
     name = f"{type(model).__name__}.predict"
     try:
-        given = model.predict(histories, actions) if tasks is None else model.predict(histories, actions, tasks)
+        given = model.predict(histories, actions) if tasks is None else model.predict(histories, actions, tasks=tasks)
     except RWMLGymError:
         raise
     # Whatever a model of the user's raises.

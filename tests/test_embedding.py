@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import socket
@@ -267,7 +268,7 @@ def test_texts_of_which_the_model_reads_the_same_are_computed_once():
     assert (differs != first).any()
     with pytest.warns(UserWarning, match="reads the first 256"):
         alone = encoders.SentenceTransformerEncoder().encode([long + " there"])[0]
-    np.testing.assert_array_equal(alone, other)
+    np.testing.assert_allclose(alone, other, atol=1e-6)
 
 
 def test_an_encoder_can_be_pickled_and_starts_anew():
@@ -289,3 +290,24 @@ def test_an_environment_with_the_wrapper_can_be_pickled():
     ours, theirs = env.step(0), again.step(0)
     np.testing.assert_array_equal(ours[0]["observation"], theirs[0]["observation"])
     assert ours[1:4] == theirs[1:4]
+
+
+def test_a_shared_encoder_stays_shared_when_it_is_copied():
+    encoder = make_encoder("hashing")
+    assert copy.deepcopy(encoder) is encoder
+    assert pickle.loads(pickle.dumps(encoder)) is encoder
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 1e25, 1e300])
+def test_rows_of_any_length_have_a_direction(size):
+    row = make_encoder(lambda texts: np.full((len(texts), 4), size)).encode(["a"])[0]
+    np.testing.assert_allclose(row, 0.5)
+
+
+def test_tensors_are_taken_and_rows_of_nothing_are_not():
+    torch = pytest.importorskip("torch")
+    weights = torch.ones(3, 2, dtype=torch.bfloat16, requires_grad=True)
+    encoder = make_encoder(lambda texts: weights[: len(texts)] * 2)
+    np.testing.assert_allclose(encoder.encode(["a"]), [[0.5**0.5] * 2], rtol=1e-6)
+    with pytest.raises(EncoderError, match=r"Expected 1 rows of finite numbers .* actual: shape \(1, 0\)"):
+        make_encoder(lambda texts: np.zeros((len(texts), 0))).encode(["a"])

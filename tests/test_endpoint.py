@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -26,12 +28,16 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.failures:
             self.server.failures -= 1
             return self.answer(500, {"error": {"message": "busy"}})
+        if self.server.page:
+            return self.answer(200, "<html>Welcome</html>")
         if request["model"] != "hashing":
             return self.answer(404, {"error": {"message": "no such model"}})
         rows = HashingEncoder(16).encode(request["input"]) * 3
         data = [{"object": "embedding", "index": i, "embedding": row.tolist()} for i, row in enumerate(rows)]
         if self.server.short:
             data = data[1:]
+        if not self.server.numbered:
+            data = [{**row, "index": None} for row in data][::-1]
         self.answer(200, {"object": "list", "data": data[::-1], "model": "hashing"})
 
     def answer(self, status, body):
@@ -51,7 +57,7 @@ def server(monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.failures, server.short = [], 0, False
+    server.requests, server.failures, server.short, server.page, server.numbered = [], 0, False, False, True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     server.address = f"http://127.0.0.1:{server.server_port}/v1#hashing"
     yield server
@@ -118,3 +124,28 @@ def test_addresses_without_host_or_model_are_refused(address):
 def test_passwords_do_not_get_into_names():
     with pytest.raises(InvalidConfigError, match="OPENAI_API_KEY"):
         make_encoder("https://user:secret@host/v1#model")
+
+
+def test_neither_pickle_nor_copy_hold_the_key(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    encoder = EndpointEncoder(server.address)
+    assert b"secret" not in pickle.dumps(encoder)
+    again = copy.deepcopy(encoder)
+    np.testing.assert_array_equal(again.encode(["a"]), encoder.encode(["a"]))
+
+
+def test_an_empty_key_is_none(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    assert EndpointEncoder(server.address).encode(["a"]).shape == (1, 16)
+
+
+def test_an_address_that_is_no_api_says_so(server):
+    server.page = True
+    with pytest.raises(EncoderError, match=r"Expected embeddings from .* mostly ends in /v1"):
+        EndpointEncoder(server.address).encode(["a"])
+
+
+def test_rows_without_numbers_are_taken_in_order(server):
+    server.numbered = False
+    vectors = EndpointEncoder(server.address).encode(["a", "bb"])
+    np.testing.assert_allclose(vectors, 3 * HashingEncoder(16).encode(["a", "bb"]), atol=1e-6)

@@ -93,3 +93,8 @@ def test_intervals_resample_games():
 def test_bad_rewards_are_refused(rewards, group_size, games, fix):
     with pytest.raises(InvalidConfigError, match=fix):
         group_signal(rewards, group_size, games)
+
+
+def test_one_sample_a_prompt_tells_nothing():
+    with pytest.raises(InvalidConfigError, match="Expected at least 2 samples a prompt, better 8, actual: 1"):
+        group_signal(np.ones((20, 1)), 8)

@@ -354,9 +354,7 @@ def test_a_predictor_that_cannot_learn_is_named():
 
     env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor=Learner(["a"]))
     env.reset(seed=0)
-    with pytest.raises(
-        WorldModelError, match=r"Expected Learner.learn to take 1 transitions, actual: KeyError"
-    ):
+    with pytest.raises(WorldModelError, match=r"Expected Learner.learn to take 1 transitions, actual: KeyError"):
         env.step("look")
 
 

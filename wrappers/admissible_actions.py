@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.error import ResetNeeded
 
 from rwml_gym.embedding import DEFAULT_ENCODER, Encoder
 from rwml_gym.errors import InvalidConfigError
@@ -85,6 +87,7 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         self.key = key
         self.width = vectors.width
         self.actions: tuple[str, ...] = ()
+        self._started = False
         self._vectors = vectors
         self._mask = np.zeros(max_actions, dtype=np.int8)
         self.action_space = gym.spaces.Discrete(max_actions)
@@ -109,15 +112,22 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             InvalidConfigError: If `info` lists no action, or too many.
         """
         observation, info = self.env.reset(seed=seed, options=options)
+        self._started = True
         return self._choose_from(observation, info, ended=False)
 
     def step(self, action: Any) -> tuple[dict[str, Any], SupportsFloat, bool, bool, dict[str, Any]]:
         """Play the action of that number.
 
         Raises:
+            ResetNeeded: Before the first reset.
             InvalidConfigError: If the number is masked, or `info` lists too many actions, or none in mid-episode.
         """
-        number = int(action)
+        if not self._started:
+            raise ResetNeeded("Cannot step before the first reset(): call reset().")
+        try:
+            number = operator.index(action)
+        except TypeError:
+            raise InvalidConfigError(f"Expected the number of an action, actual: {action!r}.") from None
         if not 0 <= number < len(self.actions):
             raise InvalidConfigError(
                 f"Expected the number of one of {len(self.actions)} admissible actions, actual: {number}. Choose where "
@@ -135,7 +145,10 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
                 f"Expected admissible actions in info[{self.key!r}], actual keys: {', '.join(info) or 'none'}. "
                 "Change `key`, or put a wrapper below that lists them."
             )
-        actions = tuple(info[self.key] or ())
+        listed = info[self.key]
+        actions = () if listed is None or isinstance(listed, str) else tuple(listed)
+        if isinstance(listed, str) or not all(isinstance(text, str) for text in actions):
+            raise InvalidConfigError(f"Expected a list of texts in info[{self.key!r}], actual: {str(listed)[:200]!r}.")
         if len(actions) > self.max_actions:
             raise InvalidConfigError(
                 f"Expected at most {self.max_actions} admissible actions, actual: {len(actions)}. "

@@ -6,21 +6,21 @@ import copy
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsFloat, get_args
 
 import numpy as np
 from gymnasium import spaces
 
-from rwml_gym.embedding import Encoder, make_encoder
+from rwml_gym.embedding import Embedded, Encoder, make_encoder
 from rwml_gym.errors import InvalidConfigError, InvalidObservationError, RWMLGymError, WorldModelError
 from rwml_gym.gap import GapReward, Measure, RewardKind
 from rwml_gym.predictions import check_tags, is_blank, split_prediction
 from rwml_gym.predictors import ENCODING, make_world_model
-from rwml_gym.space_encoder import SpaceEncoder, outside
+from rwml_gym.space_encoder import SpaceEncoder, inside, outside
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models import OnlineWorldModel, WorldModel, predict_checked, takes_tasks
 
-__all__ = ["Describe", "RewardMode", "Scorer"]
+__all__ = ["Describe", "RewardMode", "Scored", "Scorer"]
 
 RewardMode = Literal["add", "replace", "report"]
 Describe = str | Callable[[Any], str]
@@ -35,8 +35,6 @@ class Scorer:
 
     Attributes:
         gap: The reward for closing the gap.
-        weight: Factor of the gap reward.
-        mode: What becomes of the task reward.
         predictor: Who predicts where the agent does not.
         tags: What opens and closes a prediction in an action's text.
         history: Turns the predictor is shown.
@@ -61,15 +59,13 @@ class Scorer:
         scale: float | Sequence[float] | None,
     ):
         """See `WorldModelRewardWrapper`."""
-        if mode not in get_args(RewardMode):
-            raise InvalidConfigError(f"Expected `mode` to be one of {get_args(RewardMode)}, actual: {mode!r}.")
-        if not math.isfinite(weight):
-            raise InvalidConfigError(f"Expected a finite `weight`, actual: {weight}.")
-        if isinstance(tags, str) or len(tags) != 2:
+        self.weight = weight
+        self.mode = mode
+        if isinstance(tags, str) or not isinstance(tags, Sequence) or len(tags) != 2:
             raise InvalidConfigError(f"Expected `tags` to be an opening and a closing tag, actual: {tags!r}.")
         check_tags(*tags)
-        if history < 1:
-            raise InvalidConfigError(f"Expected `history` of at least 1 turn, actual: {history}.")
+        if not isinstance(history, int) or history < 1:
+            raise InvalidConfigError(f"Expected `history` of at least 1 turn, actual: {history!r}.")
         self._describe = _function(describe, "describe")
         self._describe_action = _function(describe_action, "describe_action")
         self._observation_space, self._action_space = observation_space, action_space
@@ -82,18 +78,47 @@ class Scorer:
             texts = make_encoder(encoder) if _holds_text(observation_space) else None
             states = SpaceEncoder(observation_space, scale, texts)
         self.gap = GapReward(states, threshold, kind, measures)
-        self.weight = float(weight)
-        self.mode: RewardMode = mode
         self.predictor = None
+        self._actions: SpaceEncoder | None = None
         if predictor is not None:
             actions: Any = None
             if isinstance(predictor, str) and predictor in ENCODING:
-                named = self._text_actions or self._describe_action is not None
-                actions = make_encoder(encoder) if named else SpaceEncoder(action_space)
+                if self._text_actions or self._describe_action is not None:
+                    actions = make_encoder(encoder)
+                else:
+                    actions = self._actions = SpaceEncoder(action_space, name="action")
             self.predictor = make_world_model(predictor, self.gap.encoder, actions)
+            by_words = sorted(kind for kind, measure in self.gap.measures.items() if measure.gap != "cosine")
+            if predictor == "learned" and by_words:
+                raise InvalidConfigError(
+                    f"Expected the cosine gap for the predictor 'learned', which predicts no words, actual: {measures} "
+                    "Take another predictor, or leave out `measures`."
+                )
         self._takes_tasks = self.predictor is not None and takes_tasks(self.predictor)
         self.tags = (tags[0], tags[1])
         self.history = history
+
+    @property
+    def weight(self) -> float:
+        """Factor of the gap reward."""
+        return self._weight
+
+    @weight.setter
+    def weight(self, weight: float) -> None:
+        if isinstance(weight, str) or not isinstance(weight, SupportsFloat) or not math.isfinite(float(weight)):
+            raise InvalidConfigError(f"Expected a finite `weight`, actual: {weight!r}.")
+        self._weight = float(weight)
+
+    @property
+    def mode(self) -> RewardMode:
+        """What becomes of the task reward."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: RewardMode) -> None:
+        if mode not in get_args(RewardMode):
+            raise InvalidConfigError(f"Expected `mode` to be one of {get_args(RewardMode)}, actual: {mode!r}.")
+        self._mode: RewardMode = mode
 
     def state(self, observation: Any) -> Any:
         """What is predicted and remembered of an observation: its description, its text, or a copy of it.
@@ -108,17 +133,8 @@ class Scorer:
                     f"Expected text from `describe`, actual: {str(described)[:200]} ({type(described).__name__})."
                 )
             return described
-        space = self._observation_space
-        if isinstance(space, spaces.Box):
-            # Gymnasium refuses float64 where the space says float32: no harm here.
-            try:
-                inside = space.contains(np.asarray(observation, dtype=space.dtype))
-            except (TypeError, ValueError):
-                inside = False
-        else:
-            inside = space.contains(observation)
-        if not inside:
-            raise outside(space, observation)
+        if not inside(self._observation_space, observation):
+            raise outside(self._observation_space, observation)
         # Environments may go on writing into the arrays they gave.
         return observation if isinstance(observation, str) else copy.deepcopy(observation)
 
@@ -147,7 +163,13 @@ class Scorer:
     def read_parts(self, action: Any, given: Any) -> tuple[Any, Any]:
         """Like `read`, of an action and a prediction that come apart."""
         if not self.text:
-            return action, given
+            try:
+                return action, self._embedded(given)
+            except InvalidObservationError as error:
+                raise InvalidConfigError(
+                    f"Expected a prediction in {self._observation_space}, actual: {str(given)[:200]} "
+                    f"({type(given).__name__})."
+                ) from error
         if not isinstance(given, str | None):
             raise InvalidConfigError(
                 f'Expected a text action or {{"action": text, "prediction": text}}, actual: {type(action).__name__} '
@@ -172,6 +194,8 @@ class Scorer:
                     f"actual: {str(described)[:200]} ({type(described).__name__})."
                 )
             return described
+        if self._actions is not None:
+            self._actions.rows([action])  # an action that cannot be encoded is an error before the environment steps
         return action if isinstance(action, str) else copy.deepcopy(action)
 
     def predict(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str]) -> list[Any]:
@@ -181,7 +205,22 @@ class Scorer:
             WorldModelError: If it raises, or returns something else than one prediction an action.
         """
         assert self.predictor is not None
-        return predict_checked(self.predictor, histories, actions, tasks if self._takes_tasks else None, self.text)
+        made = predict_checked(self.predictor, histories, actions, tasks if self._takes_tasks else None, self.text)
+        if self.text:
+            return made
+        try:
+            return [self._embedded(prediction) for prediction in made]
+        except InvalidObservationError as error:
+            raise WorldModelError(
+                f"Expected predictions in {self._observation_space} (or None, or Embedded) from "
+                f"{type(self.predictor).__name__}.predict, actual: {str(made)[:200]}."
+            ) from error
+
+    def _embedded(self, prediction: Any) -> Embedded | None:
+        """A predicted state that is not text, checked and encoded before the environment steps."""
+        if prediction is None or isinstance(prediction, Embedded):
+            return prediction
+        return Embedded(self.gap.encoder.rows([prediction])[0])
 
     def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], states: Sequence[Any]) -> None:
         """Let the predictor learn from what happened, if it can.
@@ -249,6 +288,45 @@ class Scorer:
             else:
                 rewards.append(self.weight * reward if self.mode == "replace" else task_rewards[i])
         return rewards, infos
+
+
+class Scored:
+    """What both reward wrappers show of their scorer."""
+
+    _scorer: Scorer
+
+    @property
+    def gap(self) -> GapReward:
+        """The reward for closing the gap."""
+        return self._scorer.gap
+
+    @property
+    def predictor(self) -> WorldModel | None:
+        """Who predicts where the agent does not."""
+        return self._scorer.predictor
+
+    @property
+    def tags(self) -> tuple[str, str]:
+        """What opens and closes a prediction in an action's text."""
+        return self._scorer.tags
+
+    @property
+    def weight(self) -> float:
+        """Factor of the gap reward; may be set, to anneal it."""
+        return self._scorer.weight
+
+    @weight.setter
+    def weight(self, weight: float) -> None:
+        self._scorer.weight = weight
+
+    @property
+    def mode(self) -> RewardMode:
+        """What becomes of the task reward; may be set."""
+        return self._scorer.mode
+
+    @mode.setter
+    def mode(self, mode: RewardMode) -> None:
+        self._scorer.mode = mode
 
 
 def _made(prediction: Any) -> bool:

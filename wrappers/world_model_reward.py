@@ -16,12 +16,12 @@ from rwml_gym.predictions import CLOSE_TAG, OPEN_TAG
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models import WorldModel
 from rwml_gym.wrappers.checks import require_no_autoreset
-from rwml_gym.wrappers.scoring import Describe, RewardMode, Scorer
+from rwml_gym.wrappers.scoring import Describe, RewardMode, Scored, Scorer
 
 __all__ = ["RewardMode", "WorldModelRewardWrapper"]
 
 
-class WorldModelRewardWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Scores a prediction of the next observation against the realised one and makes a reward of it.
 
     The agent writes its prediction into the action text between two tags, or steps with
@@ -137,8 +137,8 @@ class WorldModelRewardWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordC
             "scale": scale,
         }
         scorer = Scorer(env.observation_space, env.action_space, **arguments)
-        # JSON has no tuples, arrays or other mappings.
-        arguments["tags"] = list(tags)
+        # JSON has no tuples, arrays, other mappings or NumPy's numbers.
+        arguments["weight"], arguments["tags"] = scorer.weight, list(tags)
         arguments["measures"] = None if measures is None else {name: dict(of) for name, of in measures.items()}
         arguments["scale"] = None if scale is None else np.asarray(scale, dtype=float).tolist()
         # No copies: an encoder that the user brings may be a large model.
@@ -146,11 +146,6 @@ class WorldModelRewardWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordC
         gym.Wrapper.__init__(self, env)
 
         self._scorer = scorer
-        self.gap = scorer.gap
-        self.weight = scorer.weight
-        self.mode = scorer.mode
-        self.predictor = scorer.predictor
-        self.tags = scorer.tags
         self._turns: deque[Turn] = deque(maxlen=history)
         self._task = ""
 

@@ -19,17 +19,18 @@ from rwml_gym.infos import Info, vectorize_infos
 from rwml_gym.predictions import CLOSE_TAG, OPEN_TAG
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models import WorldModel
-from rwml_gym.wrappers.scoring import Describe, RewardMode, Scorer
+from rwml_gym.wrappers.scoring import Describe, RewardMode, Scored, Scorer
 
 __all__ = ["WorldModelRewardVectorWrapper"]
 
 
-class WorldModelRewardVectorWrapper(VectorWrapper):
+class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
     """Scores the predictions of all slots of a vector environment, and makes rewards of it.
 
     Gives, to the last bit, what a vector environment of `WorldModelRewardWrapper`s gives, infos included, as long as
     the predictor does not learn: here one learns from all slots. Actions are a sequence of what that wrapper takes;
-    where they are not text, an array, or `{"action": array, "prediction": one a slot}`.
+    where they are not text, an array, or `{"action": array, "prediction": one a slot}`. `spec` is that of the
+    environments below: Gymnasium records no vector wrappers in it.
 
     *The end of an episode.* What is predicted is the last observation of the episode, never the first of the next:
     with `SameStep` it is `infos["final_obs"]`, and what was computed is in `infos["final_info"]["world_model"]`. With
@@ -100,7 +101,7 @@ class WorldModelRewardVectorWrapper(VectorWrapper):
             if space != expected:
                 raise InvalidConfigError(f"Expected equal spaces in all slots, {name} {expected}, actual: {space}.")
         super().__init__(env)
-        self._mode = _autoreset_mode(env)
+        self._autoreset = _autoreset_mode(env)
         self._scorer = Scorer(
             env.single_observation_space,
             env.single_action_space,
@@ -117,11 +118,6 @@ class WorldModelRewardVectorWrapper(VectorWrapper):
             describe_action=describe_action,
             scale=scale,
         )
-        self.gap = self._scorer.gap
-        self.weight = self._scorer.weight
-        self.mode = self._scorer.mode
-        self.predictor = self._scorer.predictor
-        self.tags = self._scorer.tags
         self._turns: list[deque[Turn]] = [deque(maxlen=history) for _ in range(env.num_envs)]
         self._tasks = [""] * env.num_envs
         self._ended = np.zeros(env.num_envs, dtype=np.bool_)
@@ -137,7 +133,8 @@ class WorldModelRewardVectorWrapper(VectorWrapper):
         # Read before the environment may take it out.
         mask = None if options is None else options.get("reset_mask")
         observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type] # one a slot too
-        slots = self._each(observations)
+        _check_infos(infos, ended=False)
+        slots = list(iterate(self.observation_space, observations))
         for slot in range(self.num_envs):
             if mask is None or mask[slot]:
                 self._start(slot, slots[slot], infos)
@@ -165,7 +162,7 @@ class WorldModelRewardVectorWrapper(VectorWrapper):
         scorer = self._scorer
         given, shown, predictions = self._read(actions)
         # The step of a slot that ended is a reset.
-        starting = self._ended if self._mode is AutoresetMode.NEXT_STEP else np.zeros_like(self._ended)
+        starting = self._ended if self._autoreset is AutoresetMode.NEXT_STEP else np.zeros_like(self._ended)
         playing = np.flatnonzero(~starting).tolist()
         histories = {slot: tuple(self._turns[slot]) for slot in playing}
         sources = ["action"] * self.num_envs
@@ -179,12 +176,17 @@ class WorldModelRewardVectorWrapper(VectorWrapper):
 
         observations, task_rewards, terminations, truncations, infos = self.env.step(given)
         self._ended = np.asarray(terminations | truncations)
-        same_step = self._ended if self._mode is AutoresetMode.SAME_STEP else np.zeros_like(self._ended)
-        slots = self._each(observations)
-        states = {slot: scorer.state(infos["final_obs"][slot] if same_step[slot] else slots[slot]) for slot in playing}
-        for slot in playing:
-            self._turns[slot].append(Turn(shown[slot], states[slot]))
-        kinds = [self._kind(infos.get("final_info", {}) if same_step[slot] else infos, slot) for slot in playing]
+        same_step = self._ended if self._autoreset is AutoresetMode.SAME_STEP else np.zeros_like(self._ended)
+        _check_infos(infos, bool(same_step.any()))
+        # What is remembered is brought up to date first, so that whatever fails below leaves it right.
+        slots = list(iterate(self.observation_space, observations))
+        states = self._remember(playing, shown, infos, slots, same_step)
+        for slot in np.flatnonzero(starting | same_step).tolist():
+            self._start(slot, slots[slot], infos)
+        kinds = [
+            str(_of(infos.get("final_info", {}) if same_step[slot] else infos, "message_kind", slot, ""))
+            for slot in playing
+        ]
         scored, scores = scorer.score(
             [shown[slot] for slot in playing],
             [predictions[slot] for slot in playing],
@@ -199,8 +201,6 @@ class WorldModelRewardVectorWrapper(VectorWrapper):
                 [shown[slot] for slot in playing],
                 [states[slot] for slot in playing],
             )
-        for slot in np.flatnonzero(starting | same_step).tolist():
-            self._start(slot, slots[slot], infos)
         rewards = np.array(task_rewards, dtype=np.float64)
         rewards[playing] = scored
         infos = self._add(infos, dict(zip(playing, scores, strict=True)), same_step)
@@ -211,37 +211,54 @@ class WorldModelRewardVectorWrapper(VectorWrapper):
         self._turns[slot].clear()
         self._turns[slot].append(Turn("", self._scorer.state(observation)))
         self._tasks[slot] = str(_of(infos, "task", slot, ""))
-        self._ended[slot] &= self._mode is AutoresetMode.SAME_STEP
+        self._ended[slot] &= self._autoreset is AutoresetMode.SAME_STEP
 
     def _read(self, actions: Any) -> tuple[Any, list[Any], list[Any]]:
         """Actions for the environment, as the predictor sees them, and the agent's predictions."""
         n, scorer = self.num_envs, self._scorer
-        predictions: Any = None
-        if isinstance(actions, Mapping) and set(actions) == {"action", "prediction"}:
-            actions, predictions = actions["action"], actions["prediction"]
-        if isinstance(self.single_action_space, spaces.Text):
-            if isinstance(actions, str | Mapping) or len(actions) != n:
-                raise InvalidConfigError(f"Expected {n} actions, one for each slot, actual: {str(actions)[:200]}.")
-            pairs = [scorer.read(action) for action in actions]
-            texts: tuple[str, ...] = tuple(action for action, _ in pairs)
-            given, each, written = texts, list(texts), [prediction for _, prediction in pairs]
-        else:
-            given, each, written = actions, list(iterate(self.action_space, actions)), [None] * n
-        if predictions is not None:
-            if isinstance(predictions, str) or len(predictions) != n:
-                raise InvalidConfigError(
-                    f"Expected {n} predictions, one for each slot, actual: {str(predictions)[:200]}."
-                )
-            named = [scorer.read_parts(action, p)[1] for action, p in zip(each, predictions, strict=True)]
-            written = [own if of is None else of for own, of in zip(written, named, strict=True)]
-        return given, [scorer.shown(action) for action in each], written
+        predictions: Any = [None] * n
+        if isinstance(actions, Mapping) and "action" in actions and set(actions) <= {"action", "prediction"}:
+            if not isinstance(self.single_action_space, spaces.Dict) or "prediction" in actions:
+                given = actions.get("prediction")
+                actions, predictions = actions["action"], predictions if given is None else given
+        if isinstance(predictions, str) or len(predictions) != n:
+            raise InvalidConfigError(f"Expected {n} predictions, one for each slot, actual: {str(predictions)[:200]}.")
+        text = isinstance(self.single_action_space, spaces.Text)
+        if text and (isinstance(actions, str | Mapping) or len(actions) != n):
+            raise InvalidConfigError(f"Expected {n} actions, one for each slot, actual: {str(actions)[:200]}.")
+        try:
+            each = list(actions) if text else list(iterate(self.action_space, actions))
+        except (TypeError, ValueError, KeyError) as error:
+            raise InvalidConfigError(
+                f"Expected actions of {self.action_space}, one for each slot, actual: {str(actions)[:200]}."
+            ) from error
+        if len(each) != n:
+            raise InvalidConfigError(f"Expected {n} actions, one for each slot, actual: {len(each)}.")
+        written: list[Any] = [None] * n
+        if text:
+            pairs = [scorer.read(action) for action in each]
+            each, written = [action for action, _ in pairs], [prediction for _, prediction in pairs]
+            actions = tuple(each)
+        named = [scorer.read_parts(action, of)[1] for action, of in zip(each, predictions, strict=True)]
+        written = [own if of is None else of for own, of in zip(written, named, strict=True)]
+        return actions, [scorer.shown(action) for action in each], written
 
-    def _each(self, observations: Any) -> list[Any]:
-        """The observation of each slot."""
-        return list(iterate(self.observation_space, observations))
-
-    def _kind(self, infos: Info, slot: int) -> str:
-        return str(_of(infos, "message_kind", slot, ""))
+    def _remember(
+        self, playing: list[int], shown: list[Any], infos: Info, slots: list[Any], same_step: np.ndarray
+    ) -> dict[int, Any]:
+        """The realised states; those of the other slots are remembered even if one cannot be read."""
+        states: dict[int, Any] = {}
+        failure: Exception | None = None
+        for slot in playing:
+            try:
+                states[slot] = self._scorer.state(infos["final_obs"][slot] if same_step[slot] else slots[slot])
+                self._turns[slot].append(Turn(shown[slot], states[slot]))
+            except Exception as error:
+                error.add_note(f"Raised by the observation of slot {slot}.")
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return states
 
     def _add(self, infos: Info, scores: dict[int, Info], same_step: np.ndarray) -> Info:
         """The infos with what was computed: for a slot that ended in this step, in its final info."""
@@ -255,6 +272,19 @@ class WorldModelRewardVectorWrapper(VectorWrapper):
             for ended in (False, True)
         )
         return {**infos, **going, **({"final_info": {**infos["final_info"], **final}} if final else {})}
+
+
+def _check_infos(infos: Any, ended: bool) -> None:
+    if not isinstance(infos, Mapping):
+        raise InvalidConfigError(
+            f"Expected infos as a dictionary of arrays, actual: {type(infos).__name__}. Put `DictInfoToList` outside "
+            "of WorldModelRewardVectorWrapper."
+        )
+    if ended and not {"final_obs", "final_info"} <= infos.keys():
+        raise InvalidConfigError(
+            f'Expected "final_obs" and "final_info" in the infos of an ended slot in mode SameStep, actual: '
+            f'{sorted(map(str, infos))}. Correct the vector environment, or its metadata["autoreset_mode"].'
+        )
 
 
 def _of(infos: Info, key: str, slot: int, default: Any) -> Any:
