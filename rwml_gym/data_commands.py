@@ -189,6 +189,8 @@ class AuditCommand:
 def run_audit(words: Sequence[str]) -> int:
     """Runs `rwml-gym audit` with the words after it."""
     command = tyro.cli(AuditCommand, args=words, prog="rwml-gym audit")
+    if command.model is not None and command.samples == 1:
+        raise InvalidConfigError(f"Expected --samples of at least 2, better {command.group_size}, actual: 1.")
     _at_least_1(command, "pairs", "limit", "samples", "prompts", "history", "max_prompt_tokens", "max_new_tokens")
     if command.adapter is not None and command.model is None:
         raise InvalidConfigError("Expected the --model that the --adapter belongs to, actual: none.")

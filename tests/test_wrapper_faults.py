@@ -84,7 +84,9 @@ def test_after_a_failed_step_both_wrappers_remember_the_same(mode, failing_step)
     for vector in (False, True):
         predictor = Remembers()
         if vector:
-            envs = WorldModelRewardVectorWrapper(SyncVectorEnv([Counter], mode), encoder, predictor=predictor)
+            envs = WorldModelRewardVectorWrapper(
+                SyncVectorEnv([Counter], autoreset_mode=mode), encoder, predictor=predictor
+            )
         else:
             make = lambda p=predictor: WorldModelRewardWrapper(Counter(), encoder, predictor=p)  # noqa: E731
             envs = SyncVectorEnv([make], autoreset_mode=AutoresetMode.DISABLED)
@@ -127,11 +129,10 @@ def test_one_slot_outside_of_its_space_leaves_the_others_right():
 
 @pytest.mark.parametrize("vector", [False, True])
 def test_weight_and_mode_may_be_changed_on_the_way(vector):
-    env = (
-        WorldModelRewardVectorWrapper(SyncVectorEnv([ToyHouse]), "hashing", predictor="nothing-changes")
-        if vector
-        else (WorldModelRewardWrapper(ToyHouse(), "hashing", predictor="nothing-changes"))
-    )
+    if vector:
+        env = WorldModelRewardVectorWrapper(SyncVectorEnv([ToyHouse]), "hashing", predictor="nothing-changes")
+    else:
+        env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor="nothing-changes")
     action = ["look"] if vector else "look"
     env.reset(seed=0)
     assert float(np.sum(env.step(action)[1])) == 1.0
@@ -284,7 +285,7 @@ def test_texts_within_dictionaries_are_encoded_in_one_call():
 def test_too_few_or_too_many_actions_are_refused(actions):
     envs = WorldModelRewardVectorWrapper(gym.make_vec("CartPole-v1", num_envs=2), predictor="nothing-changes")
     envs.reset(seed=0)
-    with pytest.raises(InvalidConfigError, match="Expected 2 actions|Expected actions of MultiDiscrete"):
+    with pytest.raises(InvalidConfigError, match=r"Expected (2 actions|actions of MultiDiscrete)"):
         envs.step(actions)
 
 
