@@ -137,6 +137,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         slots = list(iterate(self.observation_space, observations))
         for slot in range(self.num_envs):
             if mask is None or mask[slot]:
+                self._ended[slot] = False
                 self._start(slot, slots[slot], infos)
         return observations, infos
 
@@ -176,13 +177,11 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
 
         observations, task_rewards, terminations, truncations, infos = self.env.step(given)
         self._ended = np.asarray(terminations | truncations)
-        same_step = self._ended if self._autoreset is AutoresetMode.SAME_STEP else np.zeros_like(self._ended)
+        same_step = self._ended.copy() if self._autoreset is AutoresetMode.SAME_STEP else np.zeros_like(self._ended)
         _check_infos(infos, bool(same_step.any()))
         # What is remembered is brought up to date first, so that whatever fails below leaves it right.
         slots = list(iterate(self.observation_space, observations))
-        states = self._remember(playing, shown, infos, slots, same_step)
-        for slot in np.flatnonzero(starting | same_step).tolist():
-            self._start(slot, slots[slot], infos)
+        states = self._remember(shown, infos, slots, starting, same_step)
         kinds = [
             str(_of(infos.get("final_info", {}) if same_step[slot] else infos, "message_kind", slot, ""))
             for slot in playing
@@ -211,7 +210,6 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         self._turns[slot].clear()
         self._turns[slot].append(Turn("", self._scorer.state(observation)))
         self._tasks[slot] = str(_of(infos, "task", slot, ""))
-        self._ended[slot] &= self._autoreset is AutoresetMode.SAME_STEP
 
     def _read(self, actions: Any) -> tuple[Any, list[Any], list[Any]]:
         """Actions for the environment, as the predictor sees them, and the agent's predictions."""
@@ -244,20 +242,23 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         return actions, [scorer.shown(action) for action in each], written
 
     def _remember(
-        self, playing: list[int], shown: list[Any], infos: Info, slots: list[Any], same_step: np.ndarray
+        self, shown: list[Any], infos: Info, slots: list[Any], starting: np.ndarray, same_step: np.ndarray
     ) -> dict[int, Any]:
-        """The realised states; those of the other slots are remembered even if one cannot be read."""
+        """The realised states of the slots that played; if one cannot be read, the other slots go on all the same."""
         states: dict[int, Any] = {}
-        failure: Exception | None = None
-        for slot in playing:
+        failures: list[Exception] = []
+        for slot in range(self.num_envs):
             try:
-                states[slot] = self._scorer.state(infos["final_obs"][slot] if same_step[slot] else slots[slot])
-                self._turns[slot].append(Turn(shown[slot], states[slot]))
-            except Exception as error:
+                if not starting[slot]:
+                    states[slot] = self._scorer.state(infos["final_obs"][slot] if same_step[slot] else slots[slot])
+                    self._turns[slot].append(Turn(shown[slot], states[slot]))
+                if starting[slot] or same_step[slot]:
+                    self._start(slot, slots[slot], infos)
+            except Exception as error:  # an observation outside of its space, or whatever `describe` raises
                 error.add_note(f"Raised by the observation of slot {slot}.")
-                failure = failure or error
-        if failure is not None:
-            raise failure
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return states
 
     def _add(self, infos: Info, scores: dict[int, Info], same_step: np.ndarray) -> Info:
