@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import tracemalloc
 
 import gymnasium as gym
 import numpy as np
@@ -12,9 +14,11 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from rwml_gym.embedding import CachedEncoder
 from rwml_gym.encoders import HashingEncoder
 from rwml_gym.errors import EncoderError, InvalidConfigError, InvalidObservationError, WorldModelError
-from rwml_gym.world_models import state_key
+from rwml_gym.retrieval import RetrievalWorldModel
+from rwml_gym.world_models import MostFrequentOutcome, state_key
 from rwml_gym.wrappers import AdmissibleActions, WorldModelRewardVectorWrapper, WorldModelRewardWrapper
 from tests.toy_env import ToyHouse
 
@@ -335,3 +339,40 @@ def test_arrays_of_text_are_lists_and_halves_are_no_numbers():
     assert env.step(np.int64(1))[0]["observation"] == "Nothing happens."
     with pytest.raises(InvalidConfigError, match=r"Expected the number of an action, actual: 1.7"):
         env.step(1.7)
+
+
+class EverNew(gym.Env):
+    """Never says the same twice."""
+
+    observation_space = action_space = WORDS
+
+    def __init__(self):
+        self.said = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return "room 0", {}
+
+    def step(self, action):
+        self.said += 1
+        return f"room {self.said} of many", 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("name", ["retrieval", "most-frequent"])
+def test_memory_stays_bounded_where_nothing_is_said_twice(name):
+    encoder = CachedEncoder(HashingEncoder(32), cache_bytes=2**16)
+    if name == "retrieval":
+        predictor = RetrievalWorldModel(encoder=encoder, capacity=100)
+    else:
+        predictor = MostFrequentOutcome(capacity=100)
+    env = WorldModelRewardWrapper(EverNew(), encoder, predictor=predictor)
+    env.reset(seed=0)
+    sizes = []
+    tracemalloc.start()
+    for step in range(3000):
+        env.step(f"go {step}")
+        if step in (1500, 2999):
+            gc.collect()
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert sizes[1] - sizes[0] < 50_000  # 1,500 texts of 64 bytes and vectors of 128 would be 300,000
