@@ -13,6 +13,7 @@ from rwml_gym.agents.logprobs import completion_logprobs
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.gap import Gaps, RewardKind
 from rwml_gym.predictions import is_blank
+from rwml_gym.prompts import special_tokens, without_special_tokens
 
 __all__ = ["JudgeReward"]
 
@@ -67,8 +68,7 @@ class JudgeReward:
         self.model, self.tokenizer = model, tokenizer
         self.threshold, self.kind = threshold, kind
         self.max_characters, self.batch_rows = max_characters, batch_rows
-        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-        self._special = [str(token) for token in added if token.special and len(str(token)) > 1]
+        self._special = special_tokens(tokenizer)
         # Where "Yes" is several tokens, the first one decides.
         self._answers = [tokenizer.encode(answer, add_special_tokens=False)[0] for answer in _ANSWERS]
 
@@ -135,6 +135,4 @@ class JudgeReward:
         """A text as the judge reads it: no special token is spelt out, and what is not text is U+FFFD."""
         text = text.removeprefix(f"{kind}: ") if kind else text
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")[: self.max_characters]
-        for token in self._special:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
+        return without_special_tokens(text, self._special)

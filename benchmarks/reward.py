@@ -3,12 +3,14 @@
     python benchmarks/reward.py [--steps 20000] [--every 20] [--only stream|wrapper]
 
 *Stream*: random players record half of the steps in generated ALFWorld games and half in τ²-bench (airline, retail,
-telecom), each game and task played 8 times, as by a group of GRPO; with `--rollouts 1` none twice. What is predicted
-of a step is what retrieval says, learning as it goes; and, in a second and shorter stream, words that were never said
-before, as a language model may find them. Both sides score the same steps one at a time, as a wrapper does, in turns of
-a twentieth of the stream; `encode` scores every `--every`th, since all of them would take a quarter of an hour. Prints
-rewards a second of both, their ratio, the largest difference of the distances, and what the cache held and answered;
-the same with a cache of 4 MB; and rewards a second where tool results are compared by ROUGE-L, as in the paper.
+telecom), each game planned for 8 plays in random order, as by a group of GRPO, up to the number of steps. How often they
+were really played is printed: τ²-bench's less, as its episodes are longer than planned for. `--rollouts 1` repeats as
+little as the number of tasks allows. What is predicted of a step is what retrieval says, learning as it goes; and, in a
+second and shorter stream, words that were never said before, as a language model may find them. Both sides score the
+same steps one at a time, as a wrapper does, in turns of a twentieth of the stream; `encode` scores every `--every`th,
+since all of them would take a quarter of an hour. Prints rewards a second of both, their ratio, the largest difference
+of the distances, and what the cache held and answered; the same with a cache of 4 MB; and rewards a second where tool
+results are compared by ROUGE-L, as in the paper.
 
 *Wrapper*: one ALFWorld episode, plain and wrapped in turns, all texts cached; medians of 200.
 """
@@ -65,7 +67,7 @@ def record_alfworld(steps: int, rollouts: int) -> list[Transition]:
 
 
 def record_tau2(steps: int, rollouts: int) -> list[Transition]:
-    """A random caller's play of training tasks of three domains."""
+    """A random caller's play of base tasks of three domains."""
     played: list[Transition] = []
     for domain, share in zip(DOMAINS, np.diff(np.linspace(0, steps, len(DOMAINS) + 1).astype(int)), strict=True):
         env = RecordTransitions(gym.make("rwml_gym/Tau2-v0", domain=domain, split="base", max_episode_steps=LONGEST))
@@ -191,6 +193,9 @@ def stream(steps: int, every: int, rollouts: int) -> None:
     transitions = interleave(steps, rollouts)
     states = [transition.next_state for transition in transitions]
     print(f"{len(states)} steps, {len(set(states))} distinct states")
+    for world in dict.fromkeys(transition.env_id for transition in transitions):
+        starts = [t.game for t in transitions if t.env_id == world and t.step == 0]
+        print(f"  {world}: {len(starts)} episodes of {len(set(starts))} games")
     said = predict(transitions)
     print("Predictions of retrieval:")
     compare(said, transitions, every, encoder)

@@ -11,7 +11,15 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.predictions import CLOSE_TAG, OPEN_TAG, split_prediction
 from rwml_gym.transitions import Turn
 
-__all__ = ["STYLES", "PromptStyle", "PromptWorld", "Prompts", "Tokenizer"]
+__all__ = [
+    "STYLES",
+    "PromptStyle",
+    "PromptWorld",
+    "Prompts",
+    "Tokenizer",
+    "special_tokens",
+    "without_special_tokens",
+]
 
 PromptStyle = Literal["transcript", "chat"]
 STYLES: tuple[PromptStyle, ...] = ("transcript", "chat")
@@ -76,6 +84,19 @@ class Tokenizer(Protocol):
         ...
 
 
+def special_tokens(tokenizer: object) -> list[str]:
+    """How a tokenizer's special tokens are spelt."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    return [str(token) for token in added if token.special and len(str(token)) > 1]
+
+
+def without_special_tokens(text: str, special: Sequence[str]) -> str:
+    """A text in which no special token is spelt out: a blank takes its meaning."""
+    for token in special:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
 class Prompts:
     """The prompts of one style.
 
@@ -134,8 +155,7 @@ class Prompts:
         self.thoughts, self.predictions, self.thinking = thoughts, predictions, thinking
         self._instructions = _INSTRUCTIONS[world]
         self._cue = "Thought:" if thoughts else ">"
-        added = getattr(tokenizer, "added_tokens_decoder", {}).values()
-        self._special = [str(token) for token in added if token.special and len(str(token)) > 1]
+        self._special = special_tokens(tokenizer)
 
     @property
     def prediction_stop(self) -> tuple[str, ...]:
@@ -281,10 +301,7 @@ class Prompts:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _data(self, text: str) -> str:
-        """A text in which no special token is spelt out."""
-        for token in self._special:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
+        return without_special_tokens(text, self._special)
 
     def _shown(self, state: str) -> str:
         left_out = len(state) - self.max_state

@@ -81,35 +81,37 @@ class Remembers:
         return ["guess"] * len(actions)
 
 
-@pytest.mark.parametrize("mode", list(AutoresetMode))
-@pytest.mark.parametrize("failing_step", [0, 1])
-def test_after_a_failed_step_both_wrappers_remember_the_same(mode, failing_step):
-    encoder, shown = Failing(), []
-    for vector in (False, True):
-        predictor = Remembers()
-        if vector:
-            envs = WorldModelRewardVectorWrapper(
-                SyncVectorEnv([Counter], autoreset_mode=mode), encoder, predictor=predictor
-            )
-        else:
-            make = lambda p=predictor: WorldModelRewardWrapper(Counter(), encoder, predictor=p)  # noqa: E731
-            envs = SyncVectorEnv([make], autoreset_mode=AutoresetMode.DISABLED)
-        envs.reset(seed=0)
-        for step in range(failing_step + 1):
-            encoder.fails = step == failing_step
-            if encoder.fails:
-                with pytest.raises(EncoderError, match="gone"):
-                    envs.step(["x"])
-            else:
+def fail_once(envs, encoder, steps):
+    """Plays steps of which the last one fails, then one more."""
+    envs.reset(seed=0)
+    for step in range(steps):
+        encoder.fails = step == steps - 1
+        if encoder.fails:
+            with pytest.raises(EncoderError, match="gone"):
                 envs.step(["x"])
-        encoder.fails = False
-        if failing_step == 0:
+        else:
             envs.step(["x"])
-            shown.append(predictor.shown)
-        elif vector and mode is AutoresetMode.SAME_STEP:
-            envs.step(["x"])
-            assert predictor.shown == [["ep2 t0"]]
-    assert len(shown) != 2 or shown[0] == shown[1] == [["ep1 t0", "ep1 t1"]]
+    encoder.fails = False
+    envs.step(["x"])
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_after_a_failed_step_both_wrappers_remember_it(mode):
+    encoder, predictors = Failing(), (Remembers(), Remembers())
+    scalar = SyncVectorEnv(
+        [lambda: WorldModelRewardWrapper(Counter(), encoder, predictor=predictors[0])], autoreset_mode=mode
+    )
+    inner = SyncVectorEnv([Counter], autoreset_mode=mode)
+    for envs in (scalar, WorldModelRewardVectorWrapper(inner, encoder, predictor=predictors[1])):
+        fail_once(envs, encoder, steps=1)
+    assert predictors[0].shown == predictors[1].shown == [["ep1 t0", "ep1 t1"]]
+
+
+def test_after_a_failed_last_step_the_next_episode_starts_anew():
+    encoder, predictor = Failing(), Remembers()
+    inner = SyncVectorEnv([Counter], autoreset_mode=AutoresetMode.SAME_STEP)
+    fail_once(WorldModelRewardVectorWrapper(inner, encoder, predictor=predictor), encoder, steps=2)
+    assert predictor.shown == [["ep2 t0"]]
 
 
 def test_one_slot_outside_of_its_space_leaves_the_others_right():
