@@ -4,13 +4,13 @@
 
 *Stream*: random players record half of the steps in generated ALFWorld games and half in τ²-bench (airline, retail,
 telecom), each game planned for 8 plays in random order, as by a group of GRPO, up to the number of steps. How often
-they were really played is printed: τ²-bench's less, as its episodes are longer than planned for. `--rollouts 1` repeats
-as little as the number of tasks allows. What is predicted of a step is what retrieval says, learning as it goes; and, in a
-second and shorter stream, words that were never said before, as a language model may find them. Both sides score the
-same steps one at a time, as a wrapper does, in turns of a twentieth of the stream; `encode` scores every `--every`th,
-since all of them would take a quarter of an hour. Prints rewards a second of both, their ratio, the largest difference
-of the distances, and what the cache held and answered; the same with a cache of 4 MB; and rewards a second where tool
-results are compared by ROUGE-L, as in the paper.
+they were really played is printed: τ²-bench's less, as its episodes are longer than planned for. `--rollouts 1`
+repeats as little as the number of tasks allows. What is predicted of a step is what retrieval says, learning as it
+goes; and, in a second and shorter stream, words that were never said before, as a language model may find them. Both
+sides score the same steps one at a time, as a wrapper does, in turns of a twentieth of the stream; `encode` scores
+every `--every`th, since all of them would take a quarter of an hour. Prints rewards a second of both, their ratio,
+the largest difference of the distances, and what the cache held and answered; the same with a cache of 4 MB; and
+rewards a second where tool results are compared by ROUGE-L, as in the paper.
 
 *Wrapper*: one ALFWorld episode, plain and wrapped in turns, all texts cached; medians of 200.
 """
