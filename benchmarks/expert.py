@@ -19,19 +19,15 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-# a file of this folder is called as alfworld is: the folder must not come first
-sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
-
-from rwml_gym.alfworld.engine import Engine, State
-from rwml_gym.alfworld.expert import Expert
-from rwml_gym.alfworld.game import Game
-from rwml_gym.alfworld.games import make_games
+from rwml_gym.envs.alfworld.engine.engine import Engine, State
+from rwml_gym.envs.alfworld.engine.game import Game
+from rwml_gym.envs.alfworld.expert import Expert
+from rwml_gym.envs.alfworld.games.sources import make_games
 
 LIMIT = 50
 FACTS = ("holds", "inreceptacle", "ishot", "iscool", "isclean")

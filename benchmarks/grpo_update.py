@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from rwml_gym.agents.grpo import GRPOConfig, policy_loss
-from rwml_gym.agents.logprobs import completion_logprobs
-from rwml_gym.agents.models import add_adapter, load_model
+from rwml_gym.agents.language.logprobs import completion_logprobs
+from rwml_gym.agents.language.models import add_adapter, load_model
+from rwml_gym.agents.learning.grpo import GRPOConfig, policy_loss
 
 PROMPTS, GROUP, PROMPT_TOKENS, COMPLETION_TOKENS = 4, 8, 250, 24
 

@@ -3,9 +3,9 @@
     python benchmarks/hacking.py [--check] [--small] [--transitions 120] [--judged 12]
 
 Random players record generated ALFWorld games and τ²-bench's retail tasks. On three fifths of the games an attacker
-learns (`rwml_gym.attacks`); on the others every attack is scored by every reward, beside honest references. Prints
-the tables and writes them into docs/hacking.md; `--check` prints only. `--small` takes the hashing encoder, no judge
-and few transitions: it shows that the script runs, and its numbers say nothing, so it never writes.
+learns (`rwml_gym.diagnostics.attacks`); on the others every attack is scored by every reward, beside honest references.
+Prints the tables and writes them into docs/hacking.md; `--check` prints only. `--small` takes the hashing encoder, no
+judge and few transitions: it shows that the script runs, and its numbers say nothing, so it never writes.
 """
 
 from __future__ import annotations
@@ -14,32 +14,28 @@ import argparse
 import itertools
 import random
 import re
-import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# this folder holds files that are called as packages are: it must not come first
-sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
-
 import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
 import rwml_gym  # noqa: F401 (registers the ids)
-from rwml_gym.agents.random_caller import RandomCallerAgent
-from rwml_gym.attacks import ATTACKS, Attack, Knowledge, Knows, fill
-from rwml_gym.encoders import SentenceTransformerEncoder
-from rwml_gym.gap import GapReward, Gaps
-from rwml_gym.perturbations import Perturbation, Pool
-from rwml_gym.predictability import type_of
-from rwml_gym.predictions import split_prediction
-from rwml_gym.retrieval import RetrievalWorldModel
-from rwml_gym.showing import shown
-from rwml_gym.tool_perturbations import perturbations_for
+from rwml_gym.agents.players.random_caller import RandomCallerAgent
+from rwml_gym.diagnostics.attacks import ATTACKS, Attack, Knowledge, Knows, fill
+from rwml_gym.diagnostics.predictability import type_of
+from rwml_gym.diagnostics.text_perturbations import Perturbation, Pool
+from rwml_gym.diagnostics.tool_perturbations import perturbations_for
+from rwml_gym.encoders.local import SentenceTransformerEncoder
+from rwml_gym.reward.gap import GapReward, Gaps
+from rwml_gym.reward.tags import split_prediction
+from rwml_gym.text import shown
 from rwml_gym.transitions import Transition, TransitionDataset
+from rwml_gym.world_models.retrieval import RetrievalWorldModel
 from rwml_gym.wrappers import RecordTransitions
 
 Reward = Callable[[Sequence[str | None], Sequence[str], Sequence[str]], Gaps]
@@ -308,8 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _judge() -> Reward:
-    from rwml_gym.agents.judge import JudgeReward
-    from rwml_gym.agents.models import load_model
+    from rwml_gym.agents.language.judge import JudgeReward
+    from rwml_gym.agents.language.models import load_model
 
     # float32: bfloat16's logits are too coarse to tell a P(Yes) of 0.50 from one of 0.55.
     return JudgeReward(*load_model("SmolLM2-135M-Instruct", "float32"), kind="continuous", max_characters=300)

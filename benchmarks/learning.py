@@ -9,18 +9,13 @@ in the folder are taken as they are; interrupted ones go on.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-sys.path[:] = [
-    path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent
-]  # holds alfworld.py
-
-from rwml_gym.agents.checkpoint import read_json
-from rwml_gym.agents.policy import run_policy
-from rwml_gym.agents.policy_config import policy_preset
-from rwml_gym.agents.policy_report import plot_policy_curves
+from rwml_gym.agents.config.policy import policy_preset
+from rwml_gym.agents.jobs.policy import run_policy
+from rwml_gym.agents.learning.checkpoint import read_json
+from rwml_gym.agents.reports.policy import plot_policy_curves
 
 
 def main() -> None:

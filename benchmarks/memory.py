@@ -1,4 +1,4 @@
-"""Memory of one training pass: what `agents/memory.py` estimates beside what a process really takes.
+"""Memory of one training pass: what `agents/learning/memory_plan.py` estimates beside what a process really takes.
 
     python benchmarks/memory.py [--large]
 
@@ -35,9 +35,9 @@ def peak() -> int:
 
 def measure(prompts: int, group: int, prompt: int, completion: int, dtype: str, checkpointing: bool) -> None:
     """Prints estimate and measurement of one size; a process can do this once."""
-    from rwml_gym.agents.logprobs import completion_logprobs
-    from rwml_gym.agents.memory import plan
-    from rwml_gym.agents.models import add_adapter, load_model
+    from rwml_gym.agents.language.logprobs import completion_logprobs
+    from rwml_gym.agents.language.models import add_adapter, load_model
+    from rwml_gym.agents.learning.memory_plan import plan
 
     before = peak()
     model = add_adapter(load_model("SmolLM2-135M-Instruct", dtype, "cpu")[0])

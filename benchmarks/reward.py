@@ -21,26 +21,21 @@ import argparse
 import itertools
 import random
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
-
-# this folder holds files that are called as packages are: it must not come first
-sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent]
 
 import gymnasium as gym
 import numpy as np
 from tqdm import tqdm
 
 import rwml_gym  # noqa: F401 (registers the ids)
-from rwml_gym.agents.random_caller import RandomCallerAgent
-from rwml_gym.embedding import CachedEncoder
-from rwml_gym.encoders import SentenceTransformerEncoder
-from rwml_gym.gap import GapReward
-from rwml_gym.retrieval import RetrievalWorldModel
+from rwml_gym.agents.players.random_caller import RandomCallerAgent
+from rwml_gym.encoders.cached import CachedEncoder
+from rwml_gym.encoders.local import SentenceTransformerEncoder
+from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition
+from rwml_gym.world_models.retrieval import RetrievalWorldModel
 from rwml_gym.wrappers import RecordTransitions, WorldModelRewardVectorWrapper, WorldModelRewardWrapper
 
 DOMAINS = ("airline", "retail", "telecom")

@@ -21,14 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path[:] = [
-    path for path in sys.path if Path(path).resolve() != Path(__file__).resolve().parent
-]  # holds alfworld.py
-
 import gymnasium as gym
 import torch
 
-from rwml_gym.agents.episodes import wilson_interval
+from rwml_gym.agents.jobs.episodes import wilson_interval
 
 ROWS = ("without", "wrapper", "cost")
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "existing_rl_sb3.py"

@@ -14,8 +14,8 @@ import argparse
 import gymnasium as gym
 
 import rwml_gym  # noqa: F401  registers the ids
-from rwml_gym.agents.baselines import RandomAgent, TaskWordsAgent
-from rwml_gym.agents.evaluate import interval
+from rwml_gym.agents.players.baselines import RandomAgent, TaskWordsAgent
+from rwml_gym.agents.reports.evaluate import interval
 from rwml_gym.wrappers import WorldModelRewardWrapper
 
 

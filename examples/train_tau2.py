@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import argparse
 
-from rwml_gym.agents.grpo import GRPOConfig
-from rwml_gym.agents.policy import run_policy
-from rwml_gym.agents.policy_config import (
+from rwml_gym.agents.config.policy import (
     EpisodeConfig,
     EvaluationConfig,
     ImitationConfig,
     PolicyConfig,
     PolicyStageConfig,
 )
-from rwml_gym.agents.success import score_baselines
+from rwml_gym.agents.jobs.policy import run_policy
+from rwml_gym.agents.jobs.success import score_baselines
+from rwml_gym.agents.learning.grpo import GRPOConfig
 
 
 def main() -> None:

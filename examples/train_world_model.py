@@ -18,15 +18,15 @@ from accelerate import Accelerator
 from tqdm import trange
 
 import rwml_gym  # noqa: F401  registers the ids
-from rwml_gym.agents.evaluate import Prediction, evaluate_predictions, interval, paired_difference
-from rwml_gym.agents.grpo import Group, GRPOConfig, group_advantages, has_signal, update
-from rwml_gym.agents.language_model import LanguageModelAgent, LanguageWorldModel
-from rwml_gym.agents.models import add_adapter, add_reference, load_model
-from rwml_gym.agents.rollout import collect
-from rwml_gym.agents.sft import sft_update
-from rwml_gym.calibration import calibrate
-from rwml_gym.gap import GapReward
-from rwml_gym.prompts import Prompts
+from rwml_gym.agents.language.models import add_adapter, add_reference, load_model
+from rwml_gym.agents.language.prompts import Prompts
+from rwml_gym.agents.learning.grpo import Group, GRPOConfig, group_advantages, has_signal, update
+from rwml_gym.agents.learning.sft import sft_update
+from rwml_gym.agents.players.language_model import LanguageModelAgent, LanguageWorldModel
+from rwml_gym.agents.players.rollout import collect
+from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions, interval, paired_difference
+from rwml_gym.diagnostics.calibration import calibrate
+from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import TransitionDataset
 
 

@@ -13,11 +13,11 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from rwml_gym.agents.config import preset
-from rwml_gym.agents.policy import run_policy
-from rwml_gym.agents.policy_config import policy_preset
-from rwml_gym.agents.policy_report import Evaluation
-from rwml_gym.agents.rwml import run
+from rwml_gym.agents.config.policy import policy_preset
+from rwml_gym.agents.config.world_model import preset
+from rwml_gym.agents.jobs.policy import run_policy
+from rwml_gym.agents.jobs.world_model import run
+from rwml_gym.agents.reports.policy import Evaluation
 
 
 def main() -> None:

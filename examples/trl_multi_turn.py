@@ -4,7 +4,7 @@
 
 A completion is an episode: what the model wrote counts, what the world answered is masked out. Two rewards go in, the
 task's, and, for predictions that the model writes behind its actions, the world model's. All that touches TRL's
-experimental interface is in `rwml_gym.agents.trl_adapter`, which a contract test holds to TRL's trainer.
+experimental interface is in `rwml_gym.agents.integrations.trl`, which a contract test holds to TRL's trainer.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import torch
 from trl import GRPOConfig, GRPOTrainer
 
 import rwml_gym  # noqa: F401  registers the ids
-from rwml_gym.agents.models import add_adapter, load_model
-from rwml_gym.agents.trl_adapter import EnvironmentRollout, make_dataset, task_reward, world_model_reward
-from rwml_gym.prompts import Prompts
+from rwml_gym.agents.integrations.trl import EnvironmentRollout, make_dataset, task_reward, world_model_reward
+from rwml_gym.agents.language.models import add_adapter, load_model
+from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.wrappers import WorldModelRewardWrapper
 
 

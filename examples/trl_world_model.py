@@ -17,10 +17,10 @@ import torch
 from trl import GRPOConfig, GRPOTrainer
 
 import rwml_gym  # noqa: F401  registers the ids
-from rwml_gym.agents.models import add_adapter, load_model
-from rwml_gym.agents.trl_adapter import prediction_dataset, prediction_reward
-from rwml_gym.gap import GapReward
-from rwml_gym.prompts import Prompts
+from rwml_gym.agents.integrations.trl import prediction_dataset, prediction_reward
+from rwml_gym.agents.language.models import add_adapter, load_model
+from rwml_gym.agents.language.prompts import Prompts
+from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.wrappers import RecordTransitions
 

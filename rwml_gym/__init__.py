@@ -18,22 +18,22 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 gymnasium.register(
     id="rwml_gym/ALFWorld-v0",
-    entry_point="rwml_gym.alfworld.env:ALFWorldEnv",
-    vector_entry_point="rwml_gym.vector:make_alfworld",
+    entry_point="rwml_gym.envs.alfworld.env:ALFWorldEnv",
+    vector_entry_point="rwml_gym.vector.env:make_alfworld",
     max_episode_steps=50,
 )
 
 gymnasium.register(
     id="rwml_gym/Tau2-v0",
-    entry_point="rwml_gym.tau2.env:Tau2Env",
-    vector_entry_point="rwml_gym.vector:make_tau2",
+    entry_point="rwml_gym.envs.tau2.env:Tau2Env",
+    vector_entry_point="rwml_gym.vector.env:make_tau2",
     max_episode_steps=100,
 )
 for _domain in ("airline", "retail", "telecom", "telecom-workflow", "mock"):
     gymnasium.register(
         id=f"rwml_gym/Tau2-{_domain}-v0",
-        entry_point="rwml_gym.tau2.env:Tau2Env",
-        vector_entry_point="rwml_gym.vector:make_tau2",
+        entry_point="rwml_gym.envs.tau2.env:Tau2Env",
+        vector_entry_point="rwml_gym.vector.env:make_tau2",
         max_episode_steps=100,
         kwargs={"domain": _domain},
     )

@@ -83,7 +83,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(tiny_folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A fresh copy of the tiny model, float32 on the CPU, and its tokenizer."""
-    from rwml_gym.agents.models import load_model
+    from rwml_gym.agents.language.models import load_model
 
     return load_model(str(tiny_folder), "float32", "cpu")
 
@@ -91,7 +91,7 @@ def tiny(tiny_folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 @pytest.fixture
 def adapted(tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """The tiny model with an adapter that changes its answers."""
-    from rwml_gym.agents.models import add_adapter
+    from rwml_gym.agents.language.models import add_adapter
 
     return randomise(add_adapter(tiny[0], rank=4, alpha=8, seed=3)), tiny[1]
 

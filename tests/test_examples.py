@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+from tests.helpers.paths import ROOT
+
+EXAMPLES = ROOT / "examples"
 
 
 def run(script: str, *arguments: str, cwd: Path) -> str:

@@ -13,18 +13,20 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.helpers.paths import ROOT
+
 HEAVY = {"torch", "transformers", "datasets", "peft", "alfworld", "textworld", "sentence_transformers", "matplotlib"}
-PACKAGES = ("rwml_gym", "rwml_gym.wrappers", "rwml_gym.alfworld", "rwml_gym.agents")
+
 # These need an extra; the rest of the package must do without.
-NEEDS = {"rwml_gym.agents": "peft", "rwml_gym.alfworld": "alfworld"}
+NEEDS = {"rwml_gym.agents": "peft", "rwml_gym.envs.alfworld": "alfworld"}
 
 
 def _modules() -> list[str]:
-    names = []
-    for name in PACKAGES:
-        package = importlib.import_module(name)
-        names += [name, *(f"{name}.{m.name}" for m in pkgutil.iter_modules(package.__path__))]
+    package = importlib.import_module("rwml_gym")
+    names = ["rwml_gym", *(m.name for m in pkgutil.walk_packages(package.__path__, "rwml_gym."))]
+    for child in ("wrappers", "agents"):  # at the top of the tree, so that walking `rwml_gym` does not find them
+        inner = importlib.import_module(f"rwml_gym.{child}")
+        names += [inner.__name__, *(m.name for m in pkgutil.walk_packages(inner.__path__, f"{inner.__name__}."))]
     return sorted(set(names))
 
 
@@ -44,7 +46,16 @@ def _python(program: str, *, cwd: Path, path: Path | None = None, isolated: bool
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["rwml_gym", "rwml_gym.wrappers", "rwml_gym.cli", "rwml_gym.prompts", "rwml_gym.gap"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rwml_gym",
+        "rwml_gym.wrappers",
+        "rwml_gym.agents.cli.main",
+        "rwml_gym.agents.language.prompts",
+        "rwml_gym.reward.gap",
+    ],
+)
 def test_importing_is_light(tmp_path, name):
     loaded = _python(f"import sys, {name}; print('\\n'.join(sys.modules))", cwd=tmp_path).split()
     assert name in loaded
@@ -90,17 +101,17 @@ def test_an_installed_wheel_works_without_the_source_tree(tmp_path):
     program = """
 import json, sys
 sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in getattr(f, "__module__", "") + repr(f)]
-import rwml_gym, rwml_gym.wrappers, rwml_gym.agents, rwml_gym.alfworld
-import rwml_gym.agents.baselines, rwml_gym.wrappers.world_model_reward, rwml_gym.prompts
+import rwml_gym, rwml_gym.wrappers, rwml_gym.agents, rwml_gym.envs.alfworld
+import rwml_gym.agents.players.baselines, rwml_gym.wrappers.world_model_reward, rwml_gym.agents.language.prompts
 print(json.dumps({n: m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "rwml_gym"}))
 """
     empty = tmp_path / "empty"
     empty.mkdir()
     loaded = json.loads(_python(program, cwd=empty, path=target, isolated=True))
-    assert {"rwml_gym", "rwml_gym.wrappers", "rwml_gym.agents", "rwml_gym.alfworld"} <= loaded.keys()
+    assert {"rwml_gym", "rwml_gym.wrappers", "rwml_gym.agents", "rwml_gym.envs.alfworld"} <= loaded.keys()
     assert all(Path(file).is_relative_to(target) for file in loaded.values()), loaded
     assert (target / "rwml_gym" / "py.typed").is_file()
-    assert (target / "rwml_gym" / "alfworld" / "tables.json").is_file()
+    assert (target / "rwml_gym" / "envs" / "alfworld" / "games" / "tables.json").is_file()
     # Every module of the tree is in the wheel, and nothing of the tree's top level is installed beside it.
     installed = {str(p.relative_to(target)) for p in target.rglob("*.py")}
     for folder, package in (("rwml_gym", "rwml_gym"), ("wrappers", "rwml_gym/wrappers"), ("agents", "rwml_gym/agents")):

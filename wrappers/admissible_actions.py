@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from rwml_gym.embedding import DEFAULT_ENCODER, Encoder
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.checks import require_no_autoreset
 from rwml_gym.wrappers.embed_text import TextVectors
@@ -42,7 +42,7 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
     `AdmissibleActions(EmbedText(TextHistory(WorldModelRewardWrapper(env, predictor=…))))`.
 
     Example:
-        >>> from tests.toy_env import ToyHouse
+        >>> from tests.helpers.toy_env import ToyHouse
         >>> env = AdmissibleActions(ToyHouse(), encoder="hashing", max_actions=12)
         >>> observation, info = env.reset(seed=0)
         >>> env.actions[3], observation["action_mask"].tolist()

@@ -9,7 +9,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
-from rwml_gym.embedding import DEFAULT_ENCODER, Encoder, make_encoder
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder, make_encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.checks import require_text_env
 
@@ -80,7 +80,7 @@ class EmbedText(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs
     it. Wrappers with the same encoder name share one encoder and its cache in a process.
 
     Example:
-        >>> from tests.toy_env import ToyHouse
+        >>> from tests.helpers.toy_env import ToyHouse
         >>> env = EmbedText(ToyHouse(), encoder="hashing", info_keys=["task"])
         >>> observation, info = env.reset(seed=0)
         >>> observation.shape, env.width

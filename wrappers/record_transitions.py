@@ -27,7 +27,7 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
     (`info["message_kind"]`) come from `info` too.
 
     Example:
-        >>> from tests.toy_env import ToyHouse
+        >>> from tests.helpers.toy_env import ToyHouse
         >>> env = RecordTransitions(ToyHouse(), history=2)
         >>> _ = env.reset(seed=0)
         >>> _ = env.step("look")

@@ -38,7 +38,7 @@ class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorAr
     outside of it.
 
     Example:
-        >>> from tests.toy_env import ToyHouse
+        >>> from tests.helpers.toy_env import ToyHouse
         >>> env = TextHistory(ToyHouse(), history=2)
         >>> _ = env.reset(seed=0, options={"game": 0})
         >>> print(env.step("take mug")[0])

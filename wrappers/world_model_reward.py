@@ -10,13 +10,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from rwml_gym.embedding import DEFAULT_ENCODER, Encoder
-from rwml_gym.gap import RewardKind
-from rwml_gym.predictions import CLOSE_TAG, OPEN_TAG
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder
+from rwml_gym.reward.gap import RewardKind
+from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG
 from rwml_gym.transitions import Turn
-from rwml_gym.world_models import WorldModel
+from rwml_gym.world_models.base import WorldModel
 from rwml_gym.wrappers.checks import require_no_autoreset
-from rwml_gym.wrappers.scoring import Describe, RewardMode, Scored, Scorer
+from rwml_gym.wrappers.scorer import Describe, RewardMode, Scored, Scorer
 
 __all__ = ["RewardMode", "WorldModelRewardWrapper"]
 
@@ -65,7 +65,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
     wrapper. For many environments at once there is `WorldModelRewardVectorWrapper`.
 
     Example:
-        >>> from tests.toy_env import ToyHouse
+        >>> from tests.helpers.toy_env import ToyHouse
         >>> env = WorldModelRewardWrapper(ToyHouse(), encoder="hashing", threshold=0.1)
         >>> observation, _ = env.reset(seed=0)
         >>> _, reward, _, _, info = env.step(f"look <next_state>{observation}</next_state>")

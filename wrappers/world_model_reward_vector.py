@@ -12,14 +12,14 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space, iterate
 
-from rwml_gym.embedding import DEFAULT_ENCODER, Encoder
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.gap import RewardKind
-from rwml_gym.infos import Info, vectorize_infos
-from rwml_gym.predictions import CLOSE_TAG, OPEN_TAG
+from rwml_gym.reward.gap import RewardKind
+from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG
 from rwml_gym.transitions import Turn
-from rwml_gym.world_models import WorldModel
-from rwml_gym.wrappers.scoring import Describe, RewardMode, Scored, Scorer
+from rwml_gym.vector.infos import Info, vectorize_infos
+from rwml_gym.world_models.base import WorldModel
+from rwml_gym.wrappers.scorer import Describe, RewardMode, Scored, Scorer
 
 __all__ = ["WorldModelRewardVectorWrapper"]
 
@@ -40,8 +40,8 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
     objects, and `_name` the mask of the slots that have `name`.
 
     Example:
-        >>> from tests.toy_env import ToyHouse
-        >>> from rwml_gym.vector import TextVectorEnv
+        >>> from tests.helpers.toy_env import ToyHouse
+        >>> from rwml_gym.vector.env import TextVectorEnv
         >>> envs = WorldModelRewardVectorWrapper(TextVectorEnv([ToyHouse] * 2), encoder="hashing", threshold=0.1)
         >>> observations, _ = envs.reset(seed=0)
         >>> _, rewards, _, _, infos = envs.step([f"look <next_state>{observations[0]}</next_state>", "look"])

@@ -3,9 +3,9 @@
     python benchmarks/generator/fit_tables.py --data FOLDER [--out FILE] [--cross-validate]
 
 FOLDER holds the official split `valid_train` (200 games), as `alfworld-download` leaves it. The tables go to
-`rwml_gym/alfworld/tables.json`. All weights are those of conditional logits: the chance of an option is its weight's
-share of all weights of the options there are. With the prior of strength S, the number of games or objects a weight
-already stands for, the best weight w solves `observed - expected = S (w - 1)`; without observations it stays near 1.
+`rwml_gym/envs/alfworld/games/tables.json`. All weights are those of conditional logits: the chance of an option is its
+weight's share of all weights of the options there are. With the prior of strength S, the number of games or objects a
+weight already stands for, the best weight w solves `observed - expected = S (w - 1)`; without data it is near 1.
 `--cross-validate` prints how well such weights, fitted on four fifths of the games, foretell the rest, for several S.
 """
 
@@ -20,15 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rwml_gym.alfworld import package
-from rwml_gym.alfworld.game import TASK_TYPES, Game, Goal, room_of
-from rwml_gym.alfworld.games import OfficialGames
-from rwml_gym.alfworld.goals import LAMPS, allowed_goals, rooms_of
-from rwml_gym.alfworld.problem import read_room
-from rwml_gym.alfworld.rooms import Room, kind_of
-from rwml_gym.alfworld.tables import kinds_of_place, placeable
+from rwml_gym.envs.alfworld.engine.game import TASK_TYPES, Game, Goal, room_of
+from rwml_gym.envs.alfworld.games import package
+from rwml_gym.envs.alfworld.games.goals import LAMPS, allowed_goals, rooms_of
+from rwml_gym.envs.alfworld.games.problem import read_room
+from rwml_gym.envs.alfworld.games.rooms import Room, kind_of
+from rwml_gym.envs.alfworld.games.sources import OfficialGames
+from rwml_gym.envs.alfworld.games.tables import kinds_of_place, placeable
 
-TABLES = Path(__file__).resolve().parents[2] / "rwml_gym" / "alfworld" / "tables.json"
+TABLES = Path(__file__).resolve().parents[2] / "rwml_gym" / "envs" / "alfworld" / "games" / "tables.json"
 ABOUT = "Fitted to the official ALFWorld games of valid_train by benchmarks/generator/fit_tables.py; not for editing."
 PRIOR = 1.0
 """The best of four in cross-validation."""

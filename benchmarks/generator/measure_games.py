@@ -33,12 +33,12 @@ from pathlib import Path
 
 from fit_tables import Recorded, read_games
 
-from rwml_gym.alfworld.game import room_of
-from rwml_gym.alfworld.games import GeneratedGames
-from rwml_gym.alfworld.goals import options
-from rwml_gym.alfworld.problem import read_room
-from rwml_gym.alfworld.rooms import Room, furnish, kind_of
-from rwml_gym.alfworld.tables import FLOOR, fitted, kinds_of_place
+from rwml_gym.envs.alfworld.engine.game import room_of
+from rwml_gym.envs.alfworld.games.goals import options
+from rwml_gym.envs.alfworld.games.problem import read_room
+from rwml_gym.envs.alfworld.games.rooms import Room, furnish, kind_of
+from rwml_gym.envs.alfworld.games.sources import GeneratedGames
+from rwml_gym.envs.alfworld.games.tables import FLOOR, fitted, kinds_of_place
 
 HALVINGS = 50
 

@@ -1,0 +1,1 @@
+"""The `rwml-gym` command."""

@@ -1,0 +1,289 @@
+"""The commands that come before training: `rwml-gym record`, `calibrate` and `audit`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from rwml_gym.agents.language.prompts import PromptStyle
+from rwml_gym.diagnostics.audit import GapChoice, audit
+from rwml_gym.diagnostics.audit_report import write_audit
+from rwml_gym.diagnostics.calibration import NoPairsError
+from rwml_gym.diagnostics.calibration_report import Calibrations, calibrate_each, calibrations_table, write_calibrations
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, make_encoder
+from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
+from rwml_gym.reward import rouge
+from rwml_gym.reward.gap import GapName, RewardKind
+from rwml_gym.text import shown
+from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, action_type
+
+__all__ = ["AuditCommand", "CalibrateCommand", "RecordCommand", "run_audit", "run_calibrate", "run_record"]
+
+Data = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
+
+
+@dataclass(frozen=True)
+class RecordCommand:
+    """Records transitions of a random player, which `calibrate` and `audit` read.
+
+    Random commands on ALFWorld; random calls with values from the conversation on τ²-bench.
+    """
+
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    """Where to."""
+    env: Literal["alfworld", "tau2"] = "alfworld"
+    """alfworld or tau2."""
+    domain: str = "retail"
+    """Of τ²-bench: airline, retail, telecom, telecom-workflow or mock."""
+    split: str | None = None
+    """Whose games: by default generated ones, or train of τ²-bench."""
+    data: str | None = None
+    """Folder of official ALFWorld games; $ALFWORLD_DATA by default."""
+    games: int = 40
+    """How many; each is played once."""
+    max_steps: int = 30
+    """Step budget of an episode, as in the paper."""
+    history: int = 4
+    """Turns kept with each transition."""
+    seed: int = 0
+    """Chooses games and actions."""
+    overwrite: bool = False
+    """Replace earlier transitions."""
+
+
+def run_record(words: Sequence[str]) -> int:
+    """Runs `rwml-gym record` with the words after it."""
+    command = tyro.cli(RecordCommand, args=words, prog="rwml-gym record")
+    _at_least_1(command, "games", "max_steps", "history")
+    if command.out.exists() and not command.overwrite:
+        raise InvalidConfigError(
+            f"Expected a new folder, actual: {str(command.out)!r} exists. Choose another --out, or add --overwrite."
+        )
+    from rwml_gym.agents.config.base import JobConfig
+    from rwml_gym.agents.jobs.interaction import choose_games, make_world
+    from rwml_gym.agents.players.base import Agent
+    from rwml_gym.agents.players.baselines import RandomAgent
+    from rwml_gym.agents.players.random_caller import RandomCallerAgent
+    from rwml_gym.agents.players.rollout import collect
+
+    world = JobConfig(env=command.env, split=command.split, domain=command.domain, data=command.data)
+    make_env, _ = make_world(world, command.max_steps)
+    with make_env() as env:
+        games = choose_games(env, command.games, command.seed)
+    agent: Agent = RandomCallerAgent(command.seed) if command.env == "tau2" else RandomAgent(command.seed)
+    found = collect(make_env, agent, games, command.history, slots=1)
+    found.save(command.out)
+    types = Counter(action_type(t.action) for t in found)
+    print(f"{len(found)} transitions of {len(found.games)} games in {command.out}")
+    print(f"{len(types)} types of action: {', '.join(f'{shown(name)} {n}' for name, n in types.most_common(12))}")
+    return 0
+
+
+@dataclass(frozen=True)
+class CalibrateCommand:
+    """Which threshold separates the same state from another, at what precision and recall.
+
+    One row for all transitions, each kind of message and each type of action. The threshold is chosen on half of the
+    games and measured on the other half.
+    """
+
+    data: Data
+    """Folder of recorded transitions (`rwml-gym record`, `TransitionDataset.save`)."""
+    encoder: tuple[str, ...] = (DEFAULT_ENCODER,)
+    """Encoders of the cosine: names or folders."""
+    gap: tuple[GapName, ...] = ("cosine", "rouge")
+    """cosine, for each encoder; rouge."""
+    by: tuple[Literal["kind", "action"], ...] = ("kind", "action")
+    """What to calibrate apart: kinds of messages, types of action."""
+    precision: float = 0.9
+    """Wanted share of right among the rewarded."""
+    pairs: int = 50
+    """Most pairs of a kind in each half of the games."""
+    seed: int = 0
+    """Of the split and the pairs."""
+    out: Folder = None
+    """Where to write calibrations.txt, .json and .png."""
+
+
+def run_calibrate(words: Sequence[str]) -> int:
+    """Runs `rwml-gym calibrate` with the words after it."""
+    command = tyro.cli(CalibrateCommand, args=words, prog="rwml-gym calibrate")
+    _at_least_1(command, "pairs")
+    if not 0 < command.precision <= 1:
+        raise InvalidConfigError(f"Expected --precision above 0 and at most 1, actual: {command.precision}.")
+    if not command.gap or not command.encoder:
+        raise InvalidConfigError("Expected at least one --gap and one --encoder, actual: none.")
+    transitions = _load(command.data)
+    _check_out(command.out)
+    if "rouge" in command.gap:
+        rouge.require()
+    # All encoders are loaded before the first one works: a wrong name costs nothing.
+    encoders = [make_encoder(name) for name in dict.fromkeys(command.encoder)] if "cosine" in command.gap else []
+    settings = (command.by, command.precision, command.seed, command.pairs)
+    found: list[Calibrations] = [calibrate_each(transitions, encoder, "cosine", *settings) for encoder in encoders]
+    if "rouge" in command.gap:
+        found.append(calibrate_each(transitions, "hashing", "rouge", *settings))
+    print(calibrations_table(found))
+    if command.out is not None:
+        _say_written(write_calibrations(command.out, found))
+    return 0
+
+
+@dataclass(frozen=True)
+class AuditCommand:
+    """Whether a reward can teach anything, before anyone spends GPU hours: a verdict in words, a table, a plot."""
+
+    data: Data
+    """Folder of recorded transitions (`rwml-gym record`, `TransitionDataset.save`)."""
+    encoder: str = DEFAULT_ENCODER
+    """Encoder of the cosine: a name or a folder."""
+    threshold: str = "auto"
+    """τ_d of every kind of message; auto calibrates each."""
+    gap: GapChoice = "auto"
+    """cosine or rouge; auto takes ROUGE for results of tools and the cosine for all else."""
+    reward: RewardKind = "binary"
+    """binary, or continuous: 1 - d."""
+    precision: float = 0.9
+    """Wanted precision of a calibrated threshold."""
+    pairs: int = 50
+    """Most pairs of a kind in each half of the games."""
+    limit: int = 200
+    """Most held-out transitions that baselines are scored on."""
+    model: str | None = None
+    """A language model whose predictions are sampled, as training would: a name, folder or hub id."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter for it."""
+    samples: int = 8
+    """Samples of each prompt; as many as a group has make the estimate unbiased."""
+    group_size: int = 8
+    """Completions a group, G."""
+    prompts: int = 64
+    """Held-out transitions that are sampled."""
+    prompt_style: PromptStyle = "transcript"
+    """transcript or chat."""
+    history: int = 4
+    """Turns the model is shown."""
+    max_prompt_tokens: int = 1024
+    """Longer prompts lose their oldest turns."""
+    max_state_characters: int = 0
+    """Longer states are shown in part; 0 for no limit."""
+    max_new_tokens: int = 96
+    """Longest prediction."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the model."""
+    seed: int = 0
+    """Of every choice and sample."""
+    out: Folder = None
+    """Where to write audit.txt, .json and .png."""
+    strict: bool = False
+    """Exit with status 1 unless nothing speaks against the reward: for scripts."""
+
+
+def run_audit(words: Sequence[str]) -> int:
+    """Runs `rwml-gym audit` with the words after it."""
+    command = tyro.cli(AuditCommand, args=words, prog="rwml-gym audit")
+    if command.model is not None and command.samples == 1:
+        raise InvalidConfigError(f"Expected --samples of at least 2, better {command.group_size}, actual: 1.")
+    _at_least_1(command, "pairs", "limit", "samples", "prompts", "history", "max_prompt_tokens", "max_new_tokens")
+    if command.adapter is not None and command.model is None:
+        raise InvalidConfigError("Expected the --model that the --adapter belongs to, actual: none.")
+    threshold = None if command.threshold == "auto" else _number(command.threshold)
+    transitions = _load(command.data)
+    _check_out(command.out)
+    encoder = make_encoder(command.encoder)
+    result = audit(
+        transitions,
+        encoder,
+        threshold,
+        gap=command.gap,
+        reward=command.reward,
+        precision=command.precision,
+        sample=_sampler(command, transitions) if command.model is not None else None,
+        prompts=command.prompts,
+        group_size=command.group_size,
+        pairs_per_kind=command.pairs,
+        limit=command.limit,
+        seed=command.seed,
+    )
+    print(result.table())
+    if command.out is not None:
+        _say_written(write_audit(command.out, result))
+    return int(command.strict and bool(result.findings))
+
+
+def _sampler(
+    command: AuditCommand, transitions: Sequence[Transition]
+) -> Callable[[Sequence[Transition]], list[list[str]]]:
+    """Loads the model and says how to sample it: as stage 1 does, at temperature 1."""
+    if command.group_size < 2:
+        raise InvalidConfigError(f"Expected --group-size of at least 2, actual: {command.group_size}.")
+    from rwml_gym.agents.language.models import load_adapter, load_model
+    from rwml_gym.agents.language.prompts import Prompts
+    from rwml_gym.agents.players.language_model import LanguageWorldModel
+
+    assert command.model is not None
+    model, tokenizer = load_model(command.model, command.dtype)
+    prompts = Prompts(
+        tokenizer,
+        command.prompt_style,
+        command.history,
+        command.max_prompt_tokens,
+        "service" if any(t.kind for t in transitions) else "game",
+        command.max_state_characters,
+    )
+    adapted = model if command.adapter is None else load_adapter(model, command.adapter)
+    world_model = LanguageWorldModel(adapted, tokenizer, prompts, command.max_new_tokens)
+
+    def sample(chosen: Sequence[Transition]) -> list[list[str]]:
+        attempts = world_model.attempts(chosen, command.samples, seed=command.seed)
+        return [[prompts.read_prediction(completion.text) for completion in row] for row in attempts]
+
+    return sample
+
+
+def _load(path: Path) -> TransitionDataset:
+    transitions = TransitionDataset.load(path)
+    if not transitions:
+        raise InvalidDatasetError(
+            f"Expected transitions in {str(path)!r}, actual: none. Record games (rwml-gym record)."
+        )
+    if len(transitions.games) < 2:
+        raise NoPairsError(
+            f"Expected transitions of at least 2 games in {str(path)!r}, actual: {len(transitions.games)}. Record more "
+            "(rwml-gym record --games 40): some are held out."
+        )
+    return transitions
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidConfigError(f"Expected --threshold as a number or auto, actual: {text!r}.") from None
+
+
+def _check_out(folder: Path | None) -> None:
+    if folder is None:
+        return
+    if importlib.util.find_spec("matplotlib") is None:
+        raise DependencyNotInstalled('--out needs matplotlib: pip install "rwml-gym[report]"')
+    if folder.exists() and not folder.is_dir():
+        raise InvalidConfigError(f"Expected --out to be a folder, actual: the file {str(folder)!r}.")
+
+
+def _at_least_1(command: object, *names: str) -> None:
+    for name in names:
+        if getattr(command, name) < 1:
+            option = f"--{name.replace('_', '-')}"
+            raise InvalidConfigError(f"Expected {option} of at least 1, actual: {getattr(command, name)}.")
+
+
+def _say_written(paths: Sequence[Path]) -> None:
+    print(f"\nWritten: {', '.join(map(str, paths))}")

@@ -1,0 +1,153 @@
+"""Configurations as YAML files: any frozen dataclass of this package, nested ones included, out and in again."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Hashable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from rwml_gym.agents.learning.checkpoint import write_text
+from rwml_gym.errors import InvalidConfigError
+
+__all__ = ["flatten", "load_config", "save_config"]
+
+Config = TypeVar("Config")
+_MOST_BYTES = 64 * 1024  # the largest preset takes 2,000
+_FLOAT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
+
+
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, which loses rare line breaks (NEL) outside double quotes."""
+
+    def text(self, value: str) -> yaml.Node:
+        """A text; in double quotes, with escapes, if there is anything in it that does not show."""
+        return self.represent_scalar("tag:yaml.org,2002:str", value, None if value.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, without what a configuration does not need and what would be misread in silence."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # a few lines of them make gigabytes
+            raise yaml.constructor.ConstructorError(None, None, "found an alias", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "found a key twice", node.start_mark)
+        return mapping
+
+
+for _side in (_Dumper, _Loader):
+    # YAML 1.1 takes 1e-4, as anyone would write it, for a text.
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+
+
+def save_config(config: Any, path: str | Path) -> None:
+    """Writes a configuration as YAML, so that the file is complete or not there at all.
+
+    Args:
+        config: A dataclass.
+        path: The file.
+    """
+    # Through JSON, so that tuples become the lists that YAML has.
+    content = json.loads(TypeAdapter(type(config)).dump_json(config))
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    write_text(Path(path), text)
+
+
+def flatten(config: Any) -> dict[str, float | str]:
+    """The values of a configuration for those who show it: nested keys joined by dots, numbers and texts.
+
+    Args:
+        config: A dataclass.
+    """
+    flat: dict[str, float | str] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            flat |= {f"{field.name}.{key}": inner for key, inner in flatten(value).items()}
+        else:
+            flat[field.name] = value if isinstance(value, int | float) else str(value)
+    return flat
+
+
+def load_config(cls: type[Config], path: str | Path) -> Config:
+    """Reads a configuration; what the file leaves out has its default.
+
+    Args:
+        cls: The dataclass.
+        path: A YAML file of plain values: tags, aliases and keys that are given twice are refused.
+
+    Returns:
+        The configuration, of the types that `cls` says: no text passes for a number.
+
+    Raises:
+        InvalidConfigError: The file cannot be read or does not fit; the message names it, each key that is wrong,
+            what was expected there and what is there.
+    """
+    path = Path(path)
+    content = _read(path)
+    try:
+        # As JSON, where a list may stand for a tuple and a mapping for a dataclass, but nothing else for another.
+        return TypeAdapter(cls).validate_json(json.dumps(content, default=str), strict=True, extra="forbid")
+    except ValidationError as error:
+        problems = "; ".join(_problem(cls, details) for details in error.errors())
+        raise InvalidConfigError(f"The configuration {str(path)!r} does not fit: {problems}.") from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise InvalidConfigError(f"Cannot read the configuration {str(path)!r}: {error.strerror}.") from error
+    if len(text) > _MOST_BYTES:
+        raise InvalidConfigError(
+            f"Expected a configuration of at most {_MOST_BYTES:,} bytes, actual more in {str(path)!r}: is it another "
+            "file?"
+        )
+    try:
+        content = yaml.load(text.decode(), Loader=_Loader)  # which is a safe one
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidConfigError(f"Expected plain YAML in the configuration {str(path)!r}: {reason}.") from error
+    return {} if content is None else content
+
+
+def _problem(cls: type, details: ErrorDetails) -> str:
+    """One wrong key: where, what is expected, what is there."""
+    keys = [str(key) for key in details["loc"]]
+    where, actual = ".".join(keys) or "the file", repr(details["input"])
+    actual = actual if len(actual) <= 80 else f"{actual[:77]}…"
+    if details["type"] == "unexpected_keyword_argument":
+        names = _names(cls, keys[:-1])
+        nearest = difflib.get_close_matches(keys[-1], names, 1)
+        return f"{where}: unknown key; {f'did you mean {nearest[0]!r}?' if nearest else f'expected among {names}'}"
+    if details["type"] == "value_error":  # what the dataclass itself says
+        return f"{where}: {details['ctx']['error']}"
+    if details["type"] in ("missing", "missing_argument"):
+        return f"{where}: expected a value, actual none"
+    if details["type"] == "dataclass_type":
+        return f"{where}: expected keys with values, actual {actual}"
+    return f"{where}: expected {details['msg'].removeprefix('Input should be ')}, actual {actual}"
+
+
+def _names(cls: type, keys: list[str]) -> list[str]:
+    """The fields of the dataclass that is found in `cls` at these keys."""
+    for key in keys:
+        hint = get_type_hints(cls)[key]
+        cls = next(kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind))
+    return [field.name for field in fields(cls)]

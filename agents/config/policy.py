@@ -1,0 +1,247 @@
+"""The configuration of policy training, stage 2 of the method, and its presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rwml_gym.agents.config.base import JobConfig, at_least, find_preset
+from rwml_gym.agents.learning.credit import Rows
+from rwml_gym.agents.learning.grpo import GRPOConfig
+from rwml_gym.agents.players.language_model import Decoding
+from rwml_gym.encoders.cached import DEFAULT_ENCODER
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.reward.gap import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD
+
+__all__ = ["POLICY_PRESETS", "EpisodeConfig", "EvaluationConfig", "ImitationConfig", "PolicyConfig", "policy_preset"]
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """How the agent plays.
+
+    Attributes:
+        max_steps: Step budget of an episode (30 in the paper).
+        action_tokens: Longest turn, thought and prediction included.
+        decoding: `free` text, or `constrained` to the admissible actions where the world lists them.
+        thoughts: Whether a thought stands before each action (ReAct, as in the paper).
+        predictions: Whether the agent writes what it expects the world to answer; the wrapper scores it.
+        thinking: `enable_thinking` of chat templates that know it; theirs to decide if absent.
+        show_policy: Whether τ²-bench's policy is shown.
+        slots: Episodes played side by side.
+    """
+
+    max_steps: int = 30
+    action_tokens: int = 16
+    decoding: Decoding = "free"
+    thoughts: bool = False
+    predictions: bool = False
+    thinking: bool | None = None
+    show_policy: bool = False
+    slots: int = 32
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "max_steps", "action_tokens", "slots")
+        if self.decoding == "constrained" and (self.thoughts or self.predictions):
+            raise InvalidConfigError(
+                "A choice among the admissible actions has no place for thoughts or predictions: use decoding 'free'."
+            )
+        if self.decoding == "scored":
+            raise InvalidConfigError(
+                "Actions that are chosen by their score are not written token by token, so there is nothing to train: "
+                "use decoding 'free' or 'constrained'."
+            )
+
+
+@dataclass(frozen=True)
+class ImitationConfig:
+    """A short imitation start, for models that would hardly ever succeed.
+
+    Attributes:
+        steps: Updates; 0 for none, as in the paper.
+        games: Of the expert (ALFWorld), none of them trained on afterwards.
+        transitions: Folder of recorded transitions to imitate in its place; episodes that were not won are left out.
+        batch_size: Demonstrations an update: episodes, or turns with a history window.
+        learning_rate: Of AdamW, after `warmup` steps.
+        warmup: Steps of warm-up.
+    """
+
+    steps: int = 0
+    games: int = 64
+    transitions: str | None = None
+    batch_size: int = 8
+    learning_rate: float = 5e-4
+    warmup: int = 4
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "steps", "warmup")
+        at_least(self, 1, "games", "batch_size")
+
+
+@dataclass(frozen=True)
+class PolicyStageConfig:
+    """Policy GRPO: how many episodes of how many games an update is made of, and what they are worth.
+
+    Sampling is at temperature 1.0: the update's ratio is that of the untempered policy.
+
+    Attributes:
+        steps: Updates.
+        games: Games that are trained on; 0 for all of a split that is not generated.
+        groups: Games played for an update.
+        group_size: Episodes of each (G).
+        rounds: Most rounds of `groups` games for one update: as long as too few groups have a reward difference,
+            others are played (DAPO's dynamic sampling). 1 for none.
+        rows: `episode` trains on one sequence an episode, `turn` on every turn by itself. With a history window every
+            turn is one.
+        task_weight: Of the advantage of task success, an episode's.
+        world_model_weight: Of the advantage of the gap reward, a turn's own; needs predictions.
+        encoder: Of the gap reward.
+        threshold: τ_d of the cosine; calibrate it (stage 1 does).
+        tool_threshold: τ_d of ROUGE-L, with which τ²-bench's tool results are compared.
+        warmup: Steps of warm-up of the learning rate.
+        checkpoint_every: Updates between checkpoints.
+    """
+
+    steps: int = 100
+    games: int = 200
+    groups: int = 8
+    group_size: int = 8
+    rounds: int = 1
+    rows: Rows = "episode"
+    task_weight: float = 1.0
+    world_model_weight: float = 0.0
+    encoder: str = DEFAULT_ENCODER
+    threshold: float = DEFAULT_THRESHOLD
+    tool_threshold: float = DEFAULT_ROUGE_THRESHOLD
+    warmup: int = 0
+    checkpoint_every: int = 5
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "groups", "rounds", "checkpoint_every")
+        at_least(self, 0, "steps", "games", "warmup", "task_weight", "world_model_weight")
+        at_least(self, 2, "group_size")
+        if self.rows not in ("episode", "turn"):
+            raise InvalidConfigError(f"Expected rows among ['episode', 'turn'], actual {self.rows!r}")
+        if not self.task_weight and not self.world_model_weight:
+            raise InvalidConfigError("Expected a task_weight or a world_model_weight above 0, actual both 0")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How success is measured, before, during and after training.
+
+    Attributes:
+        games: Held-out games; 0 for none.
+        repeats: Episodes of each; more than 1 make sense at a temperature only.
+        temperature: 0 takes the likeliest token.
+        every: Updates between evaluations; 0 for the start and the end only.
+        training_games: Whether the games that are trained on are played, too.
+    """
+
+    games: int = 40
+    repeats: int = 1
+    temperature: float = 0.0
+    every: int = 0
+    training_games: bool = False
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "games", "temperature", "every")
+        at_least(self, 1, "repeats")
+
+
+@dataclass(frozen=True)
+class PolicyConfig(JobConfig):
+    """Policy training: play games in groups, update with GRPO on success, measure.
+
+    Attributes:
+        history: Window H, in turns; 0 for the whole episode as one text, which costs each turn its new tokens only.
+        adapter: Folder of the LoRA adapter to start from, stage 1's; a fresh one if absent.
+        episode: How the agent plays.
+        imitation: A short imitation start.
+        stage: How much is played, and what it is worth.
+        grpo: The update.
+        evaluation: How success is measured.
+    """
+
+    history: int = 0
+    max_prompt_tokens: int = 4096
+    adapter: str | None = None
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    imitation: ImitationConfig = field(default_factory=ImitationConfig)
+    stage: PolicyStageConfig = field(default_factory=PolicyStageConfig)
+    grpo: GRPOConfig = field(default_factory=GRPOConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stage.world_model_weight and not self.episode.predictions:
+            raise InvalidConfigError(
+                f"A world_model_weight of {self.stage.world_model_weight} needs predictions to reward: set "
+                "episode.predictions, or the weight to 0."
+            )
+        if self.imitation.steps and self.env == "tau2" and self.imitation.transitions is None:
+            raise InvalidConfigError(
+                "τ²-bench has no expert to imitate: give recorded episodes with imitation.transitions, or set "
+                "imitation.steps to 0."
+            )
+
+
+_PICK = ("pick_and_place_simple",)
+
+POLICY_PRESETS: dict[str, PolicyConfig] = {
+    # Learns to play in half an hour on two cores: pick-and-place games, after a short imitation start. Choosing among
+    # the admissible actions leaves the gradient to the tokens that decide something; `grpo` counts every episode alike,
+    # where `dapo` counts the long, lost ones most.
+    "demo": PolicyConfig(
+        task_types=_PICK,
+        max_prompt_tokens=1024,
+        episode=EpisodeConfig(max_steps=10, action_tokens=14, decoding="constrained"),
+        imitation=ImitationConfig(steps=30),
+        stage=PolicyStageConfig(steps=8, games=12, groups=6, checkpoint_every=2),
+        grpo=GRPOConfig(loss_type="grpo", beta=0.0, learning_rate=4e-4, micro_tokens=512),
+        evaluation=EvaluationConfig(games=0, repeats=8, temperature=1.0, every=4, training_games=True),
+    ),
+    # Every task type, more games, more time: hours on a GPU.
+    "smollm2": PolicyConfig(
+        max_prompt_tokens=2048,
+        imitation=ImitationConfig(steps=100, games=200),
+        stage=PolicyStageConfig(steps=200, games=500, groups=16),
+        evaluation=EvaluationConfig(games=100, every=20),
+    ),
+    # The paper's numbers, as far as they are known (arXiv 2602.05842): one row a turn with a window, ReAct. Need GPUs
+    # and a model hub, and stage 1's adapter (`--adapter`); not run here.
+    "paper-alfworld": PolicyConfig(
+        model="Qwen/Qwen2.5-7B-Instruct",
+        prompt_style="chat",
+        split="train",
+        history=4,
+        episode=EpisodeConfig(action_tokens=512, thoughts=True),
+        stage=PolicyStageConfig(games=3_000, rows="turn"),
+    ),
+    "paper-tau2": PolicyConfig(
+        env="tau2",
+        model="Qwen/Qwen3-8B",
+        prompt_style="chat",
+        history=4,
+        max_prompt_tokens=8192,
+        episode=EpisodeConfig(action_tokens=1024, thinking=True, show_policy=True),
+        stage=PolicyStageConfig(games=74, rows="turn", encoder="Qwen/Qwen3-Embedding-8B"),
+    ),
+    # The whole job in about a minute, to see that an installation works; its numbers mean nothing.
+    "smoke": PolicyConfig(
+        task_types=_PICK,
+        max_prompt_tokens=768,
+        episode=EpisodeConfig(max_steps=4, action_tokens=12, slots=8),
+        imitation=ImitationConfig(steps=2, games=4, batch_size=2),
+        stage=PolicyStageConfig(steps=2, games=2, groups=2, group_size=2, checkpoint_every=1),
+        evaluation=EvaluationConfig(games=2, every=1),
+    ),
+}
+
+
+def policy_preset(name: str) -> PolicyConfig:
+    """A preset by name.
+
+    Raises:
+        InvalidConfigError: There is none of that name.
+    """
+    return find_preset(POLICY_PRESETS, name)

@@ -1,0 +1,1 @@
+"""Our rewards and environments in other trainers: TRL, Stable-Baselines3."""

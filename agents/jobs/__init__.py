@@ -1,0 +1,1 @@
+"""The jobs from games to a trained adapter."""

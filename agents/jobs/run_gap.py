@@ -1,0 +1,89 @@
+"""The gap reward of a run: which gap measures which kind of message, and with which threshold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from rwml_gym.agents.config.world_model import RWMLConfig
+from rwml_gym.agents.learning.checkpoint import read_json, write_json
+from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_kind
+from rwml_gym.encoders.cached import Encoder
+from rwml_gym.reward.gap import DEFAULT_THRESHOLD, GapReward
+from rwml_gym.transitions import TransitionDataset
+
+__all__ = ["calibrated_gap", "make_gap"]
+
+_TOOL, _WORDS = "tool", "user"
+
+
+def make_gap(config: RWMLConfig, encoder: str | Encoder, thresholds: Mapping[str, float] | None = None) -> GapReward:
+    """The reward of a configuration.
+
+    Args:
+        config: The configuration; a threshold in it counts.
+        encoder: See `embedding.make_encoder`.
+        thresholds: Calibrated ones by kind of message; where there is none, it is the gap's default.
+
+    Raises:
+        DependencyNotInstalled: The encoder or ROUGE needs a library that is not installed.
+        EncoderNotFoundError: The encoder cannot be loaded.
+    """
+    found = dict(thresholds or {})
+    if config.threshold is not None:
+        found[_WORDS] = config.threshold
+    if config.tool_threshold is not None:
+        found[_TOOL] = config.tool_threshold
+    threshold = found.get(_WORDS, found.get("", DEFAULT_THRESHOLD))
+    if config.env != "tau2":
+        return GapReward(encoder, threshold)
+    tool = {"gap": config.tool_gap, "kind": config.tool_reward}
+    return GapReward(
+        encoder,
+        threshold,
+        measures={_TOOL: {**tool, "threshold": found[_TOOL]} if _TOOL in found else tool},
+    )
+
+
+def calibrated_gap(config: RWMLConfig, encoder: Encoder, train: TransitionDataset, folder: Path) -> GapReward:
+    """Calibrates what is not configured, once: `calibration.json` by kind of message, `calibration.txt` to read.
+
+    Args:
+        config: The configuration.
+        encoder: The encoder.
+        train: Training transitions.
+        folder: The run's folder.
+
+    Raises:
+        NoPairsError: Too few ALFWorld games to calibrate on. In τ²-bench, where the scripted user has two sentences, a
+            kind of message without a calibration is measured with the default threshold, and the run says so.
+    """
+    path = folder / "calibration.json"
+    if not path.is_file():
+        results = _calibrate(config, encoder, train)
+        text = "\n\n".join(_described(kind, result) for kind, result in results.items())
+        (folder / "calibration.txt").write_text(text + "\n", encoding="utf-8")
+        done = {kind: result for kind, result in results.items() if isinstance(result, Calibration)}
+        write_json(path, {kind: json.loads(result.to_json()) for kind, result in done.items()})
+    print((folder / "calibration.txt").read_text(encoding="utf-8"))
+    return make_gap(config, encoder, {kind: result["threshold"] for kind, result in read_json(path).items()})
+
+
+def _calibrate(config: RWMLConfig, encoder: Encoder, train: TransitionDataset) -> dict[str, Calibration | NoPairsError]:
+    settings = (config.precision, config.seed, config.calibration_pairs)
+    if config.env != "tau2":
+        return {} if config.threshold is not None else {"": calibrate(train, encoder, *settings)}
+    open_kinds = [
+        transition
+        for transition in train
+        if transition.kind and (config.tool_threshold if transition.kind == _TOOL else config.threshold) is None
+    ]
+    return calibrate_by_kind(open_kinds, encoder, {_TOOL: config.tool_gap}, *settings)
+
+
+def _described(kind: str, result: Calibration | NoPairsError) -> str:
+    title = f"Messages of kind {kind!r}:\n" if kind else ""
+    if isinstance(result, NoPairsError):
+        return f"{title}Not calibrated, measured with the default threshold. {result}"
+    return title + result.table()

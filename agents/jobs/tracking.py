@@ -1,0 +1,106 @@
+"""Learning curves in TensorBoard, Weights & Biases or trackio, through accelerate; a restarted run goes on in its own.
+
+Each loop of a run counts its steps from 1, so its metrics are logged under its name (`RWML/loss`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import uuid
+from collections.abc import Callable, Mapping
+from numbers import Real
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import ProjectConfiguration
+
+from rwml_gym.agents.config.files import flatten
+from rwml_gym.agents.learning.checkpoint import read_json, write_json
+from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
+
+__all__ = ["TrackerName", "make_accelerator", "make_log"]
+
+TrackerName = Literal["none", "tensorboard", "wandb", "trackio", "all"]
+Log = Callable[[int, Mapping[str, Any]], None]
+_FOLDER, _PROJECT = "tracking", "rwml-gym"
+_INSTALL = {"tensorboard": '"rwml-gym[track]"', "all": '"rwml-gym[track]"'}
+
+
+def make_accelerator(folder: str | Path, tracker: TrackerName = "none") -> Accelerator:
+    """An accelerator for a run, on a GPU if there is one, that logs with a tracker; nothing is written yet.
+
+    Args:
+        folder: The run's folder; what is tracked on disk goes into its `tracking`.
+        tracker: `none`, `tensorboard`, `wandb` (an account of its own, or `WANDB_MODE=offline`), `trackio`, or `all`
+            that are installed.
+
+    Returns:
+        The accelerator, for `make_log`.
+
+    Raises:
+        DependencyNotInstalled: The tracker is not installed; the message says how to.
+        InvalidConfigError: Unknown tracker.
+    """
+    if tracker not in get_args(TrackerName):
+        raise InvalidConfigError(f"Expected a tracker among {list(get_args(TrackerName))}, actual {tracker!r}")
+    missing = not get_available_trackers() if tracker == "all" else importlib.util.find_spec(tracker) is None
+    if tracker != "none" and missing:
+        what = "No tracker" if tracker == "all" else f"The tracker {tracker}"
+        raise DependencyNotInstalled(
+            f"{what} is {'' if tracker == 'all' else 'not '}installed: pip install {_INSTALL.get(tracker, tracker)}, "
+            "or train without (--tracker none)"
+        )
+    return Accelerator(
+        cpu=not torch.cuda.is_available(),
+        log_with=None if tracker == "none" else tracker,
+        project_config=ProjectConfiguration(str(folder), logging_dir=str(Path(folder) / _FOLDER)),
+    )
+
+
+def make_log(accelerator: Accelerator, name: str, config: Any) -> Log | None:
+    """What `train_loop` logs a loop's steps with; the first one of a run starts the trackers.
+
+    Args:
+        accelerator: Of `make_accelerator`.
+        name: Of the loop; its metrics are tracked as `name/metric`.
+        config: The run's configuration, a dataclass; tracked once a run, flattened.
+
+    Returns:
+        Takes a step's number and metrics, of which the numbers are tracked; None where nothing is.
+    """
+    if not accelerator.log_with:
+        return None
+    if not accelerator.trackers:
+        _start(accelerator, config)
+    for tracker in accelerator.trackers:
+        if tracker.name == "wandb" and accelerator.is_main_process:
+            # Its own steps may never go back, as they do from loop to loop and after a restart.
+            tracker.tracker.define_metric(f"{name}/*", step_metric=f"{name}/step")
+
+    def log(step: int, metrics: Mapping[str, Any]) -> None:
+        values: dict[str, Any] = {f"{name}/{key}": value for key, value in metrics.items() if isinstance(value, Real)}
+        values[f"{name}/step"] = step
+        for tracker in accelerator.trackers:
+            tracker.log(values, step=None if tracker.name == "wandb" else step)
+
+    return log
+
+
+def _start(accelerator: Accelerator, config: Any) -> None:
+    path = Path(accelerator.logging_dir) / "run.json"
+    new = not path.is_file()
+    if new and accelerator.is_main_process:
+        write_json(path, {"id": uuid.uuid4().hex})  # not the folder's name: a folder that is made anew is another run
+    accelerator.wait_for_everyone()
+    name = Path(accelerator.project_dir).name
+    accelerator.init_trackers(
+        _PROJECT,
+        flatten(config) if new else None,
+        {
+            "wandb": {"name": name, "id": read_json(path)["id"], "resume": "allow", "dir": str(path.parent)},
+            "trackio": {"name": name, "resume": "allow"},
+        },
+    )

@@ -1,0 +1,138 @@
+"""A language model as judge: does a prediction say what happened? The reward that RWML's paper warns of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from rwml_gym.agents.language.logprobs import completion_logprobs
+from rwml_gym.agents.language.prompts import special_tokens, without_special_tokens
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.reward.gap import Gaps, RewardKind
+from rwml_gym.reward.tags import is_blank
+
+__all__ = ["JudgeReward"]
+
+_QUESTION = (
+    "First text: {truth}\n\nSecond text: {prediction}\n\n"
+    "Do both texts say that the same happened? Answer with one word, Yes or No."
+)
+_ANSWERS = ("Yes", "No")
+
+
+class JudgeReward:
+    """Rewards a prediction by what a language model answers to "do both texts say the same?".
+
+    Not a reward to train on. The paper found that an LLM judge gets hacked (arXiv 2602.05842), and this one exists to
+    show it, called as `gap.GapReward` is: docs/hacking.md has what flattery, orders and templates earn from it.
+
+    The distance is `1 - P(Yes)`, where `P(Yes)` is the probability of "Yes" among "Yes" and "No" as the next token.
+    Missing and blank texts earn 0 at a distance of 1, without the model being asked. What is compared is data: where
+    it spells out one of the tokenizer's special tokens, a blank takes its meaning. An order in plain words remains one.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        threshold: float = 0.5,
+        kind: RewardKind = "binary",
+        max_characters: int = 800,
+        batch_rows: int = 16,
+    ) -> None:
+        """Keep the model.
+
+        Args:
+            model: A model of `models.load_model`.
+            tokenizer: Its tokenizer; without a chat template the question is asked as plain text.
+            threshold: The binary reward is for distances strictly below it, in `(0, 1]`: 0.5 asks for a likelier "Yes".
+            kind: `"binary"`, or `"continuous"` for `P(Yes)`.
+            max_characters: What is shown of each text; the rest is not compared.
+            batch_rows: Questions a forward pass.
+
+        Raises:
+            InvalidConfigError: If a value is out of range.
+        """
+        if not 0 < threshold <= 1:
+            raise InvalidConfigError(f"Expected `threshold` in (0, 1], actual: {threshold}.")
+        if kind not in ("binary", "continuous"):
+            raise InvalidConfigError(f"Expected `kind` to be 'binary' or 'continuous', actual: {kind!r}.")
+        if min(max_characters, batch_rows) < 1:
+            raise InvalidConfigError(
+                f"Expected `max_characters` and `batch_rows` of at least 1, actual: {max_characters} and {batch_rows}."
+            )
+        self.model, self.tokenizer = model, tokenizer
+        self.threshold, self.kind = threshold, kind
+        self.max_characters, self.batch_rows = max_characters, batch_rows
+        self._special = special_tokens(tokenizer)
+        # Where "Yes" is several tokens, the first one decides.
+        self._answers = [tokenizer.encode(answer, add_special_tokens=False)[0] for answer in _ANSWERS]
+
+    def __call__(
+        self, predictions: Sequence[str | None], next_states: Sequence[str], kinds: Sequence[str] | None = None
+    ) -> Gaps:
+        """Judge predictions.
+
+        Args:
+            predictions: `n` predicted next states; `None` where there is none.
+            next_states: `n` realised next states.
+            kinds: `n` kinds of messages, whose names are set aside where texts begin with them; all `""` if absent.
+
+        Returns:
+            Distances and rewards.
+
+        Raises:
+            InvalidConfigError: If the lengths differ.
+        """
+        kinds = [""] * len(predictions) if kinds is None else kinds
+        if not len(predictions) == len(next_states) == len(kinds):
+            raise InvalidConfigError(
+                f"Expected as many next states and kinds as predictions ({len(predictions)}), "
+                f"actual: {len(next_states)} and {len(kinds)}."
+            )
+        distances = np.ones(len(predictions))
+        rewards = np.zeros(len(predictions))
+        pairs: dict[tuple[str, str], list[int]] = {}
+        for i, (prediction, state, kind) in enumerate(zip(predictions, next_states, kinds, strict=True)):
+            if prediction is not None and not is_blank(prediction) and not is_blank(state):
+                pairs.setdefault((self._shown(prediction, kind), self._shown(state, kind)), []).append(i)
+        for (_, places), chance in zip(pairs.items(), self._chances(list(pairs)), strict=True):
+            distances[places] = 1.0 - chance
+            rewards[places] = chance if self.kind == "continuous" else float(1.0 - chance < self.threshold)
+        return Gaps(distances=distances, rewards=rewards)
+
+    def _chances(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+        """P(Yes) of each pair of a prediction and a truth."""
+        prompts = [self._prompt(prediction, truth) for prediction, truth in pairs]
+        chances = np.zeros(len(pairs))
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
+        for start in range(0, len(order), self.batch_rows):
+            chosen = order[start : start + self.batch_rows]
+            device = next(self.model.parameters()).device
+            answers = torch.tensor(self._answers * len(chosen), device=device)[:, None]
+            with torch.inference_mode():
+                said = completion_logprobs(
+                    self.model, [prompts[i] for i in chosen], answers, pad_id=self.tokenizer.pad_token_id or 0
+                )
+            yes, no = said.view(len(chosen), 2).double().cpu().numpy().T
+            chances[chosen] = 1 / (1 + np.exp(no - yes))
+        return chances
+
+    def _prompt(self, prediction: str, truth: str) -> list[int]:
+        text = _QUESTION.format(truth=truth, prediction=prediction)
+        if getattr(self.tokenizer, "chat_template", None):
+            message = [{"role": "user", "content": text}]
+            text = str(self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+        else:
+            text += "\n"
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _shown(self, text: str, kind: str) -> str:
+        """A text as the judge reads it: no special token is spelt out, and what is not text is U+FFFD."""
+        text = text.removeprefix(f"{kind}: ") if kind else text
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")[: self.max_characters]
+        return without_special_tokens(text, self._special)

@@ -1,0 +1,96 @@
+"""Log-probabilities of completions for the update: a shared prompt runs once, the vocabulary only where it counts.
+
+Two ways give the same numbers. A group whose prompt is longer than its completions runs the prompt once and the
+completions over its keys and values (`shared_prefix`). Long completions, such as whole episodes, run as plain causal
+rows: their prompt is the smaller part, and PyTorch's attention keeps no table of scores for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from rwml_gym.agents.language.models import mixed_precision
+from rwml_gym.agents.language.output_head import head_at
+from rwml_gym.agents.language.shared_prefix import encode_prompts, rest_logits
+
+__all__ = ["completion_logprobs"]
+
+Allowed = Sequence[Sequence[Sequence[int] | None]]
+
+
+def completion_logprobs(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    completions: Tensor,
+    mask: Tensor | None = None,
+    allowed: Allowed | None = None,
+    pad_id: int = 0,
+) -> Tensor:
+    """Log-probabilities of G completions a prompt, (P·G, T) float32.
+
+    Args:
+        model: A model of `load_model`.
+        prompts: P token lists.
+        completions: (P·G, T) token ids, right-padded, rows of a prompt adjacent.
+        mask: (P·G, T), where log-probabilities are wanted; elsewhere 0 is returned and no logits are computed.
+            Everywhere if absent.
+        allowed: For each row and token the ids it was chosen from, `None` for all of the vocabulary: the
+            log-probability is that among them. All of the vocabulary if absent.
+        pad_id: Any token id; padding is masked.
+    """
+    wanted = torch.ones_like(completions, dtype=torch.bool) if mask is None else mask.bool()
+    with mixed_precision(model):
+        if len(prompts) < len(completions):
+            logits = _over_shared_prompts(model, prompts, completions, wanted, pad_id)
+        else:
+            logits = _as_plain_rows(model, prompts, completions, wanted, pad_id)
+    logits = logits.float()
+    if allowed is not None:
+        logits = logits.masked_fill(~_allowed(allowed, wanted.cpu(), logits), -torch.inf)
+    values = -F.cross_entropy(logits, completions[wanted], reduction="none")
+    return torch.zeros(completions.shape, device=values.device).masked_scatter(wanted, values)
+
+
+def _over_shared_prompts(
+    model: nn.Module, prompts: Sequence[Sequence[int]], completions: Tensor, wanted: Tensor, pad_id: int
+) -> Tensor:
+    """Logits of the wanted tokens, row by row, (N, vocabulary)."""
+    prefix = encode_prompts(model, prompts, pad_id)
+    first = prefix.last_logits.repeat_interleave(len(completions) // len(prompts), 0)[wanted[:, 0]]
+    if completions.shape[1] == 1:
+        return first
+    with head_at(model, wanted[:, 1:]):
+        rest = rest_logits(model, prefix, completions)
+    # In the order of `wanted`: a row's first token before its others.
+    order = torch.cat([wanted[:, :1].nonzero(), wanted[:, 1:].nonzero() + torch.tensor([0, 1], device=wanted.device)])
+    return torch.cat([first, rest])[torch.argsort(order[:, 0] * completions.shape[1] + order[:, 1])]
+
+
+def _as_plain_rows(
+    model: nn.Module, prompts: Sequence[Sequence[int]], completions: Tensor, wanted: Tensor, pad_id: int
+) -> Tensor:
+    """Logits of the wanted tokens, row by row, (N, vocabulary); padding is on the right, where nothing looks at it."""
+    length = completions.shape[1]
+    ids = torch.full((len(prompts), max(map(len, prompts)) + length), pad_id, device=completions.device)
+    predicting = torch.zeros(ids.shape, dtype=torch.bool, device=completions.device)
+    for row, prompt in enumerate(prompts):
+        end = len(prompt)
+        ids[row, :end] = torch.tensor(prompt, device=completions.device)
+        ids[row, end : end + length] = completions[row]
+        predicting[row, end - 1 : end + length - 1] = wanted[row]
+    with head_at(model, predicting[:, :-1]):
+        return model(input_ids=ids[:, :-1], use_cache=False).logits
+
+
+def _allowed(allowed: Allowed, wanted: Tensor, logits: Tensor) -> Tensor:
+    """Which ids each wanted token was chosen from, (N, vocabulary) bool."""
+    table = torch.ones(logits.shape, dtype=torch.bool)
+    for number, (row, token) in enumerate(wanted.nonzero().tolist()):
+        if (ids := allowed[row][token]) is not None:
+            table[number] = False
+            table[number, list(ids)] = True
+    return table.to(logits.device)

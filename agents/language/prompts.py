@@ -1,0 +1,310 @@
+"""What a language model is shown, and how its answer is read: for predicting the next state and for acting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, split_prediction
+from rwml_gym.transitions import Turn
+
+__all__ = [
+    "STYLES",
+    "PromptStyle",
+    "PromptWorld",
+    "Prompts",
+    "Tokenizer",
+    "special_tokens",
+    "without_special_tokens",
+]
+
+PromptStyle = Literal["transcript", "chat"]
+STYLES: tuple[PromptStyle, ...] = ("transcript", "chat")
+
+PromptWorld = Literal["game", "service"]
+"""What the transcript is of: commands in a text world, or a customer service agent that talks and calls tools."""
+
+
+@dataclass(frozen=True)
+class _Instructions:
+    transcript: str
+    predict: str
+    act: str
+
+
+_INSTRUCTIONS: dict[str, _Instructions] = {
+    "game": _Instructions(
+        "A transcript of a text world. After each command the world answers with what happens.",
+        "You predict a text world. Given the transcript so far and the last command, first reason briefly about what "
+        "the command does, then write the world's answer, word for word, between <next_state> and </next_state>.",
+        "You play in a text world to solve the task. Answer with the next command and nothing else.",
+    ),
+    "service": _Instructions(
+        "A transcript of customer service. After each message of the agent the user answers, after each call the tool.",
+        "You predict what a customer service agent will be told. Given the transcript so far and the agent's last "
+        "message or tool call, first reason briefly about what it leads to, then write the user's answer or the tool's "
+        "result, word for word, between <next_state> and </next_state>.",
+        "You are a customer service agent. Answer with one tool call, name(argument='value'), or with a message to the "
+        "user, and nothing else.",
+    ),
+}
+
+
+# What is added to the instruction of `act`, transcript and chat, where the agent also thinks or predicts.
+_THINK = (
+    " Before each command stands a thought.",
+    " First write one short sentence beginning with 'Thought:', then a line beginning with 'Action:'.",
+)
+_FORESEE = (
+    f" Behind the command stands the expected answer, between {OPEN_TAG} and {CLOSE_TAG}.",
+    f" Behind the action, write the answer you expect, word for word, between {OPEN_TAG} and {CLOSE_TAG}.",
+)
+_THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_SENTINELS = ("WHAT-THE-AGENT-WROTE", "WHAT-THE-WORLD-ANSWERED")
+
+
+class Tokenizer(Protocol):
+    """What is needed of a `transformers` tokenizer."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]:
+        """Token ids of a text."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of token ids."""
+        ...
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **kwargs: Any
+    ) -> str:
+        """A conversation as the model expects it."""
+        ...
+
+
+def special_tokens(tokenizer: object) -> list[str]:
+    """How a tokenizer's special tokens are spelt."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    return [str(token) for token in added if token.special and len(str(token)) > 1]
+
+
+def without_special_tokens(text: str, special: Sequence[str]) -> str:
+    """A text in which no special token is spelt out: a blank takes its meaning."""
+    for token in special:
+        text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+class Prompts:
+    """The prompts of one style.
+
+    `transcript` shows the world as a plain transcript that the model continues, without chat template: it suits small
+    and base models, which know how transcripts go on. `chat` asks an instruction-tuned model in its chat template to
+    reason first and to mark its prediction with tags, as the paper does (arXiv 2602.05842).
+
+    What the world says is data: where it spells out one of the tokenizer's special tokens, a blank takes its meaning.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        style: `transcript` or `chat`.
+        history: How many of the last turns are shown (the paper's window H); 0 for the whole episode, which then goes
+            on as one text (`reply`), in `chat` as a conversation.
+        max_tokens: Prompts that are longer lose their oldest turns, then the beginning of what is left.
+        world: `game`, or `service` for conversations with tools such as τ²-bench's.
+        max_state: Longest state that is shown in full, in characters; of longer ones the beginning is shown, and how
+            much is left out. 0 for no limit.
+        thoughts: Whether the agent writes a thought before each action (ReAct, arXiv 2210.03629).
+        predictions: Whether the agent writes behind each action what it expects the world to answer, between the tags
+            that `WorldModelRewardWrapper` reads.
+        thinking: `enable_thinking` of chat templates that know it (Qwen3's); theirs to decide if absent. What stands
+            between `<think>` tags is never part of an action.
+
+    Raises:
+        InvalidConfigError: Unknown style or world, a tokenizer without the chat template that `chat` needs, or no room
+            at all.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        style: PromptStyle = "transcript",
+        history: int = 4,
+        max_tokens: int = 1024,
+        world: PromptWorld = "game",
+        max_state: int = 0,
+        thoughts: bool = False,
+        predictions: bool = False,
+        thinking: bool | None = None,
+    ) -> None:
+        if style not in STYLES:
+            raise InvalidConfigError(f"Expected a prompt style among {list(STYLES)}, actual {style!r}")
+        if style == "chat" and not getattr(tokenizer, "chat_template", None):
+            raise InvalidConfigError("Prompt style 'chat' needs a tokenizer with a chat template; use 'transcript'.")
+        if world not in _INSTRUCTIONS:
+            raise InvalidConfigError(f"Expected a prompt world among {list(_INSTRUCTIONS)}, actual {world!r}")
+        if max_state < 0:
+            raise InvalidConfigError(f"Expected max_state of at least 0, actual {max_state}")
+        if history < 0:
+            raise InvalidConfigError(f"Expected a history of at least 1 turn, or 0 for all, actual {history}")
+        if max_tokens < 1:
+            raise InvalidConfigError(f"Expected max_tokens of at least 1, actual {max_tokens}")
+        self.tokenizer, self.style, self.history, self.max_tokens = tokenizer, style, history, max_tokens
+        self.world, self.max_state = world, max_state
+        self.thoughts, self.predictions, self.thinking = thoughts, predictions, thinking
+        self._instructions = _INSTRUCTIONS[world]
+        self._cue = "Thought:" if thoughts else ">"
+        self._special = special_tokens(tokenizer)
+
+    @property
+    def prediction_stop(self) -> tuple[str, ...]:
+        """Where a prediction ends: at the next command, or at the closing tag."""
+        return ("\n>",) if self.style == "transcript" else ("</next_state>",)
+
+    @property
+    def action_stop(self) -> tuple[str | re.Pattern[str], ...]:
+        """Where what the agent writes ends, beside the model's own end."""
+        if self.style == "chat":
+            return (CLOSE_TAG,) if self.predictions else ()
+        if not self.thoughts and not self.predictions:
+            return ("\n",)
+        # The line with the command, unless a prediction was begun in it: that ends with its tag.
+        command = r"\n>[^\n<]*\n" if self.thoughts else r"\A[^\n<]*\n"
+        return (re.compile(command), CLOSE_TAG) if self.predictions else (re.compile(command),)
+
+    def predict(self, history: Sequence[Turn], action: str, task: str) -> list[int]:
+        """Token ids of the prompt that asks for the state after `action`."""
+        return self._fit(history, task, f"> {action}\n", self._instructions.predict)
+
+    def act(self, history: Sequence[Turn], task: str) -> list[int]:
+        """Token ids of the prompt that asks for the next action."""
+        last = self._cue if self.style == "transcript" else ""
+        return self._fit(history, task, last, self._instructions.act + self._extras(1), self._extras(0))
+
+    def reply(self, observation: str, written: Sequence[int]) -> list[int]:
+        """Token ids that follow what the agent wrote, in an episode that is one text: the answer and the next cue.
+
+        Args:
+            observation: What the world answered.
+            written: Token ids the agent wrote; its own end, if it wrote one, is not repeated.
+        """
+        shown = self._shown(observation)
+        if self.style == "transcript":
+            ends_line = self.tokenizer.decode(list(written[-4:])).endswith("\n")
+            return self._ids(f"{'' if ends_line else chr(10)}{shown}\n{self._cue}")
+        before, after = self._between_turns()
+        ids = self._ids(f"{before}{shown}{after}")
+        end = getattr(self.tokenizer, "eos_token_id", None)
+        return ids[1:] if written and end is not None and written[-1] == end == ids[0] else ids
+
+    def action_target(self, action: str, prediction: str | None = None) -> list[int]:
+        """Token ids an agent writes to play an action, its end included.
+
+        Args:
+            action: The action.
+            prediction: What it expects the world to answer, where predictions are asked for.
+
+        Raises:
+            InvalidConfigError: The agent is asked for a thought, or for a prediction and there is none.
+        """
+        if self.thoughts or self.predictions != (prediction is not None):
+            raise InvalidConfigError(
+                "An action that is given has no thought, and no prediction unless that is given with it: set thoughts "
+                "and predictions to False, or let the agent write freely."
+            )
+        text = self._data(action)
+        if prediction is not None:
+            return self._ids(
+                f"{' ' * (self.style == 'transcript')}{text} {OPEN_TAG}{self._data(prediction)}{CLOSE_TAG}"
+            )
+        if self.style == "transcript":
+            return self._ids(f" {text}\n")
+        end = getattr(self.tokenizer, "eos_token_id", None)
+        return [*self._ids(text), *([] if end is None else [end])]
+
+    def target(self, next_state: str) -> list[int]:
+        """Token ids that a model fine-tuned on the realised state should answer, its end included."""
+        if self.style == "transcript":
+            return self._ids(f"{self._data(next_state)}\n>")
+        return self._ids(f"{OPEN_TAG}{self._data(next_state)}{CLOSE_TAG}")
+
+    def read_prediction(self, text: str) -> str:
+        """The predicted state in a completion; empty if there is none."""
+        if self.style == "transcript":
+            return text.split("\n>", 1)[0].strip()
+        # The stop string is cut off with the rest of the completion.
+        _, prediction = split_prediction(text + "</next_state>" if "<next_state>" in text else text)
+        return (prediction or "").strip()
+
+    def read_action(self, text: str) -> str:
+        """The action in a completion: its first line that says something; all of a chat's answer in `service`.
+
+        Thoughts are left out. Where predictions are asked for, the one that was written stays, between its tags.
+        Empty if there is no action.
+        """
+        text = _THOUGHTS.sub("", text)
+        if self.thoughts:
+            marker = r"(?m)^>" if self.style == "transcript" else r"(?mi)^\s*action:"
+            marks = list(re.finditer(marker, text))
+            text = text[marks[-1].end() :] if marks else ""
+        prediction = None
+        if self.predictions:
+            text, prediction = split_prediction(text)
+        if self.style == "chat" and self.world == "service":
+            action = text.strip()
+        else:
+            action = next((line.strip().removeprefix(">").strip() for line in text.splitlines() if line.strip()), "")
+        return f"{action} {OPEN_TAG}{prediction}{CLOSE_TAG}" if prediction else action
+
+    def _extras(self, chat: int) -> str:
+        return _THINK[chat] * self.thoughts + _FORESEE[chat] * self.predictions
+
+    def _fit(
+        self, history: Sequence[Turn], task: str, last: str, instruction: str, transcript_extra: str = ""
+    ) -> list[int]:
+        turns = list(history)[-self.history :]
+        ids = self._encode(turns, task, last, instruction, transcript_extra)
+        while len(ids) > self.max_tokens and len(turns) > 1:
+            turns = turns[1:]
+            ids = self._encode(turns, task, last, instruction, transcript_extra)
+        return ids[-self.max_tokens :]
+
+    def _encode(
+        self, turns: Sequence[Turn], task: str, last: str, instruction: str, transcript_extra: str
+    ) -> list[int]:
+        task, last = self._data(task), self._data(last)
+        shown = "".join(
+            f"> {self._data(t.action)}\n" * bool(t.action) + f"{self._shown(t.observation)}\n" for t in turns
+        )
+        if self.style == "transcript":
+            instruction = self._instructions.transcript + transcript_extra
+            head = f"{instruction}\nTask: {task}\n\n" if task else f"{instruction}\n\n"
+            return self._ids(head + shown + last)
+        user = {"role": "user", "content": f"Task: {task}\n\n{shown}{last}".strip()}
+        return self._ids(self._render([{"role": "system", "content": instruction}, user]))
+
+    def _between_turns(self) -> tuple[str, str]:
+        """What the chat template puts between an agent's words and the world's, and behind these."""
+        wrote, answered = _SENTINELS
+        turns = ["?", wrote, answered]
+        roles = ["user", "assistant", "user"]
+        text = self._render([{"role": r, "content": t} for r, t in zip(roles, turns, strict=True)])
+        before, _, after = text.rpartition(wrote)[2].partition(answered)
+        return before, after
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        extra = {} if self.thinking is None else {"enable_thinking": self.thinking}
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **extra)
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _data(self, text: str) -> str:
+        return without_special_tokens(text, self._special)
+
+    def _shown(self, state: str) -> str:
+        left_out = len(state) - self.max_state
+        if not self.max_state or left_out <= 0:
+            return self._data(state)
+        return f"{self._data(state[: self.max_state])} … [{left_out} more characters]"

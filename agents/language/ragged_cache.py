@@ -1,0 +1,126 @@
+"""Keys and values of rows of unequal length, side by side: new tokens are written behind each row's own end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from rwml_gym.agents.language.shared_prefix import SharedPrefix
+
+__all__ = ["RaggedCache"]
+
+
+class _RaggedLayer(CacheLayerMixin):
+    """Keys and values of one layer: (rows, key-value heads, room, head size)."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: Sequence[int] = ()
+        self.positions = torch.empty(0)
+        self.seen = 0
+        self.needed = (0, 0)
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        _, heads, _, size = key_states.shape
+        self.keys, self.values = key_states.new_zeros(0, heads, 0, size), value_states.new_zeros(0, heads, 0, size)
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.grow()
+        rows = torch.tensor(list(self.rows), device=key_states.device)
+        self.keys[rows[:, None], :, self.positions] = key_states.transpose(1, 2)
+        self.values[rows[:, None], :, self.positions] = value_states.transpose(1, 2)
+        if list(self.rows) == list(range(len(self.rows))):  # a view
+            return self.keys[: len(self.rows), :, : self.seen], self.values[: len(self.rows), :, : self.seen]
+        return self.keys[rows, :, : self.seen], self.values[rows, :, : self.seen]
+
+    def grow(self) -> None:
+        """Makes room, zeroed: what is masked must still be a number."""
+        rows, room = self.needed
+        if rows <= self.keys.shape[0] and room <= self.keys.shape[2]:
+            return
+        rows, room = max(rows, self.keys.shape[0]), max(room, self.keys.shape[2])
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_zeros(rows, old.shape[1], room, old.shape[3])
+            new[: old.shape[0], :, : old.shape[2]] = old
+            setattr(self, name, new)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.seen, 0
+
+    def get_seq_length(self) -> int:
+        return self.seen
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class RaggedCache(Cache):
+    """Rows of unequal length: each call says which rows it is for and where their new tokens lie."""
+
+    def __init__(self) -> None:
+        super().__init__(layer_class_to_replicate=self._layer)  # type: ignore[arg-type] # what makes one will do
+        self._rows, self._room, self._seen = 0, 0, 0
+        self._now: tuple[Sequence[int], Tensor] = ((), torch.empty(0))
+
+    def _layer(self) -> _RaggedLayer:
+        layer = _RaggedLayer()
+        self._tell(layer)
+        return layer
+
+    def _tell(self, layer: _RaggedLayer) -> None:
+        layer.rows, layer.positions = self._now
+        layer.seen, layer.needed = self._seen, (self._rows, self._room)
+
+    def ensure(self, rows: int) -> None:
+        """Makes sure there are so many rows, before the next call."""
+        self._rows = max(rows, self._rows)
+
+    def open(self, rows: Sequence[int], positions: Tensor) -> int:
+        """Announces the next call: its rows and the (rows, T) positions of its tokens; how many keys it will see."""
+        self._now, self._seen = (rows, positions), int(positions.max()) + 1
+        if self._seen > self._room:
+            self._room = max(self._seen, 128, self._room + self._room // 2)
+        for layer in self.layers:
+            self._tell(layer)  # type: ignore[arg-type]
+        return self._seen
+
+    def copy(self, source: int, rows: Sequence[int], length: int) -> None:
+        """Gives rows the first keys and values of another."""
+        for layer in self._initialised():
+            layer.needed = (self._rows, self._room)
+            layer.grow()
+            for kept in (layer.keys, layer.values):
+                kept[list(rows), :, :length] = kept[source, :, :length].clone()
+
+    def swap(self, a: int, b: int, length_a: int, length_b: int) -> None:
+        """Exchanges two rows."""
+        length = max(length_a, length_b)
+        for layer in self._initialised():
+            layer.grow()
+            for kept in (layer.keys, layer.values):
+                first = kept[a, :, :length].clone()
+                kept[a, :, :length] = kept[b, :, :length]
+                kept[b, :, :length] = first
+
+    def prefix(self, row: int, length: int) -> SharedPrefix:
+        """A row as the prefix that several continuations share."""
+        layers = self._initialised()
+        keys = [layer.keys[row : row + 1, :, :length] for layer in layers]
+        values = [layer.values[row : row + 1, :, :length] for layer in layers]
+        device = keys[0].device
+        mask = torch.ones((1, length), dtype=torch.bool, device=device)
+        return SharedPrefix(keys, values, mask, mask.sum(-1), torch.empty(0))
+
+    def _initialised(self) -> list[_RaggedLayer]:
+        return [layer for layer in self.layers if isinstance(layer, _RaggedLayer) and layer.is_initialized]

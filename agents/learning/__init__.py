@@ -1,0 +1,1 @@
+"""The updates: GRPO, credit, supervised fine-tuning, the training loop and its checkpoints."""

@@ -1,0 +1,368 @@
+"""Group-relative policy optimisation: advantages, loss and update, on groups whose prompt is computed once.
+
+The losses are those of TRL's `GRPOTrainer` (`grpo`, `dr_grpo`, `dapo`); sources: GRPO arXiv 2402.03300, Dr. GRPO
+arXiv 2503.20783, DAPO arXiv 2503.14476. Where this deviates from textbook GRPO: groups without reward difference are
+left out of the update altogether (they have no policy gradient; leaving them out also leaves out their KL term and
+keeps them from diluting the others), and a prompt runs once, whatever G is (`logprobs`). The KL term is the textbook's;
+TRL 1.16 by default multiplies it with the ratio (`use_bias_correction_kl`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from rwml_gym.agents.language.logprobs import completion_logprobs
+from rwml_gym.agents.language.models import reference
+from rwml_gym.agents.learning.distributed import check_distributed, largest, sum_gradients, total
+from rwml_gym.errors import InvalidConfigError
+
+__all__ = ["GRPOConfig", "Group", "group_advantages", "has_signal", "policy_loss", "update"]
+
+LossType = Literal["grpo", "dr_grpo", "dapo"]
+
+
+@dataclass(frozen=True)
+class GRPOConfig:
+    """What the update does with a batch of groups.
+
+    Attributes:
+        loss_type: How token losses are averaged: `grpo` per completion, then over completions; `dapo` over all tokens
+            of the batch; `dr_grpo` by a constant length, which removes the bias towards long wrong answers.
+        clip: ε of the clipped ratio, below 1.
+        clip_high: ε above 1 (DAPO's clip-higher); as `clip` if absent.
+        beta: Weight of the KL divergence to the reference policy; 0 leaves its forward pass out.
+        scale_rewards: Divide advantages by the group's standard deviation (not done with `dr_grpo` in its paper).
+        learning_rate: Of AdamW.
+        max_grad_norm: Gradient clipping.
+        iterations: Updates on the same groups (μ); the ratio differs from 1 from the second on.
+        micro_tokens: Most tokens in one forward pass, one row or group at least; speed and memory only, the gradient is
+            the same. If absent 512 on a CPU, whose caches are small, else 16384.
+    """
+
+    loss_type: LossType = "dapo"
+    clip: float = 0.2
+    clip_high: float | None = None
+    beta: float = 0.01
+    scale_rewards: bool = True
+    learning_rate: float = 1e-4
+    max_grad_norm: float = 1.0
+    iterations: int = 1
+    micro_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.loss_type not in ("grpo", "dr_grpo", "dapo"):
+            raise InvalidConfigError(f"Expected loss_type among ['grpo', 'dr_grpo', 'dapo'], actual {self.loss_type!r}")
+        for name in ("iterations", "micro_tokens"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InvalidConfigError(f"Expected {name} of at least 1, actual {getattr(self, name)}")
+
+    def tokens_a_pass(self, device: torch.device) -> int:
+        """`micro_tokens`, or what suits the device."""
+        return self.micro_tokens or (512 if device.type == "cpu" else 16_384)
+
+
+@dataclass(frozen=True)
+class Group:
+    """One prompt and its G completions; both stages hand these to the same update.
+
+    Attributes:
+        prompt: Token ids.
+        completions: G token lists, none empty.
+        advantages: One number a completion, or one a token.
+        logprobs: The tokens' log-probabilities when they were sampled, to measure the mismatch with training.
+        mask: 1 on the model's own tokens, 0 on others (an environment's); all 1 if absent.
+        allowed: For each completion and token the ids it was chosen from, `None` for the whole vocabulary
+            (constrained decoding); the policy's probabilities are those among them.
+    """
+
+    prompt: Sequence[int]
+    completions: Sequence[Sequence[int]]
+    advantages: Sequence[float] | Sequence[Sequence[float]]
+    logprobs: Sequence[Sequence[float]] | None = None
+    mask: Sequence[Sequence[int]] | None = None
+    allowed: Sequence[Sequence[Sequence[int] | None]] | None = None
+
+    def rows(self) -> list[Group]:
+        """Each completion as a group of its own."""
+        return [
+            replace(
+                self,
+                completions=self.completions[i : i + 1],
+                advantages=self.advantages[i : i + 1],
+                logprobs=self.logprobs and self.logprobs[i : i + 1],
+                mask=self.mask and self.mask[i : i + 1],
+                allowed=self.allowed and self.allowed[i : i + 1],
+            )
+            for i in range(len(self.completions))
+        ]
+
+
+def group_advantages(rewards: np.ndarray, scale: bool = True) -> np.ndarray:
+    """Group-relative advantages: rewards less their group's mean, over its standard deviation if asked.
+
+    Args:
+        rewards: (P, G).
+        scale: Whether to divide by the group's (sample) standard deviation.
+
+    Returns:
+        (P, G); all zero in a group without reward difference.
+    """
+    rewards = np.asarray(rewards, dtype=np.float64)
+    centred = rewards - rewards.mean(1, keepdims=True)
+    if not scale:
+        return centred
+    deviation = rewards.std(1, ddof=1, keepdims=True) if rewards.shape[1] > 1 else np.zeros((len(rewards), 1))
+    return centred / (deviation + 1e-4)
+
+
+def has_signal(rewards: np.ndarray) -> np.ndarray:
+    """Which groups of (P, G) rewards hold a difference, (P,) bool: only they have a policy gradient."""
+    return np.ptp(np.asarray(rewards, dtype=np.float64), axis=1) > 1e-9
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Groups of equal size as tensors: rows are completions, those of a group adjacent."""
+
+    prompts: list[list[int]]
+    tokens: Tensor
+    mask: Tensor
+    advantages: Tensor
+    sampled: Tensor | None
+    allowed: list[Sequence[Sequence[int] | None]] | None
+
+    def logprobs(self, model: nn.Module) -> Tensor:
+        return completion_logprobs(model, self.prompts, self.tokens, self.mask, self.allowed)
+
+
+def _pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, device: torch.device) -> Tensor:
+    padded = torch.zeros((len(rows), max(map(len, rows))), dtype=dtype)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = torch.tensor(row, dtype=dtype)
+    return padded.to(device)
+
+
+def _collate(groups: Sequence[Group], device: torch.device) -> _Batch:
+    completions = [list(c) for g in groups for c in g.completions]
+    advantages = [a for g in groups for a in g.advantages]
+    masks = [m for g in groups for m in (g.mask if g.mask is not None else [[1] * len(c) for c in g.completions])]
+    tokens = _pad(completions, torch.long, device)
+    per_token = [
+        list(a) if isinstance(a, Sequence) else [float(a)] * len(c)
+        for a, c in zip(advantages, completions, strict=True)
+    ]
+    sampled = None
+    if all(g.logprobs is not None for g in groups):
+        sampled = _pad([p for g in groups for p in g.logprobs or ()], torch.float32, device)
+    return _Batch(
+        [list(g.prompt) for g in groups],
+        tokens,
+        _pad(masks, torch.float32, device),
+        _pad(per_token, torch.float32, device),
+        sampled,
+        _allowed(groups),
+    )
+
+
+def _allowed(groups: Sequence[Group]) -> list[Sequence[Sequence[int] | None]] | None:
+    if all(g.allowed is None for g in groups):
+        return None
+    return [row for g in groups for row in (g.allowed or [[None] * len(c) for c in g.completions])]
+
+
+def policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    config: GRPOConfig,
+    reference_logprobs: Tensor | None = None,
+    *,
+    completions: int | None = None,
+    tokens: float | None = None,
+    max_completion_length: int | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """The clipped, group-relative loss with its KL term.
+
+    Args:
+        logprobs: (R, T) of the policy, with gradient.
+        old_logprobs: (R, T) of the policy that sampled.
+        advantages: (R, T), or (R, 1).
+        mask: (R, T), 1 on tokens that count.
+        config: Loss type, clipping and β.
+        reference_logprobs: (R, T) of the reference; needed if β is not 0.
+        completions: Completions of the whole batch if this is a part of it; R if absent.
+        tokens: Counting tokens of the whole batch; this part's if absent.
+        max_completion_length: The constant of `dr_grpo`; T if absent.
+
+    Returns:
+        The loss, and sums over the counting tokens: `tokens`, `kl`, `clipped`, `ratio`, `approx_kl`.
+    """
+    log_ratio = logprobs - old_logprobs
+    ratio = log_ratio.exp()
+    low, high = 1 - config.clip, 1 + (config.clip if config.clip_high is None else config.clip_high)
+    clipped = ratio.clamp(low, high)
+    losses = -torch.minimum(ratio * advantages, clipped * advantages)
+    kl = torch.zeros_like(losses)
+    if config.beta:
+        if reference_logprobs is None:
+            raise InvalidConfigError("β is not 0: expected the reference's log-probabilities, actual None")
+        gap = reference_logprobs - logprobs
+        kl = gap.exp() - gap - 1  # unbiased and never negative (Schulman's k3)
+        losses = losses + config.beta * kl
+    rows = completions or len(logprobs)
+    if config.loss_type == "grpo":
+        loss = ((losses * mask).sum(-1) / mask.sum(-1).clamp(min=1)).sum() / rows
+    elif config.loss_type == "dr_grpo":
+        loss = (losses * mask).sum() / (rows * (max_completion_length or logprobs.shape[1]))
+    else:
+        loss = (losses * mask).sum() / max(tokens if tokens is not None else float(mask.sum()), 1.0)
+    with torch.no_grad():
+        outside = ((ratio < low) & (advantages < 0)) | ((ratio > high) & (advantages > 0))
+        sums = {
+            "tokens": float(mask.sum()),
+            "kl": float((kl * mask).sum()),
+            "clipped": float((outside * mask).sum()),
+            "ratio": float((ratio * mask).sum()),
+            "approx_kl": float(((ratio - 1 - log_ratio) * mask).sum()),
+        }
+    return loss, sums
+
+
+def update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    groups: Sequence[Group],
+    config: GRPOConfig,
+    accelerator: Accelerator,
+    max_completion_length: int,
+) -> dict[str, float]:
+    """One GRPO update (μ of them with `iterations`).
+
+    In several processes each hands over its own groups, as many as it has, and all do the update of all the groups
+    together; they return the same numbers.
+
+    Args:
+        model: The policy, a PEFT model; its reference is `models.reference`.
+        optimizer: Over the adapter's parameters.
+        groups: Groups with reward difference, of any sizes; none is a valid batch and changes nothing.
+        config: The update's configuration.
+        accelerator: Where to compute.
+        max_completion_length: In tokens, the constant of `dr_grpo`.
+
+    Returns:
+        Means over the counting tokens: `loss`, `kl` (to the reference), `clip_fraction`, `ratio`, `approx_kl` (of this
+        update to the policy that sampled, Schulman's k3), `grad_norm`; and the difference of log-probabilities between
+        sampling and training: `sampling_mismatch`, its mean absolute value, and `sampling_mismatch_max`.
+
+    Raises:
+        InvalidConfigError: The processes are of a kind that this does not work with (`distributed`).
+    """
+    check_distributed(accelerator)
+    parts = list(_micro_batches(groups, config.tokens_a_pass(accelerator.device)))
+    local = [sum(len(g.completions) for g in groups), sum(_counting_tokens(g) for g in groups)]
+    rows, tokens = total(accelerator, local)
+    if not rows:
+        return _means(dict.fromkeys(_SUMS, 0.0) | {"ratio": 1.0}, 1.0, 1)
+    old: list[Tensor] = []
+    frozen: list[Tensor | None] = []
+    totals = dict.fromkeys(_SUMS, 0.0)
+    mismatch_max = 0.0
+    for iteration in range(config.iterations):
+        for index, part in enumerate(parts):
+            batch = _collate(part, accelerator.device)
+            if iteration == 0:
+                frozen.append(_reference_logprobs(model, batch) if config.beta else None)
+            logprobs = batch.logprobs(model)
+            if iteration == 0:
+                old.append(logprobs.detach())
+                if batch.sampled is not None:
+                    difference = ((logprobs.detach() - batch.sampled) * batch.mask).abs()
+                    totals["mismatch"] += float(difference.sum())
+                    mismatch_max = max(mismatch_max, float(difference.max()))
+            loss, sums = policy_loss(
+                logprobs,
+                old[index],
+                batch.advantages,
+                batch.mask,
+                config,
+                frozen[index],
+                completions=int(rows),
+                tokens=tokens,
+                max_completion_length=max_completion_length,
+            )
+            accelerator.backward(loss)
+            totals["loss"] += float(loss.detach())
+            for name in ("kl", "clipped", "ratio", "approx_kl"):
+                totals[name] += sums[name]
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        sum_gradients(accelerator, trainable)
+        totals["grad_norm"] += float(accelerator.clip_grad_norm_(trainable, config.max_grad_norm))
+        optimizer.step()
+        optimizer.zero_grad()
+    summed = total(accelerator, [totals[name] for name in _SUMS])
+    means = _means(dict(zip(_SUMS, summed, strict=True)), tokens, config.iterations)
+    means["grad_norm"] = totals["grad_norm"] / config.iterations  # the same everywhere, not a sum
+    means["sampling_mismatch_max"] = largest(accelerator, mismatch_max)
+    return means
+
+
+_SUMS = ("loss", "kl", "clipped", "ratio", "approx_kl", "grad_norm", "mismatch")
+
+
+def _means(totals: dict[str, float], tokens: float, iterations: int) -> dict[str, float]:
+    seen = max(tokens, 1.0) * iterations
+    return {
+        "loss": totals["loss"] / iterations,
+        "kl": totals["kl"] / seen,
+        "clip_fraction": totals["clipped"] / seen,
+        "ratio": totals["ratio"] / seen,
+        "approx_kl": totals["approx_kl"] / seen,
+        "grad_norm": totals["grad_norm"] / iterations,
+        "sampling_mismatch": totals["mismatch"] / max(tokens, 1.0),
+        "sampling_mismatch_max": 0.0,
+    }
+
+
+def _counting_tokens(group: Group) -> int:
+    return sum(map(sum, group.mask)) if group.mask else sum(map(len, group.completions))
+
+
+def _micro_batches(groups: Sequence[Group], budget: int) -> Iterator[list[Group]]:
+    """Groups, or single rows of those whose completions are long, that go through the model together."""
+    parts = [part for group in groups for part in (group.rows() if _is_long(group) else [group])]
+    # Like lengths together, so that little is padded; only groups of one size share a pass.
+    parts.sort(key=lambda g: (len(g.completions), len(g.prompt) + _longest(g)))
+    batch: list[Group] = []
+    for part in parts:
+        wider = [*batch, part]
+        prompts, longest = max(len(g.prompt) for g in wider), max(map(_longest, wider))
+        tokens = len(wider) * (prompts + len(part.completions) * longest)
+        if batch and (tokens > budget or len(batch[0].completions) != len(part.completions)):
+            yield batch
+            wider = [part]
+        batch = wider
+    if batch:
+        yield batch
+
+
+def _is_long(group: Group) -> bool:
+    """Whether sharing the prompt is not worth a table of attention scores."""
+    return _longest(group) > len(group.prompt)
+
+
+def _longest(group: Group) -> int:
+    return max(map(len, group.completions))
+
+
+def _reference_logprobs(model: nn.Module, batch: _Batch) -> Tensor:
+    with torch.no_grad(), reference(model) if hasattr(model, "peft_config") else nullcontext():
+        return batch.logprobs(model)

@@ -1,0 +1,1 @@
+"""Agents, and the rollout that plays them."""

@@ -1,0 +1,83 @@
+"""A language model in this process as a chat partner: it can speak for the user of τ²-bench, without any endpoint."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import torch
+
+from rwml_gym.agents.language.generation import sample
+from rwml_gym.agents.language.models import load_adapter, load_model
+from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
+from rwml_gym.envs.tau2.tools import ToolSpec
+from rwml_gym.errors import InvalidConfigError
+
+__all__ = ["LocalChatModel"]
+
+_THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+
+
+class LocalChatModel:
+    """Answers chat messages with a model of `load_model`, through the model's own chat template.
+
+    Give it to ``gymnasium.make("rwml_gym/Tau2-v0", user="model", user_model=…)``. A call that it writes, in one of the
+    ways `envs.tau2.actions` reads, becomes a tool call; thoughts are dropped; one that cannot be read stays words.
+
+    Args:
+        name: Model name, see `load_model`; its tokenizer needs a chat template.
+        adapter: Folder of a LoRA adapter to put on it.
+        max_new_tokens: Longest answer, in tokens.
+        temperature: 0 takes the likeliest token, so that the same conversation gets the same answer.
+        seed: Seed of the sampling; the answer to a conversation follows from it and from the number of messages.
+        dtype: See `load_model`.
+        device: See `load_model`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        adapter: str | None = None,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
+        dtype: str = "auto",
+        device: str | torch.device | None = None,
+    ) -> None:
+        self.model, self.tokenizer = load_model(name, dtype, device)
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            raise InvalidConfigError(
+                f"The tokenizer of {name} has no chat template; choose an instruction-tuned model."
+            )
+        if adapter is not None:
+            self.model = load_adapter(self.model, adapter)
+        self.max_new_tokens, self.temperature, self.seed = max_new_tokens, temperature, seed
+
+    def __call__(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> dict[str, Any]:
+        """Answers a conversation.
+
+        Args:
+            messages: OpenAI-style messages, the last one to be answered.
+            tools: OpenAI-style tool schemas.
+
+        Returns:
+            An OpenAI-style assistant message.
+        """
+        prompt = self.tokenizer.apply_chat_template(messages, tools=tools or None, add_generation_prompt=True)
+        tokens = list(prompt["input_ids"] if isinstance(prompt, dict) or hasattr(prompt, "keys") else prompt)
+        ((completion,),) = sample(
+            self.model,
+            self.tokenizer,
+            [tokens],
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            seed=self.seed + len(messages),
+        )
+        text = _THOUGHTS.sub("", completion.text).strip()
+        specs = {tool["function"]["name"]: ToolSpec(**tool["function"]) for tool in tools}
+        request = parse_action(text, specs)
+        if isinstance(request, InvalidAction | Speech):
+            return {"role": "assistant", "content": text}
+        function = {"name": request.name, "arguments": json.dumps(request.arguments)}
+        return {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}

@@ -1,0 +1,241 @@
+"""Playing episodes side by side: finished ones leave, new ones enter, and one that fails is data, not a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+
+from rwml_gym.agents.language.models import merged
+from rwml_gym.agents.players.base import Agent
+from rwml_gym.agents.players.language_model import LanguageModelAgent, Written
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.transitions import Transition, TransitionDataset
+from rwml_gym.wrappers import RecordTransitions
+
+__all__ = ["Job", "OnError", "Played", "collect", "roll_out"]
+
+MakeEnv = Callable[[], gym.Env[str, str]]
+OnError = Literal["raise", "drop"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """An episode to be played.
+
+    Attributes:
+        game: Its name, played through `options={"game": name}`, or a seed for `reset(seed=…)`.
+        seed: Of a language model's sampling; the agent's own choice if absent.
+    """
+
+    game: str | int
+    seed: int | None = None
+
+
+@dataclass
+class Played:
+    """An episode that was played to its end, or until its environment failed.
+
+    Attributes:
+        job: What was asked for.
+        rewards: One a step.
+        gap_rewards: Of `WorldModelRewardWrapper`, one a step; empty without it.
+        invalid: Whether the world refused the action, one a step.
+        info: The last one.
+        written: What a language model saw and wrote, turn by turn; empty for other agents.
+        error: What the environment failed with; the episode ends there.
+    """
+
+    job: Job
+    rewards: list[float] = field(default_factory=list)
+    gap_rewards: list[float] = field(default_factory=list)
+    invalid: list[bool] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+    written: list[Written] = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def won(self) -> bool:
+        """Whether the task was done."""
+        return self.error is None and bool(self.info.get("won"))
+
+
+def roll_out(
+    make_env: MakeEnv,
+    agent: Agent,
+    jobs: Sequence[Job],
+    slots: int = 16,
+    *,
+    on_error: OnError = "raise",
+    progress: Callable[[int], None] | None = None,
+    ended: Callable[[int, gym.Env[str, str]], None] | None = None,
+) -> list[Played]:
+    """Plays episodes, as many side by side as there are slots; where one ends the next begins.
+
+    Args:
+        make_env: Makes a text environment, with its step budget.
+        agent: Who plays. It is told which slots start anew; a slot without episode shows it `None`.
+        jobs: The episodes.
+        slots: Most episodes side by side.
+        on_error: What an exception of an environment does: `raise`, or `drop` the episode: it counts as played with
+            its `error`, and its environment is made anew.
+        progress: Called with 1 for each episode that ends.
+        ended: Called with the number of an episode that ended and its environment, before that is used again.
+
+    Returns:
+        The episodes, in the order of `jobs`.
+
+    Raises:
+        InvalidConfigError: Unknown `on_error`, or no slots.
+    """
+    if on_error not in get_args(OnError):
+        raise InvalidConfigError(f"Expected on_error among {list(get_args(OnError))}, actual {on_error!r}")
+    if slots < 1:
+        raise InvalidConfigError(f"Expected at least 1 slot, actual {slots}")
+    envs: list[gym.Env[str, str]] = []
+    model = agent.sessions.model if isinstance(agent, LanguageModelAgent) else None
+    try:
+        envs += [make_env() for _ in range(min(slots, len(jobs)))]
+        run = _Run(make_env, agent, jobs, envs, on_error)
+        with merged(model) if model is not None else nullcontext():  # once, not at every turn
+            while run.fill():
+                for number, slot in run.step():
+                    if ended is not None:
+                        ended(number, envs[slot])
+                    if progress is not None:
+                        progress(1)
+        return run.played
+    finally:
+        for env in envs:
+            env.close()
+
+
+class _Run:
+    """The slots of a rollout and what is played in them; `envs` is the caller's, who closes them."""
+
+    def __init__(
+        self, make_env: MakeEnv, agent: Agent, jobs: Sequence[Job], envs: list[gym.Env[str, str]], on_error: OnError
+    ) -> None:
+        self.make_env, self.agent, self.jobs, self.envs, self.on_error = make_env, agent, jobs, envs, on_error
+        self.played = [Played(job) for job in jobs]
+        self.episodes: list[int | None] = [None] * len(envs)
+        self.observations: list[str | None] = [None] * len(envs)
+        self.infos: list[dict[str, Any]] = [{} for _ in envs]
+        self.next = 0
+        self.failed: list[tuple[int, int]] = []
+
+    def fill(self) -> bool:
+        """Starts episodes in the slots that are free; whether anything is left to do."""
+        first, started = self.next == 0, [False] * len(self.envs)
+        for slot, episode in enumerate(self.episodes):
+            while episode is None and self.next < len(self.jobs):
+                number, self.next = self.next, self.next + 1
+                if self._start(slot, self.jobs[number], number):
+                    self.episodes[slot] = episode = number
+                    started[slot] = True
+        if first or any(started):
+            self._tell_agent(started if not first else [True] * len(started))
+        return any(episode is not None for episode in self.episodes) or bool(self.failed)
+
+    def step(self) -> list[tuple[int, int]]:
+        """One action in each slot that plays; the episodes that ended, with their slots."""
+        over, self.failed = self.failed, []
+        playing = [slot for slot, episode in enumerate(self.episodes) if episode is not None]
+        actions = self.agent.act(self.observations, self.infos) if playing else []
+        for slot in playing:
+            number = self.episodes[slot]
+            assert number is not None
+            if self._take(slot, self.played[number], actions[slot]):
+                if isinstance(self.agent, LanguageModelAgent):
+                    self.played[number].written = self.agent.written(slot)
+                self.episodes[slot] = self.observations[slot] = None
+                over.append((number, slot))
+        return over
+
+    def _tell_agent(self, started: list[bool]) -> None:
+        numbers = [self.episodes[slot] if new else None for slot, new in enumerate(started)]
+        seeds = [None if number is None else self.jobs[number].seed for number in numbers]
+        if isinstance(self.agent, LanguageModelAgent):
+            self.agent.reset(started, seeds)
+        else:
+            self.agent.reset(started)
+
+    def _start(self, slot: int, job: Job, number: int) -> bool:
+        env = self.envs[slot]
+        try:
+            if isinstance(job.game, str):
+                self.observations[slot], self.infos[slot] = env.reset(options={"game": job.game})
+            else:
+                self.observations[slot], self.infos[slot] = env.reset(seed=int(job.game))
+        except Exception as error:
+            self._fail(slot, self.played[number], error)
+            self.failed.append((number, slot))
+            return False
+        self.played[number].info = self.infos[slot]
+        return True
+
+    def _take(self, slot: int, played: Played, action: str) -> bool:
+        """Steps a slot; whether its episode is over."""
+        try:
+            observation, reward, terminated, truncated, info = self.envs[slot].step(action)
+        except Exception as error:
+            self._fail(slot, played, error)
+            return True
+        self.observations[slot], self.infos[slot], played.info = observation, info, info
+        played.rewards.append(float(reward))
+        played.invalid.append(bool(info.get("invalid_action", False)))
+        if "world_model" in info:
+            played.gap_rewards.append(float(info["world_model"]["reward"]))
+        return terminated or truncated
+
+    def _fail(self, slot: int, played: Played, error: Exception) -> None:
+        if self.on_error == "raise":
+            raise error
+        played.error = f"{type(error).__name__}: {error}"
+        try:
+            self.envs[slot].close()
+        except Exception as second:
+            played.error += f" (closing it failed too, {type(second).__name__}: {second})"
+        self.envs[slot] = self.make_env()
+
+
+def collect(
+    make_env: MakeEnv,
+    agent: Agent,
+    games: Sequence[str | int],
+    history: int = 4,
+    slots: int = 16,
+    progress: Callable[[int], None] | None = None,
+) -> TransitionDataset:
+    """Plays one episode a game and records it: interaction learning, step 1 of RWML.
+
+    Args:
+        make_env: Makes a text environment, with its step budget.
+        agent: Who plays, for all slots at once.
+        games: Names of games, or seeds, see `Job`.
+        history: Window H of the transitions.
+        slots: Episodes side by side.
+        progress: Called with 1 for each episode that ends.
+
+    Returns:
+        The transitions, game by game in the order of `games`; episodes are numbered in that order.
+
+    Raises:
+        InvalidConfigError: No games.
+    """
+    if not games:
+        raise InvalidConfigError("Expected at least one game to play, actual none")
+    episodes: list[list[Transition]] = [[] for _ in games]
+    seen: dict[int, int] = {}  # how many transitions of an environment were taken already
+
+    def record(number: int, env: gym.Env[str, str]) -> None:
+        new = env.transitions[seen.get(id(env), 0) :]  # type: ignore[attr-defined]
+        seen[id(env)] = seen.get(id(env), 0) + len(new)
+        episodes[number] = [replace(transition, episode=number) for transition in new]
+
+    jobs = [Job(game) for game in games]
+    roll_out(lambda: RecordTransitions(make_env(), history), agent, jobs, slots, progress=progress, ended=record)
+    return TransitionDataset(transition for episode in episodes for transition in episode)

@@ -1,0 +1,135 @@
+"""What policy training shows for itself: success with its intervals, learning curves, a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rwml_gym.agents.config.policy import PolicyConfig
+from rwml_gym.agents.jobs.episodes import wilson_interval
+from rwml_gym.agents.learning.checkpoint import read_json, write_json
+from rwml_gym.errors import DependencyNotInstalled
+
+__all__ = ["Evaluation", "plot_policy_curves", "write_policy_report"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Success on a set of games.
+
+    Attributes:
+        name: `training` or `held-out` games.
+        step: Updates before it.
+        won: Episodes won.
+        played: Episodes.
+        invalid: Share of invalid actions.
+        steps: Mean length of an episode.
+    """
+
+    name: str
+    step: int
+    won: int
+    played: int
+    invalid: float
+    steps: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the share won (Wilson)."""
+        return wilson_interval(self.won, self.played)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{self.name} games: success {self.won / self.played:.3f} [{low:.3f}, {high:.3f}] of {self.played}, "
+            f"{self.steps:.1f} steps, {self.invalid:.1%} invalid"
+        )
+
+
+def write_policy_report(folder: Path, config: PolicyConfig, evaluations: Sequence[Evaluation]) -> str:
+    """Writes `report.txt`, `report.json` and `curves.png` into a run's folder.
+
+    Returns:
+        The report's text.
+
+    Raises:
+        DependencyNotInstalled: matplotlib is missing.
+    """
+    rows = read_json(folder / "metrics" / "policy.json")
+    lines = [f"Success of {config.model}, 95 % intervals (Wilson):"]
+    for name in dict.fromkeys(evaluation.name for evaluation in evaluations):
+        mine = [evaluation for evaluation in evaluations if evaluation.name == name]
+        lines += [f"  after {evaluation.step:>3} updates  {evaluation}" for evaluation in mine]
+        first, last = mine[0], mine[-1]
+        share, (low, high) = last.won / last.played, first.interval
+        verdict = "inside" if low <= share <= high else "above" if share > high else "below"
+        lines.append(f"  the last is {verdict} the 95 % interval of the first")
+    if rows:
+        play = sum(row["seconds_rollout"] for row in rows)
+        update = sum(row["seconds_update"] for row in rows)
+        mismatch = max(row["sampling_mismatch"] for row in rows)
+        lines.append(
+            f"{len(rows)} updates on {sum(row['episodes'] for row in rows)} episodes: {play:.0f} s of play, "
+            f"{update:.0f} s of updates; log-probabilities of sampling and training differ by {mismatch:.4f} at "
+            "most in the mean."
+        )
+    text = "\n".join(lines)
+    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "report.json", [vars(evaluation) for evaluation in evaluations])
+    plot_policy_curves(folder / "curves.png", {"": (rows, evaluations)})
+    return text
+
+
+def plot_policy_curves(
+    path: Path, runs: Mapping[str, tuple[Sequence[Mapping[str, Any]], Sequence[Evaluation]]]
+) -> None:
+    """Draws the learning curves of one run or several.
+
+    Args:
+        path: Of the picture.
+        runs: For each label the metrics of the updates and the evaluations.
+
+    Raises:
+        DependencyNotInstalled: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DependencyNotInstalled('Plots need matplotlib: pip install "rwml-gym[report]"') from error
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    success, length, ratio = figure.subplots(1, 3)
+    for number, (label, (rows, evaluations)) in enumerate(runs.items()):
+        steps = [row["step"] for row in rows]
+        colour = f"C{number}"
+        for name in dict.fromkeys(evaluation.name for evaluation in evaluations):
+            mine = [evaluation for evaluation in evaluations if evaluation.name == name]
+            shares = [evaluation.won / evaluation.played for evaluation in mine]
+            bounds = [evaluation.interval for evaluation in mine]
+            success.errorbar(
+                [evaluation.step + 0.15 * number for evaluation in mine],
+                shares,
+                yerr=[
+                    [share - low for share, (low, _) in zip(shares, bounds, strict=True)],
+                    [high - share for share, (_, high) in zip(shares, bounds, strict=True)],
+                ],
+                label=" ".join(filter(None, (label, f"{name} games"))),
+                color=colour,
+                ls="-" if name == "training" else "--",
+                marker="o",
+                capsize=3,
+            )
+        success.plot(steps, [row["success"] for row in rows], color=colour, lw=0.8, alpha=0.4)
+        length.plot(steps, [row["steps"] for row in rows], color=colour, label=label or None)
+        ratio.plot(steps, [row["sampling_mismatch"] for row in rows], color=colour, label=label or None)
+    success.set(title="Success (95 % interval; thin: episodes trained on)", xlabel="updates", ylim=(0, 1))
+    length.set(title="Actions in an episode trained on", xlabel="updates")
+    length.set_ylim(bottom=0)
+    ratio.set(title="|log p| sampling against training", xlabel="updates", ylabel="nats per token")
+    ratio.set_ylim(bottom=0)
+    for axis in (success, length, ratio):
+        axis.spines[["top", "right"]].set_visible(False)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(frameon=False)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,199 @@
+"""The result of a run as a table, as JSON and as a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rwml_gym.agents.config.world_model import RWMLConfig
+from rwml_gym.agents.learning.checkpoint import read_json, write_json
+from rwml_gym.agents.reports.evaluate import Prediction, interval, paired_difference
+from rwml_gym.errors import DependencyNotInstalled
+from rwml_gym.reward.gap import GapReward, Measure
+
+__all__ = ["Context", "results_table", "write_report"]
+
+_METRICS: tuple[tuple[str, Callable[[Prediction], float]], ...] = (
+    ("reward at τ_d", lambda p: p.reward),
+    ("mean gap", lambda p: p.distance),
+    ("exact match", lambda p: float(p.exact)),
+)
+# An action type with fewer held-out transitions gets no row of its own: its interval would say nothing.
+_SMALLEST_ROW = 8
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a table has to say beside its numbers.
+
+    Attributes:
+        data_version: Release of the data that the held-out games come from.
+        fits: Share of the held-out states that are no longer than the longest prediction, by kind of message.
+        max_new_tokens: That length.
+        scores: What was won of the tasks by whom, as text; empty where the task score says nothing.
+    """
+
+    data_version: str
+    fits: Mapping[str, float]
+    max_new_tokens: int
+    scores: str = ""
+
+
+def write_report(
+    folder: Path, config: RWMLConfig, results: Mapping[str, Sequence[Prediction]], gap: GapReward, context: Context
+) -> str:
+    """Writes `report.txt`, `results.json` and `curves.png` into the run's folder.
+
+    Args:
+        folder: The run's folder.
+        config: Its configuration.
+        results: Held-out predictions by model.
+        gap: The reward.
+        context: What else the table has to say.
+
+    Returns:
+        The table, and where the rest is.
+    """
+    table = results_table(results, gap, context)
+    (folder / "report.txt").write_text(table + "\n", encoding="utf-8")
+    write_json(
+        folder / "results.json",
+        {
+            "threshold": gap.threshold,
+            "measures": {kind: asdict(measure) for kind, measure in gap.measures.items()},
+            "data_version": context.data_version,
+            "fits": dict(context.fits),
+            "transitions": len(next(iter(results.values()))),
+            "models": {
+                name: {label: interval([f(p) for p in rows], [p.game for p in rows]) for label, f in _METRICS}
+                for name, rows in results.items()
+            },
+            "differences": {f"{a} - {b}": paired_difference(results[a], results[b]) for a, b in _pairs(results)},
+        },
+    )
+    plot_curves(folder, results)
+    adapter = folder / "adapters" / "rwml"
+    return f"\n{table}\n\nCurves: {folder / 'curves.png'}\nAdapter (PEFT, for {config.model}): {adapter}"
+
+
+def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, context: Context) -> str:
+    """Held-out reward, gap and exact match of every model, by kind of transition, with 95 % intervals over games."""
+    first = next(iter(results.values()))
+    games = len({p.game for p in first})
+    width = 20
+    lines = [
+        f"Held-out: {len(first)} transitions of {games} games, greedy predictions, τ_d = {gap.threshold:.4g}. "
+        "[95 % interval, bootstrap over games]",
+        f"Data: {context.data_version}",
+        *(f"Messages of kind {kind!r}: {_described(measure)}" for kind, measure in gap.measures.items()),
+        "States that fit into a prediction: "
+        + ", ".join(f"{share:.0%}{f' of {kind!r}' if kind else ''}" for kind, share in context.fits.items())
+        + f" ({context.max_new_tokens} tokens)",
+        *context.scores.splitlines(),
+    ]
+    for label, value in _METRICS:
+        lines += ["", f"{label:<22}{'n':>5}  " + "".join(f"{name:<{width}}" for name in results)]
+        for row, belongs in _rows(first):
+            count = sum(map(belongs, first))
+            cells = []
+            for predictions in results.values():
+                chosen = [p for p in predictions if belongs(p)]
+                mean, low, high = interval([value(p) for p in chosen], [p.game for p in chosen])
+                cells.append(f"{f'{mean:.3f} [{low:.2f}, {high:.2f}]':<{width}}")
+            lines.append(f"  {_short(row):<20}{count:>5}  " + "".join(cells))
+    lines += ["", "Paired differences of the reward on the same transitions:"]
+    for a, b in _pairs(results):
+        mean, low, high = paired_difference(results[a], results[b])
+        verdict = "excludes 0" if low > 0 or high < 0 else "includes 0"
+        lines.append(f"  {f'{a} - {b}':<28} {mean:+.3f} [{low:+.3f}, {high:+.3f}]  {verdict}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _rows(predictions: Sequence[Prediction]) -> list[tuple[str, Callable[[Prediction], bool]]]:
+    kinds = [
+        kind for kind, count in Counter(p.action_type for p in predictions).most_common() if count >= _SMALLEST_ROW
+    ]
+    rows: list[tuple[str, Callable[[Prediction], bool]]] = [
+        ("all", lambda p: True),
+        ("names nothing new", lambda p: p.names_nothing_new),
+        ("names something new", lambda p: not p.names_nothing_new),
+    ]
+    messages = sorted({p.kind for p in predictions} - {""})
+    rows += [(f"kind {name}", lambda p, name=name: p.kind == name) for name in messages]  # type: ignore[misc]
+    rows += [(kind, lambda p, kind=kind: p.action_type == kind) for kind in kinds]  # type: ignore[misc]
+    rows.append(("other actions", lambda p: p.action_type not in kinds))
+    return [(name, belongs) for name, belongs in rows if any(map(belongs, predictions))]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 20 else f"{name[:19]}…"
+
+
+def _described(measure: Measure) -> str:
+    name = {"cosine": "cosine", "rouge": "ROUGE-L F1"}[measure.gap]
+    return f"{name}, {'reward 1 - d' if measure.kind == 'continuous' else f'τ_d = {measure.threshold:.4g}'}"
+
+
+def _pairs(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    wanted = [
+        ("warm start", "base"),
+        ("RWML", "base"),
+        ("RWML", "warm start"),
+        ("SFT same time", "warm start"),
+        ("RWML", "SFT same time"),
+        ("RWML", "most frequent"),
+    ]
+    return [(a, b) for a, b in wanted if a in results and b in results]
+
+
+def plot_curves(folder: Path, results: Mapping[str, Sequence[Prediction]]) -> None:
+    """Draws the learning curves and the held-out reward of the models as `curves.png`.
+
+    Raises:
+        DependencyNotInstalled: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DependencyNotInstalled('Plots need matplotlib: pip install "rwml-gym[report]"') from error
+    metrics = {path.stem: read_json(path) for path in sorted((folder / "metrics").glob("*.json"))}
+    figure = Figure(figsize=(13, 7.5), layout="constrained")
+    axes = figure.subplots(2, 3)
+    grpo = metrics.get("rwml", [])
+    panels = (
+        (axes[0, 1], "reward", "GRPO: mean reward of the samples", "reward at τ_d"),
+        (axes[0, 2], "signal_share", "GRPO: groups with reward difference", "share"),
+        (axes[1, 0], "distance", "GRPO: mean gap of the samples", "d"),
+        (axes[1, 1], "kl", "GRPO: KL to the reference", "nats per token"),
+    )
+    for name, rows in metrics.items():
+        if name != "rwml" and rows:
+            axes[0, 0].plot([r["step"] for r in rows], [r["loss"] for r in rows], label=name.replace("_", " "), lw=1.2)
+    axes[0, 0].set(title="Next-state SFT", xlabel="step", ylabel="loss per token (nats)")
+    if axes[0, 0].lines:
+        axes[0, 0].legend(frameon=False)
+    for axis, key, title, label in panels:
+        values = [row[key] for row in grpo]
+        axis.plot(range(1, len(values) + 1), values, color="0.75", lw=1, label="step")
+        if len(values) >= 5:
+            smooth = np.convolve(values, np.ones(5) / 5, mode="valid")
+            axis.plot(range(3, len(values) - 1), smooth, color="C0", lw=2, label="mean of 5")
+            axis.legend(frameon=False)
+        axis.set(title=title, xlabel="step", ylabel=label)
+    names = list(results)
+    bars = [interval([p.reward for p in rows], [p.game for p in rows]) for rows in results.values()]
+    means = [b[0] for b in bars]
+    errors = [[m - low for m, low, _ in bars], [high - m for m, _, high in bars]]
+    axes[1, 2].bar(
+        range(len(names)), means, yerr=errors, capsize=3, color=["C0" if n == "RWML" else "0.7" for n in names]
+    )
+    axes[1, 2].set_xticks(range(len(names)), names, rotation=25, ha="right")
+    axes[1, 2].set(title="Held-out reward at τ_d (95 % interval)", ylim=(0, 1))
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(folder / "curves.png", dpi=110)

@@ -1,7 +1,0 @@
-"""ALFWorld as a text Gymnasium environment, on official and on generated games."""
-
-from rwml_gym.alfworld.env import ALFWorldEnv
-from rwml_gym.alfworld.game import TASK_TYPES, Game
-from rwml_gym.alfworld.games import GeneratedGames, OfficialGames, make_games
-
-__all__ = ["TASK_TYPES", "ALFWorldEnv", "Game", "GeneratedGames", "OfficialGames", "make_games"]

@@ -1,0 +1,1 @@
+"""Tests of a reward before training: calibration, audit, attacks."""

@@ -1,0 +1,393 @@
+"""Whether a reward can teach anything: measured from recorded transitions, before anyone spends GPU hours.
+
+A public attempt on WebShop did not learn: 53 % of its transitions were search pages that nobody can predict, no
+threshold had a precision above 68 %, and 0 to 12 % of its groups had a reward difference. Each of these can be known
+beforehand::
+
+    print(audit(TransitionDataset.load("transitions"), "all-MiniLM-L6-v2").table())
+
+What is said about predictability are proxies with known biases, see `predictability`; the verdict's constants and
+their reasons are in `audit_verdict`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from rwml_gym.diagnostics.audit_baselines import baseline_answers, choose, rewards_of_answers
+from rwml_gym.diagnostics.audit_verdict import Finding, judge
+from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate_by_kind
+from rwml_gym.diagnostics.group_signal import GroupSignal, group_signal, interval
+from rwml_gym.diagnostics.predictability import Repeats, repeated_situations, type_of, unseen_names
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder, make_encoder
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.reward import rouge
+from rwml_gym.reward.gap import GapName, GapReward, Measure, RewardKind
+from rwml_gym.reward.tags import is_blank
+from rwml_gym.text import without_nan
+from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset
+
+__all__ = ["Audit", "GapChoice", "Row", "audit"]
+
+GapChoice = Literal["auto", "cosine", "rouge"]
+"""`auto` takes ROUGE for the results of tools and the cosine for all else, as the paper does."""
+
+Sampler = Callable[[Sequence[Transition]], Sequence[Sequence[str]]]
+"""Samples k predictions of each of n transitions, as training would."""
+
+# States of a kind that cannot be calibrated which are compared with one another.
+_FEW_STATES = 20
+# A type of action with fewer scored transitions has no earnings of its own in the table.
+_LEAST_ROW = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """The transitions of one type of action, or of one kind of message.
+
+    Attributes:
+        name: The type or kind.
+        transitions: How many there are.
+        share: Of all transitions.
+        predictable: Share that says nothing unseen, see `predictability.unseen_names`.
+        scored: How many of them were scored: held-out ones.
+        earned: Mean reward of each baseline on those; empty if they are fewer than 8.
+        reward: Mean reward of the model's samples, `None` without any.
+        signal: Expected share of groups with signal, `None` likewise.
+    """
+
+    name: str
+    transitions: int
+    share: float
+    predictable: float
+    scored: int
+    earned: Mapping[str, float]
+    reward: float | None = None
+    signal: float | None = None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        transitions: Transitions that say something.
+        silent: Blank ones, from which nothing can be earned; they are left out of all else.
+        games: Number of games.
+        scored: Held-out transitions that baselines were scored on; constant and most frequent answers come from the
+            other games.
+        encoder: Its name.
+        chosen_threshold: The threshold that was given, `None` if calibrated.
+        measures: How each kind of message is measured.
+        kinds: How many transitions each kind of message has.
+        calibrations: The calibration of each kind, or why there is none.
+        quality: Precision and recall of each kind's threshold on games it was not chosen on; of a kind that says too
+            little to be calibrated, how far the threshold tells its few states apart.
+        predictable: Share of the transitions that say nothing unseen: an optimistic bound.
+        unseen: Examples of what is unseen.
+        repeats: What followed situations that occurred more than once.
+        repeated_elsewhere: Share of the scored answers that occur word for word in another game.
+        to_learn: Share of the scored transitions that are predictable, beyond what the most frequent outcome earns.
+        earned: Mean reward of each baseline, with its 95 % interval over games; the truth earns 1.
+        by_action: One row a type of action, the most frequent first.
+        by_kind: One row a kind of message.
+        signal: What the model's samples say, `None` without any.
+        findings: What speaks against training on this reward.
+        seed: Of the split, the pairs and the samples.
+    """
+
+    transitions: int
+    silent: int
+    games: int
+    scored: int
+    encoder: str
+    chosen_threshold: float | None
+    measures: Mapping[str, Measure]
+    kinds: Mapping[str, int]
+    calibrations: Mapping[str, Calibration | str]
+    quality: Mapping[str, tuple[float, float]]
+    predictable: float
+    unseen: tuple[str, ...]
+    repeats: Repeats
+    repeated_elsewhere: float
+    to_learn: float
+    earned: Mapping[str, tuple[float, float, float]]
+    by_action: tuple[Row, ...]
+    by_kind: tuple[Row, ...]
+    signal: GroupSignal | None
+    findings: tuple[Finding, ...]
+    seed: int
+
+    @property
+    def level(self) -> Literal["should teach", "may teach", "will NOT teach as it is"]:
+        """The verdict: by the worst finding."""
+        if any(finding.level == "warning" for finding in self.findings):
+            return "will NOT teach as it is"
+        return "may teach" if self.findings else "should teach"
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words, each reason with what to do."""
+        from rwml_gym.diagnostics.audit_report import verdict
+
+        return verdict(self)
+
+    def table(self) -> str:
+        """The audit as text, the verdict last."""
+        from rwml_gym.diagnostics.audit_report import table
+
+        return table(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON takes it; NaN becomes null."""
+        data = {**asdict(self), "calibrations": {}, "verdict": self.level}
+        for kind, result in self.calibrations.items():
+            data["calibrations"][kind] = asdict(result) if isinstance(result, Calibration) else {"missing": result}
+        checked: dict[str, Any] = without_nan(data)
+        return checked
+
+
+def audit(
+    transitions: Sequence[Transition],
+    encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] = DEFAULT_ENCODER,
+    threshold: float | None = None,
+    *,
+    gap: GapChoice = "auto",
+    reward: RewardKind = "binary",
+    precision: float = 0.9,
+    sample: Sampler | None = None,
+    prompts: int = 64,
+    rewards: np.ndarray | None = None,
+    rewards_of: Sequence[Transition] | None = None,
+    group_size: int = 8,
+    pairs_per_kind: int = 50,
+    limit: int = 200,
+    seed: int = 0,
+) -> Audit:
+    """Measure whether a reward can teach anything on these transitions.
+
+    Args:
+        transitions: Recorded transitions of at least two games; half of the games are held out.
+        encoder: See `embedding.make_encoder`.
+        threshold: τ_d of every kind of message; calibrated if absent.
+        gap: How predictions are measured.
+        reward: Kind of reward.
+        precision: Wanted precision of the threshold.
+        sample: Samples a model's predictions, k of each transition, at the temperature of training.
+        prompts: For how many held-out transitions it is asked.
+        rewards: Instead of `sample`, rewards that were recorded: an (n, k) array.
+        rewards_of: The n transitions they belong to, if known.
+        group_size: Completions a group, G, for the expected share of groups with signal.
+        pairs_per_kind: Most pairs of a kind for the calibration, see `calibrate`.
+        limit: Most held-out transitions that baselines are scored on.
+        seed: Of every choice.
+
+    Raises:
+        InvalidDatasetError: If there are no transitions, or none that says anything.
+        NoPairsError: If there are fewer than two games.
+        InvalidConfigError: If an argument is out of range.
+        DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
+        EncoderNotFoundError: If the encoder cannot be loaded.
+    """
+    _check(threshold, gap, reward, precision, group_size, prompts, limit, pairs_per_kind)
+    if sample is not None and rewards is not None:
+        raise InvalidConfigError("Expected `sample` or recorded `rewards`, actual: both.")
+    if rewards is None and rewards_of is not None:
+        raise InvalidConfigError("Expected `rewards` for `rewards_of`, actual: none.")
+    transitions = list(transitions)
+    said = TransitionDataset(t for t in transitions if not is_blank(t.next_state))
+    if not said:
+        raise InvalidDatasetError(
+            f"Expected transitions that say something, actual: none of {len(transitions)}. Record games first "
+            "(`rwml-gym record`)."
+        )
+    if len(said.games) < 2:
+        raise NoPairsError(
+            f"Expected transitions of at least 2 games, actual: {len(said.games)}. Record more games "
+            "(`rwml-gym record --games 40`), so that some can be held out."
+        )
+    kinds = Counter(t.kind for t in said)
+    gaps: dict[str, GapName] = {kind: _gap_of(kind, gap) for kind in sorted(kinds)}
+    if threshold is not None:
+        for name in set(gaps.values()):
+            Measure(name, threshold, reward)  # refuses what is out of its range before the encoder is loaded
+    if "rouge" in gaps.values():
+        rouge.require()
+    encode = make_encoder(encoder)
+    with warnings.catch_warnings():
+        # It is a finding here; what an encoder warns of is not silenced.
+        warnings.filterwarnings("ignore", "No threshold reaches", UserWarning)
+        calibrated = calibrate_by_kind(said, encode, gaps, precision, seed, pairs_per_kind)
+    found = {kind: result if isinstance(result, Calibration) else str(result) for kind, result in calibrated.items()}
+    measures = _measures(gaps, calibrated, threshold, reward)
+    score = GapReward(encode, measures=measures)
+
+    fit, held_out = said.split_by_game(0.5, seed)
+    rng = np.random.default_rng(seed)
+    chosen = choose(held_out, limit, rng)
+    unseen = dict(zip(map(id, said), unseen_names(said), strict=True))
+    baselines = baseline_answers(fit, chosen, said, score, rng)
+    earned = {name: rewards_of_answers(score, answers, chosen) for name, answers in baselines.items()}
+    known = np.array([not unseen[id(t)] for t in chosen])
+    signal, signal_of = _signal(sample, rewards, rewards_of, choose(held_out, prompts, rng), score, group_size)
+    types = [type_of(t) for t in said]
+    result = Audit(
+        transitions=len(said),
+        silent=len(transitions) - len(said),
+        games=len(said.games),
+        scored=len(chosen),
+        encoder=encode.name,
+        chosen_threshold=threshold,
+        measures={kind: score.measure(kind) for kind in gaps},
+        kinds=dict(sorted(kinds.items())),
+        calibrations=found,
+        quality={kind: _quality(result, threshold, score, said, kind) for kind, result in calibrated.items()},
+        predictable=float(np.mean([not unseen[id(t)] for t in said])),
+        unseen=_examples(unseen.values(), rng),
+        repeats=repeated_situations(said),
+        repeated_elsewhere=float(
+            np.mean([a == t.next_state for a, t in zip(baselines["nearest elsewhere"], chosen, strict=True)])
+        ),
+        to_learn=float(np.mean(known * (1 - earned["most frequent"]))),
+        earned={name: interval(values, [t.game for t in chosen]) for name, values in earned.items()},
+        by_action=_rows(said, types, unseen, chosen, earned, signal, signal_of, type_of),
+        by_kind=_rows(said, [t.kind for t in said], unseen, chosen, earned, signal, signal_of, lambda t: t.kind),
+        signal=signal,
+        findings=(),
+        seed=seed,
+    )
+    return replace(result, findings=tuple(judge(result)))
+
+
+def _check(
+    threshold: float | None, gap: str, reward: str, precision: float, group_size: int, *at_least_one: int
+) -> None:
+    if gap not in get_args(GapChoice):
+        raise InvalidConfigError(f"Expected `gap` to be one of {get_args(GapChoice)}, actual: {gap!r}.")
+    if reward not in get_args(RewardKind):
+        raise InvalidConfigError(f"Expected `reward` to be one of {get_args(RewardKind)}, actual: {reward!r}.")
+    if not 0 < precision <= 1:
+        raise InvalidConfigError(f"Expected `precision` in (0, 1], actual: {precision}.")
+    if threshold is not None and not (math.isfinite(threshold) and 0 < threshold <= 2):
+        raise InvalidConfigError(f"Expected `threshold` in (0, 2], or none to calibrate it, actual: {threshold}.")
+    if group_size < 2:
+        raise InvalidConfigError(f"Expected a group size of at least 2, actual: {group_size}.")
+    if min(at_least_one) < 1:
+        raise InvalidConfigError(
+            f"Expected `prompts`, `limit` and `pairs_per_kind` of at least 1, actual: {list(at_least_one)}."
+        )
+
+
+def _gap_of(kind: str, gap: GapChoice) -> GapName:
+    if gap == "auto":
+        return "rouge" if kind == "tool" else "cosine"
+    return gap
+
+
+def _measures(
+    gaps: Mapping[str, GapName],
+    calibrated: Mapping[str, Calibration | NoPairsError],
+    threshold: float | None,
+    reward: RewardKind,
+) -> dict[str, dict[str, Any]]:
+    """As `GapReward` takes them; where nothing was calibrated, the gap's default threshold."""
+    measures: dict[str, dict[str, Any]] = {}
+    for kind, gap in gaps.items():
+        result = calibrated[kind]
+        measures[kind] = {"gap": gap, "kind": reward}
+        if threshold is not None:
+            measures[kind]["threshold"] = threshold
+        elif isinstance(result, Calibration):
+            measures[kind]["threshold"] = result.threshold
+    return measures
+
+
+def _quality(
+    result: Calibration | NoPairsError,
+    threshold: float | None,
+    score: GapReward,
+    said: Sequence[Transition],
+    kind: str,
+) -> tuple[float, float]:
+    """Precision and recall of a kind's threshold; where few states occur, how far it tells just these apart."""
+    if not isinstance(result, Calibration):
+        states = list(dict.fromkeys(t.next_state for t in said if t.kind == kind))[:_FEW_STATES]
+        pairs = [(a, b) for a in states for b in states if a != b]
+        confused = score([a for a, _ in pairs], [b for _, b in pairs], [kind] * len(pairs)).distances
+        false = float(np.mean(confused < score.measure(kind).threshold)) if pairs else 0.0
+        return 1 / (1 + false), 1.0
+    if threshold is None:
+        return result.precision, result.recall
+    below = [point for point in result.curve if point[0] <= threshold]
+    return below[-1][1:] if below else (0.0, 0.0)  # a threshold below all pairs rewards none of them
+
+
+def _examples(unseen: Iterable[tuple[str, ...]], rng: np.random.Generator) -> tuple[str, ...]:
+    """Five names chosen at random, of at least four characters if there are: `b09kp78g37` tells more than `12`."""
+    names = list(dict.fromkeys(name for found in unseen for name in found))
+    names = [name for name in names if len(name) > 3] or names
+    return tuple(names[i] for i in rng.permutation(len(names))[:5])
+
+
+def _signal(
+    sample: Sampler | None,
+    rewards: np.ndarray | None,
+    rewards_of: Sequence[Transition] | None,
+    prompts: Sequence[Transition],
+    score: GapReward,
+    group_size: int,
+) -> tuple[GroupSignal | None, Sequence[Transition]]:
+    """The signal, and the transitions it was sampled from where they are known."""
+    if sample is not None and rewards is None:
+        attempts = sample(prompts)
+        lengths = {0 if isinstance(row, str) else len(row) for row in attempts}
+        if len(attempts) != len(prompts) or len(lengths) != 1 or 0 in lengths:
+            raise InvalidConfigError(
+                f"Expected k samples, at least 1, of each of {len(prompts)} transitions, actual: {len(attempts)} "
+                f"transitions with {sorted(lengths)} samples."
+            )
+        flat = [text for row in attempts for text in row]
+        if odd := [text for text in flat if not isinstance(text, str)]:
+            raise InvalidConfigError(f"Expected samples of text, actual: {odd[0]!r} ({type(odd[0]).__name__}).")
+        of = [t for t, row in zip(prompts, attempts, strict=True) for _ in row]
+        rewards, rewards_of = rewards_of_answers(score, flat, of).reshape(len(prompts), -1), prompts
+    if rewards is None:
+        return None, ()
+    games = [t.game for t in rewards_of] if rewards_of is not None else None
+    return group_signal(rewards, group_size, games), rewards_of or ()
+
+
+def _rows(
+    said: Sequence[Transition],
+    names: Sequence[str],
+    unseen: Mapping[int, tuple[str, ...]],
+    chosen: Sequence[Transition],
+    earned: Mapping[str, np.ndarray],
+    signal: GroupSignal | None,
+    signal_of: Sequence[Transition],
+    name_of: Callable[[Transition], str],
+) -> tuple[Row, ...]:
+    scored, sampled = np.array([name_of(t) for t in chosen]), np.array([name_of(t) for t in signal_of])
+    rows = []
+    for name, count in sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])):
+        here, asked = scored == name, sampled == name
+        row = Row(
+            name=name,
+            transitions=count,
+            share=count / len(said),
+            predictable=float(np.mean([not unseen[id(t)] for t, n in zip(said, names, strict=True) if n == name])),
+            scored=int(here.sum()),
+            earned={b: float(v[here].mean()) for b, v in earned.items()} if here.sum() >= _LEAST_ROW else {},
+        )
+        if signal is not None and asked.any():
+            by_prompt, rates = np.array(signal.by_prompt)[asked], np.array(signal.rates)[asked]
+            row = replace(row, reward=float(rates.mean()), signal=float(by_prompt.mean()))
+        rows.append(row)
+    return tuple(rows)

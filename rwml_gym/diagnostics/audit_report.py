@@ -1,0 +1,219 @@
+"""An audit as text, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rwml_gym.diagnostics.audit import Audit, Row
+from rwml_gym.diagnostics.audit_baselines import BASELINES
+from rwml_gym.diagnostics.audit_verdict import LEAST_PREDICTABLE, LEAST_SIGNAL
+from rwml_gym.diagnostics.calibration import Calibration
+from rwml_gym.errors import DependencyNotInstalled
+from rwml_gym.text import column, for_plot, percent, shown
+
+__all__ = ["draw", "plot_audit", "table", "verdict", "write_audit"]
+
+_WIDTH = 110
+# More rows than this fit neither a screen nor a picture; the rest is in the JSON.
+_MOST_ROWS = 14
+
+
+def verdict(audit: Audit) -> str:
+    """The verdict in words: the level, then each reason with what to do."""
+    of = f"{audit.transitions} transitions of {audit.games} games"
+    if not audit.findings:
+        asked = (
+            "" if audit.signal else " Whether your model finds it neither too hard nor too easy is known with --model."
+        )
+        return _wrapped(f"Verdict: this reward {audit.level}. Nothing found on {of} speaks against it.{asked}", "")
+    lines = [f"Verdict: this reward {audit.level}, judged on {of}."]
+    for finding in audit.findings:
+        lines.append(_wrapped(f"{finding.level}: {finding.reason}", "  "))
+        lines.append(_wrapped(f"-> {finding.advice}", "     "))
+    return "\n".join(lines)
+
+
+def table(audit: Audit) -> str:
+    """The audit as text, the verdict last."""
+    silent = f" {audit.silent} more say nothing and are left out." if audit.silent else ""
+    lines = [f"{audit.transitions} transitions of {audit.games} games.{silent}", "", *_thresholds(audit)]
+    lines += [
+        "",
+        f"Can be predicted at all: {audit.predictable:.0%} name nothing unseen (an optimistic bound: a guess may name "
+        "nothing new).",
+    ]
+    if audit.unseen:
+        lines.append(f"Unseen elsewhere, for example: {', '.join(repr(shown(name)) for name in audit.unseen)}.")
+    repeats = audit.repeats
+    lines.append(
+        f"Same window, action and task more than once: {repeats.transitions} transitions"
+        + (f", {repeats.agreement:.0%} of their pairs with the same outcome." if repeats.transitions else ".")
+    )
+    lines.append(f"Said word for word in another game: {audit.repeated_elsewhere:.0%}.")
+    lines += ["", f"What answers earn on {audit.scored} held-out transitions (the truth: 1.000) [95 % over games]:"]
+    for name, (mean, low, high) in audit.earned.items():
+        lines.append(f"  {name:<20}{mean:.3f} [{low:.2f}, {high:.2f}]  {BASELINES[name]}")
+    if audit.signal is not None:
+        signal = audit.signal
+        lines += ["", f"The model, {signal.samples} samples of each of {signal.prompts} transitions:"]
+        for label, (mean, low, high) in (
+            ("mean reward", signal.reward),
+            (f"groups of {signal.group_size} with signal", signal.share),
+        ):
+            lines.append(f"  {label:<28}{mean:.3f} [{low:.3f}, {high:.3f}]")
+        lines.append(f"  {percent(signal.hopeless)} of them never earned, {percent(signal.perfect)} always.")
+    lines += ["", *_rows("type of action", audit.by_action, audit)]
+    if len(audit.by_kind) > 1:
+        lines += ["", *_rows("kind of message", audit.by_kind, audit)]
+    return "\n".join([*lines, "", verdict(audit)])
+
+
+def write_audit(folder: Path, audit: Audit) -> list[Path]:
+    """Writes `audit.txt`, `audit.json` and `audit.png`.
+
+    Args:
+        folder: Where to; made if need be.
+        audit: What to write.
+
+    Returns:
+        The files.
+
+    Raises:
+        DependencyNotInstalled: matplotlib is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in ("audit.txt", "audit.json", "audit.png")]
+    paths[0].write_text(table(audit) + "\n", encoding="utf-8", errors="replace")
+    text = json.dumps(audit.to_json(), ensure_ascii=True, indent=2)
+    paths[1].write_text(text + "\n", encoding="utf-8")
+    plot_audit(paths[2], audit)
+    return paths
+
+
+def plot_audit(path: Path, audit: Audit) -> None:
+    """Draws what each type of action allows and what earns without a model; with a model also its pass rates.
+
+    Raises:
+        DependencyNotInstalled: matplotlib is missing.
+    """
+    rows = audit.by_action[:_MOST_ROWS]
+    panels = 2 if audit.signal is None else 3
+    figure, axes = draw(panels, height=1.8 + 0.36 * max(len(rows), len(BASELINES)))
+    places = np.arange(len(rows))
+    axes[0].barh(places - 0.2, [row.predictable for row in rows], 0.38, color="C0", label="can be predicted")
+    frequent = [row.earned.get("most frequent", 0.0) for row in rows]
+    axes[0].barh(places + 0.2, frequent, 0.38, color="0.7", label="most frequent outcome earns")
+    for place, row in enumerate(rows):
+        if not row.earned:
+            axes[0].text(0.01, place + 0.2, "too few to score", va="center", fontsize=7, color="0.45")
+    axes[0].axvline(LEAST_PREDICTABLE, color="C3", lw=0.8, ls="--", label="wanted")
+    labels = [f"{for_plot(row.name or '(none)')}  ({percent(row.share)})" for row in rows]
+    axes[0].set_yticks(places, labels)
+    axes[0].invert_yaxis()
+    axes[0].set(title=f"By type of action (its share); all: {audit.predictable:.0%} predictable", xlim=(0, 1))
+    axes[0].legend(frameon=False, loc="upper left", bbox_to_anchor=(-0.25, -0.08), ncols=3, fontsize=8)
+    names = list(audit.earned)
+    means = np.array([audit.earned[name][0] for name in names])
+    errors = np.array([[m - low, high - m] for m, low, high in audit.earned.values()]).T.clip(0)
+    colours = ["C1" if name == "shuffled truth" else "0.7" for name in names]
+    axes[1].barh(range(len(names)), means, xerr=errors, capsize=3, color=colours)
+    axes[1].axvline(1, color="C2", lw=1.5)
+    axes[1].text(0.99, -0.55, "the truth", ha="right", va="center", color="C2", fontsize=8)
+    axes[1].set_yticks(range(len(names)), names)
+    axes[1].invert_yaxis()
+    axes[1].set(title="Earned without a model, 95 % intervals", xlim=(0, 1.03), xlabel="mean reward on held-out games")
+    if audit.signal is not None:
+        signal = audit.signal
+        edges = np.linspace(0, 1, min(signal.samples, 10) + 2)
+        axes[2].hist(np.clip(signal.rates, 0, 1), bins=list(edges), color="C0", edgecolor="white")
+        share = f"{signal.share[0]:.0%} [{signal.share[1]:.0%}, {signal.share[2]:.0%}]"
+        axes[2].set(
+            title=f"Groups of {signal.group_size} with signal: {share}\n(wanted: {LEAST_SIGNAL:.0%} and more)",
+            xlabel=f"mean reward of {signal.samples} samples",
+            ylabel="prompts",
+            xlim=(0, 1),
+        )
+    figure.suptitle(f"This reward {audit.level}", fontweight="bold")
+    save(figure, path)
+
+
+def draw(panels: int, height: float = 4.2, width: float = 5.4) -> tuple[Any, list[Any]]:
+    """A figure with panels side by side.
+
+    Raises:
+        DependencyNotInstalled: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DependencyNotInstalled('Plots need matplotlib: pip install "rwml-gym[report]"') from error
+    figure = Figure(figsize=(width * panels, height), layout="constrained")
+    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save(figure: Any, path: Path) -> None:
+    """Writes a figure; what its font does not have becomes boxes without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(path, dpi=110)
+
+
+def _thresholds(audit: Audit) -> list[str]:
+    lines = []
+    for kind, result in audit.calibrations.items():
+        measure = audit.measures[kind]
+        gap = "ROUGE-L" if measure.gap == "rouge" else f"cosine of {shown(audit.encoder, 60)}"
+        name = f"Messages of kind {shown(kind)!r}: " if kind else ""
+        paid = f"τ_d {measure.threshold:.4g}" if measure.kind == "binary" else "reward 1 - d"
+        if not isinstance(result, Calibration):
+            apart = f"it tells its few states apart with a precision of {audit.quality[kind][0]:.2f}"
+            lines.append(f"{name}{gap}, {paid}, not calibrated ({apart}): {shown(result, 160)}")
+            continue
+        precision, recall = audit.quality[kind]
+        how = "calibrated" if audit.chosen_threshold is None else f"as given; calibrated it is {result.threshold:.4g}"
+        reached = "reached" if result.reached else f"NOT reached, {result.fit_precision:.2f} at best"
+        lines.append(
+            f"{name}{gap}, {paid} ({how}): precision {precision:.2f}, recall {recall:.2f} on games it was not chosen "
+            f"on; wanted {result.target_precision:.2f}: {reached}."
+        )
+    return [_wrapped(line, "") for line in lines]
+
+
+def _rows(title: str, rows: Sequence[Row], audit: Audit) -> list[str]:
+    with_model = audit.signal is not None
+    columns = ("best constant", "words of the state", "most frequent", "shuffled truth")
+    heads = ("constant", "bag of state", "frequent", "shuffled")
+    head = f"{title:<26}{'n':>6}{'share':>7}{'predictable':>13}" + "".join(f"{name:>14}" for name in heads)
+    lines = [head + (f"{'model':>8}{'signal':>8}" if with_model else "")]
+    for row in rows[:_MOST_ROWS]:
+        cells = "".join(f"{f'{row.earned[c]:.2f}' if row.earned else '-':>14}" for c in columns)
+        line = f"{column(row.name or '(none)', 26)}{row.transitions:>6}{row.share:>7.0%}{row.predictable:>13.0%}{cells}"
+        if with_model:
+            line += f"{'-' if row.reward is None else f'{row.reward:.2f}':>8}{percent(row.signal):>8}"
+        lines.append(line)
+    if len(rows) > _MOST_ROWS:
+        lines.append(f"and {len(rows) - _MOST_ROWS} rarer ones")
+    return lines
+
+
+def _wrapped(text: str, indent: str) -> str:
+    # Blanks inside recorded names are data: nothing is broken at hyphens or joined.
+    return "\n".join(
+        textwrap.wrap(
+            text,
+            _WIDTH,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}  " if indent else "",
+            break_on_hyphens=False,
+        )
+    )

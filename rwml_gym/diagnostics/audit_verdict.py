@@ -1,0 +1,193 @@
+"""The verdict of an audit: what speaks against training on a reward, in numbers, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from rwml_gym.diagnostics.calibration import Calibration
+from rwml_gym.text import percent, shown
+
+if TYPE_CHECKING:
+    from rwml_gym.diagnostics.audit import Audit
+
+__all__ = ["Finding", "judge"]
+
+# Each constant decides a verdict, so each has its reason. None belongs to a world.
+
+LEAST_PRECISION = 0.75
+"""Half-way between chance (0.5 of balanced pairs) and never wrong: below, one rewarded answer in four is wrong.
+The public failure on WebShop had 0.68 at best."""
+
+LEAST_RECALL = 0.2
+"""Below, a right answer in other words is hardly ever rewarded: only word for word earns (see `Calibration.advice`)."""
+
+LEAST_SIGNAL = 0.2
+"""Below, fewer than one group in five gives a gradient, and costs five. WebShop's failure: 0 to 12 %."""
+
+LEAST_PREDICTABLE = 0.5
+"""Below, most of what is generated cannot be right whatever is learnt. WebShop's failure: 47 % at most."""
+
+MOST_BLIND = {"binary": 0.5, "continuous": 0.9}
+"""An answer that knows nothing of the state, or nothing of the order of words, must not earn more than this: half of
+what the truth earns. A continuous reward pays everybody most of it, and teaches by the rest."""
+
+MOST_KNOWN = 0.9
+"""Above, the most frequent outcome in the recorded data earns nearly everything: a table does."""
+
+LEAST_TO_LEARN = 0.05
+"""Below, hardly anything is predictable that the most frequent outcome does not already get right."""
+
+EXACT_WORLD = 0.5
+"""Above, the world repeats itself word for word so often that a reward for nearly the exact words asks nothing odd."""
+
+LARGE = 0.05
+"""A kind of message or type of action with a smaller share of the transitions decides nothing."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that speaks against training on the reward.
+
+    Attributes:
+        level: `warning` if training will be wasted, `caution` if it will cost more or teach less.
+        topic: `threshold`, `predictable`, `baselines`, or `signal`.
+        reason: What was found, in numbers.
+        advice: What to do.
+    """
+
+    level: Literal["warning", "caution"]
+    topic: str
+    reason: str
+    advice: str
+
+
+def judge(audit: Audit) -> list[Finding]:
+    """All findings, the warnings first."""
+    found = [*_threshold(audit), *_predictable(audit), *_baselines(audit), *_signal(audit)]
+    return sorted(found, key=lambda finding: finding.level != "warning")
+
+
+def _threshold(audit: Audit) -> list[Finding]:
+    found = []
+    for kind, result in audit.calibrations.items():
+        if audit.kinds[kind] < LARGE * audit.transitions or audit.measures[kind].kind == "continuous":
+            continue
+        of = f" on messages of kind {shown(kind)!r}" if kind else ""
+        precision, recall = audit.quality[kind]
+        if not isinstance(result, Calibration):
+            if precision >= LEAST_PRECISION:
+                continue
+            reason = f"The threshold{of} does not tell its few states apart (precision {precision:.2f})."
+            found.append(Finding("caution", "threshold", reason, "Use a stronger --encoder, or --gap rouge."))
+            continue
+        gap = "ROUGE-L" if result.gap == "rouge" else f"the cosine of {shown(result.encoder, 60)}"
+        at = f"τ_d {audit.measures[kind].threshold:.4g}"
+        other = "another gap (--gap)" if result.gap == "rouge" else "a stronger --encoder, or --gap rouge"
+        wrong = (
+            f"with {gap}{of}, {at} has a precision of {precision:.2f}: of what it rewards {1 - precision:.0%} is wrong"
+        )
+        if audit.chosen_threshold is not None and precision < result.target_precision <= result.precision:
+            advice = f"Take the threshold {result.threshold:.4g}, which has {result.precision:.2f}."
+            level: Literal["warning", "caution"] = "warning" if precision < LEAST_PRECISION else "caution"
+            found.append(Finding(level, "threshold", _sentence(wrong), advice))
+        elif precision < LEAST_PRECISION:
+            none = "" if result.reached else f", and no threshold reaches {result.target_precision:.2f}"
+            found.append(Finding("warning", "threshold", _sentence(wrong + none), f"Use {other}."))
+        elif not result.reached:
+            none = f"no threshold reaches {result.target_precision:.2f}"
+            found.append(Finding("caution", "threshold", _sentence(f"{wrong}; {none}"), f"Use {other}."))
+        elif recall < LEAST_RECALL and audit.repeated_elsewhere < EXACT_WORLD:
+            reason = (
+                f"with {gap}{of}, {at} rewards {recall:.0%} of the rewordings, and only "
+                f"{audit.repeated_elsewhere:.0%} of the answers occur word for word in another game"
+            )
+            found.append(Finding("caution", "threshold", _sentence(reason), f"Use {other}, or a lower --precision."))
+    return found
+
+
+def _predictable(audit: Audit) -> list[Finding]:
+    share = audit.predictable
+    if share >= LEAST_PREDICTABLE:
+        return []
+    reason = f"Only {share:.0%} of the transitions can be predicted: the others say what was never seen before"
+    large = [row for row in audit.by_action if row.share >= LARGE]
+    bad = [row for row in large if row.predictable < LEAST_PREDICTABLE]
+    rest = [row for row in audit.by_action if row not in bad]
+    names = ", ".join(
+        f"{shown(row.name)!r} ({row.share:.0%} of all, {row.predictable:.0%} predictable)" for row in bad[:4]
+    )
+    remaining = sum(row.transitions for row in rest)
+    if remaining and bad:
+        then = sum(row.predictable * row.transitions for row in rest) / remaining
+        advice = f"Leave out {names}: of the rest {then:.0%} can be predicted."
+    else:
+        advice = f"No type of action is better: {names}. Train on another world, or on a longer --history."
+    if audit.unseen:
+        reason += f" (such as {', '.join(repr(shown(name)) for name in audit.unseen[:3])})"
+    return [Finding("warning" if share < LEAST_SIGNAL else "caution", "predictable", f"{reason}.", advice)]
+
+
+def _baselines(audit: Audit) -> list[Finding]:
+    found = []
+    earned = {name: value[0] for name, value in audit.earned.items()}
+    n = sum(audit.kinds.values())
+    limit = sum(count * MOST_BLIND[audit.measures[kind].kind] for kind, count in audit.kinds.items()) / n
+    for name, what in (
+        ("best constant", "One and the same answer"),
+        ("words of the state", "A bag of the state's words"),
+        ("shuffled truth", "The truth with its words shuffled"),
+    ):
+        if earned[name] > limit:
+            found.append(
+                Finding(
+                    "warning",
+                    "baselines",
+                    f"{what} earns {earned[name]:.2f} of the truth's 1.00 on held-out games.",
+                    "Lower the --threshold, or use another --encoder or --gap: this reward is earned without a model.",
+                )
+            )
+    if earned["most frequent"] > MOST_KNOWN:
+        found.append(
+            Finding(
+                "caution",
+                "baselines",
+                f"The most frequent outcome of each action earns {earned['most frequent']:.2f} on held-out games.",
+                "There is little left to learn: record harder games, or drop what is too easy.",
+            )
+        )
+    elif audit.to_learn < LEAST_TO_LEARN:
+        found.append(
+            Finding(
+                "caution",
+                "baselines",
+                f"Only {audit.to_learn:.0%} of the transitions can be predicted and are not already answered by the "
+                "most frequent outcome of their action.",
+                "There is little left to learn: record other games, or a longer --history.",
+            )
+        )
+    return found
+
+
+def _signal(audit: Audit) -> list[Finding]:
+    signal = audit.signal
+    if signal is None:
+        return []
+    share, low, _ = signal.share
+    if low >= LEAST_SIGNAL:
+        return []
+    reason = (
+        f"{percent(share)} [{percent(low)}, {percent(signal.share[2])}] of the groups of {signal.group_size} will have "
+        f"a reward difference, estimated from {signal.samples} samples of {signal.prompts} prompts; their mean reward "
+        f"is {signal.reward[0]:.3f}, {percent(signal.hopeless)} of the prompts never earn, "
+        f"{percent(signal.perfect)} always."
+    )
+    if signal.perfect > signal.hopeless:
+        advice = "The model knows most of it: drop what is too easy, or record harder games."
+    else:
+        advice = "Start from a stronger model or a next-state fine-tuned one (warm start), or reward 1 - d (--reward)."
+    return [Finding("warning" if share < LEAST_SIGNAL else "caution", "signal", reason, advice)]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,0 +1,174 @@
+"""Calibrations of several gaps side by side: as a table, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rwml_gym.diagnostics.audit_report import draw, save
+from rwml_gym.diagnostics.calibration import (
+    Calibration,
+    NoPairsError,
+    calibrate,
+    calibrate_by_action,
+    calibrate_by_kind,
+)
+from rwml_gym.diagnostics.predictability import type_of
+from rwml_gym.diagnostics.tool_perturbations import perturbations_for
+from rwml_gym.encoders.cached import Encoder, make_encoder
+from rwml_gym.reward.gap import GapName
+from rwml_gym.text import column, for_plot, shown, without_nan
+from rwml_gym.transitions import Transition
+
+__all__ = ["By", "Calibrations", "calibrate_each", "calibrations_table", "plot_calibrations", "write_calibrations"]
+
+By = tuple[str, ...]
+"""What to calibrate apart: `kind` of message, type of `action`, both or neither."""
+
+
+@dataclass(frozen=True)
+class Calibrations:
+    """The calibrations of one gap.
+
+    Attributes:
+        name: Of the encoder, or `ROUGE-L`.
+        gap: The gap.
+        overall: Of all transitions, or what is missing for it.
+        apart: By `kind` and `action`: each name with its number of transitions and its calibration, or what is missing.
+    """
+
+    name: str
+    gap: GapName
+    overall: Calibration | NoPairsError
+    apart: Mapping[str, Mapping[str, tuple[int, Calibration | NoPairsError]]]
+
+
+def calibrate_each(
+    transitions: Sequence[Transition],
+    encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
+    gap: GapName,
+    by: By = ("kind", "action"),
+    precision: float = 0.9,
+    seed: int = 0,
+    pairs_per_kind: int = 50,
+) -> Calibrations:
+    """Calibrates a gap on all transitions, and apart as asked.
+
+    Args:
+        transitions: Recorded transitions.
+        encoder: See `embedding.make_encoder`; unused by ROUGE.
+        gap: The gap.
+        by: What to calibrate apart.
+        precision: See `calibrate`.
+        seed: See `calibrate`.
+        pairs_per_kind: See `calibrate`.
+
+    Raises:
+        NoPairsError: If there are fewer than two games.
+        InvalidConfigError: If an argument is out of range.
+        DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
+        EncoderNotFoundError: If the encoder cannot be loaded.
+    """
+    encoder = make_encoder(encoder)
+    settings = (precision, seed, pairs_per_kind)
+    with warnings.catch_warnings():
+        # The table says so; what an encoder warns of is not silenced.
+        warnings.filterwarnings("ignore", "No threshold reaches", UserWarning)
+        overall = calibrate(transitions, encoder, *settings, gap, perturbations_for(transitions))
+        groups: dict[str, Mapping[str, Calibration | NoPairsError]] = {}
+        if "kind" in by and len({t.kind for t in transitions}) > 1:
+            groups["kind"] = calibrate_by_kind(transitions, encoder, {t.kind: gap for t in transitions}, *settings)
+        if "action" in by:
+            groups["action"] = calibrate_by_action(transitions, encoder, gap, *settings)
+
+    def count(how: str, name: str) -> int:
+        return sum((t.kind if how == "kind" else type_of(t)) == name for t in transitions)
+
+    apart = {how: {name: (count(how, name), r) for name, r in found.items()} for how, found in groups.items()}
+    return Calibrations("ROUGE-L" if gap == "rouge" else encoder.name, gap, overall, apart)
+
+
+def calibrations_table(found: Sequence[Calibrations]) -> str:
+    """One row for all transitions, each kind of message and each type of action; then what to make of it."""
+    lines = ["Precision and recall on games the threshold was not chosen on; same and different pairs in balance."]
+    for each in found:
+        lines += [
+            "",
+            shown(each.name, 100),
+            f"{'':<28}{'n':>7}{'threshold':>11}{'precision':>11}{'recall':>8}  wanted precision",
+        ]
+        if isinstance(each.overall, Calibration):
+            lines.append(_row("all", each.overall.transitions, each.overall))
+        for how, rows in each.apart.items():
+            lines += [_row(f"{how} {name or '(none)'}", count, result) for name, (count, result) in rows.items()]
+        if isinstance(each.overall, Calibration) and each.overall.advice:
+            lines.append(each.overall.advice)
+    return "\n".join(lines)
+
+
+def write_calibrations(folder: Path, found: Sequence[Calibrations]) -> list[Path]:
+    """Writes `calibrations.txt`, `calibrations.json` and `calibrations.png`.
+
+    Raises:
+        DependencyNotInstalled: matplotlib is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"calibrations.{ending}" for ending in ("txt", "json", "png")]
+    paths[0].write_text(calibrations_table(found) + "\n", encoding="utf-8", errors="replace")
+    data = [
+        {
+            "name": each.name,
+            "gap": each.gap,
+            "all": _jsonable(each.overall),
+            **{how: {n: {"n": c, **_jsonable(r)} for n, (c, r) in rows.items()} for how, rows in each.apart.items()},
+        }
+        for each in found
+    ]
+    paths[1].write_text(json.dumps(without_nan(data), indent=2) + "\n", encoding="utf-8")
+    plot_calibrations(paths[2], found)
+    return paths
+
+
+def plot_calibrations(path: Path, found: Sequence[Calibrations]) -> None:
+    """Draws precision and recall over the threshold, one panel a gap, with the chosen threshold.
+
+    Raises:
+        DependencyNotInstalled: matplotlib is missing.
+    """
+    figure, axes = draw(len(found))
+    for axis, each in zip(axes, found, strict=True):
+        result = each.overall
+        axis.set(title=for_plot(each.name, 48), xlabel="threshold τ_d", ylim=(0, 1.03))
+        if not isinstance(result, Calibration):
+            axis.text(0.5, 0.5, "too little data", ha="center", transform=axis.transAxes)
+            continue
+        thresholds = [max(point[0], 1e-6) for point in result.curve]  # distances have six decimals
+        axis.step(thresholds, [point[1] for point in result.curve], where="post", color="C0", label="precision")
+        axis.step(thresholds, [point[2] for point in result.curve], where="post", color="C1", label="recall")
+        axis.axhline(result.target_precision, color="C0", lw=0.8, ls=":", label="wanted precision")
+        axis.axvline(result.threshold, color="0.3", lw=1, ls="--", label=f"chosen: {result.threshold:.4g}")
+        axis.plot([result.threshold] * 2, [result.precision, result.recall], "o", color="0.3", ms=4)
+        axis.set_xscale("log")
+        axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=4)
+    figure.suptitle("Which distance separates the same state from another (games the threshold was not chosen on)")
+    save(figure, path)
+
+
+def _row(name: str, count: int, result: Calibration | NoPairsError) -> str:
+    start = f"{column(name, 28)}{count:>7}"
+    if not isinstance(result, Calibration):
+        return f"{start}  too little data: {shown(str(result).partition('. ')[0], 90)}."
+    reached = "reached" if result.reached else f"NOT reached, {result.fit_precision:.2f} at best"
+    precision = f"{result.precision:.3f}" if result.precision else "-"  # without recall nothing was rewarded
+    return (
+        f"{start}{result.threshold:>11.4g}{precision:>11}{result.recall:>8.3f}  {result.target_precision:.2f} {reached}"
+    )
+
+
+def _jsonable(result: Calibration | NoPairsError) -> dict[str, object]:
+    return asdict(result) if isinstance(result, Calibration) else {"missing": str(result)}

@@ -1,0 +1,176 @@
+"""What of a world can be predicted at all, judged from recorded transitions alone, without a model.
+
+Contents of places that were never seen, random ids and search results cannot be known from the history: no training
+makes a prediction of them right. What is measured here are proxies, each with a bias that is written beside it:
+
+- `names_nothing_new` looks at one transition only. It is what a run's report divides its rows by.
+- `unseen_names` also knows the other games, so it holds for any world: codes, prices and rare words count, what every
+  answer of that kind of action says does not. An *optimistic* bound: that a drawer turns out empty names nothing new
+  and is still a guess.
+- `repeated_situations` needs no rule about words: the same situation that led to other outcomes is chance. It says
+  nothing where no situation occurs twice.
+- `nearest_elsewhere` finds what was said most alike in another game: what a perfect memory of templates could answer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rwml_gym.encoders.cached import make_encoder
+from rwml_gym.transitions import Transition, action_type
+
+__all__ = ["Repeats", "names_nothing_new", "nearest_elsewhere", "repeated_situations", "type_of", "unseen_names"]
+
+_NAMED = re.compile(r"[^\W\d_]+ \d+")
+_VALUE = re.compile(r"[\w#][\w#@.-]*")
+# Not the letters inside a code.
+_WORD = re.compile(r"(?<![^\W_])[^\W\d_]{3,}(?![^\W_])")
+
+# A thing that half of the answers to a kind of action name belongs to the template ("Page 1"), not to the contents.
+_TEMPLATE_SHARE = 0.5
+# Of fewer answers in other games, half is no template yet: two rooms may well hold the same apple.
+_LEAST_ANSWERS = 10
+# A word that one other game in twenty says belongs to the world's vocabulary; a rarer one, such as a brand, must have
+# been read before. At least one other game has to say it, however few there are.
+_WORLD_SHARE = 0.05
+# Most transitions of other games that an answer is compared with; more make the nearest one little nearer.
+_MOST_CANDIDATES = 5_000
+
+
+def type_of(transition: Transition) -> str:
+    """The type of an action; all words to a user are of one type, `(words)`."""
+    return "(words)" if transition.kind == "user" else action_type(transition.action)
+
+
+def names_nothing_new(transition: Transition) -> bool:
+    """Whether every numbered thing in the next state (`apple 2`) was named before: in the window, action or task.
+
+    Contents that were never seen cannot be predicted, so results are reported apart for the transitions that name
+    something new. It is a proxy: that a drawer turns out empty names nothing new and is still a guess. In a tool's
+    result, it is every value with a digit in it (`#W2378156`, `342.81`).
+    """
+    known = _known(transition)
+    named = _values if transition.kind == "tool" else _NAMED.findall
+    return set(named(transition.next_state)) <= set(named(known))
+
+
+def unseen_names(transitions: Sequence[Transition]) -> list[tuple[str, ...]]:
+    """What each next state says that could not be known: the transition can be predicted only where that is nothing.
+
+    Counted are *things* (a word and its number, `apple 2`, and every other value with a digit in it, `B09KP78G37`,
+    `$25.99`) and *words* of three letters and more. Known is what the window, the action or the task says. Beyond that,
+    a thing is known if at least half of the answers in other games name it, to that action or to that type of action
+    (and there are ten of them at least), and a word if one other game in twenty says it in an answer. With a single
+    game nothing is known from others.
+
+    Args:
+        transitions: Recorded transitions.
+
+    Returns:
+        For each transition what is unseen, in the order of the text.
+    """
+    things = [_things(t.next_state) for t in transitions]
+    words = [dict.fromkeys(_WORD.findall(t.next_state.lower())) for t in transitions]
+    # A template belongs to a type of action, or to one action of it (`click[Buy Now]`).
+    questions = [((type_of(t), t.kind), (t.action.strip(), t.kind, "")) for t in transitions]
+    # How often in all games and in each one: the difference is what the *other* games say.
+    answers: Counter[tuple[object, ...]] = Counter()
+    named: Counter[tuple[object, ...]] = Counter()
+    games_with: dict[str, set[str]] = defaultdict(set)
+    for asked, transition, ours, said in zip(questions, transitions, things, words, strict=True):
+        for question in asked:
+            answers.update([(question,), (question, transition.game)])
+            named.update(key for thing in ours for key in ((question, thing), (question, thing, transition.game)))
+        for word in said:
+            games_with[word].add(transition.game)
+
+    def in_template(thing: str, asked: tuple[tuple[str, ...], ...], game: str) -> bool:
+        for question in asked:
+            elsewhere = answers[(question,)] - answers[question, game]
+            naming = named[question, thing] - named[question, thing, game]
+            if elsewhere >= _LEAST_ANSWERS and naming >= _TEMPLATE_SHARE * elsewhere:
+                return True
+        return False
+
+    enough = max(1, math.ceil(_WORLD_SHARE * (len({t.game for t in transitions}) - 1)))
+    found = []
+    for asked, transition, ours, said in zip(questions, transitions, things, words, strict=True):
+        known = _known(transition).lower()
+        known_things, known_words = set(_things(known)), set(_WORD.findall(known))
+        unseen = [t for t in ours if t not in known_things and not in_template(t, asked, transition.game)]
+        unseen += [word for word in said if word not in known_words and len(games_with[word]) - 1 < enough]
+        found.append(tuple(unseen))
+    return found
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """What followed situations that occurred more than once: same window, same action, same task.
+
+    Attributes:
+        transitions: Transitions in such situations.
+        agreement: Share of their pairs with the same outcome; NaN without any. What is missing to 1 is chance, or
+            depends on what the window does not show.
+    """
+
+    transitions: int
+    agreement: float
+
+
+def repeated_situations(transitions: Sequence[Transition]) -> Repeats:
+    """How far the world answers the same to the same.
+
+    Args:
+        transitions: Recorded transitions; the longer their windows, the fewer situations repeat.
+    """
+    outcomes: dict[tuple[object, ...], Counter[str]] = defaultdict(Counter)
+    for t in transitions:
+        outcomes[t.history, t.action.strip(), t.task][t.next_state] += 1
+    repeated = [found for found in outcomes.values() if found.total() > 1]
+    pairs = sum(math.comb(found.total(), 2) for found in repeated)
+    alike = sum(math.comb(count, 2) for found in repeated for count in found.values())
+    return Repeats(sum(found.total() for found in repeated), alike / pairs if pairs else float("nan"))
+
+
+def nearest_elsewhere(transitions: Sequence[Transition], among: Sequence[Transition]) -> list[str]:
+    """For each transition the next state of another game that is most like its own; empty if there is none.
+
+    Alike means many n-grams of characters in common (the `hashing` encoder), so that finding it costs no model.
+
+    Args:
+        transitions: n transitions.
+        among: Where to look; at most 5,000 distinct answers are, evenly spread.
+    """
+    candidates = list({(t.next_state, t.game): None for t in among if t.next_state.strip()})
+    candidates = candidates[:: max(1, math.ceil(len(candidates) / _MOST_CANDIDATES))]
+    if not candidates or not transitions:
+        return [""] * len(transitions)
+    encoder = make_encoder("hashing")
+    theirs, games = encoder.encode([text for text, _ in candidates]), np.array([game for _, game in candidates])
+    found = []
+    for transition, own in zip(transitions, encoder.encode([t.next_state for t in transitions]), strict=True):
+        likeness = np.where(games == transition.game, -np.inf, theirs @ own)
+        best = int(likeness.argmax())
+        found.append(candidates[best][0] if likeness[best] > -np.inf else "")
+    return found
+
+
+def _known(transition: Transition) -> str:
+    return " ".join([transition.action, transition.task, *(f"{t.action} {t.observation}" for t in transition.history)])
+
+
+def _things(text: str) -> list[str]:
+    """The distinct numbered things and other values with a digit, in lower case, in their order."""
+    text = text.lower()
+    named = dict.fromkeys(_NAMED.findall(text))
+    return [*named, *dict.fromkeys(_values(_NAMED.sub(" ", text)))]
+
+
+def _values(text: str) -> list[str]:
+    return [word.rstrip(".-") for word in _VALUE.findall(text) if any(map(str.isdigit, word))]

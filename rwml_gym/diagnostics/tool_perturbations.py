@@ -1,0 +1,224 @@
+"""Rewritings and falsifications of tool results: the labelled pairs for the threshold of the ROUGE gap.
+
+Like `perturbations`, for results that are JSON (`tool: {"order_id": …}`) or a line of text (`tool: Error: …`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rwml_gym.diagnostics.text_perturbations import (
+    TEXT,
+    Perturbation,
+    Perturbations,
+    Pool,
+    failed,
+    json_result,
+    other_outcome,
+    shuffled_words,
+)
+from rwml_gym.transitions import Transition
+
+__all__ = ["TOOL_RESULTS", "perturbations_for"]
+
+_REWORDINGS = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\bnot found\b", "does not exist"),
+        (r"\bcannot be\b", "can not be"),
+        (r"\bshould be different from\b", "must differ from"),
+        (r"\bshould be\b", "has to be"),
+        (r"\bmust be\b", "has to be"),
+        (r"\bis already\b", "has already been"),
+        (r"\bsuccessful\b", "was successful"),
+        (r"\bSuccessfully added\b", "Added"),
+        (r"\bdoes not match\b", "is not the same"),
+        (r"\bsent to\b", "was sent to"),
+    )
+)
+_ID = re.compile(r"[^\s]*\d[^\s]*")
+
+# Where a value stands: the names and positions that lead to it.
+_Path = tuple[Any, ...]
+
+
+def _reworded(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    text = transition.next_state
+    if json_result(text)[1] is None:
+        for pattern, replacement in _REWORDINGS:
+            text = pattern.sub(replacement, text)
+    return text
+
+
+def _rewritten(write: Callable[[Any, np.random.Generator], str]) -> Callable[..., str]:
+    def perturb(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+        role, data = json_result(transition.next_state)
+        return transition.next_state if data is None else role + write(data, rng)
+
+    return perturb
+
+
+def _reordered(data: Any, rng: np.random.Generator) -> str:
+    def shuffled(value: Any) -> Any:
+        if isinstance(value, dict):
+            names = list(value)
+            return {names[i]: shuffled(value[names[i]]) for i in rng.permutation(len(names))}
+        return [shuffled(item) for item in value] if isinstance(value, list) else value
+
+    return json.dumps(shuffled(data))
+
+
+def _without_empty(data: Any, rng: np.random.Generator) -> str:
+    def full(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: full(item) for name, item in value.items() if item is not None and item != []}
+        return [full(item) for item in value] if isinstance(value, list) else value
+
+    return json.dumps(full(data))
+
+
+def _rounded(data: Any, rng: np.random.Generator) -> str:
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, float):
+            value = round(value, 2)
+            return int(value) if value.is_integer() else value
+        return [plain(item) for item in value] if isinstance(value, list) else value
+
+    return json.dumps(plain(data))
+
+
+def _changed(fits: Callable[[Any], bool], change: Callable[..., Any]) -> Callable[..., str]:
+    """Changes one value that fits; every value that is equal to it changes too, as ids stand in several places."""
+
+    def perturb(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+        role, data = json_result(transition.next_state)
+        values = [(path, value) for path, value in _values((), data) if fits(value)]
+        if not values:
+            return transition.next_state
+        path, old = values[rng.integers(len(values))]
+        new = change(old, _name(path), pool, rng)
+        return role + json.dumps(_replaced(data, old, new))
+
+    return perturb
+
+
+def _other_number(old: Any, name: str, pool: Pool, rng: np.random.Generator) -> Any:
+    step = (1 if isinstance(old, int) else 1.37) * int(rng.integers(1, 30))
+    return type(old)(round(old + (step if rng.random() < 0.5 else -step), 2))
+
+
+def _other_value(old: str, name: str, pool: Pool, rng: np.random.Generator) -> str:
+    others = [value for value in pool.values.get(name, []) if value != old and type(value) is type(old)]
+    if others:
+        return str(others[rng.integers(len(others))])
+    return re.sub(r"\d", lambda match: str((int(match[0]) + 1) % 10), old, count=1)
+
+
+def _field_left_out(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    role, data = json_result(transition.next_state)
+    if not isinstance(data, dict):
+        return transition.next_state
+    names = [name for name, value in data.items() if value is not None and value != []]
+    if len(names) < 2:
+        return transition.next_state
+    left_out = names[rng.integers(len(names))]
+    return role + json.dumps({name: value for name, value in data.items() if name != left_out})
+
+
+def _cut_off(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    text = transition.next_state
+    return text[: len(text) // 2] if json_result(text)[1] is not None else text
+
+
+def _error(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    return transition.next_state if pool.rejection is None or failed(transition) else pool.rejection
+
+
+def _other_error(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    others = [text for text in pool.failures if text != transition.next_state]
+    return others[rng.integers(len(others))] if failed(transition) and others else transition.next_state
+
+
+def _values(path: _Path, data: Any) -> list[tuple[_Path, Any]]:
+    if isinstance(data, dict):
+        return [found for name, value in data.items() for found in _values((*path, name), value)]
+    if isinstance(data, list):
+        return [found for i, value in enumerate(data) for found in _values((*path, i), value)]
+    return [(path, data)]
+
+
+def _name(path: _Path) -> str:
+    return next((step for step in reversed(path) if isinstance(step, str)), "")
+
+
+def _replaced(data: Any, old: Any, new: Any) -> Any:
+    if isinstance(data, dict):
+        return {
+            (new if name == old and isinstance(new, str) else name): _replaced(value, old, new)
+            for name, value in data.items()
+        }
+    if isinstance(data, list):
+        return [_replaced(value, old, new) for value in data]
+    return new if type(data) is type(old) and data == old else data
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and not _is_id(value)
+
+
+TOOL_RESULTS = Perturbations(
+    same={
+        "keys reordered": _rewritten(_reordered),
+        "as Python writes it": _rewritten(lambda data, rng: repr(data)),
+        "indented": _rewritten(lambda data, rng: json.dumps(data, indent=2)),
+        "empty fields left out": _rewritten(_without_empty),
+        "numbers rounded": _rewritten(_rounded),
+        "reworded": _reworded,
+    },
+    different={
+        "other number": _changed(_is_number, _other_number),
+        "other id": _changed(_is_id, _other_value),
+        "other value": _changed(_is_word, _other_value),
+        "opposite flag": _changed(lambda value: isinstance(value, bool), lambda old, *_: not old),
+        "field left out": _field_left_out,
+        "cut off": _cut_off,
+        "other record": other_outcome,
+        "error instead": _error,
+        "other error": _other_error,
+        "shuffled words": shuffled_words,
+    },
+)
+"""For the results of tools, in JSON or in words."""
+
+
+def perturbations_for(transitions: Sequence[Transition]) -> Perturbations:
+    """How these are reworded and falsified: tool results as data, all else as words; each by its own rules in a mix."""
+    tools = {transition.kind == "tool" for transition in transitions}
+    if len(tools) < 2:
+        return TOOL_RESULTS if tools == {True} else TEXT
+
+    def only(tool: bool, rule: Perturbation) -> Perturbation:
+        return lambda of, pool, rng: rule(of, pool, rng) if (of.kind == "tool") == tool else of.next_state
+
+    def both(words: Mapping[str, Perturbation], data: Mapping[str, Perturbation]) -> dict[str, Perturbation]:
+        return {
+            **{name: only(False, rule) for name, rule in words.items()},
+            **{f"tool: {name}": only(True, rule) for name, rule in data.items()},
+        }
+
+    return Perturbations(both(TEXT.same, TOOL_RESULTS.same), both(TEXT.different, TOOL_RESULTS.different))

@@ -1,0 +1,1 @@
+"""Frozen encoders: from texts and numbers to the vectors in which predictions are compared."""

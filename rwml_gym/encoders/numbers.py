@@ -1,0 +1,228 @@
+"""Observations that are numbers as their own embedding, so that the gap reward needs no words for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.spaces.utils import flatten
+
+from rwml_gym.encoders.cached import CachedEncoder
+from rwml_gym.errors import InvalidConfigError, InvalidObservationError
+
+__all__ = ["SpaceEncoder", "inside", "outside"]
+
+# A wider range says nothing about the values that occur; environments write the largest float for "no bound".
+_WIDEST = 1e6
+
+_Leaf = Callable[[Any], np.ndarray]
+
+
+class SpaceEncoder:
+    """Turns members of a space into unit vectors, without anything learnt and without state.
+
+    *Numbers* of a `Box` are scaled to `[-1, 1]` by their bounds; where there is none, by the symmetric logarithm
+    `sign(x) · log(1 + |x|)` (as in DreamerV3). `scale` sets the unit instead: `x / scale`. `Discrete`, `MultiDiscrete`
+    and `MultiBinary` are one-hot or as they are, `Dict` and `Tuple` the parts side by side, and texts in them go
+    through a text encoder. Last comes a constant 1: with it, length counts and the origin has a direction, so that for
+    close states::
+
+        1 - cos ≈ |x - y|² / (2 (1 + |x|²))
+
+    *Where this is a bad idea*: codes that are written as numbers (MiniGrid's images: object 5 is not between 4 and 6),
+    pixels (a moved object is as far as another one), and numbers that hardly change in a step: then every prediction is
+    close, "nothing changes" above all. Describe such observations in words, or give the change of a typical step as
+    `scale`, and look at what "nothing changes" earns.
+
+    >>> encoder = SpaceEncoder(spaces.Box(-2, 2, (2,)))
+    >>> [row.tolist() for row in encoder.rows([np.array([0, 0]), np.array([2, 0])])]
+    [[0.0, 0.0, 1.0], [0.7071067690849304, 0.0, 0.7071067690849304]]
+    """
+
+    def __init__(
+        self,
+        space: spaces.Space,
+        scale: float | Sequence[float] | None = None,
+        text_encoder: CachedEncoder | None = None,
+        name: str = "observation",
+    ):
+        """Read the space.
+
+        Args:
+            space: Of the states.
+            scale: The unit of each number of a `Box`, one or as many as it has; by its bounds if absent.
+            text_encoder: For texts within a `Dict` or `Tuple`.
+            name: What the members are, `"observation"` or `"action"`, for tables and messages.
+
+        Raises:
+            InvalidConfigError: If a part of the space is neither numbers nor, with a text encoder, text, or `scale`
+                does not fit.
+        """
+        self.name = name
+        self.space = space
+        self._text_encoder = text_encoder
+        self._texts: list[str] | None = None  # those of the states at hand, where they are only being gathered
+        self._scale = None if scale is None else _positive(scale)
+        self._scaled = False
+        self._leaf = self._read(space)
+        if self._scale is not None and not self._scaled:
+            raise InvalidConfigError(f"Expected no `scale` for {space}, actual one: it is the unit of a Box's numbers.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled or copied: what it was made of."""
+        return {"space": self.space, "scale": self._scale, "text_encoder": self._text_encoder, "name": self.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Read the space again."""
+        self.__init__(**state)  # type: ignore[misc]
+
+    def rows(self, states: Sequence[Any]) -> list[np.ndarray]:
+        """Encode states.
+
+        Args:
+            states: Members of the space.
+
+        Returns:
+            For each a float32 array of shape `(d,)` of unit length.
+
+        Raises:
+            InvalidObservationError: If a state is not of the space's kind or shape, or not finite. The bounds may be
+                passed, as a prediction may.
+        """
+        if self._text_encoder is not None:
+            # All texts in one call; what follows finds them in the cache.
+            self._texts = []
+            for state in states:
+                self._leaf(state)
+            texts, self._texts = self._texts, None
+            self._text_encoder.rows(texts)
+        return [self._row(state) for state in states]
+
+    def _row(self, state: Any) -> np.ndarray:
+        vector = np.append(self._leaf(state), 1.0)
+        return (vector / np.sqrt(vector @ vector)).astype(np.float32)
+
+    def _read(self, space: spaces.Space) -> _Leaf:
+        if isinstance(space, spaces.Box):
+            return self._box(space)
+        if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            return lambda value: np.asarray(flatten(space, self._member(space, value)), dtype=np.float64)
+        if isinstance(space, spaces.Dict):
+            parts = {name: self._read(part) for name, part in space.spaces.items()}
+            return lambda value: self._join(space, value, parts)
+        if isinstance(space, spaces.Tuple):
+            members = dict(enumerate(self._read(part) for part in space.spaces))
+            return lambda value: self._join(space, value, members)
+        if self._text_encoder is not None and isinstance(space.sample(), str):
+            return lambda value: self._text(self._member(space, value))
+        raise InvalidConfigError(
+            f"Expected a space of numbers, actual: {space}. Give `{self._describe}`, a function from an {self.name} to "
+            "text."
+        )
+
+    def _text(self, text: str) -> np.ndarray:
+        assert self._text_encoder is not None
+        if self._texts is not None:
+            self._texts.append(text)
+            return np.zeros(0)
+        return self._text_encoder.rows([text])[0]
+
+    @property
+    def _describe(self) -> str:
+        return "describe" if self.name == "observation" else f"describe_{self.name}"
+
+    def _outside(self, space: spaces.Space, value: Any) -> InvalidObservationError:
+        return outside(space, value, self.name, self._describe)
+
+    def _box(self, space: spaces.Box) -> _Leaf:
+        # Halved, as the difference of the largest floats is none.
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        bounded = (high / 2 - low / 2 < _WIDEST / 2) & (high > low)
+        if self._scale is not None:
+            self._scaled = True
+            try:
+                unit = np.broadcast_to(self._scale, space.shape)
+            except ValueError:
+                raise InvalidConfigError(
+                    f"Expected `scale` as one number or of shape {space.shape}, actual: {self._scale.shape}."
+                ) from None
+            return lambda value: (self._numbers(space, value) / unit).ravel()
+        low, high = np.where(bounded, low, -1), np.where(bounded, high, 1)
+        middle, half = (low + high) / 2, (high - low) / 2
+
+        def scaled(value: Any) -> np.ndarray:
+            numbers = (self._numbers(space, value) - middle) / half
+            if not bounded.all():
+                numbers = np.where(bounded, numbers, np.sign(numbers) * np.log1p(np.abs(numbers)))
+            return numbers.ravel()
+
+        return scaled
+
+    def _numbers(self, space: spaces.Box, value: Any) -> np.ndarray:
+        try:
+            numbers = np.asarray(value, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise self._outside(space, value) from None
+        if numbers.shape != space.shape or not np.isfinite(numbers).all():
+            raise self._outside(space, value)
+        return numbers
+
+    def _member(self, space: spaces.Space, value: Any) -> Any:
+        if not space.contains(value):
+            raise self._outside(space, value)
+        return value
+
+    def _join(self, space: spaces.Space, value: Any, parts: dict[Any, _Leaf]) -> np.ndarray:
+        try:
+            return np.concatenate([leaf(value[key]) for key, leaf in parts.items()])
+        except (KeyError, IndexError, TypeError):
+            raise self._outside(space, value) from None
+
+
+def inside(space: spaces.Space, value: Any) -> bool:
+    """Whether a value is in a space, of whatever float type: Gymnasium refuses float64 where the space says float32."""
+    if isinstance(space, spaces.Box):
+        try:
+            numbers = np.asarray(value)
+            if numbers.dtype.kind not in "biuf" or numbers.shape != space.shape:
+                return False
+            if numbers.dtype.kind == "f" and space.dtype.kind != "f" and (numbers != np.floor(numbers)).any():
+                return False
+            return bool((numbers >= space.low).all() and (numbers <= space.high).all())
+        except (TypeError, ValueError):
+            return False
+    if isinstance(space, spaces.Dict):
+        return (
+            isinstance(value, Mapping)
+            and value.keys() == space.keys()
+            and all(inside(part, value[name]) for name, part in space.spaces.items())
+        )
+    if isinstance(space, spaces.Tuple):
+        return (
+            isinstance(value, tuple | list)
+            and len(value) == len(space.spaces)
+            and all(inside(part, of) for part, of in zip(space.spaces, value, strict=True))
+        )
+    return bool(space.contains(value))
+
+
+def outside(
+    space: spaces.Space, value: Any, name: str = "observation", describe: str = "describe"
+) -> InvalidObservationError:
+    """The error for a value that is not in a space."""
+    return InvalidObservationError(
+        f"Expected an {name} in {space}, actual: {str(value)[:200]} ({type(value).__name__}). "
+        f"Correct the environment's {name}_space, or give `{describe}`."
+    )
+
+
+def _positive(scale: Any) -> np.ndarray:
+    try:
+        units = np.asarray(scale, dtype=np.float64)
+    except (TypeError, ValueError):
+        units = np.zeros(1)
+    if not (np.isfinite(units).all() and (units > 0).all()):
+        raise InvalidConfigError(f"Expected a positive `scale`, one number or as many as a Box has, actual: {scale!r}.")
+    return units

@@ -1,0 +1,200 @@
+"""A game compiled into what stays the same while it is played: shared by all who play it, kept on disk."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
+from importlib import metadata
+from sys import intern
+from typing import Any
+
+from rwml_gym.disk_cache import DiskCache, content_hash
+from rwml_gym.envs.alfworld.engine import grammar
+from rwml_gym.envs.alfworld.engine.layout import lay_out
+from rwml_gym.envs.alfworld.engine.text import Row, Texts
+from rwml_gym.envs.alfworld.engine.translation import translate
+from rwml_gym.errors import InvalidGameError
+
+__all__ = ["GAMES_KEPT", "CompiledGame", "Lists", "compile_game", "forget_games"]
+
+GAMES_KEPT = 64
+"""How many games a process keeps in memory, about 0.2 MB each."""
+
+FORMAT = "2"
+"""Part of the key on disk: to be raised when the data of `lay_out` or of `grammar.parse` changes its meaning."""
+
+_disk = DiskCache("alfworld", files=20_000)
+
+
+class Lists:
+    """Many short lists of numbers in two flat arrays, a tenth of the memory of tuples."""
+
+    def __init__(self, flat: Sequence[Sequence[int]]) -> None:
+        self._numbers, self._ends = map(_packed, flat)
+
+    def __getitem__(self, index: int) -> array[int]:
+        return self._numbers[self._ends[index] : self._ends[index + 1]]
+
+
+class CompiledGame:
+    """The operators of a game, its first state and its texts; what they are is said by `lay_out`.
+
+    Whoever plays it copies what changes (`true`, `facts`, `missing`, `applicable`); nothing else here ever does, except
+    for commands that are remembered once they were written.
+    """
+
+    def __init__(self, data: Mapping[str, Any], texts: Texts, goal_sentence: str) -> None:
+        """Packs a game.
+
+        Args:
+            data: as `lay_out` returns it, through JSON.
+            texts: the text grammar of the game.
+            goal_sentence: what `grammar.GOAL` stands for in it.
+
+        Raises:
+            InvalidGameError: something in it is beyond the compiled engine.
+        """
+        self.texts = texts
+        self.goal_sentence = goal_sentence
+        self.ids: list[str] = data["ids"]
+        self.names = [intern(name) for name in data["names"]]
+        self.facts: dict[str, set[Row]] = {
+            predicate: set(map(tuple, data["facts"].get(predicate, ()))) for predicate in texts.predicates
+        }
+        self.fluents = frozenset(data["predicates"])
+        self.true = bytearray(len(data["atom_predicates"]))
+        for variable in data["true"]:
+            self.true[variable] = 1
+        self._predicates: list[str] = data["predicates"]
+        self._atom_predicates = bytes(data["atom_predicates"])
+        self._atom_rows = Lists(data["atom_rows"])
+
+        self._actions: list[str] = data["actions"]
+        self._operator_actions = bytes(data["operator_actions"])
+        self._arguments = Lists(data["arguments"])
+        self._parameters = {
+            action: tuple(name for name, _ in parameters) for action, parameters in data["parameters"].items()
+        }
+        self._commands: dict[int, str] = {}
+        self._blocks: dict[int, dict[str, int]] = {}
+        self.effects = Lists(data["effects"])
+        self.conditions: dict[int, list[list[int]]] = {int(o): c for o, c in data["conditions"].items()}
+        self.alone = {int(literal): _packed(operators) for literal, operators in data["alone"].items()}
+        self.needed_by = Lists(data["needed_by"])
+        self.missing = bytearray(data["missing"])
+        self.applicable: list[int] = data["applicable"]
+
+        self.goal: list[int] = data["goal"]
+        self.axioms: list[Any] = data["axioms"]
+        self.goal_variables = frozenset(data["goal_variables"])
+        _check_types(data, texts)
+        for action in self._actions:
+            if not texts.is_static(action, self.fluents):
+                raise InvalidGameError(
+                    f'The command of action {action!r} depends on the state; play this game with engine="textworld".'
+                )
+
+    def atom(self, variable: int) -> tuple[str, Row]:
+        """The predicate and the entities of a variable."""
+        return self._predicates[self._atom_predicates[variable]], tuple(self._atom_rows[variable])
+
+    def action(self, operator: int) -> tuple[str, dict[str, int]]:
+        """The action of an operator and the entities its parameters stand for."""
+        name = self._actions[self._operator_actions[operator]]
+        return name, dict(zip(self._parameters[name], self._arguments[operator], strict=False))
+
+    def command(self, operator: int) -> str:
+        """What a player says to take an operator; the same in every state."""
+        command = self._commands.get(operator)
+        if command is None:
+            name, binding = self.action(operator)
+            command = self._commands[operator] = intern(self.texts.commands[name](self, binding))
+        return command
+
+    def block(self, literal: int) -> dict[str, int]:
+        """The commands, with their operators, that a literal admits on its own; not to be changed."""
+        block = self._blocks.get(literal)
+        if block is None:
+            # backwards: of commands that read the same, the first operator is meant
+            block = self._blocks[literal] = {self.command(o): o for o in reversed(self.alone[literal])}
+        return block
+
+
+def _packed(numbers: Sequence[int]) -> array[int]:
+    """An array of the smallest unsigned type, of two or four bytes, that takes the numbers."""
+    return array("H" if max(numbers, default=0) < 2**16 else "I", numbers)
+
+
+def _check_types(data: Mapping[str, Any], texts: Texts) -> None:
+    """Makes sure that a query finds its facts by their predicate alone, without looking at types.
+
+    textworld looks facts up by predicate and types. In a game where each predicate has the same types everywhere, and
+    each placeholder of a query and each parameter of an action fits them, that comes to the same.
+    """
+    for predicate, placeholders in texts.queries:
+        signatures = data["signatures"].get(predicate.removeprefix("not_"), ())
+        fits = all(
+            kind == texts.placeholders[placeholder] or texts.placeholders[placeholder] in data["types"].get(kind, ())
+            for signature in signatures
+            for placeholder, kind in zip(placeholders, signature, strict=False)
+        )
+        if len(signatures) > 1 or not fits:
+            raise InvalidGameError(
+                f"The text grammar asks for {predicate!r} of {placeholders}, and the game has it of {signatures}; "
+                'play this game with engine="textworld".'
+            )
+    for action, parameters in data["parameters"].items():
+        for name, kind in parameters:
+            wanted = texts.placeholders.get(name, kind)
+            if kind != wanted and kind in data["types"]:
+                raise InvalidGameError(
+                    f"Parameter {name!r} of action {action!r} is a {kind}, the text grammar takes it for a {wanted}; "
+                    'play this game with engine="textworld".'
+                )
+
+
+_games: OrderedDict[str, CompiledGame] = OrderedDict()
+_lock = threading.Lock()
+
+
+def compile_game(domain: str, text_grammar: str, problem: str) -> CompiledGame:
+    """Compiles a game, or finds it among the last ones of this process, or its translation on disk.
+
+    Args:
+        domain: PDDL domain.
+        text_grammar: ``.twl2`` text grammar.
+        problem: PDDL problem.
+    """
+    key = content_hash(domain, text_grammar, problem)  # the texts themselves would be half of what a game takes
+    with _lock:
+        if key in _games:
+            _games.move_to_end(key)
+            return _games[key]
+    shared, goal = grammar.without_goal(text_grammar)
+    made_by = (FORMAT, "fast_downward_textworld", _version("fast_downward_textworld"))
+    data = _disk.get((*made_by, domain, problem), lambda: lay_out(translate(domain, problem)))
+    game = CompiledGame(data, _texts(shared), goal)
+    with _lock:
+        _games[key] = game
+        while len(_games) > GAMES_KEPT:
+            _games.popitem(last=False)
+    return game
+
+
+def forget_games() -> None:
+    """Empties the memory of this process; what is on disk stays."""
+    with _lock:
+        _games.clear()
+    _texts.cache_clear()
+
+
+@lru_cache(maxsize=8)
+def _texts(text_grammar: str) -> Texts:
+    made_by = (FORMAT, "textworld", _version("textworld"))
+    return Texts(_disk.get((*made_by, text_grammar), lambda: grammar.parse(text_grammar)))
+
+
+_version = cache(metadata.version)  # it reads a file each time

@@ -1,0 +1,1 @@
+"""Where ALFWorld games come from: official files, and a generator."""

@@ -1,0 +1,213 @@
+"""Generated games as a source: listed, drawn and loaded by names that say how to make them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import overload
+
+import numpy as np
+
+from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game
+from rwml_gym.envs.alfworld.games import package
+from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, check, choose
+from rwml_gym.envs.alfworld.games.generator import generate, verify
+from rwml_gym.envs.alfworld.games.goals import Range, difficulties, rooms_of
+from rwml_gym.errors import GameNotFoundError, InvalidConfigError
+
+__all__ = ["GeneratedGames"]
+
+SEEDS = 2**31
+NUMBER = "0|[1-9][0-9]{0,9}"
+
+
+class GeneratedGames:
+    """Games made on the fly from their names.
+
+    A name is all it takes to make its game again, in any process: ``<split>/<task type>/<seed>``, or
+    ``<split>/<task type>/<room>/<fewest>-<most>/<seed>`` where the source was asked for rooms, for a difficulty, or for
+    both. The generator is seeded with the whole name, so the two splits, and different requests, never share a game. A
+    source loads the games of every name of its split that meets its own requests, so one with none loads all of them.
+
+    The plans of games win in every case that was tried (the slow tests play hundreds); ``verify=True`` plays the plan
+    of each game at load.
+
+    Args:
+        split: one of `GENERATED_SPLITS`.
+        task_types: some of `TASK_TYPES`; by default all that exist in the rooms.
+        rooms: some of `ROOMS`; by default all, as often as official games have them.
+        difficulty: how many receptacles one has to search: those of the room in which an object of the target's type
+            may be at the start. A number, or the fewest and the most; whatever comes by default (1 to 45).
+        verify: whether to prove each game solvable by playing its plan before it is handed out.
+
+    Raises:
+        InvalidConfigError: an argument is unknown, or there are no such games.
+
+    Example:
+        >>> games = GeneratedGames("generated_held_out", ["pick_two_obj_and_place"])
+        >>> games.load(games.names[3]).name
+        'generated_held_out/pick_two_obj_and_place/3'
+        >>> GeneratedGames(rooms=["bathroom"], difficulty=(5, 10)).names[1]
+        'generated/pick_clean_then_place_in_recep/bathroom/5-10/0'
+    """
+
+    def __init__(
+        self,
+        split: str = "generated",
+        task_types: Sequence[str] | None = None,
+        rooms: Sequence[str] | None = None,
+        difficulty: int | Sequence[int] | None = None,
+        *,
+        verify: bool = False,
+    ) -> None:
+        check("split", split, GENERATED_SPLITS)
+        self.split = split
+        self.task_types = choose("task_types", task_types, TASK_TYPES)
+        self.rooms = None if rooms is None else choose("rooms", rooms, ROOMS)
+        self.difficulty = _check_difficulty(difficulty)
+        self.verify = verify
+        package.require_engine()
+        if task_types is None:
+            self.task_types = tuple(kind for kind in TASK_TYPES if self._rooms_of(kind)) or TASK_TYPES
+        self._check_that_games_exist()
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All the names, some billions, in the order of their seeds; task types and rooms take turns."""
+        return GeneratedNames(self.split, {kind: self._requests(kind) for kind in self.task_types})
+
+    def sample(self, rng: np.random.Generator) -> Game:
+        """Makes the game of a seed drawn from ``rng``; task types are equally likely."""
+        names = self.names
+        return self.load(names[int(rng.integers(len(names)))])
+
+    def load(self, name: str) -> Game:
+        """Makes the game of a name.
+
+        Raises:
+            GameNotFoundError: the name is none of this source.
+            InvalidGameError: with ``verify=True``, the plan of the game does not win.
+        """
+        wanted = _parse_name(name, self.split)
+        if wanted is None or not self._includes(*wanted):
+            raise GameNotFoundError(
+                f"No game {name!r} in split {self.split!r}; expected {self._pattern()} with a task type of "
+                f"{', '.join(self.task_types)} and a seed in [0, {SEEDS})."
+            )
+        game = generate(name, *wanted)
+        if self.verify:
+            verify(game)
+        return game
+
+    def _rooms_of(self, task_type: str, difficulty: bool = True) -> list[str]:
+        """The rooms in which there are games of a task type, with the difficulty asked for or with any."""
+        wanted = self.difficulty if difficulty else None
+        return [room for room in self.rooms or ROOMS if _exists(task_type, room, wanted)]
+
+    def _requests(self, task_type: str) -> list[str]:
+        """The middle parts of the names of a task type, one for each room that was asked for."""
+        rooms = [""] if self.rooms is None else [f"/{room}" for room in self._rooms_of(task_type)]
+        return [room + self._range("/") for room in rooms]
+
+    def _range(self, separator: str = "") -> str:
+        return "" if self.difficulty is None else f"{separator}{self.difficulty[0]}-{self.difficulty[1]}"
+
+    def _check_that_games_exist(self) -> None:
+        for task_type in self.task_types:
+            rooms = self._rooms_of(task_type, difficulty=False)
+            if not rooms:
+                raise InvalidConfigError(
+                    f"There is no {task_type} in rooms={list(self.rooms or ())}, only in "
+                    f"{', '.join(rooms_of(task_type))}; ask for one of these rooms, or leave the task type out."
+                )
+            if not self._rooms_of(task_type):
+                known = frozenset[int]().union(*(difficulties(task_type, room) for room in rooms))
+                raise InvalidConfigError(
+                    f"No game of {task_type} in {', '.join(rooms)} makes one search {_in_words(self.difficulty)}; "
+                    f"expected a difficulty between {min(known)} and {max(known)}."
+                )
+        for room in self.rooms or ():
+            if not any(room in self._rooms_of(task_type) for task_type in self.task_types):
+                raise InvalidConfigError(
+                    f"There is no {' or '.join(self.task_types)} in a {room}"
+                    f"{self._range(' with difficulty ')}; ask for another task type, or leave the room out."
+                )
+
+    def _includes(self, task_type: str, room: str | None, difficulty: Range | None) -> bool:
+        """Whether a request is one that this source meets: at least as narrow as its own, and possible."""
+        if task_type not in self.task_types or (self.rooms is not None and room not in self.rooms):
+            return False
+        if self.difficulty is not None:
+            fewest, most = self.difficulty
+            if difficulty is None or not fewest <= difficulty[0] <= difficulty[1] <= most:
+                return False
+        return any(_exists(task_type, where, difficulty) for where in ([room] if room else ROOMS))
+
+    def _pattern(self) -> str:
+        room = "" if self.rooms is None else "/<room>"
+        return f"{self.split}/<task type>{room}{self._range('/')}/<seed>"
+
+
+class GeneratedNames(Sequence[str]):
+    """The names of a generated split, computed rather than stored."""
+
+    def __init__(self, split: str, requests: Mapping[str, Sequence[str]]) -> None:
+        """Takes the split, and what names of each task type have between the task type and the seed."""
+        self.split = split
+        self.requests = {task_type: list(middle) for task_type, middle in requests.items()}
+
+    def __len__(self) -> int:
+        return SEEDS * len(self.requests)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        seed, kind = divmod(range(len(self))[index], len(self.requests))
+        task_type, middle = list(self.requests.items())[kind]
+        return f"{self.split}/{task_type}{middle[seed % len(middle)]}/{seed}"
+
+    def __contains__(self, name: object) -> bool:
+        wanted = _parse_name(name, self.split)
+        if wanted is None or wanted[0] not in self.requests:
+            return False
+        seed = int(str(name).rsplit("/", 1)[1])
+        return name == self[seed * len(self.requests) + list(self.requests).index(wanted[0])]
+
+
+def _in_words(difficulty: Range | None) -> str:
+    fewest, most = difficulty or (1, 1)
+    return f"{fewest} receptacles" if fewest == most else f"{fewest} to {most} receptacles"
+
+
+def _exists(task_type: str, room: str, difficulty: Range | None) -> bool:
+    """Whether there are games of a task type in a type of room, with a difficulty within a range."""
+    if room not in rooms_of(task_type):
+        return False
+    return difficulty is None or any(difficulty[0] <= n <= difficulty[1] for n in difficulties(task_type, room))
+
+
+def _parse_name(name: object, split: str) -> tuple[str, str | None, Range | None] | None:
+    """The task type, room and difficulty in the name of a generated game; None if it is no such name."""
+    task_types, rooms = "|".join(TASK_TYPES), "|".join(ROOMS)
+    pattern = rf"{split}/({task_types})(?:/({rooms}))?(?:/({NUMBER})-({NUMBER}))?/({NUMBER})"
+    match = re.fullmatch(pattern, name, re.ASCII) if isinstance(name, str) else None
+    if match is None or int(match[5]) >= SEEDS:
+        return None
+    return match[1], match[2], None if match[3] is None else (int(match[3]), int(match[4]))
+
+
+def _check_difficulty(difficulty: int | Sequence[int] | None) -> Range | None:
+    """The fewest and the most receptacles to search."""
+    match (difficulty, difficulty) if type(difficulty) is int else difficulty:
+        case None:
+            return None
+        case (int(fewest), int(most)) if 1 <= fewest <= most:
+            return int(fewest), int(most)
+    raise InvalidConfigError(
+        "Expected difficulty to be a number of receptacles to search, at least 1, or the fewest and the most such as "
+        f"(5, 15), actual value: {difficulty!r}."
+    )

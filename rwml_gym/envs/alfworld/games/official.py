@@ -1,0 +1,209 @@
+"""Official games as a source: found, drawn and loaded from the folders that alfworld-download leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game, Goal, room_of
+from rwml_gym.envs.alfworld.games import package
+from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, OFFICIAL_SPLITS, check, choose
+from rwml_gym.errors import GameNotFoundError, InvalidConfigError, InvalidGameError
+
+__all__ = ["GAME_FILE", "OfficialGames"]
+
+GAME_FILE = "game.tw-pddl"
+
+
+class OfficialGames:
+    """The games of the ALFRED rooms that ``alfworld-download`` fetches, one folder each.
+
+    Only paths are listed at construction. As in alfworld, movable-receptacle and slicing tasks are left out, and
+    unsolvable games are never drawn; `load` refuses them.
+
+    Args:
+        data: folder that holds the split, or a ``json_2.1.x`` folder that holds it; by default the environment
+            variable ``ALFWORLD_DATA``, or else ``~/.cache/alfworld``, where ``alfworld-download`` puts them.
+        split: one of `OFFICIAL_SPLITS`.
+        task_types: some of `TASK_TYPES`; all of them by default.
+        grammar: ``"installed"`` rewrites older files to the domain and words of the installed alfworld and keeps their
+            goal sentence; ``"original"`` plays the file as it is.
+        rooms: some of `ROOMS`; all of them by default.
+    """
+
+    def __init__(
+        self,
+        data: str | Path | None = None,
+        split: str = "valid_seen",
+        task_types: Sequence[str] | None = None,
+        grammar: str = "installed",
+        rooms: Sequence[str] | None = None,
+    ) -> None:
+        check("grammar", grammar, GRAMMARS)
+        self.task_types = choose("task_types", task_types, TASK_TYPES)
+        self.rooms = choose("rooms", rooms, ROOMS)
+        package.require_engine()
+        self.split = split
+        self.grammar = grammar
+        self.folder = _find_split(data, split)
+        self._files = dict(self._list())
+        self._unsolvable: set[str] = set()
+        if not self._files:
+            raise GameNotFoundError(
+                f"No {GAME_FILE} of {', '.join(self.task_types)} in {', '.join(self.rooms)} under {self.folder}; run "
+                "`alfworld-download` again, ask for other `task_types` or `rooms`, or use "
+                'split="generated", which needs no data.'
+            )
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The listed games, sorted: ``<split>/<task folder>/<trial>``. Files are not opened, so a few may be bad."""
+        return list(self._files)
+
+    def sample(self, rng: np.random.Generator) -> Game:
+        """Draws a solvable game; all of them are equally likely.
+
+        Raises:
+            InvalidGameError: a drawn file is corrupt, or no game is solvable.
+        """
+        names = list(self._files)
+        while len(self._unsolvable) < len(names):
+            name = names[int(rng.integers(len(names)))]
+            if name not in self._unsolvable:
+                content = self._read(name)
+                if content.get("solvable"):
+                    return self._game(name, content)
+                self._unsolvable.add(name)
+        raise InvalidGameError(f"No game under {self.folder} is marked as solvable; run `alfworld-download` again.")
+
+    def load(self, name: str) -> Game:
+        """Loads the game of a name.
+
+        Raises:
+            GameNotFoundError: the name is none of this source.
+            InvalidGameError: the file is corrupt, or its game cannot be solved.
+        """
+        if name not in self._files:
+            raise GameNotFoundError(
+                f"No game {name!r} under {self.folder}; expected one of {len(self._files)} names such as "
+                f"{next(iter(self._files))!r}. `names` lists them."
+            )
+        content = self._read(name)
+        if not content.get("solvable"):
+            raise InvalidGameError(f"{self._files[name]} is not marked as solvable; choose another of `names`.")
+        return self._game(name, content)
+
+    def _list(self) -> Iterator[tuple[str, Path]]:
+        files = self.folder.glob(f"**/{GAME_FILE}")
+        for name, file in sorted((f"{self.split}/{f.parent.relative_to(self.folder).as_posix()}", f) for f in files):
+            if "movable" in name or "Sliced" in name:
+                continue
+            task_type, _, floor_plan = _read_folder(file)
+            room = None if floor_plan is None else room_of(floor_plan)
+            if task_type in self.task_types and (self.rooms == ROOMS or room in self.rooms):
+                yield name, file
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            content = json.loads(self._files[name].read_text(encoding="utf-8"))
+            texts = [content[key] for key in ("pddl_domain", "grammar", "pddl_problem")]
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError("not text")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _corrupt(self._files[name], f"{type(error).__name__}: {error}") from error
+        return cast("dict[str, Any]", content)
+
+    def _game(self, name: str, content: dict[str, Any]) -> Game:
+        file = self._files[name]
+        # Both releases unpack into a folder named json_2.1.1; only their commands tell them apart.
+        release = "json_2.1.2" if "move {o} to {r}" in content["grammar"] else "json_2.1.1"
+        goal = re.search(r'"rhs":\s*"Your task is to: ((?:[^"\\]|\\.)*?)\.?\s*"', content["grammar"])
+        if goal is None:
+            raise _corrupt(file, "no goal sentence in its grammar")
+        if self.grammar == "installed":
+            content, rewritten = rewrite(content, goal[1])
+            if rewritten:
+                release += f", rewritten to alfworld {package.version()}"
+        plan = content.get("walkthrough")
+        task_type, wanted, floor_plan = _read_folder(file)
+        return Game(
+            name=name,
+            task_type=task_type,
+            task=json.loads(f'"{goal[1]}"'),
+            data=content,
+            plan=tuple(plan) if plan else None,
+            data_version=release,
+            path=str(file),
+            goal=wanted,
+            floor_plan=floor_plan,
+        )
+
+
+def rewrite(content: dict[str, Any], goal: str) -> tuple[dict[str, Any], bool]:
+    """Puts a game into the domain and the words of the installed alfworld, with its own goal sentence.
+
+    Returns:
+        The content, and whether anything but white space had to change. What changes also loses its walkthrough, which
+        is in the old words.
+    """
+    grammar = package.grammar().replace("UNKNOWN GOAL", goal)
+    if content["pddl_domain"] == package.domain() and content["grammar"] == grammar:
+        return content, False
+    return {**content, "pddl_domain": package.domain(), "grammar": grammar, "walkthrough": None}, True
+
+
+def _corrupt(file: Path, reason: str) -> InvalidGameError:
+    return InvalidGameError(f"{file} is not a readable ALFWorld game ({reason}); run `alfworld-download --force`.")
+
+
+def _read_folder(file: Path) -> tuple[str, Goal | None, int | None]:
+    """The task type, the goal and the floor plan of a game file.
+
+    Its task folder says them, such as ``pick_and_place_simple-Mug-None-Shelf-3``, else the trajectory beside the file
+    does; without either, nothing is known of it.
+    """
+    task_type, *rest = file.parent.parent.name.split("-")
+    if task_type in TASK_TYPES and len(rest) == 4 and rest[3].isdecimal():
+        target, _, place, floor_plan = rest
+        return task_type, _goal(task_type, target, place), int(floor_plan)
+    trajectory = file.with_name("traj_data.json")
+    if not trajectory.exists():
+        return task_type if task_type in TASK_TYPES else "", None, None
+    try:
+        content = json.loads(trajectory.read_text(encoding="utf-8"))
+        task_type, wanted, floor_plan = content["task_type"], content["pddl_params"], content["scene"]["scene_num"]
+        place = wanted["parent_target"] or wanted["toggle_target"]
+        return str(task_type), _goal(task_type, wanted["object_target"], place), int(floor_plan)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _corrupt(trajectory, f"{type(error).__name__}: {error}") from error
+
+
+def _goal(task_type: str, target: str, place: str) -> Goal:
+    if task_type == "look_at_obj_in_light":
+        return Goal(task_type, target, lamp=place)
+    return Goal(task_type, target, place)
+
+
+def _find_split(data: str | Path | None, split: str) -> Path:
+    """The folder of a split, in ``data`` itself or in the newest ``json_*`` folder inside it."""
+    root = Path(data or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld").expanduser()
+    homes = [root, *sorted(root.glob("json_*"), reverse=True)]
+    for home in homes:
+        if split in OFFICIAL_SPLITS and (home / split).is_dir():
+            return home / split
+    present = sorted({folder.name for home in homes if home.is_dir() for folder in home.iterdir() if folder.is_dir()})
+    found = f"found there: {', '.join(present) or 'nothing'}"
+    if split not in OFFICIAL_SPLITS:
+        known = ", ".join((*OFFICIAL_SPLITS, *GENERATED_SPLITS))
+        raise InvalidConfigError(f"Unknown split {split!r}; expected one of {known}. Data folder {root}, {found}.")
+    raise GameNotFoundError(
+        f"No games of split {split!r} under {root} ({found}). Run `alfworld-download`, set the environment variable "
+        'ALFWORLD_DATA or the argument `data=` to the folder that holds them, or use split="generated", '
+        "which needs no data."
+    )

@@ -1,0 +1,103 @@
+"""What is read from the installed alfworld package, without importing it.
+
+``import alfworld`` creates ``~/.cache/alfworld`` and sets the environment variable ``ALFWORLD_DATA``. Everything needed
+here is data: the PDDL domain, the text grammar, floor plans, and two modules of tables that import nothing of alfworld.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gymnasium.error import DependencyNotInstalled
+
+__all__ = [
+    "constants",
+    "domain",
+    "floor_plan",
+    "goal_library",
+    "grammar",
+    "missing_dependency",
+    "require_engine",
+    "version",
+]
+
+
+def missing_dependency(module: str) -> DependencyNotInstalled:
+    """The error for a package of the ``alfworld`` extra that is not installed."""
+    return DependencyNotInstalled(f'{module} is not installed; run `pip install "rwml-gym[alfworld]"`')
+
+
+def require_engine() -> None:
+    """Raises `DependencyNotInstalled` unless alfworld and its text engine can be found; imports none of them."""
+    for module in ("alfworld", "textworld", "fast_downward"):
+        if importlib.util.find_spec(module) is None:
+            raise missing_dependency(module)
+
+
+@cache
+def version() -> str:
+    """The installed alfworld version, such as ``0.4.2``."""
+    require_engine()
+    return metadata.version("alfworld")
+
+
+@cache
+def domain() -> str:
+    """The PDDL domain: which actions exist and what they do."""
+    return (_root() / "data" / "alfred.pddl").read_text(encoding="utf-8")
+
+
+@cache
+def grammar() -> str:
+    """The text grammar, with ``UNKNOWN GOAL`` where a game's goal sentence goes."""
+    return (_root() / "data" / "alfred.twl2").read_text(encoding="utf-8")
+
+
+@cache
+def constants() -> ModuleType:
+    """``alfworld.gen.constants``: which objects exist, where they may be placed and what can be done to them."""
+    return _load_alone("constants")
+
+
+@cache
+def goal_library() -> dict[str, dict[str, Any]]:
+    """``alfworld.gen.goal_library.gdict``: goal formula and sentence templates by task type."""
+    goals: dict[str, dict[str, Any]] = _load_alone("goal_library").gdict
+    return goals
+
+
+@cache
+def floor_plan(number: int) -> tuple[dict[str, list[float]], list[str]]:
+    """One of the 120 rooms: where to stand for each large receptacle, and the types of things in it.
+
+    Returns:
+        ``{receptacle id: [x, z, rotation, horizon]}`` in metres and degrees, and the list of types.
+    """
+    layouts = _root() / "gen" / "layouts"
+    positions = json.loads((layouts / f"FloorPlan{number}-openable.json").read_text(encoding="utf-8"))
+    types = json.loads((layouts / f"FloorPlan{number}-objects.json").read_text(encoding="utf-8"))
+    return positions, types
+
+
+@cache
+def _root() -> Path:
+    spec = importlib.util.find_spec("alfworld")
+    if spec is None or not spec.submodule_search_locations:
+        raise missing_dependency("alfworld")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _load_alone(name: str) -> ModuleType:
+    """Runs one module of ``alfworld.gen`` by its path, without the packages above it."""
+    spec = importlib.util.spec_from_file_location(f"rwml_gym.envs.alfworld._{name}", _root() / "gen" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,259 @@
+"""Reads what an agent writes to τ²-bench: one tool call, or words to the user. Text is data here, never evaluated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rwml_gym.envs.tau2.literals import LiteralReader, UnreadableError, encodable, shortened
+from rwml_gym.envs.tau2.tools import ToolSpec
+
+__all__ = ["InvalidAction", "Speech", "ToolRequest", "find_calls", "parse_action"]
+
+_OPEN_TAG, _CLOSE_TAG = "<tool_call>", "</tool_call>"
+_EMPTY = "Error: The action is empty. Write one tool call, or a message to the user."
+_SEVERAL = "Error: Several tool calls in one action. Make one call, wait for its result, then make the next."
+_NOT_LAST = "Error: Text after the tool call. A call has to be the whole action, or the last thing in it."
+_NO_CALL = 'Error: No tool call inside <tool_call>. Expected {"name": ..., "arguments": {...}}.'
+
+# Matched possessively (`*+`), so that no text takes more than linear time.
+_NAMED = re.compile(r"(?<!\w)(\w++)([ \t]*+)\(")
+_OBJECT = re.compile(r"(?:\[\s*+)?+\{\s*+[\"'](?:name|function|arguments|parameters|type|id)[\"']\s*+:")
+# What may be a call: on a new line anything that looks a little like one, elsewhere JSON that does so a lot.
+_START = re.compile(rf"^[ \t]*+(?:```\w*+[ \t]*+)?+(?=[{{\[]|\w++[ \t]*+\()|(?={_OBJECT.pattern})", re.MULTILINE)
+_SEPARATOR = re.compile(r"[ \t]*+(?:```)?+[ \t]*+[;,]?+[ \t]*+")
+_FENCE = re.compile(r"(?:```\w*+)?+\s*+\Z")
+_END = re.compile(r"[\s`;,]*+\Z")
+_ATTEMPT = 64  # what beginning to read costs, in characters
+_SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*+(?:_[a-z0-9]++)++\Z")
+
+
+@dataclass(frozen=True)
+class ToolRequest:
+    """A call of a tool that exists, with arguments that fit its schema.
+
+    Attributes:
+        name: the tool.
+        arguments: value by name of the parameter; JSON values, as the agent wrote them.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Words to the user.
+
+    Attributes:
+        text: without thoughts and surrounding white space.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True)
+class InvalidAction:
+    """What is neither a call nor words to the user.
+
+    Attributes:
+        message: what is wrong, for the agent.
+    """
+
+    message: str
+
+
+def parse_action(text: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Speech | InvalidAction:
+    r"""Read an action.
+
+    A call is a JSON object, ``{"name": …, "arguments": {…}}`` (also "parameters", and OpenAI's nesting under
+    "function"), or ``name(1, key='x')`` with JSON or Python literals and bare words as values. It may span lines, stand
+    in a list of one, in a code fence or between ``<tool_call>`` tags. What else models write is read so:
+
+    - *Thoughts* up to the last ``</think>``, or after an unclosed ``<think>``, are dropped first.
+    - *Prose before a call*: the call counts and the prose is dropped, as a message of tau2 is either. The call has to
+      be the last thing in the action, and ``name()`` on a line of its own, unless tags mark it.
+    - *Prose after a call*: JSON is refused, since the user should not see it; ``name()`` is prose that explains.
+    - *Several calls*, also twice the same, are refused. With tags, only what is between tags counts.
+    - *No such tool*: a JSON call is refused in tau2's words; ``name()`` is prose, unless it is all there is, the name
+      is in snake_case, and there are only literals in it.
+    - *A call that cannot be read* is refused if it ends the action, or is cut off; otherwise it is prose.
+    - *Other keys* of a JSON call ("requestor", "id") have no effect. Of a key given twice, the last counts.
+    - *Lone surrogates* become "\ufffd", so that everything can be encoded.
+
+    The time is linear in the text. No exception is raised, whatever it holds.
+
+    Args:
+        text: What the agent wrote.
+        tools: What it can call, by name.
+
+    Returns:
+        The call, the words to the user, or what is wrong with them.
+
+    >>> spec = ToolSpec("get_user", "Get a user.", {"properties": {"user_id": {"type": "string"}}})
+    >>> parse_action("Let me see.\nget_user('mia_li_3668')", {"get_user": spec})
+    ToolRequest(name='get_user', arguments={'user_id': 'mia_li_3668'})
+    >>> parse_action("Thanks (bye)", {"get_user": spec})
+    Speech(text='Thanks (bye)')
+    """
+    message = encodable(text)
+    message = message[message.rfind("</think>") + len("</think>") :] if "</think>" in message else message
+    message = message.partition("<think>")[0].strip()
+    if not message:
+        return InvalidAction(_EMPTY)
+    if _OPEN_TAG not in message:
+        return _parse(message, tools) or Speech(message)
+    first, *others = (part.partition(_CLOSE_TAG)[0].strip() for part in message.split(_OPEN_TAG)[1:])
+    return InvalidAction(_SEVERAL) if others else _parse(first, tools) or InvalidAction(_NO_CALL)
+
+
+def find_calls(text: str, tools: Mapping[str, ToolSpec]) -> list[ToolRequest]:
+    """Find the calls that a text mentions anywhere, as in "Please run toggle_data() and tell me".
+
+    Args:
+        text: Any text.
+        tools: What can be called, by name.
+
+    Returns:
+        The calls in the notation ``name(…)`` that exist and fit their schema, in the order of the text.
+    """
+    text = encodable(text)
+    requests: list[ToolRequest] = []
+    position, patience = 0, _patience(text)
+    while patience > 0 and (match := _NAMED.search(text, position)):
+        position = match.end()
+        if match[1] in tools and not match[2]:
+            try:
+                call = _read(text, match.start(), tools)[0]
+            except UnreadableError as error:
+                patience -= error.position - position + _ATTEMPT
+                continue
+            position = call[0].end
+            request = _checked(call[0], tools)
+            requests += [request] if isinstance(request, ToolRequest) else []
+    return requests
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call as it is written: the tool may not exist, the arguments may be anything."""
+
+    name: str
+    named: Any
+    end: int
+    is_json: bool
+    positional: list[Any] = field(default_factory=list)
+
+
+def _parse(message: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | InvalidAction | None:
+    """Read a text without thoughts and tags; None if it is prose."""
+    calls: list[_Call] = []
+    # What is read in vain uses up `patience`: every line may begin a call that only fails at the end of the text.
+    position, begin, patience = 0, -1, _patience(message)
+    while patience > 0:
+        if begin < 0:
+            if not (place := _START.search(message, position)):
+                break
+            begin = place.end()
+        start, begin = begin, -1
+        named = _NAMED.match(message, start)
+        exists = named is not None and named[1] in tools
+        if named and not _may_be_call(message, named, exists):
+            position = named.end()
+            continue
+        try:
+            found, position = _read(message, start, tools)
+        except UnreadableError as error:
+            if exists or _OBJECT.match(message, start):
+                if error.position >= len(message) or message[-1] in ")}]`":
+                    return InvalidAction(f"Error: Cannot read the call: {error}.")
+            patience -= error.position - start + _ATTEMPT
+            position = start + 1
+            continue
+        rest = _SEPARATOR.match(message, position).end()  # type: ignore[union-attr]  # it matches the empty text, too
+        if message.startswith(("{", "["), rest) or _NAMED.match(message, rest):
+            begin = rest
+        is_line = begin >= 0 or rest == len(message) or message[rest] in "\r\n"
+        # JSON is a call whatever follows; a name that is no tool's only if nothing does.
+        if not named or (exists and is_line) or (not exists and _END.match(message, position)):
+            calls += found
+    return _judged(calls, message, tools)
+
+
+def _patience(text: str) -> int:
+    """How many characters of a text may be read in vain, before the rest of it is taken for prose."""
+    return 4000 + 4 * len(text)
+
+
+def _judged(calls: list[_Call], message: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | InvalidAction | None:
+    """Decide what a text with these calls is."""
+    is_last = bool(calls) and _END.match(message, calls[-1].end) is not None
+    if not is_last and not any(call.is_json for call in calls):
+        return None
+    if len(calls) > 1:
+        return InvalidAction(_SEVERAL)
+    return _checked(calls[0], tools) if is_last else InvalidAction(_NOT_LAST)
+
+
+def _may_be_call(message: str, named: re.Match[str], exists: bool) -> bool:
+    """Whether ``name(`` may be a call, and not prose such as "calculate (see above)" or "Thanks (bye)"."""
+    in_snake_case = _SNAKE_CASE.match(named[1]) is not None
+    if exists:
+        return in_snake_case or not named[2]
+    return in_snake_case and not named[2] and _FENCE.match(message, 0, named.start()) is not None
+
+
+def _checked(call: _Call, tools: Mapping[str, ToolSpec]) -> ToolRequest | InvalidAction:
+    """Give the arguments their names, and hold them against the schema."""
+    spec = tools.get(call.name)
+    if spec is None:
+        return InvalidAction(f"Error: Tool '{shortened(call.name)}' not found.")
+    named = {} if call.named is None else call.named
+    if not isinstance(named, dict):
+        return InvalidAction(f"Error: {spec.name}: the arguments should be an object whose keys are the parameters.")
+    if len(call.positional) > len(spec.order):
+        return InvalidAction(
+            f"Error: {spec.name}: {len(call.positional)} arguments without a name, but the parameters are: "
+            f"{', '.join(spec.order) or 'none'}."
+        )
+    arguments = dict(zip(spec.order, call.positional, strict=False))
+    if twice := sorted(arguments.keys() & named.keys()):
+        return InvalidAction(f"Error: {spec.name}: {twice[0]!r} is given twice.")
+    arguments |= named
+    problem = spec.validate(arguments)
+    return InvalidAction(problem) if problem else ToolRequest(spec.name, arguments)
+
+
+def _read(text: str, start: int, tools: Mapping[str, ToolSpec]) -> tuple[list[_Call], int]:
+    """Read what begins at a place: the calls in it (none if it is some other JSON), and where it ends."""
+    if named := _NAMED.match(text, start):
+        reader = LiteralReader(text, named.end(), bare_words=named[1] in tools)
+        positional, keywords = reader.arguments()
+        return [_Call(named[1], keywords, reader.position, False, positional)], reader.position
+    reader = LiteralReader(text, start, bare_words=False)
+    value = reader.value()
+    items = value if isinstance(value, list) else [value]
+    calls = [call for item in items if (call := _json_call(item, reader.position, tools))]
+    return calls if len(calls) == len(items) else [], reader.position
+
+
+def _json_call(value: Any, end: int, tools: Mapping[str, ToolSpec]) -> _Call | None:
+    """Read a call off a JSON value, if it is one: an object with a name and arguments, or with the name of a tool."""
+    if isinstance(value, dict) and isinstance(value.get("function"), dict):
+        value = value["function"]
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    key = next((key for key in ("arguments", "parameters") if key in value), None)
+    if key is None and value["name"] not in tools:
+        return None
+    arguments = value[key] if key else None
+    if isinstance(arguments, str):
+        reader = LiteralReader(arguments.strip(), 0, bare_words=False)
+        try:
+            inner = reader.value() if reader.text else None
+            arguments = inner if reader.position == len(reader.text) else arguments
+        except UnreadableError:
+            pass  # it stays a string, which the check of the arguments refuses
+    return _Call(value["name"], arguments, end, True)

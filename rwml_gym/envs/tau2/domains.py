@@ -1,0 +1,200 @@
+"""The domains of τ²-bench: their tasks, and fresh worlds to play them in; what can be shared is loaded once."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+from rwml_gym.envs.tau2.calculator import calculate
+from rwml_gym.envs.tau2.database import share
+from rwml_gym.envs.tau2.package import load
+from rwml_gym.envs.tau2.tools import ToolSpec, specs_of
+from rwml_gym.errors import GameNotFoundError, InvalidConfigError
+
+__all__ = ["DOMAINS", "SOLO_DOMAINS", "Domain", "load_domain", "load_task", "splits", "task_ids"]
+
+DOMAINS = ("airline", "retail", "telecom", "telecom-workflow", "mock")
+SOLO_DOMAINS = ("telecom", "telecom-workflow", "mock")
+"""Domains whose tasks can be a ticket that the agent works off without a user."""
+
+
+class MakeWorld(Protocol):
+    """Makes a world in its first state."""
+
+    def __call__(self, purpose: str = "play") -> Any:
+        """A fresh tau2 `Environment`; ids that it invents follow from the purpose."""
+        ...
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain in one way of playing it.
+
+    Attributes:
+        name: one of `DOMAINS`.
+        solo: whether the agent has the user's tools as well, and no user.
+        policy: what the agent is to follow.
+        tools: what the agent can call, by name.
+        user_tools: what the user can call, by name; empty if nothing, or in solo mode.
+        make: makes worlds, which never see each other's writes.
+    """
+
+    name: str
+    solo: bool
+    policy: str
+    tools: Mapping[str, ToolSpec]
+    user_tools: Mapping[str, ToolSpec]
+    make: MakeWorld
+
+    @property
+    def supports_solo(self) -> bool:
+        """Whether there is a solo mode."""
+        return self.name in SOLO_DOMAINS
+
+
+@cache
+def load_domain(name: str, solo: bool = False) -> Domain:
+    """Loads a domain; up to a second at first, as its database is read.
+
+    Args:
+        name: one of `DOMAINS`.
+        solo: whether the agent plays alone.
+
+    Raises:
+        InvalidConfigError: an unknown domain, or one without a solo mode.
+    """
+    _check(name)
+    if solo and name not in SOLO_DOMAINS:
+        raise InvalidConfigError(
+            f'Domain {name!r} cannot be played with user="solo"; expected one of {", ".join(SOLO_DOMAINS)}.'
+        )
+    module = _module(name)
+    arguments = {"policy_type": "workflow"} if name == "telecom-workflow" else {}
+    first = module.get_environment(solo_mode=solo, **arguments)
+    tools = specs_of(first.tools)
+    user_tools = {} if first.user_tools is None else specs_of(first.user_tools)
+    return Domain(
+        name=name,
+        solo=solo,
+        policy=first.policy,
+        tools={**tools, **user_tools} if solo else tools,
+        user_tools={} if solo else user_tools,
+        make=_maker(first),
+    )
+
+
+@cache
+def splits(name: str) -> dict[str, tuple[str, ...]]:
+    """The task ids of each split of a domain, in tau2's order."""
+    _check(name)
+    return {split: tuple(ids) for split, ids in _module(name).get_tasks_split().items()}
+
+
+def task_ids(name: str) -> tuple[str, ...]:
+    """The ids of all tasks of a domain, in the order of tau2's file."""
+    _check(name)
+    return tuple(_raw_tasks(_base(name)))
+
+
+def load_task(name: str, task_id: str) -> Any:
+    """A task of a domain, a tau2 `Task`; not to be changed.
+
+    Raises:
+        GameNotFoundError: there is no such task.
+    """
+    tasks = _raw_tasks(_base(name))
+    if task_id not in tasks:
+        raise GameNotFoundError(f"No task {task_id!r} in domain {name!r}; expected one such as {next(iter(tasks))!r}.")
+    return _task(_base(name), task_id)
+
+
+@cache
+def _task(name: str, task_id: str) -> Any:
+    return load("data_model.tasks").Task.model_validate_json(_raw_tasks(name)[task_id])
+
+
+@cache
+def _raw_tasks(name: str) -> dict[str, bytes]:
+    """Every task as JSON: telecom's 2,285 take 14 MB like this and several times as much once parsed."""
+    path = getattr(load(f"domains.{name}.utils"), f"{name.upper()}_TASK_SET_PATH")
+    tasks = json.loads(path.read_text(encoding="utf-8"))
+    return {task["id"]: json.dumps(task, separators=(",", ":")).encode() for task in tasks}
+
+
+def _maker(first: Any) -> MakeWorld:
+    """How to make more worlds such as the first one, which is not played itself."""
+    kind: Any = type(first)
+    tools = _mended(type(first.tools))
+    shared = {"domain_name": first.domain_name, "policy": first.policy}
+
+    def make_shared(purpose: str = "play") -> Any:
+        world = kind(**shared, tools=tools(share(first.tools.db)))
+        world.set_solo_mode(first.solo_mode)
+        return world
+
+    if first.user_tools is None:
+        return make_shared
+    # telecom's databases are lists, and small: copied whole in a tenth of a millisecond, by way of bytes made here
+    user_tools = type(first.user_tools)
+    # … with what hangs on the class, such as the default VPN, which a broken one would spoil for all later worlds
+    defaults = {name: value for name, value in vars(user_tools).items() if hasattr(value, "model_dump")}
+    parts = pickle.dumps((first.tools.db, first.user_tools.db, defaults), protocol=pickle.HIGHEST_PROTOCOL)
+
+    def make_copy(purpose: str = "play") -> Any:
+        database, user_database, own = pickle.loads(parts)
+        world = kind(**shared, tools=tools(database), user_tools=user_tools(user_database))
+        vars(world.user_tools).update(own)
+        world.tools.purpose = purpose
+        world.set_solo_mode(first.solo_mode)
+        return world
+
+    return make_copy
+
+
+def _mended(kind: Any) -> Any:
+    """A toolkit of tau2, with the two tools replaced that can hang or are not deterministic."""
+    methods: dict[str, Any] = {}
+    if hasattr(kind, "calculate"):
+
+        @functools.wraps(kind.calculate)  # which keeps it a tool of the same schema
+        def bounded(self: Any, expression: str) -> str:
+            return calculate(expression)
+
+        methods["calculate"] = bounded
+    if hasattr(kind, "_apply_one_time_charge"):
+
+        @functools.wraps(kind._apply_one_time_charge)
+        def charge(self: Any, customer_id: str, amount: float, description: str) -> Any:
+            known = {bill.bill_id for bill in self.db.bills}
+            result = kind._apply_one_time_charge(self, customer_id, amount, description)
+            for bill in self.db.bills:
+                if bill.bill_id not in known:  # tau2 draws its id, so that no two worlds with one are ever equal
+                    text = f"{self.purpose} {customer_id} {len(known)}"
+                    new, customer = f"B{hashlib.sha256(text.encode()).hexdigest()[:8]}", bill.customer_id
+                    owner = self.get_customer_by_id(customer)
+                    owner.bill_ids[owner.bill_ids.index(bill.bill_id)] = new
+                    bill.bill_id = new
+            return result
+
+        methods["_apply_one_time_charge"] = charge
+    return type(kind)(kind.__name__, (kind,), methods) if methods else kind
+
+
+def _base(name: str) -> str:
+    """The domain whose tasks and tools another one has."""
+    return name.removesuffix("-workflow")
+
+
+def _module(name: str) -> Any:
+    return load(f"domains.{_base(name)}.environment")
+
+
+def _check(name: str) -> None:
+    if name not in DOMAINS:
+        raise InvalidConfigError(f"Unknown domain {name!r}; expected one of {', '.join(DOMAINS)}.")

@@ -1,0 +1,275 @@
+"""τ²-bench as a Gymnasium environment: an agent serves a customer, by words and by tools, under a policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+from gymnasium.error import ResetNeeded
+
+from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
+from rwml_gym.envs.tau2.conversation import STOP, Conversation, User
+from rwml_gym.envs.tau2.domains import DOMAINS, load_domain, load_task
+from rwml_gym.envs.tau2.package import data_version
+from rwml_gym.envs.tau2.scoring import Score, check_scorable, score
+from rwml_gym.envs.tau2.tasks import Tasks
+from rwml_gym.envs.tau2.tools import ToolSpec
+from rwml_gym.envs.tau2.users import ChatModel, ModelUser, ScriptedUser, UserModelError, litellm_model
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.spaces import UnicodeText
+
+__all__ = ["USERS", "Tau2Env"]
+
+USERS = ("scripted", "solo", "model")
+
+MAX_ACTION = 10_000
+"""Characters of the longest action; the longest gold action has 600. Some of tau2's tools take the square of a list."""
+
+DONE = ToolSpec("done", "Call this function when you are done with the task.", {"type": "object", "properties": {}})
+"""The agent's way to end the conversation, as in tau2's own gym."""
+
+
+class Tau2Env(gymnasium.Env[str, str]):
+    """A customer service agent at work: it talks to a user, calls tools, and is scored as tau2 scores it.
+
+    Observation: what the agent may see since its last action, ``user: …`` and ``tool: …``. Action: text to the user, or
+    one tool call as text: JSON, ``name(argument="value")``, in ``<tool_call>`` tags, after prose; see
+    `envs.tau2.actions`. A malformed call is answered with what is wrong, costs a step, and changes nothing.
+    ``done()``, ``###STOP###`` or the user's goodbye ends the conversation. Reward: tau2's, at the end, else 0. The
+    registered ids, ``rwml_gym/Tau2-v0`` and one for each domain such as ``rwml_gym/Tau2-retail-v0``, truncate after 100
+    actions.
+
+    ``info``, with the same keys at `reset` and `step`:
+
+    * ``task``: one sentence on what is to be done (the ticket, in solo mode); ``policy``; ``tools``: JSON schemas.
+    * ``messages``: the new messages as ``{"role": …, "content": …}``; ``message_kind``: the role of the last one.
+    * ``invalid_action``: whether the last action was refused; ``tool_error``: whether a tool answered with an error.
+    * ``won``: whether the score is 1; ``score_parts``: tau2's checks by name, empty until the end; ``counted``: those
+      this task counts; ``ended``: tau2's reason, empty until the end; ``user_error``: why the user's model failed.
+    * ``game``: the name to give to ``reset(options={"game": name})``; ``domain``; ``data_version``;
+      ``admissible_actions``: always empty, there is no list of what one may say.
+
+    Nothing of the gold actions or of what is scored reaches the agent before the end.
+
+    Args:
+        domain: ``airline``, ``retail``, ``telecom``, ``telecom-workflow`` or ``mock``.
+        split: ``train``, ``test`` or ``base`` (what publications score on); telecom also ``small`` and ``full``.
+        user: ``scripted`` (no model, deterministic), ``solo`` (no user; telecom and mock) or ``model``.
+        user_model: with ``user="model"``: a litellm id, or a function of messages and tools (`ChatModel`).
+        user_arguments: for the model: ``temperature``, ``seed``, ``api_base``, …
+        on_user_error: what follows when the user's model fails: ``raise`` a `UserModelError`, or ``truncate`` the
+            episode with the error in ``info["user_error"]``.
+        policy_in_observation: whether the first observation begins with the task, the policy and the tools.
+        max_errors: after how many errors tau2 gives up.
+        render_mode: ``ansi``: `render` returns the conversation so far.
+
+    Example:
+        >>> import gymnasium, rwml_gym
+        >>> env = gymnasium.make("rwml_gym/Tau2-v0", domain="mock")
+        >>> observation, info = env.reset(seed=0)
+        >>> observation.startswith("user: ")
+        True
+        >>> observation, reward, terminated, truncated, info = env.step("get_users()")
+        >>> info["message_kind"]
+        'tool'
+        >>> env.close()
+    """
+
+    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 (as gymnasium.Env has it)
+
+    def __init__(
+        self,
+        domain: str = "retail",
+        split: str = "base",
+        user: str = "scripted",
+        user_model: str | ChatModel | None = None,
+        user_arguments: Mapping[str, Any] | None = None,
+        on_user_error: str = "raise",
+        policy_in_observation: bool = False,
+        max_errors: int = 10,
+        render_mode: str | None = None,
+    ) -> None:
+        _check("domain", domain, DOMAINS)
+        _check("user", user, USERS)
+        _check("on_user_error", on_user_error, ("raise", "truncate"))
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise InvalidConfigError(f'Unknown render_mode {render_mode!r}; expected None or "ansi".')
+        if (user == "model") != (user_model is not None):
+            raise InvalidConfigError(
+                f'Give `user_model` with user="model" and only then, actual: user={user!r}, user_model={user_model!r}.'
+            )
+        if user_arguments and not isinstance(user_model, str):
+            raise InvalidConfigError(
+                "`user_arguments` are for a litellm id in `user_model`, "
+                f"actual: user_model={user_model!r}; leave them out, or build them into the function."
+            )
+        if not isinstance(max_errors, int) or max_errors < 1:
+            raise InvalidConfigError(f"Expected max_errors of at least 1, actual value: {max_errors!r}.")
+        self.domain = load_domain(domain, solo=user == "solo")
+        self.games = Tasks(domain, split, solo=user == "solo")
+        self.user, self.on_user_error, self.max_errors = user, on_user_error, max_errors
+        self.policy_in_observation = policy_in_observation
+        self.render_mode = render_mode
+        self.observation_space = UnicodeText()
+        self.action_space = UnicodeText()
+        self._model = litellm_model(user_model, **(user_arguments or {})) if isinstance(user_model, str) else user_model
+        self._tools = {**self.domain.tools, DONE.name: DONE}
+        self._schemas = [tool.schema for tool in self._tools.values()]
+        self._conversation: Conversation | None = None
+        self._seen = 0
+        self._over = True
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Starts a task, drawn with ``self.np_random`` unless it is named.
+
+        Args:
+            seed: seeds the choice of this task and the next ones.
+            options: ``{"game": name}`` to play that task.
+
+        Raises:
+            UserModelError: the user's model fails, and ``on_user_error`` is ``raise``. With ``truncate`` the episode
+                begins, and its first step truncates it.
+        """
+        super().reset(seed=seed)
+        options = dict(options or {})
+        name = options.pop("game", None)
+        if options:
+            raise InvalidConfigError(f'Unknown reset options {", ".join(map(repr, options))}; expected only "game".')
+        self._over = True  # a reset that fails leaves an environment that has to be reset
+        self._name = self.games.sample(self.np_random) if name is None else name
+        task = load_task(self.domain.name, self.games.task_id(self._name))
+        check_scorable(task)
+        self._conversation = Conversation(task, self.domain.make(), self._make_user(task), self.max_errors)
+        self._seen, self._user_error = 0, ""
+        self._score: Score | None = None
+        self._guard(self._conversation.begin)
+        self._over = False
+        return self._observe(opening=True), self._info(invalid_action=False)
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Speaks to the user or calls a tool.
+
+        Args:
+            action: any string; see `rwml_gym.envs.tau2.actions.parse_action`.
+        """
+        if not isinstance(action, str):
+            raise TypeError(f"Expected the action to be a string, actual type: {type(action).__name__} ({action!r}).")
+        if self._conversation is None or self._over:
+            raise ResetNeeded("Cannot call env.step() before env.reset(), nor after the end of an episode.")
+        refusal = "" if self._user_error or self._conversation.ended else self._act(self._conversation, action)
+        ended = self._conversation.ended
+        if ended:
+            self._score = score(self._conversation, self.domain.name)
+        self._over = bool(ended or self._user_error)
+        reward = self._score.reward if self._score is not None else 0.0
+        observation = self._observe() if not refusal else refusal
+        return observation, reward, bool(ended), bool(self._user_error), self._info(bool(refusal))
+
+    def render(self) -> str | None:
+        """Returns the conversation so far, in mode ``ansi``."""
+        if self.render_mode != "ansi" or self._conversation is None:
+            return None
+        return "\n".join(_line(message) for message in map(_plain, self._conversation.messages))
+
+    def _act(self, conversation: Conversation, action: str) -> str:
+        """Carries an action out; returns what is wrong with it, or nothing."""
+        if len(action) > MAX_ACTION:
+            conversation.count_error()
+            return f"Error: The action has {len(action):,} characters; the most is {MAX_ACTION:,}."
+        request = parse_action(action, self._tools)
+        if isinstance(request, InvalidAction):
+            conversation.count_error()
+            return request.message
+        if isinstance(request, Speech):
+            if self.user == "solo" and STOP not in request.text:
+                conversation.count_error()
+                return f"Error: there is no user to talk to; call a tool, or {DONE.name}() at the end."
+            self._guard(lambda: conversation.say(request.text))
+        elif request.name == DONE.name:
+            self._guard(lambda: conversation.say(STOP))
+        else:
+            conversation.call(request.name, request.arguments)
+        return ""
+
+    def _make_user(self, task: Any) -> User | None:
+        if self.user == "solo":
+            return None
+        if self._model is None:
+            return ScriptedUser(task, self.domain.user_tools)
+        return ModelUser(task, self.domain.user_tools, self._model)
+
+    def _guard(self, turn: Any) -> None:
+        """Lets a turn in which the user speaks fail as the caller wishes."""
+        try:
+            turn()
+        except UserModelError as error:
+            if self.on_user_error == "raise":
+                self._over = True
+                raise
+            self._user_error = str(error)
+
+    def _observe(self, opening: bool = False) -> str:
+        assert self._conversation is not None
+        messages = [_plain(message) for message in self._conversation.messages[self._seen :]]
+        self._seen = len(self._conversation.messages)
+        self._new = [message for message in messages if message["role"] != "assistant" and not message["hidden"]]
+        lines = [_line(message) for message in self._new]
+        if not opening:
+            return "\n".join(lines)
+        if self.user == "solo":
+            lines = [f"ticket: {self._task}", *lines]
+        if self.policy_in_observation:
+            tools = "\n".join(json.dumps(schema) for schema in self._schemas)
+            framing = [] if self.user == "solo" else [f"task: {self._task}"]
+            lines = [*framing, f"policy:\n{self.domain.policy}\n\ntools:\n{tools}\n", *lines]
+        return "\n".join(lines)
+
+    @property
+    def _task(self) -> str:
+        assert self._conversation is not None
+        if self.user == "solo":
+            return str(self._conversation.task.ticket)
+        return f"Serve the customer of the {self.domain.name} domain as its policy says."
+
+    def _info(self, invalid_action: bool) -> dict[str, Any]:
+        assert self._conversation is not None
+        new = [] if invalid_action else [{"role": m["role"], "content": m["content"]} for m in self._new]
+        return {
+            "task": self._task,
+            "policy": self.domain.policy,
+            "tools": self._schemas,
+            "messages": new,
+            "message_kind": "tool" if invalid_action else new[-1]["role"] if new else "",
+            "invalid_action": invalid_action,
+            "tool_error": not invalid_action and any(m["error"] for m in self._new),
+            "won": self._score is not None and self._score.reward == 1.0,
+            "score_parts": dict(self._score.parts) if self._score is not None else {},
+            "counted": list(self._score.counted) if self._score is not None else [],
+            "ended": self._conversation.ended or "",
+            "user_error": self._user_error,
+            "game": self._name,
+            "domain": self.domain.name,
+            "data_version": data_version(),
+            "admissible_actions": [],
+        }
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    """A tau2 message as the agent may see it; hidden if it is between the user and the user's own tools."""
+    calls = getattr(message, "tool_calls", None) or []
+    text = message.content or ""
+    if calls:
+        text = "\n".join(json.dumps({"name": call.name, "arguments": call.arguments}) for call in calls)
+    hidden = (message.role == "user" and bool(calls)) or getattr(message, "requestor", "assistant") == "user"
+    return {"role": message.role, "content": text, "hidden": hidden, "error": getattr(message, "error", False)}
+
+
+def _line(message: Mapping[str, Any]) -> str:
+    return f"{message['role']}: {message['content']}"
+
+
+def _check(argument: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InvalidConfigError(f"Unknown {argument} {value!r}; expected one of {', '.join(known)}.")

@@ -1,0 +1,124 @@
+"""What tau2 would score, without replaying: the world that was played is compared with that of the gold actions.
+
+tau2's evaluator builds two worlds, replays the whole conversation in one and hashes both databases. Here the world at
+the end of the conversation is at hand, and what the gold actions change is worked out once a task.
+
+One thing differs on purpose: in tau2, breaking the VPN of one phone spoils the default of all later ones in a process,
+so that what a task scores depends on those before it. Scores here are those of a fresh process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from rwml_gym.envs.tau2.conversation import Conversation
+from rwml_gym.envs.tau2.database import changes
+from rwml_gym.envs.tau2.domains import load_domain, load_task
+from rwml_gym.envs.tau2.package import load
+from rwml_gym.errors import InvalidGameError
+
+__all__ = ["Score", "check_scorable", "score"]
+
+COMPLETED = ("agent_stop", "user_stop")
+"""Ways to end that tau2 scores; any other earns nothing."""
+
+BASES = ("DB", "ENV_ASSERTION", "ACTION", "COMMUNICATE")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a conversation earned.
+
+    Attributes:
+        reward: the product of the parts that the task counts.
+        parts: all of tau2's checks, 1.0 or 0.0 each, whether the task counts them or not.
+        counted: the checks this task counts.
+    """
+
+    reward: float
+    parts: dict[str, float]
+    counted: tuple[str, ...]
+
+
+def check_scorable(task: Any) -> None:
+    """Refuses a task that only a language model could score.
+
+    Raises:
+        InvalidGameError: the reward of the task counts assertions in natural language.
+    """
+    unknown = [basis for basis in _counted(task) if basis not in BASES]
+    if unknown:
+        raise InvalidGameError(
+            f"Task {task.id!r} is scored by {', '.join(unknown)}, which takes a language model; choose another task."
+        )
+
+
+def score(conversation: Conversation, domain: str) -> Score:
+    """Scores a conversation that is over.
+
+    Args:
+        conversation: as it ended.
+        domain: one of `rwml_gym.envs.tau2.domains.DOMAINS`.
+    """
+    task = conversation.task
+    criteria = task.evaluation_criteria
+    counted = _counted(task)
+    if conversation.ended not in COMPLETED:
+        return Score(0.0, dict.fromkeys(BASES, 0.0), counted)
+    if criteria is None:
+        return Score(1.0, dict.fromkeys(BASES, 1.0), counted)
+    action = load("evaluator.evaluator_action").ActionEvaluator
+    communicate = load("evaluator.evaluator_communicate").CommunicateEvaluator
+    parts = {
+        **_world_parts(conversation, domain),
+        "ACTION": action.calculate_reward(task, conversation.messages).reward,
+        "COMMUNICATE": communicate.calculate_reward(task, conversation.messages).reward,
+    }
+    reward = 1.0
+    for basis in counted:
+        reward *= parts[basis]
+    return Score(reward, parts, counted)
+
+
+def _counted(task: Any) -> tuple[str, ...]:
+    criteria = task.evaluation_criteria
+    return tuple(str(basis.value) for basis in criteria.reward_basis) if criteria is not None else ()
+
+
+def _world_parts(conversation: Conversation, domain: str) -> dict[str, float]:
+    task, world = conversation.task, conversation.world
+    criteria = task.evaluation_criteria
+    if criteria.actions is None and criteria.env_assertions is None:
+        return {"DB": 1.0, "ENV_ASSERTION": 1.0}
+    same = _state(world) == _gold_state(domain, task.id)
+    held = [_holds(world, assertion) for assertion in criteria.env_assertions or []]
+    return {"DB": float(same), "ENV_ASSERTION": float(all(held))}
+
+
+def _holds(world: Any, assertion: Any) -> bool:
+    try:
+        return bool(world.run_env_assertion(assertion, raise_assertion_error=False))
+    except ValueError:  # it asks about something that is gone; tau2's evaluator fails here
+        return False
+
+
+@cache
+def _gold_state(domain: str, task_id: str) -> Any:
+    """The state of the world after the gold actions of a task."""
+    task = load_task(domain, task_id)
+    conversation = Conversation(task, load_domain(domain).make("gold"), None, max_errors=0)
+    conversation.begin()
+    for action in task.evaluation_criteria.actions or []:
+        # as in tau2, which logs a gold action that fails and goes on
+        with contextlib.suppress(Exception):
+            conversation.world.make_tool_call(tool_name=action.name, requestor=action.requestor, **action.arguments)
+    return _state(conversation.world)
+
+
+def _state(world: Any) -> Any:
+    """Equal for two worlds of a domain exactly if tau2 gives their databases equal hashes."""
+    changed = changes(world.tools.db)
+    return world.get_db_hash() if changed is None else changed, world.get_user_db_hash()

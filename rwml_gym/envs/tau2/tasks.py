@@ -1,0 +1,55 @@
+"""The tasks of a split, by name: ``<domain>/<split>/<number>``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rwml_gym.envs.tau2.domains import load_task, splits, task_ids
+from rwml_gym.errors import GameNotFoundError, InvalidConfigError
+
+__all__ = ["Tasks"]
+
+
+class Tasks:
+    """Lists and draws the tasks of a split.
+
+    The number is tau2's own id where that is one; telecom's ids say what is broken, so that its tasks, and mock's, are
+    numbered as they stand in tau2's file.
+
+    Args:
+        domain: one of `rwml_gym.envs.tau2.domains.DOMAINS`.
+        split: one of its splits.
+        solo: whether only tasks with a ticket are wanted.
+    """
+
+    def __init__(self, domain: str, split: str, solo: bool = False) -> None:
+        known = splits(domain)
+        if split not in known:
+            raise InvalidConfigError(f"Unknown split {split!r} of {domain}; expected one of {', '.join(known)}.")
+        numbers = {task: task if task.isdecimal() else str(number) for number, task in enumerate(task_ids(domain))}
+        self._ids = {
+            f"{domain}/{split}/{numbers[task]}": task
+            for task in known[split]
+            if not solo or load_task(domain, task).ticket is not None
+        }
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All the names, in tau2's order."""
+        return list(self._ids)
+
+    def sample(self, rng: np.random.Generator) -> str:
+        """Draws a name; all are equally likely."""
+        return self.names[int(rng.integers(len(self._ids)))]
+
+    def task_id(self, name: str) -> str:
+        """tau2's id of a task.
+
+        Raises:
+            GameNotFoundError: no task has this name.
+        """
+        if name not in self._ids:
+            raise GameNotFoundError(f"No task {name!r} in this split; expected one such as {next(iter(self._ids))!r}.")
+        return self._ids[name]

@@ -1,0 +1,180 @@
+"""The users an agent can talk to: a scripted one without a model, and one that a language model speaks for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rwml_gym.envs.tau2.actions import find_calls
+from rwml_gym.envs.tau2.conversation import STOP
+from rwml_gym.envs.tau2.package import load
+from rwml_gym.envs.tau2.tools import ToolSpec
+from rwml_gym.errors import DependencyNotInstalled, RWMLGymError
+
+__all__ = ["ChatModel", "ModelUser", "ScriptedUser", "UserModelError", "litellm_model"]
+
+ChatModel = Callable[[list[dict[str, Any]], list[dict[str, Any]]], Mapping[str, Any]]
+"""A language model: OpenAI-style messages and tool schemas in, one OpenAI-style assistant message out."""
+
+EMPTY_ANSWERS = 3
+"""How often a model that says nothing is asked again, as in tau2."""
+
+
+class UserModelError(RWMLGymError, RuntimeError):
+    """The language model that speaks for the user has failed, or has said nothing."""
+
+
+class ScriptedUser:
+    """A user without a model: always the same words, on every task of every domain.
+
+    It opens with why it calls and what it knows. It calls those of its own tools that the agent names with their
+    arguments, as in ``toggle_roaming()``, and reports the results. It says goodbye when the agent does, and agrees to
+    everything else.
+    """
+
+    def __init__(self, task: Any, tools: Mapping[str, ToolSpec]) -> None:
+        """Takes its part.
+
+        Args:
+            task: tau2 `Task`.
+            tools: what it can call.
+        """
+        self._task, self._tools = task, tools
+        self._message = load("data_model.message")
+
+    def begin(self, history: list[Any]) -> None:
+        """Starts over."""
+        self._opened = any(message.role == "user" for message in history)
+        self._calls = 0
+
+    def reply(self, messages: list[Any]) -> Any:
+        """The next thing it says or does."""
+        if messages[0].role == "tool":
+            return self._say("\n".join(message.content or "" for message in messages))
+        if not self._opened:
+            return self._say(self._reason())
+        text = messages[0].content or ""
+        requests = find_calls(text, self._tools)
+        if requests:
+            calls = []
+            for request in requests:
+                self._calls += 1
+                call = self._message.ToolCall(
+                    id=f"user_{self._calls}", name=request.name, arguments=dict(request.arguments), requestor="user"
+                )
+                calls.append(call)
+            return self._message.UserMessage(role="user", tool_calls=calls)
+        return self._say(STOP if "goodbye" in text.lower() else "Yes, please go ahead.")
+
+    def _say(self, text: str) -> Any:
+        self._opened = True
+        return self._message.UserMessage(role="user", content=text or "Done.")
+
+    def _reason(self) -> str:
+        instructions = self._task.user_scenario.instructions
+        if isinstance(instructions, str):
+            return instructions
+        return f"{instructions.reason_for_call} {instructions.known_info or ''}".strip()
+
+
+class ModelUser:
+    """A user that a language model plays, prompted exactly as tau2 prompts its own.
+
+    Args:
+        task: tau2 `Task`.
+        tools: what it can call.
+        model: what speaks.
+    """
+
+    def __init__(self, task: Any, tools: Mapping[str, ToolSpec], model: ChatModel) -> None:
+        self._message = load("data_model.message")
+        self._model, self._tools = model, [tool.schema for tool in tools.values()]
+        guidelines = "simulation_guidelines_tools.md" if tools else "simulation_guidelines.md"
+        path = load("utils.utils").DATA_DIR / "tau2" / "user_simulator" / guidelines
+        rules = path.read_text(encoding="utf-8")
+        self._prompt = f"{rules}\n\n<scenario>\n{task.user_scenario}\n</scenario>".strip()
+
+    def begin(self, history: list[Any]) -> None:
+        """Starts over."""
+        self._heard: list[dict[str, Any]] = [{"role": "system", "content": self._prompt}]
+        for message in history:
+            self._hear(message)
+
+    def reply(self, messages: list[Any]) -> Any:
+        """What the model says.
+
+        Raises:
+            UserModelError: it fails, or says nothing however often it is asked.
+        """
+        for message in messages:
+            self._hear(message)
+        for _ in range(EMPTY_ANSWERS + 1):
+            try:
+                answer = self._message_of(self._model(list(self._heard), list(self._tools)))
+            except Exception as error:  # whatever a model or the way to it raises
+                raise UserModelError(f"The user's model failed: {type(error).__name__}: {error}") from error
+            if answer is not None:
+                self._hear(answer)
+                return answer
+        raise UserModelError(f"The user's model said nothing {EMPTY_ANSWERS + 1} times in a row.")
+
+    def _hear(self, message: Any) -> None:
+        """Remembers a message from the user's side: what the agent says is what the model is told."""
+        if message.role == "assistant":
+            self._heard.append({"role": "user", "content": message.content})
+        elif message.role == "tool":
+            self._heard.append({"role": "tool", "content": message.content, "tool_call_id": message.id})
+        else:
+            calls = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
+                }
+                for call in message.tool_calls or []
+            ]
+            said = {"role": "assistant", "content": message.content}
+            self._heard.append({**said, "tool_calls": calls} if calls else said)
+
+    def _message_of(self, answer: Mapping[str, Any]) -> Any:
+        """The model's answer as a tau2 `UserMessage`; None if there is nothing in it."""
+        content = answer.get("content")
+        calls = [
+            self._message.ToolCall(
+                id=call.get("id") or f"user_{len(self._heard)}_{number}",
+                name=call["function"]["name"],
+                arguments=json.loads(call["function"]["arguments"] or "{}"),
+                requestor="user",
+            )
+            for number, call in enumerate(answer.get("tool_calls") or [])
+        ]
+        if calls:  # a message has words or calls; tau2 lets the calls count
+            return self._message.UserMessage(role="user", content=content, tool_calls=calls)
+        if content is None or not content.strip():
+            return None
+        return self._message.UserMessage(role="user", content=content)
+
+
+def litellm_model(name: str, **arguments: Any) -> ChatModel:
+    """A model by its litellm id.
+
+    Args:
+        name: such as ``gpt-4.1``, or ``openai/NAME`` with ``api_base="http://localhost:8000/v1"`` for a local endpoint.
+        arguments: for ``litellm.completion``: ``temperature``, ``seed``, ``api_base``, ``api_key``, …
+    """
+    import os
+
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise the import asks the network for prices
+    try:
+        import litellm
+    except ImportError as error:
+        raise DependencyNotInstalled('litellm is not installed; run `pip install "rwml-gym[tau2]"`') from error
+
+    def answer(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Mapping[str, Any]:
+        wanted = {"tools": tools, "tool_choice": "auto"} if tools else {}
+        response = litellm.completion(model=name, messages=messages, drop_params=True, **wanted, **arguments)
+        message: dict[str, Any] = response.choices[0].message.model_dump()
+        return message
+
+    return answer

@@ -1,0 +1,1 @@
+"""Vector environments of text: many episodes at once, in this process or in worker processes."""

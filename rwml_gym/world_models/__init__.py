@@ -1,0 +1,1 @@
+"""World models: predictors of the next state."""

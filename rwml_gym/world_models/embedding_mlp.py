@@ -1,0 +1,162 @@
+"""A small world model in the embedding space, trained online on what the wrapper sees."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.error import DependencyNotInstalled
+
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, Embedded, make_encoder
+from rwml_gym.encoders.numbers import SpaceEncoder
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.transitions import Turn
+from rwml_gym.world_models.base import check_lengths
+
+__all__ = ["EmbeddingWorldModel"]
+
+
+# Of transitions, kept to draw batches from.
+_MOST_BYTES = 2**28
+
+
+class EmbeddingWorldModel:
+    """Predicts the embedding of the next state from those of the current state and the action, with an MLP.
+
+    ::
+
+        ŝ = (E(s) + f(E(s), E(a))) / |…|,    loss: 1 - cos(ŝ, E(s'))
+
+    It starts as "nothing changes" and learns from the last transitions, one Adam step on a random batch of them for
+    every few that come. What it predicts are embeddings, not text: good for the reward, not to be read.
+
+    Attributes:
+        loss: Of the last training step; NaN before the first.
+    """
+
+    def __init__(
+        self,
+        encoder: Any = DEFAULT_ENCODER,
+        action_encoder: Any = None,
+        hidden: int = 256,
+        learning_rate: float = 1e-3,
+        batch_size: int = 64,
+        train_every: int = 4,
+        capacity: int = 4096,
+        seed: int = 0,
+    ):
+        """Choose its size; the network is made with the first transition.
+
+        Args:
+            encoder: Of the states: see `embedding.make_encoder`, or a `SpaceEncoder`.
+            action_encoder: Of the actions; the same if absent.
+            hidden: Width of the two hidden layers.
+            learning_rate: Of Adam.
+            batch_size: Transitions in a training step.
+            train_every: Transitions from one training step to the next; there is none before a first batch is full.
+            capacity: Transitions to draw the batches from; the oldest goes first. Fewer, where they are large: 256 MB
+                are kept at most.
+            seed: Of the weights and the batches.
+
+        Raises:
+            DependencyNotInstalled: If torch is not installed.
+            InvalidConfigError: If a number is not positive, or the capacity smaller than a batch.
+            EncoderNotFoundError: If the encoder cannot be loaded.
+        """
+        if min(hidden, batch_size, train_every, learning_rate) <= 0 or capacity < batch_size:
+            raise InvalidConfigError(
+                "Expected positive `hidden`, `learning_rate`, `batch_size` and `train_every`, and `capacity` of at "
+                f"least a batch, actual: {hidden}, {learning_rate}, {batch_size}, {train_every} and {capacity}."
+            )
+        if importlib.util.find_spec("torch") is None:
+            raise DependencyNotInstalled('A learned world model needs torch: run `pip install "rwml-gym[embed]"`.')
+        self._states = encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)
+        self._actions: CachedEncoder | SpaceEncoder = self._states
+        if action_encoder is not None:
+            self._actions = action_encoder if isinstance(action_encoder, SpaceEncoder) else make_encoder(action_encoder)
+        self._hidden, self._learning_rate, self._seed = hidden, learning_rate, seed
+        self._batch_size, self._train_every, self.capacity = batch_size, train_every, capacity
+        self._rng = np.random.default_rng(seed)
+        self._seen = 0
+        self._inputs = self._targets = np.zeros((0, 0), dtype=np.float32)
+        self._network: Any = None
+        self.loss = float("nan")
+
+    def predict(
+        self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
+    ) -> list[Any]:
+        """Predict embeddings (`WorldModel.predict`); `None` before the first transition."""
+        check_lengths(histories, actions)
+        if self._network is None or not len(actions):
+            return [None] * len(actions)
+        import torch
+
+        with torch.no_grad():
+            predicted = self._forward(torch.from_numpy(self._embed(histories, actions)))
+        return [Embedded(row) for row in predicted.numpy()]
+
+    def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], next_states: Sequence[Any]) -> None:
+        """Remember transitions, and train when it is time (`OnlineWorldModel.learn`)."""
+        check_lengths(histories, actions)
+        if not len(actions):
+            return
+        inputs, targets = self._embed(histories, actions), np.stack(self._states.rows(next_states))
+        if self._network is None:
+            self._make(inputs.shape[1], targets.shape[1])
+        for row, target in zip(inputs, targets, strict=True):
+            slot = self._seen % self.capacity
+            self._inputs[slot], self._targets[slot] = row, target
+            self._seen += 1
+            if self._seen >= self._batch_size and self._seen % self._train_every == 0:
+                self._train()
+
+    def _make(self, width: int, states: int) -> None:
+        import torch
+        from torch import nn
+
+        self.capacity = min(self.capacity, _MOST_BYTES // (4 * (width + states)))
+        if self.capacity < self._batch_size:
+            raise InvalidConfigError(
+                f"Expected transitions of which a batch of {self._batch_size} fits into {_MOST_BYTES / 2**20:.0f} MB, "
+                f"actual: {width + states} numbers each. Describe the observations in words, or make them smaller."
+            )
+        self._inputs = np.zeros((self.capacity, width), dtype=np.float32)
+        self._targets = np.zeros((self.capacity, states), dtype=np.float32)
+        made: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+        # The user's random numbers and modes stay what they are.
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+            torch.manual_seed(self._seed)
+            self._network = nn.Sequential(
+                nn.Linear(width, self._hidden, **made),
+                nn.ReLU(),
+                nn.Linear(self._hidden, self._hidden, **made),
+                nn.ReLU(),
+                nn.Linear(self._hidden, states, **made),
+            )
+            nn.init.zeros_(self._network[-1].weight)
+            nn.init.zeros_(self._network[-1].bias)
+            self._optimizer = torch.optim.Adam(self._network.parameters(), lr=self._learning_rate)
+
+    def _train(self) -> None:
+        import torch
+
+        chosen = self._rng.integers(min(self._seen, self.capacity), size=self._batch_size)
+        with torch.inference_mode(False), torch.enable_grad():
+            predicted = self._forward(torch.from_numpy(self._inputs[chosen]))
+            loss = 1 - (predicted * torch.from_numpy(self._targets[chosen])).sum(dim=1).mean()
+            self._optimizer.zero_grad()
+            loss.backward()
+            self._optimizer.step()
+        self.loss = loss.item()
+
+    def _forward(self, inputs: Any) -> Any:
+        from torch.nn.functional import normalize
+
+        return normalize(inputs[:, : self._targets.shape[1]] + self._network(inputs), dim=1)
+
+    def _embed(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any]) -> np.ndarray:
+        states = self._states.rows([history[-1].observation for history in histories])
+        acts = self._actions.rows(actions)
+        return np.stack([np.concatenate(pair) for pair in zip(states, acts, strict=True)])

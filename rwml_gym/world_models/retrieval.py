@@ -1,0 +1,142 @@
+"""A world model that needs no training: what happened the last time something like this was done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, make_encoder
+from rwml_gym.encoders.numbers import SpaceEncoder
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.transitions import Transition, Turn
+from rwml_gym.world_models.base import check_lengths, state_key
+
+__all__ = ["RetrievalWorldModel"]
+
+# Keys of 384 + 384 numbers are 13 MB.
+DEFAULT_CAPACITY = 4096
+_MOST_BYTES = 2**28
+
+
+class RetrievalWorldModel:
+    """Predicts the outcome of the nearest recorded transition.
+
+    Near is what has a high `cos(E(s), E(s')) + cos(E(a), E(a'))` of current state and action; what lies further back
+    does not count. Of one state and action, the last outcome is remembered. Useful after the first episode: the same
+    room says the same. It cannot know what it has not seen, and repeats the numbers of another drawer.
+
+    >>> turn = Turn("", "You are in the kitchen.")
+    >>> model = RetrievalWorldModel([Transition((turn,), "open fridge", "The fridge is empty.")], encoder="hashing")
+    >>> model.predict([[Turn("look", "You are in a kitchen.")]], ["open the fridge"])
+    ['The fridge is empty.']
+    """
+
+    def __init__(
+        self,
+        transitions: Iterable[Transition] = (),
+        encoder: Any = DEFAULT_ENCODER,
+        action_encoder: Any = None,
+        capacity: int = DEFAULT_CAPACITY,
+    ):
+        """Remember transitions.
+
+        Args:
+            transitions: What to start with; more comes by `learn`.
+            encoder: Of the states: see `embedding.make_encoder`, or a `SpaceEncoder`.
+            action_encoder: Of the actions; the same if absent.
+            capacity: Most transitions to remember; the oldest goes first. A search takes time in proportion. Fewer,
+                where they are large: 256 MB of vectors are kept at most.
+
+        Raises:
+            InvalidConfigError: If `capacity` is not positive.
+            EncoderNotFoundError: If the encoder cannot be loaded.
+        """
+        if capacity < 1:
+            raise InvalidConfigError(f"Expected a positive `capacity`, actual: {capacity}.")
+        self.capacity = capacity
+        self._states = _state_encoder(encoder)
+        self._actions = self._states if action_encoder is None else _state_encoder(action_encoder)
+        self._slots: dict[Any, int] = {}
+        self._outcomes: list[Any] = []
+        self._oldest = 0
+        self._rows = np.zeros((0, 0), dtype=np.float32)
+        transitions = iter(transitions)
+        while some := list(islice(transitions, 256)):
+            self.learn([t.history for t in some], [t.action for t in some], [t.next_state for t in some])
+
+    def __len__(self) -> int:
+        """The number of transitions remembered now."""
+        return len(self._slots)
+
+    def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], next_states: Sequence[Any]) -> None:
+        """Remember transitions (`OnlineWorldModel.learn`)."""
+        check_lengths(histories, actions)
+        keys = [_key(history, action) for history, action in zip(histories, actions, strict=True)]
+        rows = self._embed(histories, actions, [key not in self._slots for key in keys])
+        for key, row, history, action, outcome in zip(keys, rows, histories, actions, next_states, strict=True):
+            slot = self._slots.get(key)
+            if slot is None:
+                if row is None:  # known before this call, and since then gone for others of it
+                    (row,) = self._embed([history], [action], [True])
+                slot = self._place(key)
+                self._rows[slot] = row
+            self._outcomes[slot] = outcome
+
+    def predict(
+        self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
+    ) -> list[Any]:
+        """Predict the outcome of the nearest transition (`WorldModel.predict`); `None` where there is none at all."""
+        check_lengths(histories, actions)
+        if not self._slots:
+            return [None] * len(actions)
+        keys = [_key(history, action) for history, action in zip(histories, actions, strict=True)]
+        rows = self._embed(histories, actions, [key not in self._slots for key in keys])
+        # One search each: a product with all rows at once might round, and so choose, differently.
+        known = self._rows[: len(self._outcomes)]
+        return [
+            self._outcomes[int(np.argmax(known @ row)) if row is not None else self._slots[key]]
+            for key, row in zip(keys, rows, strict=True)
+        ]
+
+    def _embed(
+        self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], wanted: Sequence[bool]
+    ) -> list[np.ndarray | None]:
+        """State and action side by side, for those that are wanted."""
+        chosen = [i for i, want in enumerate(wanted) if want]
+        rows: list[np.ndarray | None] = [None] * len(actions)
+        if chosen:
+            states = self._states.rows([histories[i][-1].observation for i in chosen])
+            acts = self._actions.rows([actions[i] for i in chosen])
+            for i, state, action in zip(chosen, states, acts, strict=True):
+                rows[i] = np.concatenate([state, action])
+                if not len(self._rows):
+                    width = len(state) + len(action)
+                    self._rows = np.zeros((1, width), dtype=np.float32)
+                    self.capacity = max(min(self.capacity, _MOST_BYTES // (4 * width)), 1)
+        return rows
+
+    def _place(self, key: Any) -> int:
+        """A slot for a new transition: a free one, or that of the oldest."""
+        if len(self._outcomes) < self.capacity:
+            slot = len(self._outcomes)
+            self._outcomes.append(None)
+            if slot >= len(self._rows):
+                grown = min(max(2 * slot, 16), self.capacity)
+                self._rows = np.concatenate([self._rows, np.zeros((grown - slot, self._rows.shape[1]), np.float32)])
+        else:
+            slot, self._oldest = self._oldest, (self._oldest + 1) % self.capacity
+            # Slots are filled in order, so the first key is the oldest one's.
+            del self._slots[next(iter(self._slots))]
+        self._slots[key] = slot
+        return slot
+
+
+def _key(history: Sequence[Turn], action: Any) -> Any:
+    return state_key(history[-1].observation), state_key(action)
+
+
+def _state_encoder(encoder: Any) -> CachedEncoder | SpaceEncoder:
+    return encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)

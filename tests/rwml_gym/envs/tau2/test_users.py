@@ -1,0 +1,217 @@
+"""The users: a script that every task can be won with, and language models, whose failures are told as such."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
+
+import pytest
+
+pytest.importorskip("tau2")
+
+from gymnasium.error import ResetNeeded
+
+from rwml_gym.envs.tau2.domains import load_domain, load_task
+from rwml_gym.envs.tau2.env import Tau2Env
+from rwml_gym.envs.tau2.package import load
+from rwml_gym.envs.tau2.users import ModelUser, ScriptedUser, UserModelError
+from tests.helpers.tau2_stock import stock
+
+
+def assistant(content):
+    return load("data_model.message").AssistantMessage(role="assistant", content=content)
+
+
+# -- scripted
+
+
+def scripted(domain, task_id):
+    user = ScriptedUser(load_task(domain, task_id), load_domain(domain).user_tools)
+    user.begin([])
+    return user
+
+
+def test_it_opens_with_why_it_calls_and_what_it_knows():
+    task = load_task("retail", "0")
+    opening = scripted("retail", "0").reply([assistant("Hi!")]).content
+    instructions = task.user_scenario.instructions
+    assert opening.startswith(instructions.reason_for_call)
+    assert instructions.known_info in opening
+    assert instructions.task_instructions not in opening
+
+
+def test_it_agrees_until_goodbye():
+    user = scripted("airline", "0")
+    user.reply([assistant("Hi!")])
+    assert user.reply([assistant("Shall I go ahead?")]).content == "Yes, please go ahead."
+    assert user.reply([assistant("Thanks, GOODBYE!")]).content == "###STOP###"
+
+
+def test_it_uses_its_phone_when_asked_by_name():
+    env = Tau2Env("telecom")
+    env.reset(seed=0)
+    observation, *_ = env.step("Please run toggle_airplane_mode() and check_status_bar(), then tell me.")
+    assert "Airplane Mode is now ON" in observation
+    assert "Status Bar" in observation
+    calls = [message for message in env._conversation.messages if getattr(message, "tool_calls", None)]
+    assert [call.name for call in calls[0].tool_calls] == ["toggle_airplane_mode", "check_status_bar"]
+
+
+def test_a_name_without_a_call_is_only_a_word():
+    env = Tau2Env("telecom")
+    env.reset(seed=0)
+    assert env.step("Do you know toggle_airplane_mode (see the manual)?")[0] == "user: Yes, please go ahead."
+
+
+# -- a language model, in this process
+
+
+class Model:
+    """Answers from a list, and remembers what it was asked."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.asked = []
+
+    def __call__(self, messages, tools):
+        self.asked.append((messages, tools))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, dict) else {"role": "assistant", "content": answer}
+
+
+def call(name, **arguments):
+    return {
+        "content": None,
+        "tool_calls": [{"id": "1", "function": {"name": name, "arguments": json.dumps(arguments)}}],
+    }
+
+
+def model_env(*answers, domain="telecom", **arguments):
+    model = Model(*answers)
+    return Tau2Env(domain, user="model", user_model=model, **arguments), model
+
+
+def test_a_model_speaks_for_the_user():
+    env, model = model_env("My phone is broken.", call("check_status_bar"), "It says no service.", "###STOP###")
+    observation, _ = env.reset(seed=0)
+    assert observation == "user: My phone is broken."
+    assert env.step("What does it show?")[0] == "user: It says no service."
+    *_, terminated, truncated, info = env.step("Bye")
+    assert (terminated, truncated, info["ended"]) == (True, False, "user_stop")
+    messages, tools = model.asked[2]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "user", "assistant", "tool"]
+    assert {tool["function"]["name"] for tool in tools} == set(load_domain("telecom").user_tools)
+
+
+def test_it_is_prompted_as_tau2_prompts_its_own():
+    env, model = model_env("Hello.")
+    env.reset(options={"game": env.games.names[7]})
+    task = load_task("telecom", env.games.task_id(env.games.names[7]))
+    simulator = stock().user.user_simulator.UserSimulator(
+        tools=load_domain("telecom").make().get_user_tools(), instructions=str(task.user_scenario)
+    )
+    assert model.asked[0][0][0] == {"role": "system", "content": simulator.system_prompt}
+
+
+def test_a_model_that_says_nothing_is_asked_again():
+    env, model = model_env("", "  ", "Hello.")
+    assert env.reset(seed=0)[0] == "user: Hello."
+    assert len(model.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "failure", [ConnectionError("no route"), {"content": None}, {"tool_calls": [{"function": {}}]}]
+)
+def test_a_failure_is_raised(failure):
+    env, _ = model_env("Hello.", *[failure] * 4)
+    env.reset(seed=0)
+    with pytest.raises(UserModelError, match="user's model"):
+        env.step("Hi")
+    with pytest.raises(ResetNeeded):
+        env.step("Hi")
+
+
+def test_a_failure_truncates_if_asked():
+    env, _ = model_env("Hello.", ConnectionError("no route"), "Hello again.", on_user_error="truncate")
+    env.reset(seed=0)
+    _, reward, terminated, truncated, info = env.step("Hi")
+    assert (reward, terminated, truncated) == (0.0, False, True)
+    assert "ConnectionError: no route" in info["user_error"]
+    assert env.reset(seed=0)[1]["user_error"] == ""
+
+
+def test_a_failure_at_the_start_truncates_with_the_first_step():
+    env, _ = model_env(ConnectionError("no route"), on_user_error="truncate")
+    _, info = env.reset(seed=0)
+    assert "no route" in info["user_error"]
+    assert env.step("Hi")[2:4] == (False, True)
+    env, _ = model_env(ConnectionError("no route"))
+    with pytest.raises(UserModelError):
+        env.reset(seed=0)
+
+
+def test_it_hears_what_happened_before():
+    task = load_task("mock", "update_task_with_message_history")
+    model = Model("Yes.")
+    user = ModelUser(task, {}, model)
+    history = [message for message in task.initial_state.message_history if message.role != "tool"]
+    user.begin([message for message in history if not message.tool_calls])
+    user.reply([assistant("Anything else?")])
+    assert model.asked[0][0][0]["role"] == "system"
+    assert model.asked[0][0][-1] == {"role": "user", "content": "Anything else?"}
+
+
+# -- a language model behind an OpenAI-compatible endpoint
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Says one thing; remembers the last request."""
+
+    request_body: ClassVar[dict] = {}
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        type(self).request_body = body
+        answer = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "My order is late."}}
+            ],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+        }
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.slow
+def test_a_local_endpoint_speaks_for_the_user():
+    """Through litellm, whose import takes seconds."""
+    server = HTTPServer(("127.0.0.1", 0), Endpoint)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        env = Tau2Env(
+            "retail",
+            user="model",
+            user_model="openai/some-model",
+            user_arguments={"api_base": f"http://127.0.0.1:{server.server_port}/v1", "api_key": "x", "temperature": 0},
+        )
+        assert env.reset(seed=0)[0] == "user: My order is late."
+        assert Endpoint.request_body["model"] == "some-model"
+        assert Endpoint.request_body["temperature"] == 0
+        assert Endpoint.request_body["messages"][-1] == {"role": "user", "content": "Hi! How can I help you today?"}
+    finally:
+        server.shutdown()

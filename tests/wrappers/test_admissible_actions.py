@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import pickle
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils.env_checker import check_env
+
+from rwml_gym.encoders.cached import make_encoder
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.wrappers.admissible_actions import AdmissibleActions
+from rwml_gym.wrappers.embed_text import EmbedText
+from rwml_gym.wrappers.text_history import TextHistory
+from rwml_gym.wrappers.world_model_reward import WorldModelRewardWrapper
+from tests.helpers.toy_env import ToyHouse
+
+TOY = "rwml_gym_tests/ToyHouse-v0"
+GAME = {"game": 0}
+WINNING = ("take mug", "go to bedroom", "drop mug")
+
+
+def toy(env=None, **arguments):
+    env = AdmissibleActions(env or ToyHouse(), **{"encoder": "hashing", "max_actions": 12, **arguments})
+    env.reset(seed=0, options=GAME)
+    return env
+
+
+def play(env, *actions):
+    """Steps by the numbers of texts; the last step."""
+    return [env.step(env.actions.index(action)) for action in actions][-1]
+
+
+def test_a_number_plays_the_text_that_the_info_lists():
+    env, plain = toy(), ToyHouse()
+    plain.reset(seed=0, options=GAME)
+    for action in WINNING:
+        observation, *rest, info = play(env, action)
+        text, *same, known = plain.step(action)
+        assert observation["observation"] == text
+        assert rest == same
+        assert {name: info[name] for name in known} == known
+    assert info["won"]
+
+
+def test_the_observation_has_the_vectors_of_the_listed_actions():
+    env = toy()
+    observation, _, _, _, info = play(env, "go to bedroom")
+    listed = info["admissible_actions"]
+    assert env.actions == tuple(listed)
+    np.testing.assert_array_equal(observation["actions"][: len(listed)], make_encoder("hashing").encode(listed))
+    assert not observation["actions"][len(listed) :].any()
+    assert observation in env.observation_space
+
+
+def test_the_mask_is_told_in_three_places():
+    env = toy()
+    observation, _, _, _, info = play(env, "take mug")
+    expected = [1] * len(env.actions) + [0] * (12 - len(env.actions))
+    assert observation["action_mask"].tolist() == info["action_mask"].tolist() == expected
+    assert env.action_masks().dtype == bool
+    assert env.action_masks().tolist() == [bool(number) for number in expected]
+    assert {int(env.action_space.sample(info["action_mask"])) for _ in range(200)} == set(range(len(env.actions)))
+
+
+def test_a_mask_that_was_given_out_can_be_changed_without_harm():
+    env = toy()
+    observation, _, _, _, info = play(env, "look")
+    observation["action_mask"][:] = 0
+    info["action_mask"][:] = 0
+    assert env.action_masks().any()
+
+
+@pytest.mark.parametrize("number", [-1, 11, 12])
+def test_a_masked_number_is_refused(number):
+    env = toy()
+    assert len(env.actions) < 11
+    with pytest.raises(InvalidConfigError, match=rf"one of {len(env.actions)} admissible actions, actual: {number}\."):
+        env.step(number)
+
+
+def test_numpy_numbers_are_numbers():
+    env = toy()
+    np.testing.assert_equal(env.step(np.int64(0))[0], toy().step(0)[0])
+
+
+def test_too_many_actions_name_the_number_that_works():
+    with pytest.raises(InvalidConfigError, match=r"at most 2 admissible actions, actual: 5\. Use `max_actions=5`"):
+        toy(max_actions=2)
+    assert toy(max_actions=5).action_masks().all()
+
+
+def test_an_info_without_the_key_is_refused():
+    with pytest.raises(InvalidConfigError, match=r"info\['commands'\], actual keys: task, admissible_actions.*`key`"):
+        toy(key="commands")
+
+
+class Listing(ToyHouse):
+    """Lists its actions under another name, and none after `look`, which may end the episode."""
+
+    ends = True
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed, options=options)
+        return observation, {"commands": info["admissible_actions"]}
+
+    def step(self, action):
+        observation, reward, _, _, _ = super().step(action)
+        return observation, reward, self.ends, False, {"commands": []}
+
+
+class Stuck(Listing):
+    ends = False
+
+
+def test_the_mask_is_empty_where_an_episode_ends_and_lists_nothing():
+    env = toy(Listing(), key="commands")
+    observation, _, terminated, _, info = env.step(0)
+    assert terminated
+    assert not observation["action_mask"].any()
+    assert not info["action_mask"].any()
+    assert observation in env.observation_space
+    with pytest.raises(InvalidConfigError, match="one of 0 admissible actions"):
+        env.step(0)
+    env.reset()
+    assert env.action_masks().any()
+
+
+def test_no_action_in_mid_episode_is_refused():
+    env = toy(Stuck(), key="commands")
+    with pytest.raises(InvalidConfigError, match="at least one admissible action while the episode runs"):
+        env.step(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (ToyHouse, {"max_actions": 0}, "`max_actions` of at least 1, actual: 0"),
+        (ToyHouse, {"width": 2000}, "between 1 and the encoder's own, 1024, actual: 2000"),
+        (lambda: gym.make("CartPole-v1"), {}, r"text actions for AdmissibleActions, actual: Discrete\(2\)"),
+        (lambda: gym.wrappers.Autoreset(ToyHouse()), {}, "`Autoreset` outside of AdmissibleActions"),
+    ],
+)
+def test_bad_input_is_refused(make, arguments, message):
+    with pytest.raises(InvalidConfigError, match=message):
+        toy(make(), **arguments)
+
+
+class Choosing(gym.ActionWrapper):
+    """Any number is a number of the list, as `check_env` samples without a mask."""
+
+    def action(self, action):
+        return action % len(self.env.actions)
+
+
+@pytest.mark.filterwarnings("error", "ignore:.*different from the unwrapped version.*")
+def test_gymnasium_finds_no_fault():
+    env = AdmissibleActions(EmbedText(ToyHouse(), "hashing"), "hashing", max_actions=12, width=16)
+    check_env(Choosing(env), skip_render_check=True)
+
+
+def stack(env):
+    env = WorldModelRewardWrapper(env, encoder="hashing", predictor="nothing-changes", weight=0.5)
+    env = EmbedText(TextHistory(env, history=2), "hashing", info_keys=["task"], width=64)
+    return AdmissibleActions(env, "hashing", max_actions=12, width=64)
+
+
+def test_all_wrappers_together():
+    env = stack(gym.make(TOY))
+    observation, _ = env.reset(seed=0, options=GAME)
+    assert observation in env.observation_space
+    assert observation["observation"].shape == (128,)
+    _, reward, _, _, info = play(env, "look")
+    assert (reward, info["world_model"]["action"], info["world_model"]["reward"]) == (0.5, "look", 1.0)
+
+
+def test_the_spec_makes_the_same_environment():
+    env = stack(gym.make(TOY))
+    for spec in (EnvSpec.from_json(env.spec.to_json()), pickle.loads(pickle.dumps(env.spec))):
+        again = gym.make(spec)
+        assert again.spec == env.spec
+        assert again.observation_space == env.observation_space
+        np.testing.assert_equal(again.reset(seed=3), env.reset(seed=3))
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_vector_environments(vectorization):
+    envs = gym.make_vec(TOY, num_envs=2, vectorization_mode=vectorization, wrappers=[stack])
+    try:
+        observations, infos = envs.reset(seed=[0, 1])
+        numbers = [int(np.flatnonzero(mask)[-1]) for mask in infos["action_mask"]]
+        observations, *_ = envs.step(np.array(numbers))
+        masks = np.stack(envs.call("action_masks"))
+    finally:
+        envs.close()
+    for slot, number in enumerate(numbers):
+        env = stack(gym.make(TOY))
+        env.reset(seed=slot)
+        for name, value in env.step(number)[0].items():
+            np.testing.assert_array_equal(observations[name][slot], value)
+        np.testing.assert_array_equal(masks[slot], env.action_masks())

@@ -1,0 +1,357 @@
+"""What the reward wrappers for one environment and for many share: reading, predicting and scoring steps."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, SupportsFloat, get_args
+
+import numpy as np
+from gymnasium import spaces
+
+from rwml_gym.encoders.cached import Embedded, Encoder, make_encoder
+from rwml_gym.encoders.numbers import SpaceEncoder, inside, outside
+from rwml_gym.errors import InvalidConfigError, InvalidObservationError, RWMLGymError, WorldModelError
+from rwml_gym.reward.gap import GapReward, Measure, RewardKind
+from rwml_gym.reward.tags import check_tags, is_blank, split_prediction
+from rwml_gym.transitions import Turn
+from rwml_gym.world_models.base import OnlineWorldModel, WorldModel, predict_checked, takes_tasks
+from rwml_gym.world_models.by_name import ENCODING, make_world_model
+
+__all__ = ["Describe", "RewardMode", "Scored", "Scorer"]
+
+RewardMode = Literal["add", "replace", "report"]
+Describe = str | Callable[[Any], str]
+
+_KEYS = {"action", "prediction"}
+
+
+class Scorer:
+    """Scores predictions of an environment's steps; keeps nothing of an episode, so that one serves many slots.
+
+    A *state* is what is predicted: the observation, or its description.
+
+    Attributes:
+        gap: The reward for closing the gap.
+        predictor: Who predicts where the agent does not.
+        tags: What opens and closes a prediction in an action's text.
+        history: Turns the predictor is shown.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        *,
+        encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
+        threshold: float | None,
+        kind: RewardKind,
+        weight: float,
+        mode: RewardMode,
+        predictor: str | WorldModel | None,
+        tags: Sequence[str],
+        history: int,
+        measures: Mapping[str, Mapping[str, Any]] | None,
+        describe: Describe | None,
+        describe_action: Describe | None,
+        scale: float | Sequence[float] | None,
+    ):
+        """See `WorldModelRewardWrapper`."""
+        self.weight = weight
+        self.mode = mode
+        if isinstance(tags, str) or not isinstance(tags, Sequence) or len(tags) != 2:
+            raise InvalidConfigError(f"Expected `tags` to be an opening and a closing tag, actual: {tags!r}.")
+        check_tags(*tags)
+        if not isinstance(history, int) or history < 1:
+            raise InvalidConfigError(f"Expected `history` of at least 1 turn, actual: {history!r}.")
+        self._describe = _function(describe, "describe")
+        self._describe_action = _function(describe_action, "describe_action")
+        self._observation_space, self._action_space = observation_space, action_space
+        self.text = self._describe is not None or isinstance(observation_space, spaces.Text)
+        self._text_actions = isinstance(action_space, spaces.Text)
+        if self.text and scale is not None:
+            raise InvalidConfigError("Expected no `scale` for texts, actual one: it is the unit of numbers.")
+        states: Any = encoder
+        if not self.text:
+            texts = make_encoder(encoder) if _holds_text(observation_space) else None
+            states = SpaceEncoder(observation_space, scale, texts)
+        self.gap = GapReward(states, threshold, kind, measures)
+        self.predictor = None
+        self._actions: SpaceEncoder | None = None
+        if predictor is not None:
+            actions: Any = None
+            if isinstance(predictor, str) and predictor in ENCODING:
+                if self._text_actions or self._describe_action is not None:
+                    actions = make_encoder(encoder)
+                else:
+                    actions = self._actions = SpaceEncoder(action_space, name="action")
+            self.predictor = make_world_model(predictor, self.gap.encoder, actions)
+            by_words = sorted(kind for kind, measure in self.gap.measures.items() if measure.gap != "cosine")
+            if predictor == "learned" and by_words:
+                raise InvalidConfigError(
+                    f"Expected the cosine gap for the predictor 'learned', which predicts no words, actual: {measures} "
+                    "Take another predictor, or leave out `measures`."
+                )
+        self._takes_tasks = self.predictor is not None and takes_tasks(self.predictor)
+        self.tags = (tags[0], tags[1])
+        self.history = history
+
+    @property
+    def weight(self) -> float:
+        """Factor of the gap reward."""
+        return self._weight
+
+    @weight.setter
+    def weight(self, weight: float) -> None:
+        if isinstance(weight, str) or not isinstance(weight, SupportsFloat) or not math.isfinite(float(weight)):
+            raise InvalidConfigError(f"Expected a finite `weight`, actual: {weight!r}.")
+        self._weight = float(weight)
+
+    @property
+    def mode(self) -> RewardMode:
+        """What becomes of the task reward."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: RewardMode) -> None:
+        if mode not in get_args(RewardMode):
+            raise InvalidConfigError(f"Expected `mode` to be one of {get_args(RewardMode)}, actual: {mode!r}.")
+        self._mode: RewardMode = mode
+
+    def state(self, observation: Any) -> Any:
+        """What is predicted and remembered of an observation: its description, its text, or a copy of it.
+
+        Raises:
+            InvalidObservationError: If the observation is outside of its space, or its description is no text.
+        """
+        if self._describe is not None:
+            described = self._describe(observation)
+            if not isinstance(described, str):
+                raise InvalidObservationError(
+                    f"Expected text from `describe`, actual: {str(described)[:200]} ({type(described).__name__})."
+                )
+            return described
+        if not inside(self._observation_space, observation):
+            raise outside(self._observation_space, observation)
+        # Environments may go on writing into the arrays they gave.
+        return observation if isinstance(observation, str) else copy.deepcopy(observation)
+
+    def read(self, action: Any) -> tuple[Any, Any]:
+        """The action for the environment and the agent's prediction, `None` if there is none.
+
+        Raises:
+            InvalidConfigError: If the action is not what the environment takes, or has other keys.
+        """
+        given: Any = None
+        # An environment's own actions may have these keys too.
+        own = isinstance(self._action_space, spaces.Dict) and self._action_space.contains(action)
+        if isinstance(action, Mapping) and (self._text_actions or "prediction" in action) and not own:
+            if unknown := set(action) - _KEYS:
+                raise InvalidConfigError(
+                    f"Expected the keys `action` and `prediction`, actual also: {sorted(map(str, unknown))}."
+                )
+            action, given = action.get("action"), action.get("prediction")
+        if self._text_actions and not isinstance(action, str):
+            raise InvalidConfigError(
+                'Expected a text action or {"action": text, "prediction": text}, '
+                f"actual: {type(action).__name__} and {type(given).__name__}."
+            )
+        return self.read_parts(action, given)
+
+    def read_parts(self, action: Any, given: Any) -> tuple[Any, Any]:
+        """Like `read`, of an action and a prediction that come apart."""
+        if not self.text:
+            try:
+                return action, self._embedded(given)
+            except InvalidObservationError as error:
+                raise InvalidConfigError(
+                    f"Expected a prediction in {self._observation_space}, actual: {str(given)[:200]} "
+                    f"({type(given).__name__})."
+                ) from error
+        if not isinstance(given, str | None):
+            raise InvalidConfigError(
+                f'Expected a text action or {{"action": text, "prediction": text}}, actual: {type(action).__name__} '
+                f"and {type(given).__name__}."
+            )
+        if isinstance(action, str) and self._text_actions:
+            action, written = split_prediction(action, *self.tags)
+            given = written if given is None else given
+        return action, None if given is None or is_blank(given) else given
+
+    def shown(self, action: Any) -> Any:
+        """An action as the predictor sees it.
+
+        Raises:
+            InvalidConfigError: If its description is no text.
+        """
+        if self._describe_action is not None:
+            described = self._describe_action(action)
+            if not isinstance(described, str):
+                raise InvalidConfigError(
+                    "Expected text from `describe_action`, "
+                    f"actual: {str(described)[:200]} ({type(described).__name__})."
+                )
+            return described
+        if self._actions is not None:
+            self._actions.rows([action])  # an action that cannot be encoded is an error before the environment steps
+        return action if isinstance(action, str) else copy.deepcopy(action)
+
+    def predict(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str]) -> list[Any]:
+        """Ask the predictor, once for all.
+
+        Raises:
+            WorldModelError: If it raises, or returns something else than one prediction an action.
+        """
+        assert self.predictor is not None
+        made = predict_checked(self.predictor, histories, actions, tasks if self._takes_tasks else None, self.text)
+        if self.text:
+            return made
+        try:
+            return [self._embedded(prediction) for prediction in made]
+        except InvalidObservationError as error:
+            raise WorldModelError(
+                f"Expected predictions in {self._observation_space} (or None, or Embedded) from "
+                f"{type(self.predictor).__name__}.predict, actual: {str(made)[:200]}."
+            ) from error
+
+    def _embedded(self, prediction: Any) -> Embedded | None:
+        """A predicted state that is not text, checked and encoded before the environment steps."""
+        if prediction is None or isinstance(prediction, Embedded):
+            return prediction
+        return Embedded(self.gap.encoder.rows([prediction])[0])
+
+    def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], states: Sequence[Any]) -> None:
+        """Let the predictor learn from what happened, if it can.
+
+        Raises:
+            WorldModelError: If it raises.
+        """
+        if isinstance(self.predictor, OnlineWorldModel):
+            try:
+                self.predictor.learn(histories, actions, states)
+            except RWMLGymError:
+                raise
+            # Whatever a model of the user's raises.
+            except Exception as error:
+                raise WorldModelError(
+                    f"Expected {type(self.predictor).__name__}.learn to take {len(actions)} transitions, "
+                    f"actual: {type(error).__name__}: {error}"
+                ) from error
+
+    def score(
+        self,
+        actions: Sequence[Any],
+        predictions: Sequence[Any],
+        sources: Sequence[str],
+        states: Sequence[Any],
+        kinds: Sequence[str],
+        task_rewards: Sequence[float],
+    ) -> tuple[list[float], list[dict[str, Any]]]:
+        """Score steps, with one call of the encoder for all.
+
+        Args:
+            actions: As the predictor sees them.
+            predictions: `None` where there is none.
+            sources: Who made them.
+            states: The realised next states.
+            kinds: Of the messages they are.
+            task_rewards: What the environment gave.
+
+        Returns:
+            The reward of each step by the mode, and what its info is to hold.
+        """
+        gaps = self.gap(predictions, states, kinds)
+        rewards: list[float] = []
+        infos: list[dict[str, Any]] = []
+        for i, (distance, reward) in enumerate(zip(gaps.distances.tolist(), gaps.rewards.tolist(), strict=True)):
+            measure: Measure = self.gap.measure(kinds[i])
+            prediction = predictions[i]
+            info: dict[str, Any] = {"action": actions[i]} if isinstance(actions[i], str) else {}
+            info |= {
+                "prediction": prediction if isinstance(prediction, str) else "",
+                "source": sources[i] if _made(prediction) else "none",
+                "distance": distance,
+                "reward": reward,
+                "task_reward": task_rewards[i],
+                "weight": self.weight,
+                "gap": measure.gap,
+                "threshold": measure.threshold,
+                "kind": measure.kind,
+                "mode": self.mode,
+                "encoder": self.gap.encoder.name,
+            }
+            infos.append(info)
+            if self.mode == "add":
+                rewards.append(task_rewards[i] + self.weight * reward)
+            else:
+                rewards.append(self.weight * reward if self.mode == "replace" else task_rewards[i])
+        return rewards, infos
+
+
+class Scored:
+    """What both reward wrappers show of their scorer."""
+
+    _scorer: Scorer
+
+    @property
+    def gap(self) -> GapReward:
+        """The reward for closing the gap."""
+        return self._scorer.gap
+
+    @property
+    def predictor(self) -> WorldModel | None:
+        """Who predicts where the agent does not."""
+        return self._scorer.predictor
+
+    @property
+    def tags(self) -> tuple[str, str]:
+        """What opens and closes a prediction in an action's text."""
+        return self._scorer.tags
+
+    @property
+    def weight(self) -> float:
+        """Factor of the gap reward; may be set, to anneal it."""
+        return self._scorer.weight
+
+    @weight.setter
+    def weight(self, weight: float) -> None:
+        self._scorer.weight = weight
+
+    @property
+    def mode(self) -> RewardMode:
+        """What becomes of the task reward; may be set."""
+        return self._scorer.mode
+
+    @mode.setter
+    def mode(self, mode: RewardMode) -> None:
+        self._scorer.mode = mode
+
+
+def _made(prediction: Any) -> bool:
+    return prediction is not None and not (isinstance(prediction, str) and is_blank(prediction))
+
+
+def _holds_text(space: spaces.Space) -> bool:
+    if isinstance(space, spaces.Dict):
+        return any(map(_holds_text, space.spaces.values()))
+    if isinstance(space, spaces.Tuple):
+        return any(map(_holds_text, space.spaces))
+    numbers = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+    return not isinstance(space, numbers) and isinstance(space.sample(), str)
+
+
+def _function(given: Describe | None, what: str) -> Callable[[Any], str] | None:
+    """The function, or the one of the name `"module:function"`, which a spec can hold as JSON."""
+    if given is None or (callable(given) and not isinstance(given, str)):
+        return given
+    if isinstance(given, str) and given.count(":") == 1:
+        module, name = given.split(":")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise InvalidConfigError(f"Cannot find the function {given!r} for `{what}` ({error}).") from error
+        if callable(found):
+            return found
+    raise InvalidConfigError(f"Expected a function or 'module:function' for `{what}`, actual: {given!r}.")
