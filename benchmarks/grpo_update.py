@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import add_adapter, load_model
-from rwml_gym.agents.learning.grpo import GRPOConfig, policy_loss
+from rwml_gym.agents.learning.grpo import policy_loss
+from rwml_gym.agents.learning.options import GRPOConfig
 
 PROMPTS, GROUP, PROMPT_TOKENS, COMPLETION_TOKENS = 4, 8, 250, 24
 

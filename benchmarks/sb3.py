@@ -24,7 +24,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from rwml_gym.agents.jobs.episodes import wilson_interval
+from rwml_gym.statistics import wilson_interval
 
 ROWS = ("without", "wrapper", "cost")
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "existing_rl_sb3.py"

@@ -17,16 +17,17 @@ import torch
 from accelerate import Accelerator
 
 import rwml_gym  # noqa: F401  registers the ids
-from rwml_gym.agents.jobs.episodes import wilson_interval
 from rwml_gym.agents.language.models import add_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.credit import episode_groups
 from rwml_gym.agents.learning.demonstrations import demonstrations
-from rwml_gym.agents.learning.grpo import GRPOConfig, update
+from rwml_gym.agents.learning.grpo import update
+from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.agents.learning.sft import sft_update
 from rwml_gym.agents.players.baselines import ExpertAgent
 from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.players.rollout import Job, collect, roll_out
+from rwml_gym.statistics import wilson_interval
 
 ACTION_TOKENS = 14
 

@@ -20,7 +20,7 @@ from rwml_gym.agents.config.policy import (
 )
 from rwml_gym.agents.jobs.policy import run_policy
 from rwml_gym.agents.jobs.success import score_baselines
-from rwml_gym.agents.learning.grpo import GRPOConfig
+from rwml_gym.agents.learning.options import GRPOConfig
 
 
 def main() -> None:

@@ -20,13 +20,15 @@ from tqdm import trange
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.language.models import add_adapter, add_reference, load_model
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.learning.grpo import Group, GRPOConfig, group_advantages, has_signal, update
+from rwml_gym.agents.learning.grpo import Group, group_advantages, has_signal, update
+from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.agents.learning.sft import sft_update
 from rwml_gym.agents.players.language_model import LanguageModelAgent, LanguageWorldModel
 from rwml_gym.agents.players.rollout import collect
-from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions, interval, paired_difference
+from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions, paired_difference
 from rwml_gym.diagnostics.calibration import calibrate
 from rwml_gym.reward.gap import GapReward
+from rwml_gym.statistics import bootstrap_interval
 from rwml_gym.transitions import TransitionDataset
 
 
@@ -78,7 +80,7 @@ def main() -> None:
             [t.history for t in held_out], [t.action for t in held_out], [t.task for t in held_out]
         )
         result = evaluate_predictions(held_out, predictions, gap)
-        mean, low, high = interval([p.reward for p in result], [p.game for p in result])
+        mean, low, high = bootstrap_interval([p.reward for p in result], [p.game for p in result])
         print(f"{name:<10} held-out reward at τ_d {mean:.3f} [{low:.3f}, {high:.3f}]")
         return result
 

@@ -1,12 +1,15 @@
-"""Whether a model hub can be reached at all, asked before its client retries for a minute."""
+"""The model hub and its libraries: whether it can be reached, and how to load without progress bars."""
 
 from __future__ import annotations
 
 import socket
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["hub_resolves"]
+__all__ = ["hub_resolves", "without_progress_bars"]
 
 
 def hub_resolves() -> bool:
@@ -20,3 +23,19 @@ def hub_resolves() -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def without_progress_bars(logging: Any) -> Iterator[None]:
+    """No progress bars of a Hugging Face library while the context lasts; afterwards as before.
+
+    Args:
+        logging: The library's logging module, `transformers.utils.logging` or `datasets.utils.logging`.
+    """
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""Texts and numbers from recorded data, as tables, pictures and JSON can take them: data never acts as markup."""
+"""Text that is data: what it shows, and how tables, pictures and JSON take it without reading it as markup."""
 
 from __future__ import annotations
 
@@ -6,7 +6,37 @@ import math
 import unicodedata
 from typing import Any
 
-__all__ = ["column", "for_plot", "percent", "shown", "without_nan"]
+__all__ = ["column", "for_plot", "is_blank", "percent", "replace_surrogates", "shown", "without_nan"]
+
+# Letters and symbols of Unicode that are drawn as nothing: Hangul fillers, the empty Braille pattern.
+_DRAWN_AS_NOTHING = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+
+
+def is_blank(text: str) -> bool:
+    r"""Whether a text shows nothing: no character, white space, or what has no shape of its own.
+
+    Zero-width characters, control characters, lone surrogates and combining marks alone have none. Some encoders drop
+    them and have a vector for what is left, which is then nearer to a text than nothing is.
+
+    >>> is_blank(" \n\u200b"), is_blank(".")
+    (True, False)
+    """
+    return not any(
+        char.isprintable()
+        and not char.isspace()
+        and char not in _DRAWN_AS_NOTHING
+        and not unicodedata.category(char).startswith("M")
+        for char in text
+    )
+
+
+def replace_surrogates(text: str) -> str:
+    """Replace lone surrogates, which are not text and break tokenizers and files, with U+FFFD.
+
+    >>> replace_surrogates("a\ud800b")
+    'a\ufffdb'
+    """
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def shown(text: str, width: int = 24) -> str:

@@ -19,7 +19,8 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
 from rwml_gym.errors import InvalidConfigError, RWMLGymError
-from rwml_gym.quiet import without_progress_bars
+from rwml_gym.hub import without_progress_bars
+from rwml_gym.text import replace_surrogates
 
 __all__ = ["InvalidDatasetError", "Transition", "TransitionDataset", "Turn", "action_type"]
 
@@ -306,7 +307,7 @@ def _features() -> Any:
 
 def _storable(value: Any) -> Any:
     if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return replace_surrogates(value)
     if isinstance(value, tuple):
         return [{name: _storable(text) for name, text in turn.items()} for turn in value]
     return value

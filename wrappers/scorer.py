@@ -15,7 +15,8 @@ from rwml_gym.encoders.cached import Embedded, Encoder, make_encoder
 from rwml_gym.encoders.numbers import SpaceEncoder, inside, outside
 from rwml_gym.errors import InvalidConfigError, InvalidObservationError, RWMLGymError, WorldModelError
 from rwml_gym.reward.gap import GapReward, Measure, RewardKind
-from rwml_gym.reward.tags import check_tags, is_blank, split_prediction
+from rwml_gym.reward.tags import check_tags, split_prediction
+from rwml_gym.text import is_blank
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models.base import OnlineWorldModel, WorldModel, predict_checked, takes_tasks
 from rwml_gym.world_models.by_name import ENCODING, make_world_model

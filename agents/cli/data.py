@@ -13,7 +13,7 @@ import tyro
 
 from rwml_gym.agents.language.prompts import PromptStyle
 from rwml_gym.diagnostics.audit import GapChoice, audit
-from rwml_gym.diagnostics.audit_report import write_audit
+from rwml_gym.diagnostics.audit_report import audit_table, write_audit
 from rwml_gym.diagnostics.calibration import NoPairsError
 from rwml_gym.diagnostics.calibration_report import Calibrations, calibrate_each, calibrations_table, write_calibrations
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, make_encoder
@@ -212,7 +212,7 @@ def run_audit(words: Sequence[str]) -> int:
         limit=command.limit,
         seed=command.seed,
     )
-    print(result.table())
+    print(audit_table(result))
     if command.out is not None:
         _say_written(write_audit(command.out, result))
     return int(command.strict and bool(result.findings))

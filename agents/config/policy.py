@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rwml_gym.agents.config.base import JobConfig, at_least, find_preset
-from rwml_gym.agents.learning.credit import Rows
-from rwml_gym.agents.learning.grpo import GRPOConfig
-from rwml_gym.agents.players.language_model import Decoding
+from rwml_gym.agents.learning.options import GRPOConfig, Rows
+from rwml_gym.agents.players.base import Decoding
 from rwml_gym.encoders.cached import DEFAULT_ENCODER
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rwml_gym.agents.config.base import JobConfig, at_least, find_preset, share
-from rwml_gym.agents.learning.grpo import GRPOConfig
-from rwml_gym.agents.learning.sft import SFTConfig
+from rwml_gym.agents.learning.options import GRPOConfig, SFTConfig
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import GapName, RewardKind
 

@@ -331,7 +331,7 @@ class EnvironmentRollout:
         return len(tokens), str(tokenizer.decode(tokens, skip_special_tokens=True))
 
     def _end(self, episode: _Episode) -> None:
-        end = self.prompts.tokenizer.eos_token_id  # type: ignore[attr-defined]
+        end = self.prompts.tokenizer.eos_token_id
         if episode.tokens[-1:] != [end]:
             episode.add([end])
         episode.over = True

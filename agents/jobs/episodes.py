@@ -9,7 +9,6 @@ An episode is a game of the split and the registered step budget; the plain Gymn
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +23,17 @@ from rwml_gym.agents.players.baselines import ExpertAgent, NoOpAgent, RandomAgen
 from rwml_gym.agents.players.random_caller import RandomCallerAgent
 from rwml_gym.agents.players.rollout import Job, roll_out
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.statistics import wilson_interval
 
-__all__ = ["AGENTS", "Episode", "EvaluateConfig", "evaluate", "make_agent", "play", "success_table", "wilson_interval"]
+__all__ = [
+    "AGENTS",
+    "Episode",
+    "EvaluateConfig",
+    "evaluate",
+    "make_agent",
+    "play",
+    "success_table",
+]
 
 AGENTS = ("random", "expert", "task-words", "no-op", "transfer", "random-caller", "model")
 ENVIRONMENTS = {"alfworld": "rwml_gym/ALFWorld-v0", "tau2": "rwml_gym/Tau2-v0"}
@@ -192,19 +200,6 @@ def play(
         )
         for episode in played
     ]
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share, by Wilson's score (E. B. Wilson, 1927): sound for few trials and near 0 and 1.
-
-    >>> tuple(round(bound, 3) for bound in wilson_interval(131, 134))
-    (0.936, 0.992)
-    """
-    z = 1.959964
-    share, size = successes / trials, z * z / trials
-    centre = (share + size / 2) / (1 + size)
-    half = z * math.sqrt(share * (1 - share) / trials + size / (4 * trials)) / (1 + size)
-    return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
 
 
 def success_table(episodes: Sequence[Episode]) -> str:

@@ -25,7 +25,7 @@ from rwml_gym.agents.jobs.runs import check_run, start_run
 from rwml_gym.agents.jobs.tracking import make_accelerator, make_log
 from rwml_gym.agents.language.models import add_adapter, add_reference, load_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.learning.checkpoint import load_adapter_weights, read_json, save_adapter, train_loop, write_json
+from rwml_gym.agents.learning.checkpoint import load_adapter_weights, save_adapter, train_loop
 from rwml_gym.agents.learning.demonstrations import Demonstration, demonstrations
 from rwml_gym.agents.learning.distributed import check_distributed
 from rwml_gym.agents.learning.memory_plan import plan
@@ -37,6 +37,7 @@ from rwml_gym.agents.reports.model_card import push_adapter, write_card
 from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.files import read_json, write_json
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.wrappers import WorldModelRewardWrapper
 
@@ -118,7 +119,7 @@ def _prepare(config: PolicyConfig, folder: Path) -> _Run:
 def _plan_memory(config: PolicyConfig, model: PeftModel) -> None:
     """Warns before an update that will not fit; of the longest episodes that the configuration allows."""
     stage, episode = config.stage, config.episode
-    episodes, micro_tokens = stage.groups * stage.group_size, config.grpo.tokens_a_pass(model.device)
+    episodes, micro_tokens = stage.groups * stage.group_size, config.grpo.tokens_per_pass(model.device.type)
     if stage.rows == "turn" or config.history:
         rows, prompt, written = episodes * episode.max_steps, config.max_prompt_tokens, episode.action_tokens
         counted = written

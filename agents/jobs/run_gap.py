@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rwml_gym.agents.config.world_model import RWMLConfig
-from rwml_gym.agents.learning.checkpoint import read_json, write_json
 from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_kind
 from rwml_gym.encoders.cached import Encoder
+from rwml_gym.files import read_json, write_json
 from rwml_gym.reward.gap import DEFAULT_THRESHOLD, GapReward
 from rwml_gym.transitions import TransitionDataset
 

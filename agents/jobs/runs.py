@@ -15,8 +15,8 @@ from accelerate import Accelerator
 
 from rwml_gym.agents.config.base import JobConfig
 from rwml_gym.agents.config.files import save_config
-from rwml_gym.agents.learning.checkpoint import read_json, write_json
 from rwml_gym.errors import ConfigMismatchError, InvalidConfigError
+from rwml_gym.files import read_json, write_json
 
 __all__ = ["check_run", "one_process", "start_run"]
 

@@ -25,14 +25,15 @@ from rwml_gym.agents.jobs.tracking import make_accelerator, make_log
 from rwml_gym.agents.jobs.world_model_training import sft_step
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import add_adapter, load_model
-from rwml_gym.agents.learning.checkpoint import read_json, save_adapter, train_loop, write_json
-from rwml_gym.agents.learning.sft import SFTConfig
+from rwml_gym.agents.learning.checkpoint import save_adapter, train_loop
+from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.players.baselines import RandomAgent
 from rwml_gym.agents.players.language_model import LanguageWorldModel
 from rwml_gym.agents.players.random_caller import RandomCallerAgent
 from rwml_gym.agents.players.rollout import collect
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.files import read_json, write_json
 from rwml_gym.transitions import TransitionDataset
 
 __all__ = ["SFT_PRESETS", "SFTJobConfig", "run_sft", "sft_preset"]

@@ -18,8 +18,8 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration
 
 from rwml_gym.agents.config.files import flatten
-from rwml_gym.agents.learning.checkpoint import read_json, write_json
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
+from rwml_gym.files import read_json, write_json
 
 __all__ = ["TrackerName", "make_accelerator", "make_log"]
 

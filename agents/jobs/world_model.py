@@ -29,7 +29,7 @@ from rwml_gym.agents.jobs.tracking import make_accelerator, make_log
 from rwml_gym.agents.jobs.world_model_training import drop_too_easy, grpo_step, score_attempts, sft_step
 from rwml_gym.agents.language.models import add_adapter, add_reference, load_model
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.learning.checkpoint import load_adapter_weights, read_json, save_adapter, train_loop, write_json
+from rwml_gym.agents.learning.checkpoint import load_adapter_weights, save_adapter, train_loop
 from rwml_gym.agents.learning.memory_plan import plan
 from rwml_gym.agents.players.language_model import LanguageModelAgent, LanguageWorldModel
 from rwml_gym.agents.players.random_caller import RandomCallerAgent
@@ -39,6 +39,7 @@ from rwml_gym.agents.reports.model_card import push_adapter, write_card
 from rwml_gym.agents.reports.world_model import Context, write_report
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.files import read_json, write_json
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
@@ -139,7 +140,7 @@ def _plan_memory(config: RWMLConfig, model: PeftModel) -> None:
         config.max_prompt_tokens,
         config.max_new_tokens,
         group_size=config.stage.group_size,
-        micro_tokens=config.grpo.tokens_a_pass(model.device),
+        micro_tokens=config.grpo.tokens_per_pass(model.device.type),
         sampling_rows=config.batch_rows,
     ).check()
 

@@ -14,7 +14,8 @@ from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig
 from rwml_gym.agents.language.generation import Completion
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.grpo import Group, group_advantages, has_signal, update
-from rwml_gym.agents.learning.sft import SFTConfig, sft_update
+from rwml_gym.agents.learning.options import SFTConfig
+from rwml_gym.agents.learning.sft import sft_update
 from rwml_gym.agents.players.language_model import LanguageWorldModel
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.reward.gap import GapReward, Gaps

@@ -13,7 +13,7 @@ from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.prompts import special_tokens, without_special_tokens
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import Gaps, RewardKind
-from rwml_gym.reward.tags import is_blank
+from rwml_gym.text import is_blank, replace_surrogates
 
 __all__ = ["JudgeReward"]
 
@@ -134,5 +134,5 @@ class JudgeReward:
     def _shown(self, text: str, kind: str) -> str:
         """A text as the judge reads it: no special token is spelt out, and what is not text is U+FFFD."""
         text = text.removeprefix(f"{kind}: ") if kind else text
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")[: self.max_characters]
+        text = replace_surrogates(text)[: self.max_characters]
         return without_special_tokens(text, self._special)

@@ -25,8 +25,7 @@ from transformers.utils import logging
 from rwml_gym.agents.language.shared_prefix import ATTENTION
 from rwml_gym.disk_cache import cache_dir
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
-from rwml_gym.hub import hub_resolves
-from rwml_gym.quiet import without_progress_bars
+from rwml_gym.hub import hub_resolves, without_progress_bars
 
 __all__ = [
     "PACKAGED",

@@ -8,7 +8,6 @@ seeds from the run's seed and the step's number.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import re
@@ -28,31 +27,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rwml_gym.errors import CheckpointError, InvalidConfigError, TrainingDivergedError
+from rwml_gym.files import read_json, write_json
 
-__all__ = ["load_adapter_weights", "read_json", "save_adapter", "train_loop", "write_json", "write_text"]
+__all__ = [
+    "load_adapter_weights",
+    "save_adapter",
+    "train_loop",
+]
 
 Metrics = dict[str, Any]
 _STEP = re.compile(r"step-(\d{6,})")
 _KEPT = 2  # checkpoints: the newest, and one to fall back on
 _MOST_SKIPPED = 5  # in a row: a model that has diverged for good is not worth computing on
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text so that the file is complete or not there at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Writes JSON so that the file is complete or not there at all."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Reads what `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def save_adapter(model: PeftModel, path: Path) -> None:

@@ -8,17 +8,15 @@ turn shares in it. A token of the model gets the weighted sum of both.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import numpy as np
 
 from rwml_gym.agents.learning.grpo import Group, group_advantages
+from rwml_gym.agents.learning.options import Rows
 from rwml_gym.agents.players.language_model import Written
 from rwml_gym.agents.players.rollout import Played
 
-__all__ = ["Rows", "episode_groups"]
-
-Rows = Literal["episode", "turn"]
+__all__ = ["episode_groups"]
 
 
 def episode_groups(

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,51 +21,10 @@ from torch import Tensor, nn
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import reference
 from rwml_gym.agents.learning.distributed import check_distributed, largest, sum_gradients, total
+from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["GRPOConfig", "Group", "group_advantages", "has_signal", "policy_loss", "update"]
-
-LossType = Literal["grpo", "dr_grpo", "dapo"]
-
-
-@dataclass(frozen=True)
-class GRPOConfig:
-    """What the update does with a batch of groups.
-
-    Attributes:
-        loss_type: How token losses are averaged: `grpo` per completion, then over completions; `dapo` over all tokens
-            of the batch; `dr_grpo` by a constant length, which removes the bias towards long wrong answers.
-        clip: ε of the clipped ratio, below 1.
-        clip_high: ε above 1 (DAPO's clip-higher); as `clip` if absent.
-        beta: Weight of the KL divergence to the reference policy; 0 leaves its forward pass out.
-        scale_rewards: Divide advantages by the group's standard deviation (not done with `dr_grpo` in its paper).
-        learning_rate: Of AdamW.
-        max_grad_norm: Gradient clipping.
-        iterations: Updates on the same groups (μ); the ratio differs from 1 from the second on.
-        micro_tokens: Most tokens in one forward pass, one row or group at least; speed and memory only, the gradient is
-            the same. If absent 512 on a CPU, whose caches are small, else 16384.
-    """
-
-    loss_type: LossType = "dapo"
-    clip: float = 0.2
-    clip_high: float | None = None
-    beta: float = 0.01
-    scale_rewards: bool = True
-    learning_rate: float = 1e-4
-    max_grad_norm: float = 1.0
-    iterations: int = 1
-    micro_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.loss_type not in ("grpo", "dr_grpo", "dapo"):
-            raise InvalidConfigError(f"Expected loss_type among ['grpo', 'dr_grpo', 'dapo'], actual {self.loss_type!r}")
-        for name in ("iterations", "micro_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InvalidConfigError(f"Expected {name} of at least 1, actual {getattr(self, name)}")
-
-    def tokens_a_pass(self, device: torch.device) -> int:
-        """`micro_tokens`, or what suits the device."""
-        return self.micro_tokens or (512 if device.type == "cpu" else 16_384)
+__all__ = ["Group", "group_advantages", "has_signal", "policy_loss", "update"]
 
 
 @dataclass(frozen=True)
@@ -267,7 +225,7 @@ def update(
         InvalidConfigError: The processes are of a kind that this does not work with (`distributed`).
     """
     check_distributed(accelerator)
-    parts = list(_micro_batches(groups, config.tokens_a_pass(accelerator.device)))
+    parts = list(_micro_batches(groups, config.tokens_per_pass(accelerator.device.type)))
     local = [sum(len(g.completions) for g in groups), sum(_counting_tokens(g) for g in groups)]
     rows, tokens = total(accelerator, local)
     if not rows:

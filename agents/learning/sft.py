@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
@@ -11,34 +10,8 @@ from torch import nn
 
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.learning.distributed import check_distributed, sum_gradients, total
-from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["SFTConfig", "sft_update"]
-
-
-@dataclass(frozen=True)
-class SFTConfig:
-    """Configuration of next-state SFT.
-
-    Attributes:
-        steps: Updates.
-        batch_size: Transitions an update.
-        learning_rate: Peak, of AdamW; linear warm-up over `warmup` steps, constant afterwards.
-        warmup: Steps of warm-up.
-        max_grad_norm: Gradient clipping.
-    """
-
-    steps: int = 60
-    batch_size: int = 8
-    learning_rate: float = 5e-4
-    warmup: int = 4
-    max_grad_norm: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.steps < 0:
-            raise InvalidConfigError(
-                f"Expected steps >= 0 and batch_size >= 1, actual {self.steps} and {self.batch_size}"
-            )
+__all__ = ["sft_update"]
 
 
 def sft_update(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-__all__ = ["Agent"]
+__all__ = ["Agent", "Decoding"]
+
+Decoding = Literal["free", "constrained", "scored"]
+"""How a language model writes an action, see `LanguageModelAgent`."""
 
 
 class Agent(Protocol):

@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -16,15 +16,13 @@ from rwml_gym.agents.language.drawing import Choices, Completion
 from rwml_gym.agents.language.generation import sample
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.sessions import Request, Sessions
-from rwml_gym.agents.players.base import Agent
+from rwml_gym.agents.players.base import Agent, Decoding
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import split_prediction
 from rwml_gym.transitions import Transition, Turn
 
-__all__ = ["Decoding", "LanguageModelAgent", "LanguageWorldModel", "Written", "describe_task"]
-
-Decoding = Literal["free", "constrained", "scored"]
+__all__ = ["LanguageModelAgent", "LanguageWorldModel", "Written", "describe_task"]
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rwml_gym.diagnostics.group_signal import interval
 from rwml_gym.diagnostics.predictability import names_nothing_new
 from rwml_gym.reward.gap import GapReward
+from rwml_gym.statistics import bootstrap_interval
 from rwml_gym.transitions import Transition, action_type
 
-__all__ = ["Prediction", "evaluate_predictions", "interval", "names_nothing_new", "paired_difference"]
+__all__ = ["Prediction", "evaluate_predictions", "paired_difference"]
 
 
 @dataclass(frozen=True)
@@ -99,4 +99,4 @@ def paired_difference(
     if key != [(p.game, p.action, p.next_state) for p in others]:
         raise ValueError("Expected predictions of the same transitions in the same order")
     differences = [metric(a) - metric(b) for a, b in zip(ours, others, strict=True)]
-    return interval(differences, [p.game for p in ours])
+    return bootstrap_interval(differences, [p.game for p in ours])

@@ -17,8 +17,8 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData, constants, get_toke
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rwml_gym.agents.config.files import flatten
-from rwml_gym.agents.learning.checkpoint import read_json, write_json
 from rwml_gym.errors import HubError, InvalidConfigError, ModelNotFoundError
+from rwml_gym.files import read_json, write_json
 from rwml_gym.hub import hub_resolves
 
 __all__ = ["push_adapter", "write_card"]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rwml_gym.agents.config.policy import PolicyConfig
-from rwml_gym.agents.jobs.episodes import wilson_interval
-from rwml_gym.agents.learning.checkpoint import read_json, write_json
-from rwml_gym.errors import DependencyNotInstalled
+from rwml_gym.figures import draw, save
+from rwml_gym.files import read_json, write_json
+from rwml_gym.statistics import wilson_interval
 
 __all__ = ["Evaluation", "plot_policy_curves", "write_policy_report"]
 
@@ -94,12 +94,7 @@ def plot_policy_curves(
     Raises:
         DependencyNotInstalled: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyNotInstalled('Plots need matplotlib: pip install "rwml-gym[report]"') from error
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    success, length, ratio = figure.subplots(1, 3)
+    figure, (success, length, ratio) = draw(3, width=4.3)
     for number, (label, (rows, evaluations)) in enumerate(runs.items()):
         steps = [row["step"] for row in rows]
         colour = f"C{number}"
@@ -129,7 +124,6 @@ def plot_policy_curves(
     ratio.set(title="|log p| sampling against training", xlabel="updates", ylabel="nats per token")
     ratio.set_ylim(bottom=0)
     for axis in (success, length, ratio):
-        axis.spines[["top", "right"]].set_visible(False)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    save(figure, path)

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from rwml_gym.agents.config.world_model import RWMLConfig
-from rwml_gym.agents.learning.checkpoint import read_json, write_json
-from rwml_gym.agents.reports.evaluate import Prediction, interval, paired_difference
-from rwml_gym.errors import DependencyNotInstalled
+from rwml_gym.agents.reports.evaluate import Prediction, paired_difference
+from rwml_gym.figures import draw, save
+from rwml_gym.files import read_json, write_json
 from rwml_gym.reward.gap import GapReward, Measure
+from rwml_gym.statistics import bootstrap_interval
 
 __all__ = ["Context", "results_table", "write_report"]
 
@@ -70,7 +71,7 @@ def write_report(
             "fits": dict(context.fits),
             "transitions": len(next(iter(results.values()))),
             "models": {
-                name: {label: interval([f(p) for p in rows], [p.game for p in rows]) for label, f in _METRICS}
+                name: {label: bootstrap_interval([f(p) for p in rows], [p.game for p in rows]) for label, f in _METRICS}
                 for name, rows in results.items()
             },
             "differences": {f"{a} - {b}": paired_difference(results[a], results[b]) for a, b in _pairs(results)},
@@ -103,7 +104,7 @@ def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, c
             cells = []
             for predictions in results.values():
                 chosen = [p for p in predictions if belongs(p)]
-                mean, low, high = interval([value(p) for p in chosen], [p.game for p in chosen])
+                mean, low, high = bootstrap_interval([value(p) for p in chosen], [p.game for p in chosen])
                 cells.append(f"{f'{mean:.3f} [{low:.2f}, {high:.2f}]':<{width}}")
             lines.append(f"  {_short(row):<20}{count:>5}  " + "".join(cells))
     lines += ["", "Paired differences of the reward on the same transitions:"]
@@ -157,26 +158,21 @@ def plot_curves(folder: Path, results: Mapping[str, Sequence[Prediction]]) -> No
     Raises:
         DependencyNotInstalled: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyNotInstalled('Plots need matplotlib: pip install "rwml-gym[report]"') from error
     metrics = {path.stem: read_json(path) for path in sorted((folder / "metrics").glob("*.json"))}
-    figure = Figure(figsize=(13, 7.5), layout="constrained")
-    axes = figure.subplots(2, 3)
+    figure, axes = draw(6, height=3.75, width=4.3, rows=2)
     grpo = metrics.get("rwml", [])
     panels = (
-        (axes[0, 1], "reward", "GRPO: mean reward of the samples", "reward at τ_d"),
-        (axes[0, 2], "signal_share", "GRPO: groups with reward difference", "share"),
-        (axes[1, 0], "distance", "GRPO: mean gap of the samples", "d"),
-        (axes[1, 1], "kl", "GRPO: KL to the reference", "nats per token"),
+        (axes[1], "reward", "GRPO: mean reward of the samples", "reward at τ_d"),
+        (axes[2], "signal_share", "GRPO: groups with reward difference", "share"),
+        (axes[3], "distance", "GRPO: mean gap of the samples", "d"),
+        (axes[4], "kl", "GRPO: KL to the reference", "nats per token"),
     )
     for name, rows in metrics.items():
         if name != "rwml" and rows:
-            axes[0, 0].plot([r["step"] for r in rows], [r["loss"] for r in rows], label=name.replace("_", " "), lw=1.2)
-    axes[0, 0].set(title="Next-state SFT", xlabel="step", ylabel="loss per token (nats)")
-    if axes[0, 0].lines:
-        axes[0, 0].legend(frameon=False)
+            axes[0].plot([r["step"] for r in rows], [r["loss"] for r in rows], label=name.replace("_", " "), lw=1.2)
+    axes[0].set(title="Next-state SFT", xlabel="step", ylabel="loss per token (nats)")
+    if axes[0].lines:
+        axes[0].legend(frameon=False)
     for axis, key, title, label in panels:
         values = [row[key] for row in grpo]
         axis.plot(range(1, len(values) + 1), values, color="0.75", lw=1, label="step")
@@ -186,14 +182,10 @@ def plot_curves(folder: Path, results: Mapping[str, Sequence[Prediction]]) -> No
             axis.legend(frameon=False)
         axis.set(title=title, xlabel="step", ylabel=label)
     names = list(results)
-    bars = [interval([p.reward for p in rows], [p.game for p in rows]) for rows in results.values()]
+    bars = [bootstrap_interval([p.reward for p in rows], [p.game for p in rows]) for rows in results.values()]
     means = [b[0] for b in bars]
     errors = [[m - low for m, low, _ in bars], [high - m for m, _, high in bars]]
-    axes[1, 2].bar(
-        range(len(names)), means, yerr=errors, capsize=3, color=["C0" if n == "RWML" else "0.7" for n in names]
-    )
-    axes[1, 2].set_xticks(range(len(names)), names, rotation=25, ha="right")
-    axes[1, 2].set(title="Held-out reward at τ_d (95 % interval)", ylim=(0, 1))
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(folder / "curves.png", dpi=110)
+    axes[5].bar(range(len(names)), means, yerr=errors, capsize=3, color=["C0" if n == "RWML" else "0.7" for n in names])
+    axes[5].set_xticks(range(len(names)), names, rotation=25, ha="right")
+    axes[5].set(title="Held-out reward at τ_d (95 % interval)", ylim=(0, 1))
+    save(figure, folder / "curves.png")

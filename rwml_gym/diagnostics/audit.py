@@ -4,7 +4,7 @@ A public attempt on WebShop did not learn: 53 % of its transitions were search p
 threshold had a precision above 68 %, and 0 to 12 % of its groups had a reward difference. Each of these can be known
 beforehand::
 
-    print(audit(TransitionDataset.load("transitions"), "all-MiniLM-L6-v2").table())
+    print(audit_table(audit(TransitionDataset.load("transitions"), "all-MiniLM-L6-v2")))
 
 What is said about predictability are proxies with known biases, see `predictability`; the verdict's constants and
 their reasons are in `audit_verdict`.
@@ -16,25 +16,26 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from rwml_gym.diagnostics.audit_baselines import baseline_answers, choose, rewards_of_answers
-from rwml_gym.diagnostics.audit_verdict import Finding, judge
+from rwml_gym.diagnostics.audit_result import Audit, Row
+from rwml_gym.diagnostics.audit_verdict import judge
 from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate_by_kind
-from rwml_gym.diagnostics.group_signal import GroupSignal, group_signal, interval
-from rwml_gym.diagnostics.predictability import Repeats, repeated_situations, type_of, unseen_names
+from rwml_gym.diagnostics.group_signal import GroupSignal, group_signal
+from rwml_gym.diagnostics.predictability import repeated_situations, type_of, unseen_names
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder, make_encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward import rouge
 from rwml_gym.reward.gap import GapName, GapReward, Measure, RewardKind
-from rwml_gym.reward.tags import is_blank
-from rwml_gym.text import without_nan
+from rwml_gym.statistics import bootstrap_interval
+from rwml_gym.text import is_blank
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset
 
-__all__ = ["Audit", "GapChoice", "Row", "audit"]
+__all__ = ["GapChoice", "audit"]
 
 GapChoice = Literal["auto", "cosine", "rouge"]
 """`auto` takes ROUGE for the results of tools and the cosine for all else, as the paper does."""
@@ -46,112 +47,6 @@ Sampler = Callable[[Sequence[Transition]], Sequence[Sequence[str]]]
 _FEW_STATES = 20
 # A type of action with fewer scored transitions has no earnings of its own in the table.
 _LEAST_ROW = 8
-
-
-@dataclass(frozen=True)
-class Row:
-    """The transitions of one type of action, or of one kind of message.
-
-    Attributes:
-        name: The type or kind.
-        transitions: How many there are.
-        share: Of all transitions.
-        predictable: Share that says nothing unseen, see `predictability.unseen_names`.
-        scored: How many of them were scored: held-out ones.
-        earned: Mean reward of each baseline on those; empty if they are fewer than 8.
-        reward: Mean reward of the model's samples, `None` without any.
-        signal: Expected share of groups with signal, `None` likewise.
-    """
-
-    name: str
-    transitions: int
-    share: float
-    predictable: float
-    scored: int
-    earned: Mapping[str, float]
-    reward: float | None = None
-    signal: float | None = None
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What an audit found.
-
-    Attributes:
-        transitions: Transitions that say something.
-        silent: Blank ones, from which nothing can be earned; they are left out of all else.
-        games: Number of games.
-        scored: Held-out transitions that baselines were scored on; constant and most frequent answers come from the
-            other games.
-        encoder: Its name.
-        chosen_threshold: The threshold that was given, `None` if calibrated.
-        measures: How each kind of message is measured.
-        kinds: How many transitions each kind of message has.
-        calibrations: The calibration of each kind, or why there is none.
-        quality: Precision and recall of each kind's threshold on games it was not chosen on; of a kind that says too
-            little to be calibrated, how far the threshold tells its few states apart.
-        predictable: Share of the transitions that say nothing unseen: an optimistic bound.
-        unseen: Examples of what is unseen.
-        repeats: What followed situations that occurred more than once.
-        repeated_elsewhere: Share of the scored answers that occur word for word in another game.
-        to_learn: Share of the scored transitions that are predictable, beyond what the most frequent outcome earns.
-        earned: Mean reward of each baseline, with its 95 % interval over games; the truth earns 1.
-        by_action: One row a type of action, the most frequent first.
-        by_kind: One row a kind of message.
-        signal: What the model's samples say, `None` without any.
-        findings: What speaks against training on this reward.
-        seed: Of the split, the pairs and the samples.
-    """
-
-    transitions: int
-    silent: int
-    games: int
-    scored: int
-    encoder: str
-    chosen_threshold: float | None
-    measures: Mapping[str, Measure]
-    kinds: Mapping[str, int]
-    calibrations: Mapping[str, Calibration | str]
-    quality: Mapping[str, tuple[float, float]]
-    predictable: float
-    unseen: tuple[str, ...]
-    repeats: Repeats
-    repeated_elsewhere: float
-    to_learn: float
-    earned: Mapping[str, tuple[float, float, float]]
-    by_action: tuple[Row, ...]
-    by_kind: tuple[Row, ...]
-    signal: GroupSignal | None
-    findings: tuple[Finding, ...]
-    seed: int
-
-    @property
-    def level(self) -> Literal["should teach", "may teach", "will NOT teach as it is"]:
-        """The verdict: by the worst finding."""
-        if any(finding.level == "warning" for finding in self.findings):
-            return "will NOT teach as it is"
-        return "may teach" if self.findings else "should teach"
-
-    @property
-    def verdict(self) -> str:
-        """The verdict in words, each reason with what to do."""
-        from rwml_gym.diagnostics.audit_report import verdict
-
-        return verdict(self)
-
-    def table(self) -> str:
-        """The audit as text, the verdict last."""
-        from rwml_gym.diagnostics.audit_report import table
-
-        return table(self)
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON takes it; NaN becomes null."""
-        data = {**asdict(self), "calibrations": {}, "verdict": self.level}
-        for kind, result in self.calibrations.items():
-            data["calibrations"][kind] = asdict(result) if isinstance(result, Calibration) else {"missing": result}
-        checked: dict[str, Any] = without_nan(data)
-        return checked
 
 
 def audit(
@@ -256,7 +151,7 @@ def audit(
             np.mean([a == t.next_state for a, t in zip(baselines["nearest elsewhere"], chosen, strict=True)])
         ),
         to_learn=float(np.mean(known * (1 - earned["most frequent"]))),
-        earned={name: interval(values, [t.game for t in chosen]) for name, values in earned.items()},
+        earned={name: bootstrap_interval(values, [t.game for t in chosen]) for name, values in earned.items()},
         by_action=_rows(said, types, unseen, chosen, earned, signal, signal_of, type_of),
         by_kind=_rows(said, [t.kind for t in said], unseen, chosen, earned, signal, signal_of, lambda t: t.kind),
         signal=signal,

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import textwrap
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from rwml_gym.diagnostics.audit import Audit, Row
 from rwml_gym.diagnostics.audit_baselines import BASELINES
+from rwml_gym.diagnostics.audit_result import Audit, Row
 from rwml_gym.diagnostics.audit_verdict import LEAST_PREDICTABLE, LEAST_SIGNAL
 from rwml_gym.diagnostics.calibration import Calibration
-from rwml_gym.errors import DependencyNotInstalled
+from rwml_gym.figures import draw, save
 from rwml_gym.text import column, for_plot, percent, shown
 
-__all__ = ["draw", "plot_audit", "table", "verdict", "write_audit"]
+__all__ = ["audit_table", "plot_audit", "verdict", "write_audit"]
 
 _WIDTH = 110
 # More rows than this fit neither a screen nor a picture; the rest is in the JSON.
@@ -40,7 +38,7 @@ def verdict(audit: Audit) -> str:
     return "\n".join(lines)
 
 
-def table(audit: Audit) -> str:
+def audit_table(audit: Audit) -> str:
     """The audit as text, the verdict last."""
     silent = f" {audit.silent} more say nothing and are left out." if audit.silent else ""
     lines = [f"{audit.transitions} transitions of {audit.games} games.{silent}", "", *_thresholds(audit)]
@@ -90,7 +88,7 @@ def write_audit(folder: Path, audit: Audit) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in ("audit.txt", "audit.json", "audit.png")]
-    paths[0].write_text(table(audit) + "\n", encoding="utf-8", errors="replace")
+    paths[0].write_text(audit_table(audit) + "\n", encoding="utf-8", errors="replace")
     text = json.dumps(audit.to_json(), ensure_ascii=True, indent=2)
     paths[1].write_text(text + "\n", encoding="utf-8")
     plot_audit(paths[2], audit)
@@ -142,30 +140,6 @@ def plot_audit(path: Path, audit: Audit) -> None:
         )
     figure.suptitle(f"This reward {audit.level}", fontweight="bold")
     save(figure, path)
-
-
-def draw(panels: int, height: float = 4.2, width: float = 5.4) -> tuple[Any, list[Any]]:
-    """A figure with panels side by side.
-
-    Raises:
-        DependencyNotInstalled: matplotlib is missing.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyNotInstalled('Plots need matplotlib: pip install "rwml-gym[report]"') from error
-    figure = Figure(figsize=(width * panels, height), layout="constrained")
-    axes = list(figure.subplots(1, panels, squeeze=False)[0])
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def save(figure: Any, path: Path) -> None:
-    """Writes a figure; what its font does not have becomes boxes without a warning."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(path, dpi=110)
 
 
 def _thresholds(audit: Audit) -> list[str]:

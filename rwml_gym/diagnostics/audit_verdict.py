@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from rwml_gym.diagnostics.audit_result import Audit, Finding
 from rwml_gym.diagnostics.calibration import Calibration
 from rwml_gym.text import percent, shown
 
-if TYPE_CHECKING:
-    from rwml_gym.diagnostics.audit import Audit
-
-__all__ = ["Finding", "judge"]
+__all__ = ["judge"]
 
 # Each constant decides a verdict, so each has its reason. None belongs to a world.
 
@@ -43,23 +40,6 @@ EXACT_WORLD = 0.5
 
 LARGE = 0.05
 """A kind of message or type of action with a smaller share of the transitions decides nothing."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that speaks against training on the reward.
-
-    Attributes:
-        level: `warning` if training will be wasted, `caution` if it will cost more or teach less.
-        topic: `threshold`, `predictable`, `baselines`, or `signal`.
-        reason: What was found, in numbers.
-        advice: What to do.
-    """
-
-    level: Literal["warning", "caution"]
-    topic: str
-    reason: str
-    advice: str
 
 
 def judge(audit: Audit) -> list[Finding]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rwml_gym.diagnostics.audit_report import draw, save
 from rwml_gym.diagnostics.calibration import (
     Calibration,
     NoPairsError,
@@ -21,6 +20,7 @@ from rwml_gym.diagnostics.calibration import (
 from rwml_gym.diagnostics.predictability import type_of
 from rwml_gym.diagnostics.tool_perturbations import perturbations_for
 from rwml_gym.encoders.cached import Encoder, make_encoder
+from rwml_gym.figures import draw, save
 from rwml_gym.reward.gap import GapName
 from rwml_gym.text import column, for_plot, shown, without_nan
 from rwml_gym.transitions import Transition

@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.statistics import bootstrap_interval
 
-__all__ = ["GroupSignal", "expected_signal", "group_signal", "interval"]
+__all__ = [
+    "GroupSignal",
+    "expected_signal",
+    "group_signal",
+]
 
-_RESAMPLES = 2_000
 # `group_advantages` sees no difference below this either.
 _DECIMALS = 9
 
@@ -76,7 +80,7 @@ def group_signal(rewards: np.ndarray, group_size: int, games: Sequence[str] | No
         raise InvalidConfigError(f"Expected as many games as prompts ({len(rewards)}), actual: {len(games)}.")
     by_prompt = expected_signal(rewards, group_size)
     named = list(games) if games is not None else [str(i) for i in range(len(rewards))]
-    share = interval(by_prompt, named)
+    share = bootstrap_interval(by_prompt, named)
     if np.ptp(by_prompt) == 0:
         # All prompts alike: resampling shows no spread, but another game may differ (rule of three).
         spread = 1 - 0.05 ** (1 / len(set(named)))
@@ -87,7 +91,7 @@ def group_signal(rewards: np.ndarray, group_size: int, games: Sequence[str] | No
         samples=rewards.shape[1],
         group_size=group_size,
         share=share,
-        reward=interval(rates, named),
+        reward=bootstrap_interval(rates, named),
         hopeless=float(np.mean((rewards <= 0).all(1))),
         perfect=float(np.mean((rewards >= 1).all(1))),
         rates=tuple(rates.tolist()),
@@ -140,26 +144,6 @@ def expected_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
     a, b = _fit_beta(hits, k)
     by_hits = {int(c): _posterior_signal(a + c, b + k - c, group_size) for c in np.unique(hits)}
     return np.array([by_hits[int(c)] for c in hits])
-
-
-def interval(values: Sequence[float] | np.ndarray, games: Sequence[str], seed: int = 0) -> tuple[float, float, float]:
-    """Mean with a 95 % bootstrap interval that resamples games, as the steps of a game are not independent.
-
-    Args:
-        values: T numbers.
-        games: T names.
-        seed: Of the resampling.
-
-    Returns:
-        Mean, lower and upper end (percentiles 2.5 and 97.5 of 2,000 resamples).
-    """
-    array = np.asarray(values, dtype=np.float64)
-    _, inverse = np.unique(np.asarray(games), return_inverse=True)
-    sums, counts = np.bincount(inverse, array), np.bincount(inverse)
-    picks = np.random.default_rng(seed).integers(len(counts), size=(_RESAMPLES, len(counts)))
-    means = sums[picks].sum(1) / counts[picks].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(array.mean()), float(low), float(high)
 
 
 def _fit_beta(hits: np.ndarray, k: int) -> tuple[float, float]:

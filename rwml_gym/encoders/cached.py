@@ -19,6 +19,7 @@ import numpy as np
 from rwml_gym.encoders.endpoint import EndpointEncoder
 from rwml_gym.encoders.local import DEFAULT_ENCODER, HUB_PREFIX, HashingEncoder, SentenceTransformerEncoder, unit_rows
 from rwml_gym.errors import EncoderError, InvalidConfigError, RWMLGymError
+from rwml_gym.text import replace_surrogates
 
 __all__ = ["DEFAULT_ENCODER", "CachedEncoder", "Embedded", "Encoder", "make_encoder"]
 
@@ -275,6 +276,5 @@ def _by_name(name: str) -> Encoder:
 
 
 def _clean(text: str) -> str:
-    if not text.isascii():
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    text = replace_surrogates(text)
     return "" if text.isspace() else text

@@ -12,8 +12,7 @@ import numpy as np
 from gymnasium.error import DependencyNotInstalled
 
 from rwml_gym.errors import EncoderNotFoundError, InvalidConfigError
-from rwml_gym.hub import hub_resolves
-from rwml_gym.quiet import without_progress_bars
+from rwml_gym.hub import hub_resolves, without_progress_bars
 
 __all__ = ["DEFAULT_ENCODER", "HUB_PREFIX", "HashingEncoder", "SentenceTransformerEncoder", "unit_rows"]
 

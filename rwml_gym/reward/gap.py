@@ -25,7 +25,7 @@ from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, Embedded, E
 from rwml_gym.encoders.numbers import SpaceEncoder
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.reward import rouge
-from rwml_gym.reward.tags import is_blank
+from rwml_gym.text import is_blank
 
 __all__ = ["DEFAULT_ROUGE_THRESHOLD", "DEFAULT_THRESHOLD", "GapName", "GapReward", "Gaps", "Measure", "RewardKind"]
 

@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["CLOSE_TAG", "OPEN_TAG", "check_tags", "is_blank", "split_prediction"]
+__all__ = ["CLOSE_TAG", "OPEN_TAG", "check_tags", "split_prediction"]
 
 OPEN_TAG = "<next_state>"
 CLOSE_TAG = "</next_state>"
-
-# Letters and symbols of Unicode that are drawn as nothing: Hangul fillers, the empty Braille pattern.
-_DRAWN_AS_NOTHING = frozenset("\u115f\u1160\u3164\uffa0\u2800")
-
-
-def is_blank(text: str) -> bool:
-    r"""Whether a text shows nothing: no character, white space, or what has no shape of its own.
-
-    Zero-width characters, control characters, lone surrogates and combining marks alone have none. Some encoders drop
-    them and have a vector for what is left, which is then nearer to a text than nothing is.
-
-    >>> is_blank(" \n\u200b"), is_blank(".")
-    (True, False)
-    """
-    return not any(
-        char.isprintable()
-        and not char.isspace()
-        and char not in _DRAWN_AS_NOTHING
-        and not unicodedata.category(char).startswith("M")
-        for char in text
-    )
 
 
 def split_prediction(action_text: str, open_tag: str = OPEN_TAG, close_tag: str = CLOSE_TAG) -> tuple[str, str | None]:

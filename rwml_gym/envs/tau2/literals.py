@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from rwml_gym.text import replace_surrogates
+
 __all__ = ["MAX_DEPTH", "MAX_INTEGER", "LiteralReader", "UnreadableError", "encodable", "shortened"]
 
 MAX_DEPTH = 32
@@ -178,7 +180,7 @@ def encodable(text: str) -> str:
     r"""Join surrogates to characters, and replace those that are alone with "\ufffd"."""
     if text.isascii():
         return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return replace_surrogates(text)
 
 
 def shortened(text: str) -> str:

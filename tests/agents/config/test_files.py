@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rwml_gym.agents.config.files import flatten, load_config, save_config
 from rwml_gym.agents.config.world_model import PRESETS, RWMLConfig
-from rwml_gym.agents.learning.grpo import GRPOConfig
+from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.errors import InvalidConfigError
 
 

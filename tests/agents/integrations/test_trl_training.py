@@ -14,7 +14,8 @@ from rwml_gym.agents.integrations.trl import EnvironmentRollout, make_dataset, t
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import add_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.learning.grpo import GRPOConfig, policy_loss
+from rwml_gym.agents.learning.grpo import policy_loss
+from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.wrappers import WorldModelRewardWrapper
 from tests.conftest import policy_weights, randomise
 from tests.helpers.grpo_groups import LOSS_TYPES

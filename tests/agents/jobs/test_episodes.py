@@ -11,17 +11,10 @@ import pytest
 pytest.importorskip("alfworld")
 
 import rwml_gym  # noqa: F401 (registers the ids)
-from rwml_gym.agents.jobs.episodes import (
-    Episode,
-    EvaluateConfig,
-    evaluate,
-    make_agent,
-    play,
-    success_table,
-    wilson_interval,
-)
+from rwml_gym.agents.jobs.episodes import Episode, EvaluateConfig, evaluate, make_agent, play, success_table
 from rwml_gym.agents.players.baselines import RandomAgent
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
+from rwml_gym.statistics import wilson_interval
 
 SPLIT = "generated_held_out"
 

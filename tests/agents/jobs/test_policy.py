@@ -32,7 +32,7 @@ from rwml_gym.agents.config.policy import (
     policy_preset,
 )
 from rwml_gym.agents.jobs.policy import run_policy
-from rwml_gym.agents.learning.grpo import GRPOConfig
+from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.errors import ConfigMismatchError, InvalidConfigError, ModelNotFoundError
 from tests.helpers.policy_run import walk_for_reward
 

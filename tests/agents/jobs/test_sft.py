@@ -13,7 +13,7 @@ pytest.importorskip("alfworld")
 from safetensors.torch import load_file
 
 from rwml_gym.agents.jobs.sft import SFT_PRESETS, SFTJobConfig, run_sft, sft_preset
-from rwml_gym.agents.learning.sft import SFTConfig
+from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.errors import InvalidConfigError
 
 

@@ -19,7 +19,7 @@ from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, RWML
 from rwml_gym.agents.jobs.interaction import prepare_games
 from rwml_gym.agents.jobs.run_gap import calibrated_gap, make_gap
 from rwml_gym.agents.jobs.world_model import run
-from rwml_gym.agents.learning.sft import SFTConfig
+from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.encoders.cached import make_encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD, Measure

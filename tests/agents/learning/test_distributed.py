@@ -15,7 +15,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
 
 from rwml_gym.agents.learning.distributed import check_distributed
-from rwml_gym.agents.learning.grpo import GRPOConfig, update
+from rwml_gym.agents.learning.grpo import update
+from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.agents.learning.sft import sft_update
 from rwml_gym.errors import InvalidConfigError
 from tests.helpers.distributed_update import CASES, run

@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 
 from rwml_gym.agents.language.models import add_adapter, load_model
 from rwml_gym.agents.learning import checkpoint
-from rwml_gym.agents.learning.checkpoint import read_json, save_adapter, train_loop
+from rwml_gym.agents.learning.checkpoint import save_adapter, train_loop
 from rwml_gym.agents.learning.schedules import warmup_linear
 from rwml_gym.errors import CheckpointError, InvalidConfigError, TrainingDivergedError
+from rwml_gym.files import read_json
 from tests.conftest import policy_weights
 from tests.helpers.paths import ROOT
 from tests.helpers.small_training import (

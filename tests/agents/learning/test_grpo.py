@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import add_reference, reference
-from rwml_gym.agents.learning.grpo import Group, GRPOConfig, update
+from rwml_gym.agents.learning.grpo import Group, update
+from rwml_gym.agents.learning.options import GRPOConfig
 from tests.conftest import policy_weights, randomise
 from tests.helpers.grpo_groups import LENGTHS, LONGEST, LOSS_TYPES, PROMPTS, make_groups, pad
 

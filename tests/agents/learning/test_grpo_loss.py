@@ -12,12 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rwml_gym.agents.language.logprobs import completion_logprobs
-from rwml_gym.agents.learning.grpo import (
-    GRPOConfig,
-    group_advantages,
-    has_signal,
-    policy_loss,
-)
+from rwml_gym.agents.learning.grpo import group_advantages, has_signal, policy_loss
+from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.errors import InvalidConfigError
 from tests.helpers.grpo_groups import LONGEST, LOSS_TYPES, PROMPTS, make_groups, pad, random_tensor
 

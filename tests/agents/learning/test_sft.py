@@ -7,7 +7,8 @@ import torch
 from accelerate import Accelerator
 
 from rwml_gym.agents.language.generation import sample
-from rwml_gym.agents.learning.sft import SFTConfig, sft_update
+from rwml_gym.agents.learning.options import SFTConfig
+from rwml_gym.agents.learning.sft import sft_update
 from rwml_gym.errors import InvalidConfigError
 from tests.conftest import policy_weights
 

@@ -7,14 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rwml_gym.agents.reports.evaluate import (
-    Prediction,
-    evaluate_predictions,
-    interval,
-    names_nothing_new,
-    paired_difference,
-)
+from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions, names_nothing_new, paired_difference
 from rwml_gym.reward.gap import GapReward
+from rwml_gym.statistics import bootstrap_interval
 from rwml_gym.transitions import Transition, Turn
 
 START = Turn("", "You are in a room. You see a fridge 1 and a drawer 12.")
@@ -35,24 +30,24 @@ def _predictions(rewards: list[float], games: list[str]) -> list[Prediction]:
 
 
 def test_an_interval_holds_its_mean():
-    mean, low, high = interval([0, 1, 1, 0, 1, 1], ["a", "a", "b", "b", "c", "d"])
+    mean, low, high = bootstrap_interval([0, 1, 1, 0, 1, 1], ["a", "a", "b", "b", "c", "d"])
     assert mean == pytest.approx(4 / 6)
     assert 0 <= low < mean < high <= 1
 
 
 def test_equal_values_leave_no_doubt():
-    assert interval([0.3] * 7, list("aabbccd")) == pytest.approx((0.3, 0.3, 0.3))
+    assert bootstrap_interval([0.3] * 7, list("aabbccd")) == pytest.approx((0.3, 0.3, 0.3))
 
 
 def test_one_game_is_one_observation():
-    assert interval([0, 1, 1], ["a"] * 3) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert bootstrap_interval([0, 1, 1], ["a"] * 3) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
 
 
 def test_more_games_make_it_narrower():
     rng = np.random.default_rng(0)
 
     def width(games: int) -> float:
-        _, low, high = interval(rng.integers(0, 2, games).tolist(), [str(i) for i in range(games)])
+        _, low, high = bootstrap_interval(rng.integers(0, 2, games).tolist(), [str(i) for i in range(games)])
         return high - low
 
     widths = [width(n) for n in (20, 200, 2_000)]
@@ -65,7 +60,7 @@ def test_steps_of_one_game_do_not_count_as_independent():
     # 20 games of 50 steps that all come out alike are no surer than 20 steps.
     values = np.repeat(np.random.default_rng(1).integers(0, 2, 20), 50).tolist()
     games = np.repeat([str(i) for i in range(20)], 50).tolist()
-    by_game, by_step = interval(values, games), interval(values, [str(i) for i in range(1_000)])
+    by_game, by_step = bootstrap_interval(values, games), bootstrap_interval(values, [str(i) for i in range(1_000)])
     assert by_game[2] - by_game[1] > 5 * (by_step[2] - by_step[1])
 
 
@@ -74,14 +69,18 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     games = [str(i // 3) for i in range(120)]
     hits = 0
     for seed in range(100):
-        _, low, high = interval(rng.normal(0.4, 1.0, 120).tolist(), games, seed)
+        _, low, high = bootstrap_interval(rng.normal(0.4, 1.0, 120).tolist(), games, seed)
         hits += low <= 0.4 <= high
     assert 85 <= hits <= 100
 
 
 def test_an_interval_follows_from_its_seed():
     values, games = np.random.default_rng(3).random(30).tolist(), [str(i) for i in range(30)]
-    assert interval(values, games, 1) == interval(values, games, 1) != interval(values, games, 2)
+    assert (
+        bootstrap_interval(values, games, 1)
+        == bootstrap_interval(values, games, 1)
+        != bootstrap_interval(values, games, 2)
+    )
 
 
 # Differences
@@ -104,7 +103,7 @@ def test_pairing_takes_away_what_both_share():
     ours = _predictions((difficulty + 0.1 + 0.01 * rng.random(60)).tolist(), games)
     others = _predictions(difficulty.tolist(), games)
     _, low, high = paired_difference(ours, others)
-    alone = interval([p.reward for p in ours], games)
+    alone = bootstrap_interval([p.reward for p in ours], games)
     assert high - low < 0.1 * (alone[2] - alone[1])
     assert low > 0
 

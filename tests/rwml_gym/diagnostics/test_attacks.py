@@ -15,7 +15,8 @@ from benchmarks import hacking
 from rwml_gym.diagnostics.attacks import ATTACKS, LONG, Knowledge, fill, template_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import GapReward
-from rwml_gym.reward.tags import is_blank, split_prediction
+from rwml_gym.reward.tags import split_prediction
+from rwml_gym.text import is_blank
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.wrappers import WorldModelRewardWrapper
 from tests.helpers.toy_env import ToyHouse

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rwml_gym.diagnostics.group_signal import expected_signal, group_signal, interval
+from rwml_gym.diagnostics.group_signal import expected_signal, group_signal
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.statistics import bootstrap_interval
 
 
 def truth(p: np.ndarray, group_size: int) -> float:
@@ -76,7 +77,7 @@ def test_no_signal_in_a_few_games_is_not_certainty():
 
 def test_intervals_resample_games():
     values, games = [0.0] * 50 + [1.0] * 50, ["a"] * 50 + ["b"] * 50
-    assert interval(values, games) == (0.5, 0.0, 1.0)
+    assert bootstrap_interval(values, games) == (0.5, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rwml_gym.encoders.cached import Embedded
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.reward.gap import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD, GapReward, Measure
-from rwml_gym.reward.tags import is_blank
+from rwml_gym.text import is_blank
 
 AXES = {"right": [1, 0], "up": [0, 1], "left": [-1, 0], "nearly right": [0.99, np.sqrt(1 - 0.99**2)]}
 

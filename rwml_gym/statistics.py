@@ -1,0 +1,47 @@
+"""Intervals for what was measured: means over games, and shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["bootstrap_interval", "wilson_interval"]
+
+_RESAMPLES = 2_000
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray, games: Sequence[str], seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean with a 95 % bootstrap interval that resamples games, as the steps of a game are not independent.
+
+    Args:
+        values: T numbers.
+        games: T names.
+        seed: Of the resampling.
+
+    Returns:
+        Mean, lower and upper end (percentiles 2.5 and 97.5 of 2,000 resamples).
+    """
+    array = np.asarray(values, dtype=np.float64)
+    _, inverse = np.unique(np.asarray(games), return_inverse=True)
+    sums, counts = np.bincount(inverse, array), np.bincount(inverse)
+    picks = np.random.default_rng(seed).integers(len(counts), size=(_RESAMPLES, len(counts)))
+    means = sums[picks].sum(1) / counts[picks].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(array.mean()), float(low), float(high)
+
+
+def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % interval of a share, by Wilson's score (E. B. Wilson, 1927): sound for few trials and near 0 and 1.
+
+    >>> tuple(round(bound, 3) for bound in wilson_interval(131, 134))
+    (0.936, 0.992)
+    """
+    z = 1.959964
+    share, size = successes / trials, z * z / trials
+    centre = (share + size / 2) / (1 + size)
+    half = z * math.sqrt(share * (1 - share) / trials + size / (4 * trials)) / (1 + size)
+    return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
