@@ -119,9 +119,9 @@ def rewards(encoder: str, judge: Reward | None) -> dict[str, Reward]:
     """The rewards by column."""
     found: dict[str, Reward] = {
         "cosine": GapReward(encoder),
-        "cosine, continuous": GapReward(encoder, kind="continuous"),
+        "cosine, continuous": GapReward(encoder, shape="continuous"),
         "ROUGE": GapReward(encoder, gap="rouge"),
-        "ROUGE, continuous": GapReward(encoder, gap="rouge", kind="continuous"),
+        "ROUGE, continuous": GapReward(encoder, gap="rouge", shape="continuous"),
         "exact": GapReward(encoder, gap="exact"),
     }
     return found if judge is None else {**found, "judge": judge}
@@ -134,7 +134,7 @@ def read(attack: Attack, transition: Transition, known: Knowledge) -> str | None
 
 def earned(score: Reward, said: Sequence[str | None], of: Sequence[Transition]) -> np.ndarray:
     """(n,) rewards of n predictions."""
-    return score(said, [t.next_state for t in of], [t.kind for t in of]).rewards
+    return score(said, [t.next_state for t in of], [t.role for t in of]).rewards
 
 
 def perturbed(rules: Mapping[str, Perturbation], of: Sequence[Transition], pool: Pool) -> list[list[str]]:
@@ -308,7 +308,7 @@ def _judge() -> Reward:
     from rwml_gym.agents.language.models import load_model
 
     # float32: bfloat16's logits are too coarse to tell a P(Yes) of 0.50 from one of 0.55.
-    return JudgeReward(*load_model("SmolLM2-135M-Instruct", "float32"), kind="continuous", max_characters=300)
+    return JudgeReward(*load_model("SmolLM2-135M-Instruct", "float32"), shape="continuous", max_characters=300)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def by_words(predictions: list[str], transitions: list[Transition], encoder: Sen
     gap = GapReward(CachedEncoder(encoder), measures={"tool": {"gap": "rouge"}})
     began = time.perf_counter()
     for prediction, transition in tqdm(list(zip(predictions, transitions, strict=True)), desc="ROUGE"):
-        gap([prediction], [transition.next_state], [transition.kind])
+        gap([prediction], [transition.next_state], [transition.role])
     print(f"  tool results by ROUGE-L: {len(transitions) / (time.perf_counter() - began):.1f} rewards/s")
 
 

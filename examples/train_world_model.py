@@ -71,7 +71,7 @@ def main() -> None:
     print(f"{len(train)} training transitions, {len(held_out)} held out")
 
     # 2. The reward: 1 if the prediction lies closer than τ_d to what happened, else 0. τ_d is calibrated.
-    calibration = calibrate(train, args.encoder, pairs_per_kind=args.calibration_pairs)
+    calibration = calibrate(train, args.encoder, pairs_per_perturbation=args.calibration_pairs)
     print(calibration.table())
     gap = GapReward(args.encoder, calibration.threshold)
 

@@ -18,12 +18,12 @@ from rwml_gym.errors import TextTooLongError
 __all__ = ["SharedTexts", "UnicodeText"]
 
 SAMPLED_CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " "
-LONGEST_SAMPLE = 64
+MAX_SAMPLE = 64
 
 # In memory that processes share, a slot holds the length in bytes and the text.
 LENGTH = struct.Struct("=q")
 ENCODING, ENCODING_ERRORS = "utf-8", "surrogatepass"  # lone surrogates are members too
-LONGEST_CHARACTER = 4  # bytes
+MAX_CHARACTER_BYTES = 4  # bytes
 
 
 class UnicodeText(spaces.Text):
@@ -49,7 +49,7 @@ class UnicodeText(spaces.Text):
     def sample(self, mask: Any = None, probability: Any = None) -> str:
         """Draws printable text; without a mask at most 64 characters, so that a sample stays readable."""
         if mask is None and probability is None:
-            length = int(self.np_random.integers(0, min(self.max_length, LONGEST_SAMPLE) + 1))
+            length = int(self.np_random.integers(0, min(self.max_length, MAX_SAMPLE) + 1))
             mask = (length, None)
         return super().sample(mask=mask, probability=probability)
 
@@ -144,4 +144,4 @@ def _write_text_memory(space: UnicodeText, index: int, value: str, shared_memory
 
 
 def _slot_size(space: UnicodeText) -> int:
-    return LENGTH.size + LONGEST_CHARACTER * space.max_length
+    return LENGTH.size + MAX_CHARACTER_BYTES * space.max_length

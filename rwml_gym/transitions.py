@@ -28,7 +28,7 @@ __all__ = ["InvalidDatasetError", "Transition", "TransitionDataset", "Turn", "ac
 _FIRST_WORD = re.compile(r"(?P<word>\w[\w.-]*)")
 _NAMED_CALL = re.compile(r"\{\s*\"name\"\s*:\s*\"(?P<word>\w[\w.-]*)\"")
 # Columns that folders written before they existed do not have.
-_LATER = frozenset({"kind"})
+_LATER = frozenset({"role"})
 
 
 class InvalidDatasetError(RWMLGymError, ValueError):
@@ -63,7 +63,7 @@ class Transition:
         won: Whether the *episode* was won; `None` if it was abandoned before its end, or its world does not say.
         invalid_action: Whether the world rejected the action.
         data_version: Version of the data the world was made from.
-        kind: Kind of message the next state is, such as `tool` or `user`; empty where the world does not say.
+        role: Kind of message the next state is, such as `tool` or `user`; empty where the world does not say.
     """
 
     history: tuple[Turn, ...]
@@ -77,7 +77,7 @@ class Transition:
     won: bool | None = None
     invalid_action: bool = False
     data_version: str = ""
-    kind: str = ""
+    role: str = ""
 
     @property
     def state(self) -> str:
@@ -86,7 +86,7 @@ class Transition:
 
 
 def action_type(action: str) -> str:
-    """The kind of an action: its first word in lower case, `""` if it has none; of a call as JSON, its name.
+    """The role of an action: its first word in lower case, `""` if it has none; of a call as JSON, its name.
 
     A word may hold `_`, `.` and `-`, so `get_order(id=3)` and `get_order {"id": 3}` are of type `get_order`.
 
@@ -251,7 +251,7 @@ class TransitionDataset(Sequence[Transition]):
 
         Raises:
             DependencyNotInstalled: If `datasets` is not installed.
-            InvalidDatasetError: If there is no dataset, or it is corrupt or of another kind.
+            InvalidDatasetError: If there is no dataset, or it is corrupt or of another role.
         """
         _require_datasets()
         from datasets import Dataset

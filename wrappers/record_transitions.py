@@ -23,8 +23,8 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
 
     `won` is a fact about the whole episode and is filled in when it ends, from `info["won"]`; a truncated episode is
     not won unless the environment says so. It is `None` while an episode runs, for one that is abandoned by a reset,
-    and where `info` has no `won`. `task`, `game`, `data_version`, `invalid_action` and the kind of message
-    (`info["message_kind"]`) come from `info` too.
+    and where `info` has no `won`. `task`, `game`, `data_version`, `invalid_action` and the message role
+    (`info["message_role"]`) come from `info` too.
 
     Example:
         >>> from tests.helpers.toy_env import ToyHouse
@@ -103,7 +103,7 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
                 step=len(self._running),
                 invalid_action=bool(info.get("invalid_action", False)),
                 data_version=str(known.get("data_version", "")),
-                kind=str(info.get("message_kind", "")),
+                role=str(info.get("message_role", "")),
             )
         )
         self._turns.append(Turn(action, observation))

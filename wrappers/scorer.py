@@ -14,7 +14,8 @@ from gymnasium import spaces
 from rwml_gym.encoders.cached import Embedded, Encoder, make_encoder
 from rwml_gym.encoders.numbers import SpaceEncoder, inside, outside
 from rwml_gym.errors import InvalidConfigError, InvalidObservationError, RWMLGymError, WorldModelError
-from rwml_gym.reward.gap import GapReward, Measure, RewardKind
+from rwml_gym.reward.distances import DISTANCES
+from rwml_gym.reward.gap import GapReward, Measure, RewardShape
 from rwml_gym.reward.tags import check_tags, split_prediction
 from rwml_gym.text import is_blank
 from rwml_gym.transitions import Turn
@@ -48,7 +49,7 @@ class Scorer:
         *,
         encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
         threshold: float | None,
-        kind: RewardKind,
+        shape: RewardShape,
         weight: float,
         mode: RewardMode,
         predictor: str | WorldModel | None,
@@ -78,7 +79,7 @@ class Scorer:
         if not self.text:
             texts = make_encoder(encoder) if _holds_text(observation_space) else None
             states = SpaceEncoder(observation_space, scale, texts)
-        self.gap = GapReward(states, threshold, kind, measures)
+        self.gap = GapReward(states, threshold, shape, measures)
         self.predictor = None
         self._actions: SpaceEncoder | None = None
         if predictor is not None:
@@ -89,7 +90,7 @@ class Scorer:
                 else:
                     actions = self._actions = SpaceEncoder(action_space, name="action")
             self.predictor = make_world_model(predictor, self.gap.encoder, actions)
-            by_words = sorted(kind for kind, measure in self.gap.measures.items() if measure.gap != "cosine")
+            by_words = any(DISTANCES[measure.gap].between is not None for measure in self.gap.measures.values())
             if predictor == "learned" and by_words:
                 raise InvalidConfigError(
                     f"Expected the cosine gap for the predictor 'learned', which predicts no words, actual: {measures} "
@@ -247,7 +248,7 @@ class Scorer:
         predictions: Sequence[Any],
         sources: Sequence[str],
         states: Sequence[Any],
-        kinds: Sequence[str],
+        roles: Sequence[str],
         task_rewards: Sequence[float],
     ) -> tuple[list[float], list[dict[str, Any]]]:
         """Score steps, with one call of the encoder for all.
@@ -257,17 +258,17 @@ class Scorer:
             predictions: `None` where there is none.
             sources: Who made them.
             states: The realised next states.
-            kinds: Of the messages they are.
+            roles: Of the messages they are.
             task_rewards: What the environment gave.
 
         Returns:
             The reward of each step by the mode, and what its info is to hold.
         """
-        gaps = self.gap(predictions, states, kinds)
+        gaps = self.gap(predictions, states, roles)
         rewards: list[float] = []
         infos: list[dict[str, Any]] = []
         for i, (distance, reward) in enumerate(zip(gaps.distances.tolist(), gaps.rewards.tolist(), strict=True)):
-            measure: Measure = self.gap.measure(kinds[i])
+            measure: Measure = self.gap.measure(roles[i])
             prediction = predictions[i]
             info: dict[str, Any] = {"action": actions[i]} if isinstance(actions[i], str) else {}
             info |= {
@@ -279,7 +280,7 @@ class Scorer:
                 "weight": self.weight,
                 "gap": measure.gap,
                 "threshold": measure.threshold,
-                "kind": measure.kind,
+                "shape": measure.shape,
                 "mode": self.mode,
                 "encoder": self.gap.encoder.name,
             }

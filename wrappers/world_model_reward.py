@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder
-from rwml_gym.reward.gap import RewardKind
+from rwml_gym.reward.gap import RewardShape
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models.base import WorldModel
@@ -53,8 +53,8 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
       that was scored, `""` if there was none or it was not text;
     - `source`: who predicted, `"action"`, `"predictor"` or `"none"`;
     - `distance` in `[0, 2]` and `reward` (the gap reward, before the weight), see `gap.GapReward`;
-    - `gap`, `threshold` and `kind`: how it was measured, which may depend on the kind of message the world answered
-      with (`info["message_kind"]`, `measures`);
+    - `gap`, `threshold` and `shape`: how it was measured, which may depend on the role of the answer
+      (`info["message_role"]`, `measures`);
     - `task_reward`, `weight`, `mode`, `encoder`.
 
     The info of a reset has no `"world_model"`: nothing was predicted. The spaces stay those of the environment; what
@@ -71,7 +71,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         >>> _, reward, _, _, info = env.step(f"look <next_state>{observation}</next_state>")
         >>> reward, info["world_model"]["action"], info["world_model"]["distance"]
         (1.0, 'look', 0.0)
-        >>> env = WorldModelRewardWrapper(gym.make("CartPole-v1"), predictor="learned", weight=-0.1, kind="continuous")
+        >>> env = WorldModelRewardWrapper(gym.make("CartPole-v1"), predictor="learned", weight=-0.1, shape="continuous")
         >>> _ = env.reset(seed=0)
         >>> env.step(1)[4]["world_model"]["source"]  # nothing learnt yet
         'none'
@@ -84,7 +84,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         env: gym.Env[Any, Any],
         encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] = DEFAULT_ENCODER,
         threshold: float | None = None,
-        kind: RewardKind = "binary",
+        shape: RewardShape = "binary",
         weight: float = 1.0,
         mode: RewardMode = "add",
         predictor: str | WorldModel | None = None,
@@ -102,14 +102,14 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
             encoder: See `embedding.make_encoder`.
             threshold: τ_d; `gap.DEFAULT_THRESHOLD` if absent. Calibrate it for another encoder or environment
                 (`calibration.calibrate`).
-            kind: `"binary"` or `"continuous"`.
+            shape: `"binary"` or `"continuous"`.
             weight: Factor of the gap reward; its sign matters, see above.
             mode: What becomes of the task reward.
             predictor: A world model or its name (`predictors.WORLD_MODELS`: `"nothing-changes"`, `"most-frequent"`,
                 `"retrieval"`, `"learned"`), for steps without a prediction. One that has `learn` learns from each step.
             tags: What opens and closes a prediction in the action text; looked for where actions and states are text.
             history: Turns the predictor is shown.
-            measures: How messages of a kind are measured otherwise; `{"tool": {"gap": "rouge"}}` compares tool results
+            measures: How messages of a role are measured otherwise; `{"tool": {"gap": "rouge"}}` compares tool results
                 by ROUGE-L, as the paper does. See `GapReward`.
             describe: Makes text of an observation; the function, or its name as `"module:function"`.
             describe_action: Makes text of an action for the predictor, likewise.
@@ -125,7 +125,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         arguments: dict[str, Any] = {
             "encoder": encoder,
             "threshold": threshold,
-            "kind": kind,
+            "shape": shape,
             "weight": weight,
             "mode": mode,
             "predictor": predictor,
@@ -191,7 +191,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         observation, task_reward, terminated, truncated, info = self.env.step(action)
         state = scorer.state(observation)
         self._turns.append(Turn(shown, state))
-        kind = str(info.get("message_kind", ""))
-        (reward,), (scores,) = scorer.score([shown], [prediction], [source], [state], [kind], [float(task_reward)])
+        role = str(info.get("message_role", ""))
+        (reward,), (scores,) = scorer.score([shown], [prediction], [source], [state], [role], [float(task_reward)])
         scorer.learn([history], [shown], [state])
         return observation, reward, terminated, truncated, {**info, "world_model": scores}

@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space, iterate
 
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.gap import RewardKind
+from rwml_gym.reward.gap import RewardShape
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG
 from rwml_gym.transitions import Turn
 from rwml_gym.vector.infos import Info, vectorize_infos
@@ -55,7 +55,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         env: VectorEnv,
         encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] = DEFAULT_ENCODER,
         threshold: float | None = None,
-        kind: RewardKind = "binary",
+        shape: RewardShape = "binary",
         weight: float = 1.0,
         mode: RewardMode = "add",
         predictor: str | WorldModel | None = None,
@@ -72,13 +72,13 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
             env: Any vector environment whose slots have equal spaces.
             encoder: See `WorldModelRewardWrapper`, as all that follows.
             threshold: τ_d.
-            kind: `"binary"` or `"continuous"`.
+            shape: `"binary"` or `"continuous"`.
             weight: Factor of the gap reward.
             mode: What becomes of the task reward.
             predictor: A world model or its name, asked once a step for all slots without a prediction.
             tags: What opens and closes a prediction in the action text.
             history: Turns the predictor is shown.
-            measures: How messages of a kind are measured otherwise.
+            measures: How messages of a role are measured otherwise.
             describe: Makes text of one slot's observation.
             describe_action: Makes text of one slot's action.
             scale: The unit of numbers.
@@ -107,7 +107,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
             env.single_action_space,
             encoder=encoder,
             threshold=threshold,
-            kind=kind,
+            shape=shape,
             weight=weight,
             mode=mode,
             predictor=predictor,
@@ -182,8 +182,8 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         # What is remembered is brought up to date first, so that whatever fails below leaves it right.
         slots = list(iterate(self.observation_space, observations))
         states = self._remember(shown, infos, slots, starting, same_step)
-        kinds = [
-            str(_of(infos.get("final_info", {}) if same_step[slot] else infos, "message_kind", slot, ""))
+        roles = [
+            str(_of(infos.get("final_info", {}) if same_step[slot] else infos, "message_role", slot, ""))
             for slot in playing
         ]
         scored, scores = scorer.score(
@@ -191,7 +191,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
             [predictions[slot] for slot in playing],
             [sources[slot] for slot in playing],
             [states[slot] for slot in playing],
-            kinds,
+            roles,
             [float(task_rewards[slot]) for slot in playing],
         )
         if playing:

@@ -16,10 +16,10 @@ from rwml_gym.diagnostics.audit import GapChoice, audit
 from rwml_gym.diagnostics.audit_report import audit_table, write_audit
 from rwml_gym.diagnostics.calibration import NoPairsError
 from rwml_gym.diagnostics.calibration_report import Calibrations, calibrate_each, calibrations_table, write_calibrations
-from rwml_gym.encoders.cached import DEFAULT_ENCODER, make_encoder
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, make_encoder
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
-from rwml_gym.reward import rouge
-from rwml_gym.reward.gap import GapName, RewardKind
+from rwml_gym.reward.distances import DISTANCES, GapName
+from rwml_gym.reward.gap import RewardShape
 from rwml_gym.text import shown
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, action_type
 
@@ -90,7 +90,7 @@ def run_record(words: Sequence[str]) -> int:
 class CalibrateCommand:
     """Which threshold separates the same state from another, at what precision and recall.
 
-    One row for all transitions, each kind of message and each type of action. The threshold is chosen on half of the
+    One row for all transitions, each message role and each type of action. The threshold is chosen on half of the
     games and measured on the other half.
     """
 
@@ -99,13 +99,13 @@ class CalibrateCommand:
     encoder: tuple[str, ...] = (DEFAULT_ENCODER,)
     """Encoders of the cosine: names or folders."""
     gap: tuple[GapName, ...] = ("cosine", "rouge")
-    """cosine, for each encoder; rouge."""
-    by: tuple[Literal["kind", "action"], ...] = ("kind", "action")
-    """What to calibrate apart: kinds of messages, types of action."""
+    """Which distances: cosine, for each encoder; rouge; exact."""
+    by: tuple[Literal["role", "action"], ...] = ("role", "action")
+    """What to calibrate apart: message roles, types of action."""
     precision: float = 0.9
     """Wanted share of right among the rewarded."""
     pairs: int = 50
-    """Most pairs of a kind in each half of the games."""
+    """Most pairs of a perturbation in each half of the games."""
     seed: int = 0
     """Of the split and the pairs."""
     out: Folder = None
@@ -122,14 +122,14 @@ def run_calibrate(words: Sequence[str]) -> int:
         raise InvalidConfigError("Expected at least one --gap and one --encoder, actual: none.")
     transitions = _load(command.data)
     _check_out(command.out)
-    if "rouge" in command.gap:
-        rouge.require()
-    # All encoders are loaded before the first one works: a wrong name costs nothing.
-    encoders = [make_encoder(name) for name in dict.fromkeys(command.encoder)] if "cosine" in command.gap else []
+    # Whatever a gap needs is loaded before the first one works: a wrong name costs nothing.
+    pairs: list[tuple[GapName, CachedEncoder]] = []
+    for gap in dict.fromkeys(command.gap):
+        DISTANCES[gap].require()
+        names = dict.fromkeys(command.encoder) if DISTANCES[gap].between is None else ["hashing"]  # which is not used
+        pairs += [(gap, make_encoder(name)) for name in names]
     settings = (command.by, command.precision, command.seed, command.pairs)
-    found: list[Calibrations] = [calibrate_each(transitions, encoder, "cosine", *settings) for encoder in encoders]
-    if "rouge" in command.gap:
-        found.append(calibrate_each(transitions, "hashing", "rouge", *settings))
+    found: list[Calibrations] = [calibrate_each(transitions, encoder, gap, *settings) for gap, encoder in pairs]
     print(calibrations_table(found))
     if command.out is not None:
         _say_written(write_calibrations(command.out, found))
@@ -145,15 +145,15 @@ class AuditCommand:
     encoder: str = DEFAULT_ENCODER
     """Encoder of the cosine: a name or a folder."""
     threshold: str = "auto"
-    """τ_d of every kind of message; auto calibrates each."""
+    """τ_d of every message role; auto calibrates each."""
     gap: GapChoice = "auto"
     """cosine or rouge; auto takes ROUGE for results of tools and the cosine for all else."""
-    reward: RewardKind = "binary"
+    reward: RewardShape = "binary"
     """binary, or continuous: 1 - d."""
     precision: float = 0.9
     """Wanted precision of a calibrated threshold."""
     pairs: int = 50
-    """Most pairs of a kind in each half of the games."""
+    """Most pairs of a perturbation in each half of the games."""
     limit: int = 200
     """Most held-out transitions that baselines are scored on."""
     model: str | None = None
@@ -208,7 +208,7 @@ def run_audit(words: Sequence[str]) -> int:
         sample=_sampler(command, transitions) if command.model is not None else None,
         prompts=command.prompts,
         group_size=command.group_size,
-        pairs_per_kind=command.pairs,
+        pairs_per_perturbation=command.pairs,
         limit=command.limit,
         seed=command.seed,
     )
@@ -235,7 +235,7 @@ def _sampler(
         command.prompt_style,
         command.history,
         command.max_prompt_tokens,
-        "service" if any(t.kind for t in transitions) else "game",
+        "service" if any(t.role for t in transitions) else "game",
         command.max_state_characters,
     )
     adapted = model if command.adapter is None else load_adapter(model, command.adapter)

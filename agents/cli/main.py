@@ -36,7 +36,7 @@ commands:
               record transitions of a random player, for the two next commands
   calibrate DATA [--encoder NAME …] [--gap cosine|rouge …] [--precision 0.9] [--out FOLDER]
               which threshold separates the same state from another, with its precision and recall: for all
-              transitions, each kind of message and each type of action
+              transitions, each message role and each type of action
   audit DATA [--encoder NAME] [--threshold X] [--model NAME [--adapter FOLDER]] [--out FOLDER] [--strict]
               before any training: whether the reward can teach anything, in words, a table and a plot
   baselines tau2 [--domain NAME] [--split NAME]

@@ -20,7 +20,7 @@ from rwml_gym.files import write_text
 __all__ = ["flatten", "load_config", "save_config"]
 
 Config = TypeVar("Config")
-_MOST_BYTES = 64 * 1024  # the largest preset takes 2,000
+_MAX_BYTES = 64 * 1024  # the largest preset takes 2,000
 _FLOAT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 
 
@@ -111,12 +111,12 @@ def load_config(cls: type[Config], path: str | Path) -> Config:
 def _read(path: Path) -> Any:
     try:
         with path.open("rb") as file:
-            text = file.read(_MOST_BYTES + 1)
+            text = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise InvalidConfigError(f"Cannot read the configuration {str(path)!r}: {error.strerror}.") from error
-    if len(text) > _MOST_BYTES:
+    if len(text) > _MAX_BYTES:
         raise InvalidConfigError(
-            f"Expected a configuration of at most {_MOST_BYTES:,} bytes, actual more in {str(path)!r}: is it another "
+            f"Expected a configuration of at most {_MAX_BYTES:,} bytes, actual more in {str(path)!r}: is it another "
             "file?"
         )
     try:

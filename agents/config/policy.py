@@ -9,7 +9,7 @@ from rwml_gym.agents.learning.options import GRPOConfig, Rows
 from rwml_gym.agents.players.base import Decoding
 from rwml_gym.encoders.cached import DEFAULT_ENCODER
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.gap import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD
+from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD
 
 __all__ = ["POLICY_PRESETS", "EpisodeConfig", "EvaluationConfig", "ImitationConfig", "PolicyConfig", "policy_preset"]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from rwml_gym.agents.config.base import JobConfig, at_least, find_preset, share
 from rwml_gym.agents.learning.options import GRPOConfig, SFTConfig
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.gap import GapName, RewardKind
+from rwml_gym.reward.distances import GapName
+from rwml_gym.reward.gap import Measure, RewardShape
 
 __all__ = ["PRESETS", "CollectConfig", "FilterConfig", "RWMLConfig", "StageConfig", "preset"]
 
@@ -135,7 +136,7 @@ class RWMLConfig(JobConfig):
     threshold: float | None = None
     tool_gap: GapName = "rouge"
     tool_threshold: float | None = None
-    tool_reward: RewardKind = "binary"
+    tool_reward: RewardShape = "binary"
     collect: CollectConfig = field(default_factory=CollectConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
     warm_start: bool = False
@@ -152,10 +153,8 @@ class RWMLConfig(JobConfig):
         at_least(self, 0, "max_held_out")
         if self.threshold is not None and not 0 < self.threshold <= 2:
             raise InvalidConfigError(f"Expected a threshold above 0 and at most 2, actual {self.threshold}")
-        if self.tool_threshold is not None and not 0 < self.tool_threshold <= (1 if self.tool_gap == "rouge" else 2):
-            raise InvalidConfigError(
-                f"Expected a tool_threshold above 0 and at most 1 (2 for the cosine), actual {self.tool_threshold}"
-            )
+        if self.tool_threshold is not None:
+            Measure(self.tool_gap, self.tool_threshold, self.tool_reward)  # refuses what is out of the gap's range
 
 
 PRESETS: dict[str, RWMLConfig] = {

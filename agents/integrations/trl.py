@@ -86,7 +86,7 @@ def prediction_dataset(transitions: Sequence[Transition], prompts: Prompts) -> D
         prompts: What the model is shown.
 
     Returns:
-        Columns `prompt`, `next_state` and `kind`.
+        Columns `prompt`, `next_state` and `role`.
 
     Raises:
         InvalidConfigError: No transitions.
@@ -99,7 +99,7 @@ def prediction_dataset(transitions: Sequence[Transition], prompts: Prompts) -> D
         {
             "prompt": _as_text(prompts, prompts.predict(t.history, t.action, t.task)),
             "next_state": t.next_state,
-            "kind": t.kind,
+            "role": t.role,
         }
         for t in transitions
     ]
@@ -129,8 +129,8 @@ def prediction_reward(gap: GapReward, prompts: Prompts) -> Callable[..., list[fl
         A function for `reward_funcs`; it reads the columns of `prediction_dataset`.
     """
 
-    def gap_reward(completions: list[str], next_state: list[str], kind: list[str], **_: Any) -> list[float]:
-        return gap([prompts.read_prediction(text) for text in completions], next_state, kind).rewards.tolist()
+    def gap_reward(completions: list[str], next_state: list[str], role: list[str], **_: Any) -> list[float]:
+        return gap([prompts.read_prediction(text) for text in completions], next_state, role).rewards.tolist()
 
     return gap_reward
 

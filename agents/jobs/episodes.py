@@ -97,7 +97,7 @@ class Episode:
 
     Attributes:
         game: Its name.
-        kind: Its task type or domain.
+        task_type: Its task type, or its domain.
         won: Whether the task was done.
         reward: Sum of the rewards.
         steps: Number of actions.
@@ -106,7 +106,7 @@ class Episode:
     """
 
     game: str
-    kind: str
+    task_type: str
     won: bool
     reward: float
     steps: int
@@ -191,7 +191,7 @@ def play(
     return [
         Episode(
             game=str(episode.job.game),
-            kind=str(episode.info.get("task_type") or episode.info.get("domain") or ""),
+            task_type=str(episode.info.get("task_type") or episode.info.get("domain") or ""),
             won=episode.won,
             reward=sum(episode.rewards),
             steps=len(episode.rewards),
@@ -203,17 +203,17 @@ def play(
 
 
 def success_table(episodes: Sequence[Episode]) -> str:
-    """A table of success by kind, with 95 % intervals, mean steps and the share of invalid actions."""
+    """A table of success by task type, with 95 % intervals, mean steps and the share of invalid actions."""
     versions = sorted({episode.data_version for episode in episodes})
     lines = [
         f"{len(episodes)} episodes ({', '.join(versions)}). [95 % interval, Wilson]",
         "",
         f"{'':<34} {'n':>5}  {'success':<22} {'steps':>6} {'invalid':>8}",
     ]
-    kinds = sorted({episode.kind for episode in episodes})
+    types = sorted({episode.task_type for episode in episodes})
     rows = [("all", episodes)]
-    if len(kinds) > 1:
-        rows += [(kind, [episode for episode in episodes if episode.kind == kind]) for kind in kinds]
+    if len(types) > 1:
+        rows += [(name, [episode for episode in episodes if episode.task_type == name]) for name in types]
     for name, chosen in rows:
         won, steps = sum(episode.won for episode in chosen), sum(episode.steps for episode in chosen)
         low, high = wilson_interval(won, len(chosen))

@@ -1,4 +1,4 @@
-"""The gap reward of a run: which gap measures which kind of message, and with which threshold."""
+"""The gap reward of a run: which gap measures which message role, and with which threshold."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rwml_gym.agents.config.world_model import RWMLConfig
-from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_kind
+from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_role
 from rwml_gym.encoders.cached import Encoder
 from rwml_gym.files import read_json, write_json
-from rwml_gym.reward.gap import DEFAULT_THRESHOLD, GapReward
+from rwml_gym.reward.distances import DEFAULT_THRESHOLD
+from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import TransitionDataset
 
 __all__ = ["calibrated_gap", "make_gap"]
@@ -24,7 +25,7 @@ def make_gap(config: RWMLConfig, encoder: str | Encoder, thresholds: Mapping[str
     Args:
         config: The configuration; a threshold in it counts.
         encoder: See `embedding.make_encoder`.
-        thresholds: Calibrated ones by kind of message; where there is none, it is the gap's default.
+        thresholds: Calibrated ones by message role; where there is none, it is the gap's default.
 
     Raises:
         DependencyNotInstalled: The encoder or ROUGE needs a library that is not installed.
@@ -38,7 +39,7 @@ def make_gap(config: RWMLConfig, encoder: str | Encoder, thresholds: Mapping[str
     threshold = found.get(_WORDS, found.get("", DEFAULT_THRESHOLD))
     if config.env != "tau2":
         return GapReward(encoder, threshold)
-    tool = {"gap": config.tool_gap, "kind": config.tool_reward}
+    tool = {"gap": config.tool_gap, "shape": config.tool_reward}
     return GapReward(
         encoder,
         threshold,
@@ -47,7 +48,7 @@ def make_gap(config: RWMLConfig, encoder: str | Encoder, thresholds: Mapping[str
 
 
 def calibrated_gap(config: RWMLConfig, encoder: Encoder, train: TransitionDataset, folder: Path) -> GapReward:
-    """Calibrates what is not configured, once: `calibration.json` by kind of message, `calibration.txt` to read.
+    """Calibrates what is not configured, once: `calibration.json` by message role, `calibration.txt` to read.
 
     Args:
         config: The configuration.
@@ -57,17 +58,17 @@ def calibrated_gap(config: RWMLConfig, encoder: Encoder, train: TransitionDatase
 
     Raises:
         NoPairsError: Too few ALFWorld games to calibrate on. In τ²-bench, where the scripted user has two sentences, a
-            kind of message without a calibration is measured with the default threshold, and the run says so.
+            message role without a calibration is measured with the default threshold, and the run says so.
     """
     path = folder / "calibration.json"
     if not path.is_file():
         results = _calibrate(config, encoder, train)
-        text = "\n\n".join(_described(kind, result) for kind, result in results.items())
+        text = "\n\n".join(_described(role, result) for role, result in results.items())
         (folder / "calibration.txt").write_text(text + "\n", encoding="utf-8")
-        done = {kind: result for kind, result in results.items() if isinstance(result, Calibration)}
-        write_json(path, {kind: json.loads(result.to_json()) for kind, result in done.items()})
+        done = {role: result for role, result in results.items() if isinstance(result, Calibration)}
+        write_json(path, {role: json.loads(result.to_json()) for role, result in done.items()})
     print((folder / "calibration.txt").read_text(encoding="utf-8"))
-    return make_gap(config, encoder, {kind: result["threshold"] for kind, result in read_json(path).items()})
+    return make_gap(config, encoder, {role: result["threshold"] for role, result in read_json(path).items()})
 
 
 def _calibrate(config: RWMLConfig, encoder: Encoder, train: TransitionDataset) -> dict[str, Calibration | NoPairsError]:
@@ -77,13 +78,13 @@ def _calibrate(config: RWMLConfig, encoder: Encoder, train: TransitionDataset) -
     open_kinds = [
         transition
         for transition in train
-        if transition.kind and (config.tool_threshold if transition.kind == _TOOL else config.threshold) is None
+        if transition.role and (config.tool_threshold if transition.role == _TOOL else config.threshold) is None
     ]
-    return calibrate_by_kind(open_kinds, encoder, {_TOOL: config.tool_gap}, *settings)
+    return calibrate_by_role(open_kinds, encoder, {_TOOL: config.tool_gap}, *settings)
 
 
-def _described(kind: str, result: Calibration | NoPairsError) -> str:
-    title = f"Messages of kind {kind!r}:\n" if kind else ""
+def _described(role: str, result: Calibration | NoPairsError) -> str:
+    title = f"Messages of role {role!r}:\n" if role else ""
     if isinstance(result, NoPairsError):
         return f"{title}Not calibrated, measured with the default threshold. {result}"
     return title + result.table()

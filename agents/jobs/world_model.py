@@ -210,8 +210,8 @@ def _context(job: _Run, played: TransitionDataset, held_out: TransitionDataset) 
     """What the table says beside its numbers; `played` are all held-out games, `held_out` what is predicted."""
     config, length = job.config, job.config.max_new_tokens
     fits = {
-        kind: float(np.mean([len(job.prompts.target(t.next_state)) <= length for t in held_out if t.kind == kind]))
-        for kind in sorted({t.kind for t in held_out})
+        role: float(np.mean([len(job.prompts.target(t.next_state)) <= length for t in held_out if t.role == role]))
+        for role in sorted({t.role for t in held_out})
     }
     version = ", ".join(sorted({t.data_version for t in held_out}))
     if config.env != "tau2":

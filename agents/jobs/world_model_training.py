@@ -71,7 +71,7 @@ def score_attempts(
     gaps = gap(
         [prompts.read_prediction(c.text) for row in attempts for c in row],
         [t.next_state for t, row in zip(transitions, attempts, strict=True) for _ in row],
-        [t.kind for t, row in zip(transitions, attempts, strict=True) for _ in row],
+        [t.role for t, row in zip(transitions, attempts, strict=True) for _ in row],
     )
     shape = (len(attempts), len(attempts[0]))
     return Gaps(gaps.distances.reshape(shape), gaps.rewards.reshape(shape))

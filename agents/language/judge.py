@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.prompts import special_tokens, without_special_tokens
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.gap import Gaps, RewardKind
+from rwml_gym.reward.gap import Gaps, RewardShape
 from rwml_gym.text import is_blank, replace_surrogates
 
 __all__ = ["JudgeReward"]
@@ -40,7 +40,7 @@ class JudgeReward:
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         threshold: float = 0.5,
-        kind: RewardKind = "binary",
+        shape: RewardShape = "binary",
         max_characters: int = 800,
         batch_rows: int = 16,
     ) -> None:
@@ -50,7 +50,7 @@ class JudgeReward:
             model: A model of `models.load_model`.
             tokenizer: Its tokenizer; without a chat template the question is asked as plain text.
             threshold: The binary reward is for distances strictly below it, in `(0, 1]`: 0.5 asks for a likelier "Yes".
-            kind: `"binary"`, or `"continuous"` for `P(Yes)`.
+            shape: `"binary"`, or `"continuous"` for `P(Yes)`.
             max_characters: What is shown of each text; the rest is not compared.
             batch_rows: Questions a forward pass.
 
@@ -59,28 +59,28 @@ class JudgeReward:
         """
         if not 0 < threshold <= 1:
             raise InvalidConfigError(f"Expected `threshold` in (0, 1], actual: {threshold}.")
-        if kind not in ("binary", "continuous"):
-            raise InvalidConfigError(f"Expected `kind` to be 'binary' or 'continuous', actual: {kind!r}.")
+        if shape not in ("binary", "continuous"):
+            raise InvalidConfigError(f"Expected `shape` to be 'binary' or 'continuous', actual: {shape!r}.")
         if min(max_characters, batch_rows) < 1:
             raise InvalidConfigError(
                 f"Expected `max_characters` and `batch_rows` of at least 1, actual: {max_characters} and {batch_rows}."
             )
         self.model, self.tokenizer = model, tokenizer
-        self.threshold, self.kind = threshold, kind
+        self.threshold, self.shape = threshold, shape
         self.max_characters, self.batch_rows = max_characters, batch_rows
         self._special = special_tokens(tokenizer)
         # Where "Yes" is several tokens, the first one decides.
         self._answers = [tokenizer.encode(answer, add_special_tokens=False)[0] for answer in _ANSWERS]
 
     def __call__(
-        self, predictions: Sequence[str | None], next_states: Sequence[str], kinds: Sequence[str] | None = None
+        self, predictions: Sequence[str | None], next_states: Sequence[str], roles: Sequence[str] | None = None
     ) -> Gaps:
         """Judge predictions.
 
         Args:
             predictions: `n` predicted next states; `None` where there is none.
             next_states: `n` realised next states.
-            kinds: `n` kinds of messages, whose names are set aside where texts begin with them; all `""` if absent.
+            roles: `n` message roles, whose names are set aside where texts begin with them; all `""` if absent.
 
         Returns:
             Distances and rewards.
@@ -88,21 +88,21 @@ class JudgeReward:
         Raises:
             InvalidConfigError: If the lengths differ.
         """
-        kinds = [""] * len(predictions) if kinds is None else kinds
-        if not len(predictions) == len(next_states) == len(kinds):
+        roles = [""] * len(predictions) if roles is None else roles
+        if not len(predictions) == len(next_states) == len(roles):
             raise InvalidConfigError(
-                f"Expected as many next states and kinds as predictions ({len(predictions)}), "
-                f"actual: {len(next_states)} and {len(kinds)}."
+                f"Expected as many next states and roles as predictions ({len(predictions)}), "
+                f"actual: {len(next_states)} and {len(roles)}."
             )
         distances = np.ones(len(predictions))
         rewards = np.zeros(len(predictions))
         pairs: dict[tuple[str, str], list[int]] = {}
-        for i, (prediction, state, kind) in enumerate(zip(predictions, next_states, kinds, strict=True)):
+        for i, (prediction, state, role) in enumerate(zip(predictions, next_states, roles, strict=True)):
             if prediction is not None and not is_blank(prediction) and not is_blank(state):
-                pairs.setdefault((self._shown(prediction, kind), self._shown(state, kind)), []).append(i)
+                pairs.setdefault((self._shown(prediction, role), self._shown(state, role)), []).append(i)
         for (_, places), chance in zip(pairs.items(), self._chances(list(pairs)), strict=True):
             distances[places] = 1.0 - chance
-            rewards[places] = chance if self.kind == "continuous" else float(1.0 - chance < self.threshold)
+            rewards[places] = chance if self.shape == "continuous" else float(1.0 - chance < self.threshold)
         return Gaps(distances=distances, rewards=rewards)
 
     def _chances(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
@@ -131,8 +131,8 @@ class JudgeReward:
             text += "\n"
         return self.tokenizer.encode(text, add_special_tokens=False)
 
-    def _shown(self, text: str, kind: str) -> str:
+    def _shown(self, text: str, role: str) -> str:
         """A text as the judge reads it: no special token is spelt out, and what is not text is U+FFFD."""
-        text = text.removeprefix(f"{kind}: ") if kind else text
+        text = text.removeprefix(f"{role}: ") if role else text
         text = replace_surrogates(text)[: self.max_characters]
         return without_special_tokens(text, self._special)

@@ -38,7 +38,7 @@ __all__ = [
 Metrics = dict[str, Any]
 _STEP = re.compile(r"step-(\d{6,})")
 _KEPT = 2  # checkpoints: the newest, and one to fall back on
-_MOST_SKIPPED = 5  # in a row: a model that has diverged for good is not worth computing on
+_MAX_SKIPPED = 5  # in a row: a model that has diverged for good is not worth computing on
 
 
 def save_adapter(model: PeftModel, path: Path) -> None:
@@ -122,7 +122,7 @@ def train_loop(
             bad = _not_finite(row)
             if bad:
                 before = _skipped_last(metrics)
-                if put_back is None or before + 1 == _MOST_SKIPPED:
+                if put_back is None or before + 1 == _MAX_SKIPPED:
                     raise TrainingDivergedError(_advice(name, folder, number + 1, bad, before))
                 put_back()
                 row["skipped"] = True

@@ -28,7 +28,7 @@ _SAID = tuple(
 _TOKEN = re.compile(r"[#\w][\w-]*")
 _QUOTED = re.compile(r"'([^']+)'")
 _SPEECH = ("Could you tell me more?", "I can do that. Shall I go ahead?", "One moment, please.", "It is done.")
-_LEAST_ACTIONS = 4  # before the first goodbye
+_MIN_ACTIONS = 4  # before the first goodbye
 _ATTEMPTS = 4  # at a call that was not made before
 
 
@@ -70,7 +70,7 @@ class RandomCallerAgent:
 
     def _choose(self, seen: _Seen, tools: Sequence[Mapping[str, Any]]) -> str:
         seen.actions += 1
-        if seen.actions > _LEAST_ACTIONS and self._rng.random() < self.leave:
+        if seen.actions > _MIN_ACTIONS and self._rng.random() < self.leave:
             return "Thank you, goodbye."
         functions = [tool["function"] for tool in tools if tool["function"]["name"] != "done"]
         if not functions or self._rng.random() < self.speak:

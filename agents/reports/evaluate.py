@@ -29,7 +29,7 @@ class Prediction:
         reward: r_WM at τ_d, or 1 - d where the reward is continuous.
         distance: d, 1 - cosine or 1 - ROUGE-L.
         exact: Whether the prediction is the next state, white space at its ends aside.
-        kind: Kind of message the next state is, see `Transition.kind`.
+        role: Kind of message the next state is, see `Transition.role`.
     """
 
     game: str
@@ -41,7 +41,7 @@ class Prediction:
     reward: float
     distance: float
     exact: bool
-    kind: str = ""
+    role: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The fields, as JSON takes them."""
@@ -61,7 +61,7 @@ def evaluate_predictions(
     Returns:
         T scored predictions.
     """
-    gaps = gap(predictions, [t.next_state for t in transitions], [t.kind for t in transitions])
+    gaps = gap(predictions, [t.next_state for t in transitions], [t.role for t in transitions])
     return [
         Prediction(
             game=t.game,
@@ -73,7 +73,7 @@ def evaluate_predictions(
             reward=float(r),
             distance=float(d),
             exact=p.strip() == t.next_state.strip(),
-            kind=t.kind,
+            role=t.role,
         )
         for t, p, r, d in zip(transitions, predictions, gaps.rewards, gaps.distances, strict=True)
     ]
@@ -82,7 +82,7 @@ def evaluate_predictions(
 def _type_of(transition: Transition) -> str:
     if transition.invalid_action:
         return "(invalid)"
-    return "(words)" if transition.kind == "user" else action_type(transition.action) or "(none)"
+    return "(words)" if transition.role == "user" else action_type(transition.action) or "(none)"
 
 
 def paired_difference(

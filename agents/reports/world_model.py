@@ -14,6 +14,7 @@ from rwml_gym.agents.config.world_model import RWMLConfig
 from rwml_gym.agents.reports.evaluate import Prediction, paired_difference
 from rwml_gym.figures import draw, save
 from rwml_gym.files import read_json, write_json
+from rwml_gym.reward.distances import DISTANCES
 from rwml_gym.reward.gap import GapReward, Measure
 from rwml_gym.statistics import bootstrap_interval
 
@@ -25,7 +26,7 @@ _METRICS: tuple[tuple[str, Callable[[Prediction], float]], ...] = (
     ("exact match", lambda p: float(p.exact)),
 )
 # An action type with fewer held-out transitions gets no row of its own: its interval would say nothing.
-_SMALLEST_ROW = 8
+_MIN_ROW = 8
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Context:
 
     Attributes:
         data_version: Release of the data that the held-out games come from.
-        fits: Share of the held-out states that are no longer than the longest prediction, by kind of message.
+        fits: Share of the held-out states that are no longer than the longest prediction, by message role.
         max_new_tokens: That length.
         scores: What was won of the tasks by whom, as text; empty where the task score says nothing.
     """
@@ -66,7 +67,7 @@ def write_report(
         folder / "results.json",
         {
             "threshold": gap.threshold,
-            "measures": {kind: asdict(measure) for kind, measure in gap.measures.items()},
+            "measures": {role: asdict(measure) for role, measure in gap.measures.items()},
             "data_version": context.data_version,
             "fits": dict(context.fits),
             "transitions": len(next(iter(results.values()))),
@@ -83,7 +84,7 @@ def write_report(
 
 
 def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, context: Context) -> str:
-    """Held-out reward, gap and exact match of every model, by kind of transition, with 95 % intervals over games."""
+    """Reward, gap and exact match of every model by message role and action type, with 95 % intervals over games."""
     first = next(iter(results.values()))
     games = len({p.game for p in first})
     width = 20
@@ -91,9 +92,9 @@ def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, c
         f"Held-out: {len(first)} transitions of {games} games, greedy predictions, τ_d = {gap.threshold:.4g}. "
         "[95 % interval, bootstrap over games]",
         f"Data: {context.data_version}",
-        *(f"Messages of kind {kind!r}: {_described(measure)}" for kind, measure in gap.measures.items()),
+        *(_described(role, measure, gap.encoder.name) for role, measure in gap.measures.items()),
         "States that fit into a prediction: "
-        + ", ".join(f"{share:.0%}{f' of {kind!r}' if kind else ''}" for kind, share in context.fits.items())
+        + ", ".join(f"{share:.0%}{f' of {role!r}' if role else ''}" for role, share in context.fits.items())
         + f" ({context.max_new_tokens} tokens)",
         *context.scores.splitlines(),
     ]
@@ -116,18 +117,16 @@ def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, c
 
 
 def _rows(predictions: Sequence[Prediction]) -> list[tuple[str, Callable[[Prediction], bool]]]:
-    kinds = [
-        kind for kind, count in Counter(p.action_type for p in predictions).most_common() if count >= _SMALLEST_ROW
-    ]
+    types = [name for name, count in Counter(p.action_type for p in predictions).most_common() if count >= _MIN_ROW]
     rows: list[tuple[str, Callable[[Prediction], bool]]] = [
         ("all", lambda p: True),
         ("names nothing new", lambda p: p.names_nothing_new),
         ("names something new", lambda p: not p.names_nothing_new),
     ]
-    messages = sorted({p.kind for p in predictions} - {""})
-    rows += [(f"kind {name}", lambda p, name=name: p.kind == name) for name in messages]  # type: ignore[misc]
-    rows += [(kind, lambda p, kind=kind: p.action_type == kind) for kind in kinds]  # type: ignore[misc]
-    rows.append(("other actions", lambda p: p.action_type not in kinds))
+    roles = sorted({p.role for p in predictions} - {""})
+    rows += [(f"role {name}", lambda p, name=name: p.role == name) for name in roles]  # type: ignore[misc]
+    rows += [(name, lambda p, name=name: p.action_type == name) for name in types]  # type: ignore[misc]
+    rows.append(("other actions", lambda p: p.action_type not in types))
     return [(name, belongs) for name, belongs in rows if any(map(belongs, predictions))]
 
 
@@ -135,9 +134,9 @@ def _short(name: str) -> str:
     return name if len(name) <= 20 else f"{name[:19]}…"
 
 
-def _described(measure: Measure) -> str:
-    name = {"cosine": "cosine", "rouge": "ROUGE-L F1"}[measure.gap]
-    return f"{name}, {'reward 1 - d' if measure.kind == 'continuous' else f'τ_d = {measure.threshold:.4g}'}"
+def _described(role: str, measure: Measure, encoder: str) -> str:
+    paid = "reward 1 - d" if measure.shape == "continuous" else f"τ_d = {measure.threshold:.4g}"
+    return f"Messages of role {role!r}: {DISTANCES[measure.gap].called(encoder)}, {paid}"
 
 
 def _pairs(results: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -57,7 +57,7 @@ def make_env(clock: Clock, turns: int) -> gym.Env[str, str]:
             "rwml_gym/ALFWorld-v0", split="generated", task_types=[TASK], max_episode_steps=turns
         )
     timed = _Timed(env, clock, "environment")
-    wrapped = WorldModelRewardWrapper(timed, kind="continuous", mode="report", predictor="nothing-changes")
+    wrapped = WorldModelRewardWrapper(timed, shape="continuous", mode="report", predictor="nothing-changes")
     return _Timed(wrapped, clock, "reward")
 
 

@@ -133,7 +133,7 @@ def run_trl(
         gaps = gap(
             [prompts.read_prediction(text) for text in completions],
             [data[i].next_state for i in number],
-            [data[i].kind for i in number],
+            [data[i].role for i in number],
         )
         return (gaps.rewards + np.tile(ties(options.group), len(number) // options.group)).tolist()
 

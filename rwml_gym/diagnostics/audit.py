@@ -17,36 +17,39 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from rwml_gym.diagnostics.audit_baselines import baseline_answers, choose, rewards_of_answers
 from rwml_gym.diagnostics.audit_result import Audit, Row
 from rwml_gym.diagnostics.audit_verdict import judge
-from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate_by_kind
+from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate_by_role
 from rwml_gym.diagnostics.group_signal import GroupSignal, group_signal
 from rwml_gym.diagnostics.predictability import repeated_situations, type_of, unseen_names
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder, make_encoder
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward import rouge
-from rwml_gym.reward.gap import GapName, GapReward, Measure, RewardKind
+from rwml_gym.reward.distances import DISTANCES, GapName, gap_for
+from rwml_gym.reward.gap import GapReward, Measure, RewardShape
 from rwml_gym.statistics import bootstrap_interval
 from rwml_gym.text import is_blank
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset
 
 __all__ = ["GapChoice", "audit"]
 
-GapChoice = Literal["auto", "cosine", "rouge"]
-"""`auto` takes ROUGE for the results of tools and the cosine for all else, as the paper does."""
+if TYPE_CHECKING:
+    GapChoice = str
+else:
+    GapChoice = Literal["auto", *DISTANCES]
+"""A name of `DISTANCES`, or `auto`, which takes what suits each message role (`distances.gap_for`)."""
 
 Sampler = Callable[[Sequence[Transition]], Sequence[Sequence[str]]]
 """Samples k predictions of each of n transitions, as training would."""
 
-# States of a kind that cannot be calibrated which are compared with one another.
-_FEW_STATES = 20
+# States of a role that cannot be calibrated which are compared with one another.
+_MAX_COMPARED_STATES = 20
 # A type of action with fewer scored transitions has no earnings of its own in the table.
-_LEAST_ROW = 8
+_MIN_ROW = 8
 
 
 def audit(
@@ -55,14 +58,14 @@ def audit(
     threshold: float | None = None,
     *,
     gap: GapChoice = "auto",
-    reward: RewardKind = "binary",
+    reward: RewardShape = "binary",
     precision: float = 0.9,
     sample: Sampler | None = None,
     prompts: int = 64,
     rewards: np.ndarray | None = None,
     rewards_of: Sequence[Transition] | None = None,
     group_size: int = 8,
-    pairs_per_kind: int = 50,
+    pairs_per_perturbation: int = 50,
     limit: int = 200,
     seed: int = 0,
 ) -> Audit:
@@ -71,7 +74,7 @@ def audit(
     Args:
         transitions: Recorded transitions of at least two games; half of the games are held out.
         encoder: See `embedding.make_encoder`.
-        threshold: τ_d of every kind of message; calibrated if absent.
+        threshold: τ_d of every message role; calibrated if absent.
         gap: How predictions are measured.
         reward: Kind of reward.
         precision: Wanted precision of the threshold.
@@ -80,7 +83,7 @@ def audit(
         rewards: Instead of `sample`, rewards that were recorded: an (n, k) array.
         rewards_of: The n transitions they belong to, if known.
         group_size: Completions a group, G, for the expected share of groups with signal.
-        pairs_per_kind: Most pairs of a kind for the calibration, see `calibrate`.
+        pairs_per_perturbation: Most pairs of a perturbation for the calibration, see `calibrate`.
         limit: Most held-out transitions that baselines are scored on.
         seed: Of every choice.
 
@@ -91,7 +94,7 @@ def audit(
         DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
         EncoderNotFoundError: If the encoder cannot be loaded.
     """
-    _check(threshold, gap, reward, precision, group_size, prompts, limit, pairs_per_kind)
+    _check(threshold, gap, reward, precision, group_size, prompts, limit, pairs_per_perturbation)
     if sample is not None and rewards is not None:
         raise InvalidConfigError("Expected `sample` or recorded `rewards`, actual: both.")
     if rewards is None and rewards_of is not None:
@@ -108,19 +111,19 @@ def audit(
             f"Expected transitions of at least 2 games, actual: {len(said.games)}. Record more games "
             "(`rwml-gym record --games 40`), so that some can be held out."
         )
-    kinds = Counter(t.kind for t in said)
-    gaps: dict[str, GapName] = {kind: _gap_of(kind, gap) for kind in sorted(kinds)}
+    roles = Counter(t.role for t in said)
+    gaps: dict[str, GapName] = {role: _gap_of(role, gap) for role in sorted(roles)}
     if threshold is not None:
         for name in set(gaps.values()):
             Measure(name, threshold, reward)  # refuses what is out of its range before the encoder is loaded
-    if "rouge" in gaps.values():
-        rouge.require()
+    for name in set(gaps.values()):
+        DISTANCES[name].require()
     encode = make_encoder(encoder)
     with warnings.catch_warnings():
         # It is a finding here; what an encoder warns of is not silenced.
         warnings.filterwarnings("ignore", "No threshold reaches", UserWarning)
-        calibrated = calibrate_by_kind(said, encode, gaps, precision, seed, pairs_per_kind)
-    found = {kind: result if isinstance(result, Calibration) else str(result) for kind, result in calibrated.items()}
+        calibrated = calibrate_by_role(said, encode, gaps, precision, seed, pairs_per_perturbation)
+    found = {role: result if isinstance(result, Calibration) else str(result) for role, result in calibrated.items()}
     measures = _measures(gaps, calibrated, threshold, reward)
     score = GapReward(encode, measures=measures)
 
@@ -140,10 +143,10 @@ def audit(
         scored=len(chosen),
         encoder=encode.name,
         chosen_threshold=threshold,
-        measures={kind: score.measure(kind) for kind in gaps},
-        kinds=dict(sorted(kinds.items())),
+        measures={role: score.measure(role) for role in gaps},
+        roles=dict(sorted(roles.items())),
         calibrations=found,
-        quality={kind: _quality(result, threshold, score, said, kind) for kind, result in calibrated.items()},
+        quality={role: _quality(result, threshold, score, said, role) for role, result in calibrated.items()},
         predictable=float(np.mean([not unseen[id(t)] for t in said])),
         unseen=_examples(unseen.values(), rng),
         repeats=repeated_situations(said),
@@ -153,7 +156,7 @@ def audit(
         to_learn=float(np.mean(known * (1 - earned["most frequent"]))),
         earned={name: bootstrap_interval(values, [t.game for t in chosen]) for name, values in earned.items()},
         by_action=_rows(said, types, unseen, chosen, earned, signal, signal_of, type_of),
-        by_kind=_rows(said, [t.kind for t in said], unseen, chosen, earned, signal, signal_of, lambda t: t.kind),
+        by_role=_rows(said, [t.role for t in said], unseen, chosen, earned, signal, signal_of, lambda t: t.role),
         signal=signal,
         findings=(),
         seed=seed,
@@ -164,10 +167,10 @@ def audit(
 def _check(
     threshold: float | None, gap: str, reward: str, precision: float, group_size: int, *at_least_one: int
 ) -> None:
-    if gap not in get_args(GapChoice):
-        raise InvalidConfigError(f"Expected `gap` to be one of {get_args(GapChoice)}, actual: {gap!r}.")
-    if reward not in get_args(RewardKind):
-        raise InvalidConfigError(f"Expected `reward` to be one of {get_args(RewardKind)}, actual: {reward!r}.")
+    if gap not in ("auto", *DISTANCES):
+        raise InvalidConfigError(f"Expected `gap` to be one of {['auto', *DISTANCES]}, actual: {gap!r}.")
+    if reward not in get_args(RewardShape):
+        raise InvalidConfigError(f"Expected `reward` to be one of {get_args(RewardShape)}, actual: {reward!r}.")
     if not 0 < precision <= 1:
         raise InvalidConfigError(f"Expected `precision` in (0, 1], actual: {precision}.")
     if threshold is not None and not (math.isfinite(threshold) and 0 < threshold <= 2):
@@ -176,31 +179,29 @@ def _check(
         raise InvalidConfigError(f"Expected a group size of at least 2, actual: {group_size}.")
     if min(at_least_one) < 1:
         raise InvalidConfigError(
-            f"Expected `prompts`, `limit` and `pairs_per_kind` of at least 1, actual: {list(at_least_one)}."
+            f"Expected `prompts`, `limit` and `pairs_per_perturbation` of at least 1, actual: {list(at_least_one)}."
         )
 
 
-def _gap_of(kind: str, gap: GapChoice) -> GapName:
-    if gap == "auto":
-        return "rouge" if kind == "tool" else "cosine"
-    return gap
+def _gap_of(role: str, gap: GapChoice) -> GapName:
+    return gap_for(role) if gap == "auto" else gap
 
 
 def _measures(
     gaps: Mapping[str, GapName],
     calibrated: Mapping[str, Calibration | NoPairsError],
     threshold: float | None,
-    reward: RewardKind,
+    reward: RewardShape,
 ) -> dict[str, dict[str, Any]]:
     """As `GapReward` takes them; where nothing was calibrated, the gap's default threshold."""
     measures: dict[str, dict[str, Any]] = {}
-    for kind, gap in gaps.items():
-        result = calibrated[kind]
-        measures[kind] = {"gap": gap, "kind": reward}
+    for role, gap in gaps.items():
+        result = calibrated[role]
+        measures[role] = {"gap": gap, "shape": reward}
         if threshold is not None:
-            measures[kind]["threshold"] = threshold
+            measures[role]["threshold"] = threshold
         elif isinstance(result, Calibration):
-            measures[kind]["threshold"] = result.threshold
+            measures[role]["threshold"] = result.threshold
     return measures
 
 
@@ -209,14 +210,14 @@ def _quality(
     threshold: float | None,
     score: GapReward,
     said: Sequence[Transition],
-    kind: str,
+    role: str,
 ) -> tuple[float, float]:
-    """Precision and recall of a kind's threshold; where few states occur, how far it tells just these apart."""
+    """Precision and recall of a role's threshold; where few states occur, how far it tells just these apart."""
     if not isinstance(result, Calibration):
-        states = list(dict.fromkeys(t.next_state for t in said if t.kind == kind))[:_FEW_STATES]
+        states = list(dict.fromkeys(t.next_state for t in said if t.role == role))[:_MAX_COMPARED_STATES]
         pairs = [(a, b) for a in states for b in states if a != b]
-        confused = score([a for a, _ in pairs], [b for _, b in pairs], [kind] * len(pairs)).distances
-        false = float(np.mean(confused < score.measure(kind).threshold)) if pairs else 0.0
+        confused = score([a for a, _ in pairs], [b for _, b in pairs], [role] * len(pairs)).distances
+        false = float(np.mean(confused < score.measure(role).threshold)) if pairs else 0.0
         return 1 / (1 + false), 1.0
     if threshold is None:
         return result.precision, result.recall
@@ -279,7 +280,7 @@ def _rows(
             share=count / len(said),
             predictable=float(np.mean([not unseen[id(t)] for t, n in zip(said, names, strict=True) if n == name])),
             scored=int(here.sum()),
-            earned={b: float(v[here].mean()) for b, v in earned.items()} if here.sum() >= _LEAST_ROW else {},
+            earned={b: float(v[here].mean()) for b, v in earned.items()} if here.sum() >= _MIN_ROW else {},
         )
         if signal is not None and asked.any():
             by_prompt, rates = np.array(signal.by_prompt)[asked], np.array(signal.rates)[asked]

@@ -82,4 +82,4 @@ def choose(data: Sequence[Transition], limit: int, rng: np.random.Generator) -> 
 
 def rewards_of_answers(score: GapReward, answers: Sequence[str], of: Sequence[Transition]) -> np.ndarray:
     """(n,) rewards of n answers to n transitions."""
-    return score(answers, [t.next_state for t in of], [t.kind for t in of]).rewards
+    return score(answers, [t.next_state for t in of], [t.role for t in of]).rewards

@@ -11,16 +11,17 @@ import numpy as np
 
 from rwml_gym.diagnostics.audit_baselines import BASELINES
 from rwml_gym.diagnostics.audit_result import Audit, Row
-from rwml_gym.diagnostics.audit_verdict import LEAST_PREDICTABLE, LEAST_SIGNAL
+from rwml_gym.diagnostics.audit_verdict import MIN_PREDICTABLE, MIN_SIGNAL
 from rwml_gym.diagnostics.calibration import Calibration
 from rwml_gym.figures import draw, save
+from rwml_gym.reward.distances import DISTANCES
 from rwml_gym.text import column, for_plot, percent, shown
 
 __all__ = ["audit_table", "plot_audit", "verdict", "write_audit"]
 
 _WIDTH = 110
 # More rows than this fit neither a screen nor a picture; the rest is in the JSON.
-_MOST_ROWS = 14
+_MAX_ROWS = 14
 
 
 def verdict(audit: Audit) -> str:
@@ -68,8 +69,8 @@ def audit_table(audit: Audit) -> str:
             lines.append(f"  {label:<28}{mean:.3f} [{low:.3f}, {high:.3f}]")
         lines.append(f"  {percent(signal.hopeless)} of them never earned, {percent(signal.perfect)} always.")
     lines += ["", *_rows("type of action", audit.by_action, audit)]
-    if len(audit.by_kind) > 1:
-        lines += ["", *_rows("kind of message", audit.by_kind, audit)]
+    if len(audit.by_role) > 1:
+        lines += ["", *_rows("message role", audit.by_role, audit)]
     return "\n".join([*lines, "", verdict(audit)])
 
 
@@ -101,7 +102,7 @@ def plot_audit(path: Path, audit: Audit) -> None:
     Raises:
         DependencyNotInstalled: matplotlib is missing.
     """
-    rows = audit.by_action[:_MOST_ROWS]
+    rows = audit.by_action[:_MAX_ROWS]
     panels = 2 if audit.signal is None else 3
     figure, axes = draw(panels, height=1.8 + 0.36 * max(len(rows), len(BASELINES)))
     places = np.arange(len(rows))
@@ -111,7 +112,7 @@ def plot_audit(path: Path, audit: Audit) -> None:
     for place, row in enumerate(rows):
         if not row.earned:
             axes[0].text(0.01, place + 0.2, "too few to score", va="center", fontsize=7, color="0.45")
-    axes[0].axvline(LEAST_PREDICTABLE, color="C3", lw=0.8, ls="--", label="wanted")
+    axes[0].axvline(MIN_PREDICTABLE, color="C3", lw=0.8, ls="--", label="wanted")
     labels = [f"{for_plot(row.name or '(none)')}  ({percent(row.share)})" for row in rows]
     axes[0].set_yticks(places, labels)
     axes[0].invert_yaxis()
@@ -133,7 +134,7 @@ def plot_audit(path: Path, audit: Audit) -> None:
         axes[2].hist(np.clip(signal.rates, 0, 1), bins=list(edges), color="C0", edgecolor="white")
         share = f"{signal.share[0]:.0%} [{signal.share[1]:.0%}, {signal.share[2]:.0%}]"
         axes[2].set(
-            title=f"Groups of {signal.group_size} with signal: {share}\n(wanted: {LEAST_SIGNAL:.0%} and more)",
+            title=f"Groups of {signal.group_size} with signal: {share}\n(wanted: {MIN_SIGNAL:.0%} and more)",
             xlabel=f"mean reward of {signal.samples} samples",
             ylabel="prompts",
             xlim=(0, 1),
@@ -144,16 +145,16 @@ def plot_audit(path: Path, audit: Audit) -> None:
 
 def _thresholds(audit: Audit) -> list[str]:
     lines = []
-    for kind, result in audit.calibrations.items():
-        measure = audit.measures[kind]
-        gap = "ROUGE-L" if measure.gap == "rouge" else f"cosine of {shown(audit.encoder, 60)}"
-        name = f"Messages of kind {shown(kind)!r}: " if kind else ""
-        paid = f"τ_d {measure.threshold:.4g}" if measure.kind == "binary" else "reward 1 - d"
+    for role, result in audit.calibrations.items():
+        measure = audit.measures[role]
+        gap = DISTANCES[measure.gap].called(shown(audit.encoder, 60))
+        name = f"Messages of role {shown(role)!r}: " if role else ""
+        paid = f"τ_d {measure.threshold:.4g}" if measure.shape == "binary" else "reward 1 - d"
         if not isinstance(result, Calibration):
-            apart = f"it tells its few states apart with a precision of {audit.quality[kind][0]:.2f}"
+            apart = f"it tells its few states apart with a precision of {audit.quality[role][0]:.2f}"
             lines.append(f"{name}{gap}, {paid}, not calibrated ({apart}): {shown(result, 160)}")
             continue
-        precision, recall = audit.quality[kind]
+        precision, recall = audit.quality[role]
         how = "calibrated" if audit.chosen_threshold is None else f"as given; calibrated it is {result.threshold:.4g}"
         reached = "reached" if result.reached else f"NOT reached, {result.fit_precision:.2f} at best"
         lines.append(
@@ -169,14 +170,14 @@ def _rows(title: str, rows: Sequence[Row], audit: Audit) -> list[str]:
     heads = ("constant", "bag of state", "frequent", "shuffled")
     head = f"{title:<26}{'n':>6}{'share':>7}{'predictable':>13}" + "".join(f"{name:>14}" for name in heads)
     lines = [head + (f"{'model':>8}{'signal':>8}" if with_model else "")]
-    for row in rows[:_MOST_ROWS]:
+    for row in rows[:_MAX_ROWS]:
         cells = "".join(f"{f'{row.earned[c]:.2f}' if row.earned else '-':>14}" for c in columns)
         line = f"{column(row.name or '(none)', 26)}{row.transitions:>6}{row.share:>7.0%}{row.predictable:>13.0%}{cells}"
         if with_model:
             line += f"{'-' if row.reward is None else f'{row.reward:.2f}':>8}{percent(row.signal):>8}"
         lines.append(line)
-    if len(rows) > _MOST_ROWS:
-        lines.append(f"and {len(rows) - _MOST_ROWS} rarer ones")
+    if len(rows) > _MAX_ROWS:
+        lines.append(f"and {len(rows) - _MAX_ROWS} rarer ones")
     return lines
 
 

@@ -34,10 +34,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Row:
-    """The transitions of one type of action, or of one kind of message.
+    """The transitions of one type of action, or of one message role.
 
     Attributes:
-        name: The type or kind.
+        name: The type or role.
         transitions: How many there are.
         share: Of all transitions.
         predictable: Share that says nothing unseen, see `predictability.unseen_names`.
@@ -69,10 +69,10 @@ class Audit:
             other games.
         encoder: Its name.
         chosen_threshold: The threshold that was given, `None` if calibrated.
-        measures: How each kind of message is measured.
-        kinds: How many transitions each kind of message has.
-        calibrations: The calibration of each kind, or why there is none.
-        quality: Precision and recall of each kind's threshold on games it was not chosen on; of a kind that says too
+        measures: How each message role is measured.
+        roles: How many transitions each message role has.
+        calibrations: The calibration of each role, or why there is none.
+        quality: Precision and recall of each role's threshold on games it was not chosen on; of a role that says too
             little to be calibrated, how far the threshold tells its few states apart.
         predictable: Share of the transitions that say nothing unseen: an optimistic bound.
         unseen: Examples of what is unseen.
@@ -81,7 +81,7 @@ class Audit:
         to_learn: Share of the scored transitions that are predictable, beyond what the most frequent outcome earns.
         earned: Mean reward of each baseline, with its 95 % interval over games; the truth earns 1.
         by_action: One row a type of action, the most frequent first.
-        by_kind: One row a kind of message.
+        by_role: One row a message role.
         signal: What the model's samples say, `None` without any.
         findings: What speaks against training on this reward.
         seed: Of the split, the pairs and the samples.
@@ -94,7 +94,7 @@ class Audit:
     encoder: str
     chosen_threshold: float | None
     measures: Mapping[str, Measure]
-    kinds: Mapping[str, int]
+    roles: Mapping[str, int]
     calibrations: Mapping[str, Calibration | str]
     quality: Mapping[str, tuple[float, float]]
     predictable: float
@@ -104,7 +104,7 @@ class Audit:
     to_learn: float
     earned: Mapping[str, tuple[float, float, float]]
     by_action: tuple[Row, ...]
-    by_kind: tuple[Row, ...]
+    by_role: tuple[Row, ...]
     signal: GroupSignal | None
     findings: tuple[Finding, ...]
     seed: int
@@ -119,7 +119,7 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON takes it; NaN becomes null."""
         data = {**asdict(self), "calibrations": {}, "verdict": self.level}
-        for kind, result in self.calibrations.items():
-            data["calibrations"][kind] = asdict(result) if isinstance(result, Calibration) else {"missing": result}
+        for role, result in self.calibrations.items():
+            data["calibrations"][role] = asdict(result) if isinstance(result, Calibration) else {"missing": result}
         checked: dict[str, Any] = without_nan(data)
         return checked

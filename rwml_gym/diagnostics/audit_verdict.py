@@ -6,40 +6,41 @@ from typing import Literal
 
 from rwml_gym.diagnostics.audit_result import Audit, Finding
 from rwml_gym.diagnostics.calibration import Calibration
+from rwml_gym.reward.distances import DISTANCES
 from rwml_gym.text import percent, shown
 
 __all__ = ["judge"]
 
 # Each constant decides a verdict, so each has its reason. None belongs to a world.
 
-LEAST_PRECISION = 0.75
+MIN_PRECISION = 0.75
 """Half-way between chance (0.5 of balanced pairs) and never wrong: below, one rewarded answer in four is wrong.
 The public failure on WebShop had 0.68 at best."""
 
-LEAST_RECALL = 0.2
+MIN_RECALL = 0.2
 """Below, a right answer in other words is hardly ever rewarded: only word for word earns (see `Calibration.advice`)."""
 
-LEAST_SIGNAL = 0.2
+MIN_SIGNAL = 0.2
 """Below, fewer than one group in five gives a gradient, and costs five. WebShop's failure: 0 to 12 %."""
 
-LEAST_PREDICTABLE = 0.5
+MIN_PREDICTABLE = 0.5
 """Below, most of what is generated cannot be right whatever is learnt. WebShop's failure: 47 % at most."""
 
-MOST_BLIND = {"binary": 0.5, "continuous": 0.9}
+MAX_BLIND = {"binary": 0.5, "continuous": 0.9}
 """An answer that knows nothing of the state, or nothing of the order of words, must not earn more than this: half of
 what the truth earns. A continuous reward pays everybody most of it, and teaches by the rest."""
 
-MOST_KNOWN = 0.9
+MAX_KNOWN = 0.9
 """Above, the most frequent outcome in the recorded data earns nearly everything: a table does."""
 
-LEAST_TO_LEARN = 0.05
+MIN_TO_LEARN = 0.05
 """Below, hardly anything is predictable that the most frequent outcome does not already get right."""
 
 EXACT_WORLD = 0.5
 """Above, the world repeats itself word for word so often that a reward for nearly the exact words asks nothing odd."""
 
 LARGE = 0.05
-"""A kind of message or type of action with a smaller share of the transitions decides nothing."""
+"""A message role or type of action with a smaller share of the transitions decides nothing."""
 
 
 def judge(audit: Audit) -> list[Finding]:
@@ -50,34 +51,34 @@ def judge(audit: Audit) -> list[Finding]:
 
 def _threshold(audit: Audit) -> list[Finding]:
     found = []
-    for kind, result in audit.calibrations.items():
-        if audit.kinds[kind] < LARGE * audit.transitions or audit.measures[kind].kind == "continuous":
+    for role, result in audit.calibrations.items():
+        if audit.roles[role] < LARGE * audit.transitions or audit.measures[role].shape == "continuous":
             continue
-        of = f" on messages of kind {shown(kind)!r}" if kind else ""
-        precision, recall = audit.quality[kind]
+        of = f" on messages of role {shown(role)!r}" if role else ""
+        precision, recall = audit.quality[role]
         if not isinstance(result, Calibration):
-            if precision >= LEAST_PRECISION:
+            if precision >= MIN_PRECISION:
                 continue
             reason = f"The threshold{of} does not tell its few states apart (precision {precision:.2f})."
             found.append(Finding("caution", "threshold", reason, "Use a stronger --encoder, or --gap rouge."))
             continue
-        gap = "ROUGE-L" if result.gap == "rouge" else f"the cosine of {shown(result.encoder, 60)}"
-        at = f"τ_d {audit.measures[kind].threshold:.4g}"
-        other = "another gap (--gap)" if result.gap == "rouge" else "a stronger --encoder, or --gap rouge"
+        gap = DISTANCES[result.gap].called(shown(result.encoder, 60))
+        at = f"τ_d {audit.measures[role].threshold:.4g}"
+        other = DISTANCES[result.gap].stronger
         wrong = (
             f"with {gap}{of}, {at} has a precision of {precision:.2f}: of what it rewards {1 - precision:.0%} is wrong"
         )
         if audit.chosen_threshold is not None and precision < result.target_precision <= result.precision:
             advice = f"Take the threshold {result.threshold:.4g}, which has {result.precision:.2f}."
-            level: Literal["warning", "caution"] = "warning" if precision < LEAST_PRECISION else "caution"
+            level: Literal["warning", "caution"] = "warning" if precision < MIN_PRECISION else "caution"
             found.append(Finding(level, "threshold", _sentence(wrong), advice))
-        elif precision < LEAST_PRECISION:
+        elif precision < MIN_PRECISION:
             none = "" if result.reached else f", and no threshold reaches {result.target_precision:.2f}"
             found.append(Finding("warning", "threshold", _sentence(wrong + none), f"Use {other}."))
         elif not result.reached:
             none = f"no threshold reaches {result.target_precision:.2f}"
             found.append(Finding("caution", "threshold", _sentence(f"{wrong}; {none}"), f"Use {other}."))
-        elif recall < LEAST_RECALL and audit.repeated_elsewhere < EXACT_WORLD:
+        elif recall < MIN_RECALL and audit.repeated_elsewhere < EXACT_WORLD:
             reason = (
                 f"with {gap}{of}, {at} rewards {recall:.0%} of the rewordings, and only "
                 f"{audit.repeated_elsewhere:.0%} of the answers occur word for word in another game"
@@ -88,11 +89,11 @@ def _threshold(audit: Audit) -> list[Finding]:
 
 def _predictable(audit: Audit) -> list[Finding]:
     share = audit.predictable
-    if share >= LEAST_PREDICTABLE:
+    if share >= MIN_PREDICTABLE:
         return []
     reason = f"Only {share:.0%} of the transitions can be predicted: the others say what was never seen before"
     large = [row for row in audit.by_action if row.share >= LARGE]
-    bad = [row for row in large if row.predictable < LEAST_PREDICTABLE]
+    bad = [row for row in large if row.predictable < MIN_PREDICTABLE]
     rest = [row for row in audit.by_action if row not in bad]
     names = ", ".join(
         f"{shown(row.name)!r} ({row.share:.0%} of all, {row.predictable:.0%} predictable)" for row in bad[:4]
@@ -105,14 +106,14 @@ def _predictable(audit: Audit) -> list[Finding]:
         advice = f"No type of action is better: {names}. Train on another world, or on a longer --history."
     if audit.unseen:
         reason += f" (such as {', '.join(repr(shown(name)) for name in audit.unseen[:3])})"
-    return [Finding("warning" if share < LEAST_SIGNAL else "caution", "predictable", f"{reason}.", advice)]
+    return [Finding("warning" if share < MIN_SIGNAL else "caution", "predictable", f"{reason}.", advice)]
 
 
 def _baselines(audit: Audit) -> list[Finding]:
     found = []
     earned = {name: value[0] for name, value in audit.earned.items()}
-    n = sum(audit.kinds.values())
-    limit = sum(count * MOST_BLIND[audit.measures[kind].kind] for kind, count in audit.kinds.items()) / n
+    n = sum(audit.roles.values())
+    limit = sum(count * MAX_BLIND[audit.measures[role].shape] for role, count in audit.roles.items()) / n
     for name, what in (
         ("best constant", "One and the same answer"),
         ("words of the state", "A bag of the state's words"),
@@ -127,7 +128,7 @@ def _baselines(audit: Audit) -> list[Finding]:
                     "Lower the --threshold, or use another --encoder or --gap: this reward is earned without a model.",
                 )
             )
-    if earned["most frequent"] > MOST_KNOWN:
+    if earned["most frequent"] > MAX_KNOWN:
         found.append(
             Finding(
                 "caution",
@@ -136,7 +137,7 @@ def _baselines(audit: Audit) -> list[Finding]:
                 "There is little left to learn: record harder games, or drop what is too easy.",
             )
         )
-    elif audit.to_learn < LEAST_TO_LEARN:
+    elif audit.to_learn < MIN_TO_LEARN:
         found.append(
             Finding(
                 "caution",
@@ -154,7 +155,7 @@ def _signal(audit: Audit) -> list[Finding]:
     if signal is None:
         return []
     share, low, _ = signal.share
-    if low >= LEAST_SIGNAL:
+    if low >= MIN_SIGNAL:
         return []
     reason = (
         f"{percent(share)} [{percent(low)}, {percent(signal.share[2])}] of the groups of {signal.group_size} will have "
@@ -166,7 +167,7 @@ def _signal(audit: Audit) -> list[Finding]:
         advice = "The model knows most of it: drop what is too easy, or record harder games."
     else:
         advice = "Start from a stronger model or a next-state fine-tuned one (warm start), or reward 1 - d (--reward)."
-    return [Finding("warning" if share < LEAST_SIGNAL else "caution", "signal", reason, advice)]
+    return [Finding("warning" if share < MIN_SIGNAL else "caution", "signal", reason, advice)]
 
 
 def _sentence(text: str) -> str:

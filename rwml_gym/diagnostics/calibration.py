@@ -23,16 +23,17 @@ from rwml_gym.diagnostics.text_perturbations import TEXT, Perturbation, Perturba
 from rwml_gym.diagnostics.tool_perturbations import perturbations_for
 from rwml_gym.encoders.cached import Encoder
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.gap import GapName, GapReward
+from rwml_gym.reward.distances import DISTANCES, Distance, GapName
+from rwml_gym.reward.gap import GapReward
 from rwml_gym.text import without_nan
 from rwml_gym.transitions import Transition, TransitionDataset
 
-__all__ = ["Calibration", "NoPairsError", "PairKind", "calibrate", "calibrate_by_action", "calibrate_by_kind"]
+__all__ = ["Calibration", "NoPairsError", "PerturbedPairs", "calibrate", "calibrate_by_action", "calibrate_by_role"]
 
 # Below this recall a right prediction in other words is (almost) never rewarded, and the reader must know.
 _LOW_RECALL = 0.2
 # A threshold chosen on fewer distinct states than this would say nothing about others.
-_LEAST_STATES = 10
+_MIN_STATES = 10
 _CURVE_POINTS = 100
 
 
@@ -41,8 +42,8 @@ class NoPairsError(InvalidConfigError):
 
 
 @dataclass(frozen=True)
-class PairKind:
-    """One kind of pairs, on the games that did not choose the threshold.
+class PerturbedPairs:
+    """The pairs that one perturbation made, on the games that did not choose the threshold.
 
     Attributes:
         name: What was done to the realised state.
@@ -74,12 +75,12 @@ class Calibration:
         fit_recall: Share of same pairs that are rewarded, on the fit games.
         precision: Like `fit_precision`, on the other games.
         recall: Like `fit_recall`, on the other games.
-        kinds: The kinds of pairs.
+        perturbations: The pairs that each perturbation made.
         fit_games: Number of games the threshold was chosen on.
         games: Number of the other games.
         transitions: Number of transitions given.
         seed: Seed of the split and of the pairs.
-        gap: The distance, see `gap.Measure`; for `"rouge"` the encoder has no part in it.
+        gap: The distance, a name of `distances.DISTANCES`; only the cosine uses the encoder.
         curve: Other thresholds in ascending order, each with its precision and recall on the other games.
     """
 
@@ -91,7 +92,7 @@ class Calibration:
     fit_recall: float
     precision: float
     recall: float
-    kinds: tuple[PairKind, ...]
+    perturbations: tuple[PerturbedPairs, ...]
     fit_games: int
     games: int
     transitions: int
@@ -101,13 +102,13 @@ class Calibration:
 
     @property
     def measure(self) -> dict[str, Any]:
-        """The threshold as `GapReward(measures={kind: …})` takes it."""
+        """The threshold as `GapReward(measures={role: …})` takes it."""
         return {"gap": self.gap, "threshold": self.threshold}
 
     @property
     def advice(self) -> str:
         """What to make of it, in plain words; empty if all is well."""
-        stronger = "Use a stronger encoder" if self.gap == "cosine" else "ROUGE counts words: use another gap"
+        stronger = DISTANCES[self.gap].stronger
         if not self.reached:
             return (
                 f"No threshold reaches a precision of {self.target_precision:.2f} with {self._name!r}: the best has "
@@ -124,11 +125,11 @@ class Calibration:
 
     @property
     def _name(self) -> str:
-        return self.encoder if self.gap == "cosine" else "ROUGE-L"
+        return self.encoder if DISTANCES[self.gap].between is None else DISTANCES[self.gap].label
 
     def table(self) -> str:
-        """The calibration as text, one kind of pairs a line."""
-        name = f"Encoder {self.encoder}" if self.gap == "cosine" else self._name
+        """The calibration as text, one perturbation a line."""
+        name = f"Encoder {self.encoder}" if DISTANCES[self.gap].between is None else self._name
         lines = [
             f"{name}, threshold {self.threshold:.4f}: precision {self.precision:.3f}, "
             f"recall {self.recall:.3f} on {self.games} games it was not chosen on",
@@ -137,10 +138,10 @@ class Calibration:
             "",
             f"{'pairs that say':<16} {'made by':<24} {'pairs':>6} {'median d':>9} {'below':>7}",
         ]
-        for kind in self.kinds:
-            says = "the same" if kind.same else "other things"
+        for made in self.perturbations:
+            says = "the same" if made.same else "other things"
             lines.append(
-                f"{says:<16} {kind.name:<24} {kind.pairs:>6} {kind.median_distance:>9.3f} {kind.share_below:>7.1%}"
+                f"{says:<16} {made.name:<24} {made.pairs:>6} {made.median_distance:>9.3f} {made.share_below:>7.1%}"
             )
         return "\n".join([*lines, *(["", self.advice] if self.advice else [])])
 
@@ -155,7 +156,7 @@ def calibrate(
     encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
     precision: float = 0.9,
     seed: int = 0,
-    pairs_per_kind: int = 150,
+    pairs_per_perturbation: int = 150,
     gap: GapName = "cosine",
     perturbations: Perturbations = TEXT,
 ) -> Calibration:
@@ -165,12 +166,15 @@ def calibrate(
     skipped, and so are exact copies, which any threshold accepts. The threshold is chosen on half of the games and
     measured on the other half.
 
-    *Balance.* The kinds of same pairs weigh equally, the kinds of different pairs weigh equally, and same weighs as
-    much as different, so that precision does not depend on how many pairs of a kind a world happens to yield::
+    *Balance.* The perturbations that keep the state weigh equally, those that change it weigh equally, and both sides
+    weigh the same, so that precision does not depend on how many pairs a perturbation happens to yield::
 
-        recall    = mean over same kinds of the share below τ_d
-        false     = mean over different kinds of the share below τ_d
+        recall    = mean over perturbations that keep the state of the share below τ_d
+        false     = mean over perturbations that change it of the share below τ_d
         precision = recall / (recall + false)
+
+    The threshold of a distance that is 0 or 1, `exact`, is fixed; its precision and recall are measured all the same,
+    and its precision is 1 where it rewards no pair, because equal texts say the same.
 
     A real model's mistakes have other frequencies: what it says in training is the thing to look at next.
 
@@ -182,8 +186,8 @@ def calibrate(
         encoder: See `embedding.make_encoder`.
         precision: Wanted share of right among the rewarded, in `(0, 1]`.
         seed: Of the split, the choice of states and the pairs.
-        pairs_per_kind: Most pairs of a kind in each half.
-        gap: `"cosine"` or `"rouge"`, see `gap.Measure`.
+        pairs_per_perturbation: Most pairs of a perturbation in each half.
+        gap: A name of `distances.DISTANCES`.
         perturbations: How states are reworded and falsified: `perturbations.TEXT` or
             `tool_perturbations.TOOL_RESULTS`.
 
@@ -197,27 +201,31 @@ def calibrate(
     """
     if not 0 < precision <= 1:
         raise InvalidConfigError(f"Expected `precision` in (0, 1], actual: {precision}.")
-    if pairs_per_kind < 1:
-        raise InvalidConfigError(f"Expected `pairs_per_kind` of at least 1, actual: {pairs_per_kind}.")
+    if gap not in DISTANCES:
+        raise InvalidConfigError(f"Expected `gap` to be one of {sorted(DISTANCES)}, actual: {gap!r}.")
+    if pairs_per_perturbation < 1:
+        raise InvalidConfigError(f"Expected `pairs_per_perturbation` of at least 1, actual: {pairs_per_perturbation}.")
     dataset = TransitionDataset(transitions)
     if len(dataset.games) < 2:
         raise NoPairsError(f"Expected transitions of at least 2 games to split, actual: {len(dataset.games)}.")
     halves = dataset.split_by_game(0.5, seed)
-    reward = GapReward(encoder, measures={transition.kind: {"gap": gap} for transition in dataset})
-    fit, check = (_Distances(half, reward, seed, pairs_per_kind, perturbations) for half in halves)
-    threshold, reached = _choose(fit, precision, largest=1.0 if gap == "rouge" else 2.0)
+    reward = GapReward(encoder, measures={transition.role: {"gap": gap} for transition in dataset})
+    fit, check = (
+        _Distances(half, reward, seed, pairs_per_perturbation, perturbations, DISTANCES[gap].fixed) for half in halves
+    )
+    threshold, reached = _choose(fit, precision, DISTANCES[gap])
     fit_precision, fit_recall = fit.precision_recall(threshold)
     check_precision, check_recall = check.precision_recall(threshold)
-    kinds = tuple(
-        PairKind(
+    made = tuple(
+        PerturbedPairs(
             name=name,
             same=name in perturbations.same,
-            fit_pairs=len(fit.by_kind[name]),
+            fit_pairs=len(fit.by_perturbation[name]),
             pairs=len(distances),
             median_distance=float(np.median(distances)) if len(distances) else float("nan"),
             share_below=float(np.mean(distances < threshold)) if len(distances) else float("nan"),
         )
-        for name, distances in check.by_kind.items()
+        for name, distances in check.by_perturbation.items()
     )
     calibration = Calibration(
         encoder=reward.encoder.name,
@@ -228,7 +236,7 @@ def calibrate(
         fit_recall=fit_recall,
         precision=check_precision,
         recall=check_recall,
-        kinds=kinds,
+        perturbations=made,
         fit_games=len(halves[0].games),
         games=len(halves[1].games),
         transitions=len(dataset),
@@ -241,29 +249,29 @@ def calibrate(
     return calibration
 
 
-def calibrate_by_kind(
+def calibrate_by_role(
     transitions: Sequence[Transition],
     encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
     gaps: Mapping[str, GapName],
     precision: float = 0.9,
     seed: int = 0,
-    pairs_per_kind: int = 150,
+    pairs_per_perturbation: int = 150,
 ) -> dict[str, Calibration | NoPairsError]:
-    """Choose a threshold for every kind of message (`Transition.kind`), with the gap that belongs to it.
+    """Choose a threshold for every message role (`Transition.role`), with the gap that belongs to it.
 
     Tool results (`"tool"`) are rewritten and falsified as data, everything else as words. The thresholds are what
-    `GapReward(measures={kind: calibration.measure, …})` takes.
+    `GapReward(measures={role: calibration.measure, …})` takes.
 
     Args:
         transitions: Recorded transitions.
         encoder: See `embedding.make_encoder`.
-        gaps: The gap of each kind; the cosine where a kind is not named.
+        gaps: The gap of each role; the cosine where a role is not named.
         precision: See `calibrate`.
         seed: See `calibrate`.
-        pairs_per_kind: See `calibrate`.
+        pairs_per_perturbation: See `calibrate`.
 
     Returns:
-        The calibration of every kind that occurs, in alphabetical order; what is missing for one, where there is too
+        The calibration of every role that occurs, in alphabetical order; what is missing for one, where there is too
         little to choose from: fewer than 10 distinct states (a scripted user says two), or `calibrate` says so.
 
     Raises:
@@ -272,10 +280,10 @@ def calibrate_by_kind(
     """
     groups: dict[str, list[Transition]] = defaultdict(list)
     for transition in transitions:
-        groups[transition.kind].append(transition)
+        groups[transition.role].append(transition)
     return {
-        kind: _calibrated(groups[kind], encoder, precision, seed, pairs_per_kind, gaps.get(kind, "cosine"))
-        for kind in sorted(groups)
+        role: _calibrated(groups[role], encoder, precision, seed, pairs_per_perturbation, gaps.get(role, "cosine"))
+        for role in sorted(groups)
     }
 
 
@@ -285,21 +293,21 @@ def calibrate_by_action(
     gap: GapName = "cosine",
     precision: float = 0.9,
     seed: int = 0,
-    pairs_per_kind: int = 150,
+    pairs_per_perturbation: int = 150,
 ) -> dict[str, Calibration | NoPairsError]:
     """Choose a threshold for every type of action (`predictability.type_of`).
 
-    A reward has one threshold for a kind of message, not one for a type of action. Where they differ, the reward of
+    A reward has one threshold for a message role, not one for a type of action. Where they differ, the reward of
     the common threshold is not to be trusted. Arguments and errors are those of `calibrate`.
 
     Returns:
-        As `calibrate_by_kind`, by type of action, the most frequent first.
+        As `calibrate_by_role`, by type of action, the most frequent first.
     """
     groups: dict[str, list[Transition]] = defaultdict(list)
     for transition in transitions:
         groups[type_of(transition)].append(transition)
     frequent = sorted(groups, key=lambda name: (-len(groups[name]), name))
-    return {name: _calibrated(groups[name], encoder, precision, seed, pairs_per_kind, gap) for name in frequent}
+    return {name: _calibrated(groups[name], encoder, precision, seed, pairs_per_perturbation, gap) for name in frequent}
 
 
 def _calibrated(
@@ -307,26 +315,33 @@ def _calibrated(
     encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
     precision: float,
     seed: int,
-    pairs_per_kind: int,
+    pairs_per_perturbation: int,
     gap: GapName,
 ) -> Calibration | NoPairsError:
     distinct = len({transition.next_state for transition in chosen})
-    if distinct < _LEAST_STATES:
+    if distinct < _MIN_STATES:
         return NoPairsError(
-            f"Expected at least {_LEAST_STATES} distinct states, actual: {distinct}. Record a world that says more."
+            f"Expected at least {_MIN_STATES} distinct states, actual: {distinct}. Record a world that says more."
         )
     try:
-        return calibrate(chosen, encoder, precision, seed, pairs_per_kind, gap, perturbations_for(chosen))
+        return calibrate(chosen, encoder, precision, seed, pairs_per_perturbation, gap, perturbations_for(chosen))
     except NoPairsError as error:  # a finding, for the caller to decide on
         return error
 
 
 class _Distances:
-    """The distances of the pairs of one half of the games, by kind."""
+    """The distances of the pairs of one half of the games, by perturbation."""
 
     def __init__(
-        self, half: TransitionDataset, gap: GapReward, seed: int, pairs_per_kind: int, perturbations: Perturbations
+        self,
+        half: TransitionDataset,
+        gap: GapReward,
+        seed: int,
+        pairs_per_perturbation: int,
+        perturbations: Perturbations,
+        exact: bool,
     ):
+        self._empty = float(exact)  # equal texts say the same, whatever else is rewarded
         self._same, self._different = perturbations.same, perturbations.different
         rng = np.random.default_rng(seed)
         # Each distinct state once: "Nothing happens." would otherwise make up most of a random walk.
@@ -335,7 +350,7 @@ class _Distances:
         )
         pool = Pool(half)
         pairs = {
-            name: _pairs(perturb, states, pool, rng, pairs_per_kind)
+            name: _pairs(perturb, states, pool, rng, pairs_per_perturbation)
             for name, perturb in {**self._same, **self._different}.items()
         }
         for group, says in ((self._same, "the same"), (self._different, "something else")):
@@ -344,27 +359,27 @@ class _Distances:
                     f"Expected states that can be made to say {says}, actual: none in {len(states)} distinct states "
                     f"of {len(half.games)} games. Record more games."
                 )
-        flat = [pair for kind in pairs.values() for pair in kind]
+        flat = [pair for made in pairs.values() for pair in made]
         distances = gap(
-            [text for text, _ in flat], [of.next_state for _, of in flat], [of.kind for _, of in flat]
+            [text for text, _ in flat], [of.next_state for _, of in flat], [of.role for _, of in flat]
         ).distances
-        ends = np.cumsum([len(kind) for kind in pairs.values()])[:-1]
-        self.by_kind: dict[str, np.ndarray] = dict(zip(pairs, np.split(distances, ends), strict=True))
+        ends = np.cumsum([len(made) for made in pairs.values()])[:-1]
+        self.by_perturbation: dict[str, np.ndarray] = dict(zip(pairs, np.split(distances, ends), strict=True))
 
     def precision_recall(self, threshold: float) -> tuple[float, float]:
-        """Balanced precision and recall of a threshold; a threshold that rewards nothing has precision 0."""
+        """Balanced precision and recall of a threshold; one that rewards nothing has precision 0, or 1 if exact."""
         recall, false = self._share_below(self._same, threshold), self._share_below(self._different, threshold)
-        return (recall / (recall + false) if recall + false > 0 else 0.0), recall
+        return (recall / (recall + false) if recall + false > 0 else self._empty), recall
 
     def curve(self) -> tuple[tuple[float, float, float], ...]:
         """Precision and recall over the thresholds at which they change, at most 100 of them."""
-        distances = np.unique(np.concatenate(list(self.by_kind.values())))
+        distances = np.unique(np.concatenate(list(self.by_perturbation.values())))
         chosen = distances[np.unique(np.linspace(0, len(distances) - 1, _CURVE_POINTS).astype(int))]
         return tuple((float(d), *self.precision_recall(d)) for d in np.nextafter(chosen, np.inf))
 
     def _share_below(self, group: Mapping[str, Perturbation], threshold: float) -> float:
-        kinds = [self.by_kind[name] for name in group if len(self.by_kind[name])]
-        return float(np.mean([np.mean(distances < threshold) for distances in kinds]))
+        found = [self.by_perturbation[name] for name in group if len(self.by_perturbation[name])]
+        return float(np.mean([np.mean(distances < threshold) for distances in found]))
 
 
 def _pairs(
@@ -381,11 +396,13 @@ def _pairs(
     return pairs
 
 
-def _choose(fit: _Distances, precision: float, largest: float) -> tuple[float, bool]:
+def _choose(fit: _Distances, precision: float, distance: Distance) -> tuple[float, bool]:
     """The threshold, and whether it reaches the precision."""
-    distances = np.unique(np.concatenate(list(fit.by_kind.values())))
+    distances = np.unique(np.concatenate(list(fit.by_perturbation.values())))
     # Half-way between neighbours, so that the choice does not sit on a pair that float noise can push over it.
-    candidates = np.append((distances[1:] + distances[:-1]) / 2, min(distances[-1] + 1e-3, largest))
+    candidates = np.append((distances[1:] + distances[:-1]) / 2, min(distances[-1] + 1e-3, distance.maximum))
+    if distance.fixed:
+        candidates = np.array([distance.threshold])
     scores = [(float(candidate), *fit.precision_recall(candidate)) for candidate in candidates]
     good = [score for score in scores if score[1] >= precision]
     if good:

@@ -15,20 +15,20 @@ from rwml_gym.diagnostics.calibration import (
     NoPairsError,
     calibrate,
     calibrate_by_action,
-    calibrate_by_kind,
+    calibrate_by_role,
 )
 from rwml_gym.diagnostics.predictability import type_of
 from rwml_gym.diagnostics.tool_perturbations import perturbations_for
 from rwml_gym.encoders.cached import Encoder, make_encoder
 from rwml_gym.figures import draw, save
-from rwml_gym.reward.gap import GapName
+from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.text import column, for_plot, shown, without_nan
 from rwml_gym.transitions import Transition
 
 __all__ = ["By", "Calibrations", "calibrate_each", "calibrations_table", "plot_calibrations", "write_calibrations"]
 
 By = tuple[str, ...]
-"""What to calibrate apart: `kind` of message, type of `action`, both or neither."""
+"""What to calibrate apart: `role` of message, type of `action`, both or neither."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Calibrations:
     """The calibrations of one gap.
 
     Attributes:
-        name: Of the encoder, or `ROUGE-L`.
+        name: Of the encoder, or the gap's label.
         gap: The gap.
         overall: Of all transitions, or what is missing for it.
-        apart: By `kind` and `action`: each name with its number of transitions and its calibration, or what is missing.
+        apart: By `role` and `action`: each name with its number of transitions and its calibration, or what is missing.
     """
 
     name: str
@@ -52,21 +52,21 @@ def calibrate_each(
     transitions: Sequence[Transition],
     encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
     gap: GapName,
-    by: By = ("kind", "action"),
+    by: By = ("role", "action"),
     precision: float = 0.9,
     seed: int = 0,
-    pairs_per_kind: int = 50,
+    pairs_per_perturbation: int = 50,
 ) -> Calibrations:
     """Calibrates a gap on all transitions, and apart as asked.
 
     Args:
         transitions: Recorded transitions.
-        encoder: See `embedding.make_encoder`; unused by ROUGE.
+        encoder: See `embedding.make_encoder`; used by the cosine only.
         gap: The gap.
         by: What to calibrate apart.
         precision: See `calibrate`.
         seed: See `calibrate`.
-        pairs_per_kind: See `calibrate`.
+        pairs_per_perturbation: See `calibrate`.
 
     Raises:
         NoPairsError: If there are fewer than two games.
@@ -75,26 +75,27 @@ def calibrate_each(
         EncoderNotFoundError: If the encoder cannot be loaded.
     """
     encoder = make_encoder(encoder)
-    settings = (precision, seed, pairs_per_kind)
+    settings = (precision, seed, pairs_per_perturbation)
     with warnings.catch_warnings():
         # The table says so; what an encoder warns of is not silenced.
         warnings.filterwarnings("ignore", "No threshold reaches", UserWarning)
         overall = calibrate(transitions, encoder, *settings, gap, perturbations_for(transitions))
         groups: dict[str, Mapping[str, Calibration | NoPairsError]] = {}
-        if "kind" in by and len({t.kind for t in transitions}) > 1:
-            groups["kind"] = calibrate_by_kind(transitions, encoder, {t.kind: gap for t in transitions}, *settings)
+        if "role" in by and len({t.role for t in transitions}) > 1:
+            groups["role"] = calibrate_by_role(transitions, encoder, {t.role: gap for t in transitions}, *settings)
         if "action" in by:
             groups["action"] = calibrate_by_action(transitions, encoder, gap, *settings)
 
     def count(how: str, name: str) -> int:
-        return sum((t.kind if how == "kind" else type_of(t)) == name for t in transitions)
+        return sum((t.role if how == "role" else type_of(t)) == name for t in transitions)
 
     apart = {how: {name: (count(how, name), r) for name, r in found.items()} for how, found in groups.items()}
-    return Calibrations("ROUGE-L" if gap == "rouge" else encoder.name, gap, overall, apart)
+    name = encoder.name if DISTANCES[gap].between is None else DISTANCES[gap].label
+    return Calibrations(name, gap, overall, apart)
 
 
 def calibrations_table(found: Sequence[Calibrations]) -> str:
-    """One row for all transitions, each kind of message and each type of action; then what to make of it."""
+    """One row for all transitions, each message role and each type of action; then what to make of it."""
     lines = ["Precision and recall on games the threshold was not chosen on; same and different pairs in balance."]
     for each in found:
         lines += [

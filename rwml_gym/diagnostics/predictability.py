@@ -35,17 +35,17 @@ _WORD = re.compile(r"(?<![^\W_])[^\W\d_]{3,}(?![^\W_])")
 # A thing that half of the answers to a kind of action name belongs to the template ("Page 1"), not to the contents.
 _TEMPLATE_SHARE = 0.5
 # Of fewer answers in other games, half is no template yet: two rooms may well hold the same apple.
-_LEAST_ANSWERS = 10
+_MIN_ANSWERS = 10
 # A word that one other game in twenty says belongs to the world's vocabulary; a rarer one, such as a brand, must have
 # been read before. At least one other game has to say it, however few there are.
 _WORLD_SHARE = 0.05
 # Most transitions of other games that an answer is compared with; more make the nearest one little nearer.
-_MOST_CANDIDATES = 5_000
+_MAX_CANDIDATES = 5_000
 
 
 def type_of(transition: Transition) -> str:
     """The type of an action; all words to a user are of one type, `(words)`."""
-    return "(words)" if transition.kind == "user" else action_type(transition.action)
+    return "(words)" if transition.role == "user" else action_type(transition.action)
 
 
 def names_nothing_new(transition: Transition) -> bool:
@@ -56,7 +56,7 @@ def names_nothing_new(transition: Transition) -> bool:
     result, it is every value with a digit in it (`#W2378156`, `342.81`).
     """
     known = _known(transition)
-    named = _values if transition.kind == "tool" else _NAMED.findall
+    named = _values if transition.role == "tool" else _NAMED.findall
     return set(named(transition.next_state)) <= set(named(known))
 
 
@@ -78,7 +78,7 @@ def unseen_names(transitions: Sequence[Transition]) -> list[tuple[str, ...]]:
     things = [_things(t.next_state) for t in transitions]
     words = [dict.fromkeys(_WORD.findall(t.next_state.lower())) for t in transitions]
     # A template belongs to a type of action, or to one action of it (`click[Buy Now]`).
-    questions = [((type_of(t), t.kind), (t.action.strip(), t.kind, "")) for t in transitions]
+    questions = [((type_of(t), t.role), (t.action.strip(), t.role, "")) for t in transitions]
     # How often in all games and in each one: the difference is what the *other* games say.
     answers: Counter[tuple[object, ...]] = Counter()
     named: Counter[tuple[object, ...]] = Counter()
@@ -94,7 +94,7 @@ def unseen_names(transitions: Sequence[Transition]) -> list[tuple[str, ...]]:
         for question in asked:
             elsewhere = answers[(question,)] - answers[question, game]
             naming = named[question, thing] - named[question, thing, game]
-            if elsewhere >= _LEAST_ANSWERS and naming >= _TEMPLATE_SHARE * elsewhere:
+            if elsewhere >= _MIN_ANSWERS and naming >= _TEMPLATE_SHARE * elsewhere:
                 return True
         return False
 
@@ -148,7 +148,7 @@ def nearest_elsewhere(transitions: Sequence[Transition], among: Sequence[Transit
         among: Where to look; at most 5,000 distinct answers are, evenly spread.
     """
     candidates = list({(t.next_state, t.game): None for t in among if t.next_state.strip()})
-    candidates = candidates[:: max(1, math.ceil(len(candidates) / _MOST_CANDIDATES))]
+    candidates = candidates[:: max(1, math.ceil(len(candidates) / _MAX_CANDIDATES))]
     if not candidates or not transitions:
         return [""] * len(transitions)
     encoder = make_encoder("hashing")

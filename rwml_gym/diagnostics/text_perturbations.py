@@ -111,7 +111,7 @@ class Pool:
         self.rejection = rejected.most_common(1)[0][0] if rejected else None
         values: dict[str, dict[str, None]] = defaultdict(dict)
         for transition in transitions:
-            if transition.kind == "tool":
+            if transition.role == "tool":
                 for name, value in _texts("", json_result(transition.next_state)[1]):
                     values[name][value] = None
         self.values = {name: list(found) for name, found in values.items()}

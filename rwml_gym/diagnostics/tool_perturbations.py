@@ -208,12 +208,12 @@ TOOL_RESULTS = Perturbations(
 
 def perturbations_for(transitions: Sequence[Transition]) -> Perturbations:
     """How these are reworded and falsified: tool results as data, all else as words; each by its own rules in a mix."""
-    tools = {transition.kind == "tool" for transition in transitions}
+    tools = {transition.role == "tool" for transition in transitions}
     if len(tools) < 2:
         return TOOL_RESULTS if tools == {True} else TEXT
 
     def only(tool: bool, rule: Perturbation) -> Perturbation:
-        return lambda of, pool, rng: rule(of, pool, rng) if (of.kind == "tool") == tool else of.next_state
+        return lambda of, pool, rng: rule(of, pool, rng) if (of.role == "tool") == tool else of.next_state
 
     def both(words: Mapping[str, Perturbation], data: Mapping[str, Perturbation]) -> dict[str, Perturbation]:
         return {

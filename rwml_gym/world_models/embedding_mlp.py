@@ -19,7 +19,7 @@ __all__ = ["EmbeddingWorldModel"]
 
 
 # Of transitions, kept to draw batches from.
-_MOST_BYTES = 2**28
+_MAX_BYTES = 2**28
 
 
 class EmbeddingWorldModel:
@@ -116,10 +116,10 @@ class EmbeddingWorldModel:
         import torch
         from torch import nn
 
-        self.capacity = min(self.capacity, _MOST_BYTES // (4 * (width + states)))
+        self.capacity = min(self.capacity, _MAX_BYTES // (4 * (width + states)))
         if self.capacity < self._batch_size:
             raise InvalidConfigError(
-                f"Expected transitions of which a batch of {self._batch_size} fits into {_MOST_BYTES / 2**20:.0f} MB, "
+                f"Expected transitions of which a batch of {self._batch_size} fits into {_MAX_BYTES / 2**20:.0f} MB, "
                 f"actual: {width + states} numbers each. Describe the observations in words, or make them smaller."
             )
         self._inputs = np.zeros((self.capacity, width), dtype=np.float32)

@@ -18,7 +18,7 @@ __all__ = ["RetrievalWorldModel"]
 
 # Keys of 384 + 384 numbers are 13 MB.
 DEFAULT_CAPACITY = 4096
-_MOST_BYTES = 2**28
+_MAX_BYTES = 2**28
 
 
 class RetrievalWorldModel:
@@ -115,7 +115,7 @@ class RetrievalWorldModel:
                 if not len(self._rows):
                     width = len(state) + len(action)
                     self._rows = np.zeros((1, width), dtype=np.float32)
-                    self.capacity = max(min(self.capacity, _MOST_BYTES // (4 * width)), 1)
+                    self.capacity = max(min(self.capacity, _MAX_BYTES // (4 * width)), 1)
         return rows
 
     def _place(self, key: Any) -> int:

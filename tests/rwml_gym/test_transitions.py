@@ -29,7 +29,7 @@ TRANSITIONS = st.builds(
     won=st.sampled_from([True, False, None]),
     invalid_action=st.booleans(),
     data_version=TEXT,
-    kind=TEXT,
+    role=TEXT,
 )
 
 
@@ -175,14 +175,14 @@ def test_a_dataset_of_another_kind_is_named(tmp_path):
         TransitionDataset.load(tmp_path / "set")
 
 
-def test_a_folder_from_before_kinds_were_recorded_still_loads(tmp_path):
+def test_a_folder_from_before_roles_were_recorded_still_loads(tmp_path):
     datasets = pytest.importorskip("datasets")
     data = TransitionDataset(episode("a", 3))
     data.save(tmp_path / "new")
     stored = datasets.load_from_disk(str(tmp_path / "new"))
-    stored.remove_columns(["kind"]).save_to_disk(str(tmp_path / "old"))
+    stored.remove_columns(["role"]).save_to_disk(str(tmp_path / "old"))
     assert TransitionDataset.load(tmp_path / "old") == data
-    stored.remove_columns(["kind", "game"]).save_to_disk(str(tmp_path / "other"))
+    stored.remove_columns(["role", "game"]).save_to_disk(str(tmp_path / "other"))
     with pytest.raises(InvalidDatasetError, match="holds something else"):
         TransitionDataset.load(tmp_path / "other")
 

@@ -52,16 +52,16 @@ def test_invalid_actions_are_marked():
     assert env.transitions[0].env_id == "ToyHouse"
 
 
-def test_kinds_of_messages_are_recorded():
+def test_message_roles_are_recorded():
     pytest.importorskip("tau2")
     env = RecordTransitions(gym.make("rwml_gym/Tau2-v0", domain="mock"))
     env.reset(seed=0)
     for action in ("get_users()", "get_users(1, 2)", "Goodbye"):
         env.step(action)
-    assert [(t.kind, t.invalid_action) for t in env.transitions] == [("tool", False), ("tool", True), ("user", False)]
+    assert [(t.role, t.invalid_action) for t in env.transitions] == [("tool", False), ("tool", True), ("user", False)]
     env = RecordTransitions(gym.make(TOY))
     play(env, seed=0, steps=1)
-    assert env.transitions[0].kind == ""
+    assert env.transitions[0].role == ""
 
 
 def test_won_is_filled_in_for_the_whole_episode():

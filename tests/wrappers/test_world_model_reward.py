@@ -65,7 +65,7 @@ def test_everything_that_was_computed_is_in_the_info():
         "weight": 0.5,
         "gap": "cosine",
         "threshold": 0.1,
-        "kind": "binary",
+        "shape": "binary",
         "mode": "add",
         "encoder": "hashing",
     }
@@ -120,7 +120,7 @@ def test_modes(mode):
 def test_continuous_reward_grows_with_likeness():
     truth = outcome("go to bedroom")
     rewards = [
-        toy(kind="continuous").step({"action": "go to bedroom", "prediction": prediction})[1]
+        toy(shape="continuous").step({"action": "go to bedroom", "prediction": prediction})[1]
         for prediction in ("Nothing happens.", truth[: len(truth) // 2], truth)
     ]
     assert 0 <= rewards[0] < rewards[1] < rewards[2] == 1
@@ -136,11 +136,11 @@ class Kinds(gym.Wrapper):
             reward,
             terminated,
             truncated,
-            {**info, "message_kind": "tool" if action == "look" else "user"},
+            {**info, "message_role": "tool" if action == "look" else "user"},
         )
 
 
-def test_a_message_is_measured_by_its_kind():
+def test_a_message_is_measured_by_its_role():
     pytest.importorskip("rouge_score")
     measures = {"tool": {"gap": "rouge", "threshold": 0.5}}
     env = WorldModelRewardWrapper(Kinds(gym.make(TOY)), "hashing", threshold=0.1, measures=measures)
@@ -163,9 +163,9 @@ def test_tool_results_of_tau2_are_measured_by_rouge():
     env.reset(seed=0)
     action = f"get_users() <next_state>{truth.removeprefix('tool: ')}</next_state>"
     _, reward, _, _, info = env.step(action)
-    assert (reward, info["world_model"]["gap"], info["message_kind"]) == (1.0, "rouge", "tool")
+    assert (reward, info["world_model"]["gap"], info["message_role"]) == (1.0, "rouge", "tool")
     _, reward, _, _, info = env.step("Hello! <next_state>user: What?</next_state>")
-    assert (reward, info["world_model"]["gap"], info["message_kind"]) == (0.0, "cosine", "user")
+    assert (reward, info["world_model"]["gap"], info["message_role"]) == (0.0, "cosine", "user")
 
 
 def test_a_predictor_predicts_where_the_agent_does_not():
@@ -211,10 +211,10 @@ def test_task_play_is_unchanged():
 
 
 @pytest.mark.parametrize("predictor", [None, "nothing-changes"])
-@pytest.mark.parametrize("kind", ["binary", "continuous"])
+@pytest.mark.parametrize("shape", ["binary", "continuous"])
 @pytest.mark.filterwarnings("error", "ignore:.*different from the unwrapped version")
-def test_check_env(predictor, kind):
-    env = WorldModelRewardWrapper(gym.make(TOY), "hashing", kind=kind, predictor=predictor)
+def test_check_env(predictor, shape):
+    env = WorldModelRewardWrapper(gym.make(TOY), "hashing", shape=shape, predictor=predictor)
     check_env(env, skip_render_check=True)
 
 
@@ -260,7 +260,7 @@ def test_vector_environments():
     ("arguments", "message"),
     [
         ({"mode": "multiply"}, "Expected `mode` to be one of"),
-        ({"kind": "judge"}, "Expected `kind` to be one of"),
+        ({"shape": "judge"}, "Expected `shape` to be one of"),
         ({"threshold": 0}, "Expected `threshold` in"),
         ({"weight": math.nan}, "Expected a finite `weight`"),
         ({"history": 0}, "Expected `history` of at least 1"),

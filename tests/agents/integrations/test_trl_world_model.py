@@ -38,7 +38,7 @@ def test_the_model_is_asked_what_it_is_asked_here(tiny, transitions, style):
     for row, transition in zip(data, transitions, strict=True):
         ids = tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
         assert ids == prompts.predict(transition.history, transition.action, transition.task)
-        assert (row["next_state"], row["kind"]) == (transition.next_state, transition.kind)
+        assert (row["next_state"], row["role"]) == (transition.next_state, transition.role)
 
 
 def test_completions_are_read_and_scored_as_here(tiny, transitions):
@@ -47,8 +47,8 @@ def test_completions_are_read_and_scored_as_here(tiny, transitions):
     gap = GapReward("hashing", measures={"tool": {"gap": "exact"}})
     reward = prediction_reward(gap, prompts)
     completions = [f"{truth}\n> go on", "Nothing happens.", f"{truth}!", "", f" {truth}"]
-    kinds = ["", "", "tool", "", "tool"]
-    rewards = reward(prompts=["?"] * 5, completions=completions, next_state=[truth] * 5, kind=kinds, trainer_state=None)
+    roles = ["", "", "tool", "", "tool"]
+    rewards = reward(prompts=["?"] * 5, completions=completions, next_state=[truth] * 5, role=roles, trainer_state=None)
     assert rewards == [1, 0, 0, 0, 1]
 
 
@@ -57,7 +57,7 @@ def test_trl_trains_on_the_gap(tiny, transitions, tmp_path):
     policy = add_adapter(model, rank=4, alpha=8, seed=3)
     before = policy_weights(policy)
     prompts = Prompts(tokenizer)
-    gap = GapReward("hashing", kind="continuous")
+    gap = GapReward("hashing", shape="continuous")
     inner, seen = prediction_reward(gap, prompts), []
 
     def gap_reward(completions: list[str], **columns: Any) -> list[float]:

@@ -43,7 +43,7 @@ def test_the_expert_wins_and_the_random_agent_does_not():
     expert = evaluate(EvaluateConfig(agent="expert", split=SPLIT, episodes=12), done.append)
     assert all(episode.won and episode.reward == 1.0 for episode in expert)
     assert sum(done) == 12
-    assert len({episode.kind for episode in expert}) == 6
+    assert len({episode.task_type for episode in expert}) == 6
     random = evaluate(EvaluateConfig(agent="random", split=SPLIT, episodes=12))
     assert sum(episode.won for episode in random) <= 3
 
@@ -53,7 +53,7 @@ def test_the_baselines_of_tau2_have_their_known_scores():
     for agent, wins in (("no-op", 19), ("transfer", 19)):
         episodes = evaluate(EvaluateConfig(agent=agent, env="tau2", domain="airline", split="base"))
         assert (sum(episode.won for episode in episodes), len(episodes)) == (wins, 50)
-        assert {episode.kind for episode in episodes} == {"airline"}
+        assert {episode.task_type for episode in episodes} == {"airline"}
 
 
 def test_several_slots_play_the_same_where_nothing_is_drawn():
@@ -86,7 +86,7 @@ def test_a_model_that_chooses_does_nothing_invalid(tiny_folder, decoding):
         agent="model", model=str(tiny_folder), task_types=types, episodes=2, max_steps=4, history=1, decoding=decoding
     )
     episodes = evaluate(config)
-    assert [(e.steps, e.invalid, e.kind) for e in episodes] == [(4, 0, types[0])] * 2
+    assert [(e.steps, e.invalid, e.task_type) for e in episodes] == [(4, 0, types[0])] * 2
 
 
 def test_a_model_counts_the_same_in_a_plain_loop(tiny_folder):
@@ -143,7 +143,7 @@ def test_the_interval_is_wilsons(successes, trials):
             assert abs(share - end) / error == pytest.approx(1.96, abs=1e-3)
 
 
-def test_the_table_names_kinds_and_data():
+def test_the_table_names_task_types_and_data():
     episodes = [
         Episode("a", "heat", True, 1.0, 10, 1, "generated (alfworld 0.4.2)"),
         Episode("b", "cool", False, 0.0, 30, 3, "generated (alfworld 0.4.2)"),

@@ -22,7 +22,8 @@ from rwml_gym.agents.jobs.world_model import run
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.encoders.cached import make_encoder
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.gap import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD, Measure
+from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD
+from rwml_gym.reward.gap import Measure
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
 
 MODELS = ["nothing changes", "most frequent", "base", "warm start", "RWML", "SFT same time"]
@@ -73,7 +74,7 @@ def check_run_folder(folder: Path, tasks: int) -> None:
             assert low <= mean <= high
     train = TransitionDataset.load(folder / "transitions" / "train")
     held_out = TransitionDataset.load(folder / "transitions" / "held_out")
-    assert {t.kind for t in train} >= {"tool", "user"}
+    assert {t.role for t in train} >= {"tool", "user"}
     assert {t.data_version for t in (*train, *held_out)} == {results["data_version"]}
     assert not set(train.games) & set(held_out.games)
     assert all(game.startswith("retail/train/") for game in train.games)
@@ -83,11 +84,11 @@ def check_run_folder(folder: Path, tasks: int) -> None:
     report = (folder / "report.txt").read_text(encoding="utf-8")
     for words in (
         f"Data: {results['data_version']}",
-        "Messages of kind 'tool': ROUGE-L F1, reward 1 - d",
+        "Messages of role 'tool': ROUGE-L F1, reward 1 - d",
         f"Tasks won, retail test ({results['data_version']}): goodbye at once ",
         f"/{tasks} (",
-        "kind tool",
-        "kind user",
+        "role tool",
+        "role user",
         "RWML - most frequent",
     ):
         assert words in report
@@ -96,14 +97,14 @@ def check_run_folder(folder: Path, tasks: int) -> None:
 def test_the_job_goes_from_tasks_to_a_table(tiny_folder, tmp_path, capsys):
     results = run(tiny_config(tiny_folder), tmp_path / "run")
     assert list(results) == MODELS
-    assert {p.kind for p in results["RWML"]} == {"tool", "user"}
+    assert {p.role for p in results["RWML"]} == {"tool", "user"}
     # The continuous reward pays for a part of a tool's result, the binary one for none of it.
     assert all(0 <= p.reward <= 1 for p in results["most frequent"])
-    assert all(p.reward == pytest.approx(1 - p.distance) for p in results["most frequent"] if p.kind == "tool")
+    assert all(p.reward == pytest.approx(1 - p.distance) for p in results["most frequent"] if p.role == "tool")
     check_run_folder(tmp_path / "run", tasks=40)
     out = capsys.readouterr().out
-    assert "Messages of kind 'user':\nNot calibrated" in out
-    assert out.count("Messages of kind") == 3  # two calibrations, and a line of the table
+    assert "Messages of role 'user':\nNot calibrated" in out
+    assert out.count("Messages of role") == 3  # two calibrations, and a line of the table
     # Started again, it takes up what is there.
     assert run(tiny_config(tiny_folder), tmp_path / "run") == results
 
@@ -212,7 +213,7 @@ def test_the_gap_follows_from_the_configuration(tiny_folder):
 
 def test_what_is_configured_is_not_calibrated(tiny_folder, tmp_path):
     data = TransitionDataset(
-        Transition((Turn("", "user: Hi."),), "f()", f'tool: {{"id": "W{i}", "open": true}}', game=str(i), kind="tool")
+        Transition((Turn("", "user: Hi."),), "f()", f'tool: {{"id": "W{i}", "open": true}}', game=str(i), role="tool")
         for i in range(20)
     )
     encoder = make_encoder("hashing")

@@ -16,7 +16,7 @@ STATE = "You are in the kitchen."
 
 def test_the_distance_is_one_minus_the_probability_of_yes_among_both_answers(tiny):
     model, tokenizer = tiny
-    judge = JudgeReward(model, tokenizer, kind="continuous")
+    judge = JudgeReward(model, tokenizer, shape="continuous")
     gaps = judge(["Nothing happens."], [STATE])
     text = tokenizer.apply_chat_template(
         [
@@ -49,7 +49,7 @@ def test_the_binary_reward_is_for_distances_below_the_threshold(tiny):
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), max_size=5))
 def test_batches_do_not_change_a_judgement(tiny, pairs):
-    judge = JudgeReward(*tiny, kind="continuous", batch_rows=2)
+    judge = JudgeReward(*tiny, shape="continuous", batch_rows=2)
     together = judge([a for a, _ in pairs], [b for _, b in pairs])
     alone = [judge([a], [b]).rewards[0] for a, b in pairs]
     np.testing.assert_allclose(together.rewards, alone, atol=1e-4)
@@ -77,15 +77,15 @@ def test_data_spells_out_no_special_token(tiny):
     assert judge._prompt(injected, STATE).count(eos) == plain
 
 
-def test_kinds_are_set_aside_and_long_texts_cut(tiny):
-    judge = JudgeReward(*tiny, kind="continuous", max_characters=20)
+def test_roles_are_set_aside_and_long_texts_cut(tiny):
+    judge = JudgeReward(*tiny, shape="continuous", max_characters=20)
     gaps = judge(["tool: 4.0", "4.0", "a" * 100_000, "a" * 20], ["tool: 4.0"] * 4, ["tool"] * 4)
     assert gaps.rewards[0] == gaps.rewards[1]
     assert gaps.rewards[2] == gaps.rewards[3]
 
 
 def test_wrong_arguments_are_refused(tiny):
-    for wrong in ({"threshold": 0}, {"threshold": 1.5}, {"kind": "best"}, {"max_characters": 0}, {"batch_rows": 0}):
+    for wrong in ({"threshold": 0}, {"threshold": 1.5}, {"shape": "best"}, {"max_characters": 0}, {"batch_rows": 0}):
         with pytest.raises(InvalidConfigError, match="Expected"):
             JudgeReward(*tiny, **wrong)
     with pytest.raises(InvalidConfigError, match="Expected as many next states"):

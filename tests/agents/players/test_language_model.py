@@ -179,7 +179,7 @@ def test_a_new_start_of_fewer_slots_forgets_what_other_weights_read(adapted):
 def test_it_predicts_in_the_agents_place_for_one_and_for_many(world_model):
     from gymnasium.vector import SyncVectorEnv
 
-    arguments: dict[str, Any] = {"encoder": "hashing", "predictor": world_model, "kind": "continuous"}
+    arguments: dict[str, Any] = {"encoder": "hashing", "predictor": world_model, "shape": "continuous"}
     env = WorldModelRewardWrapper(ToyHouse(), **arguments)
     observation, info = env.reset(seed=0)
     (expected,) = world_model.predict([[Turn("", observation)]], ["look"], [info["task"]])

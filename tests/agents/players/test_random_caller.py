@@ -96,8 +96,8 @@ def test_about_half_of_its_calls_succeed_on_retail():
 
     env = gymnasium.make("rwml_gym/Tau2-v0", domain="retail", split="train", max_episode_steps=30)
     played = collect(lambda: env, RandomCallerAgent(), env.unwrapped.games.names[:30], slots=1)
-    asked = [transition for transition in played if transition.kind == "tool"]
+    asked = [transition for transition in played if transition.role == "tool"]
     share = sum(not failed(transition) for transition in asked) / len(asked)
     assert 0.4 < share < 0.7
     assert not any(transition.invalid_action for transition in played)
-    assert {transition.kind for transition in played} == {"tool", "user"}
+    assert {transition.role for transition in played} == {"tool", "user"}

@@ -157,21 +157,21 @@ def test_the_action_the_task_and_earlier_actions_name_things_too():
 )
 def test_in_tool_results_values_count(next_state, known):
     history = (Turn("", "user: The item of 12.5 dollars, please."),)
-    transition = Transition(history, "get_order(order_id='#W1')", next_state, kind="tool")
+    transition = Transition(history, "get_order(order_id='#W1')", next_state, role="tool")
     assert names_nothing_new(transition) == known
 
 
-def test_kinds_of_messages_are_told_apart():
+def test_message_roles_are_told_apart():
     pytest.importorskip("rouge_score")
     history = (Turn("", "user: Hi."),)
     transitions = [
-        Transition(history, "get_order(order_id='#W1')", "tool: Error: Order not found", kind="tool"),
-        Transition(history, "Could you wait?", "user: Yes.", kind="user"),
-        Transition(history, "get_order(1, 2)", "Error: too many", kind="tool", invalid_action=True),
+        Transition(history, "get_order(order_id='#W1')", "tool: Error: Order not found", role="tool"),
+        Transition(history, "Could you wait?", "user: Yes.", role="user"),
+        Transition(history, "get_order(1, 2)", "Error: too many", role="tool", invalid_action=True),
     ]
-    gap = GapReward("hashing", threshold=0.1, measures={"tool": {"gap": "rouge", "kind": "continuous"}})
+    gap = GapReward("hashing", threshold=0.1, measures={"tool": {"gap": "rouge", "shape": "continuous"}})
     result = evaluate_predictions(transitions, ["tool: Error: User not found", "user: Yes.", ""], gap)
-    assert [(p.kind, p.action_type) for p in result] == [
+    assert [(p.role, p.action_type) for p in result] == [
         ("tool", "get_order"),
         ("user", "(words)"),
         ("tool", "(invalid)"),

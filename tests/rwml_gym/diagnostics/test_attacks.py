@@ -24,8 +24,8 @@ from tests.helpers.toy_env import ToyHouse
 NOTHING = ("empty", "white space", "zero-width characters", "blank letters")
 TEXT = st.text(max_size=30)
 TRANSITIONS = st.builds(
-    lambda state, action, outcome, task, game, kind: Transition(
-        (Turn("", state),), action, outcome, task=task, game=game, kind=kind
+    lambda state, action, outcome, task, game, role: Transition(
+        (Turn("", state),), action, outcome, task=task, game=game, role=role
     ),
     TEXT,
     TEXT | st.sampled_from(["go to drawer 2", "get_order(order_id='#W1', item_ids=['8', '9'])"]),
@@ -45,9 +45,9 @@ def drawer(number: int, outcome: str = "The drawer {} is closed.", game: str = "
 def test_any_attack_on_anything_earns_between_0_and_1_and_nothing_said_earns_nothing(others, attacked):
     known = Knowledge(others)
     texts = {name: attack.make(attacked, known) for name, attack in ATTACKS.items()}
-    said, states, kinds = list(texts.values()), [attacked.next_state] * len(texts), [attacked.kind] * len(texts)
-    for gap in (GapReward("hashing", 2.0), GapReward("hashing", kind="continuous"), GapReward("hashing", gap="exact")):
-        gaps = gap(said, states, kinds)
+    said, states, roles = list(texts.values()), [attacked.next_state] * len(texts), [attacked.role] * len(texts)
+    for gap in (GapReward("hashing", 2.0), GapReward("hashing", shape="continuous"), GapReward("hashing", gap="exact")):
+        gaps = gap(said, states, roles)
         assert ((gaps.rewards >= 0) & (gaps.rewards <= 1)).all()
         assert ((gaps.distances >= 0) & (gaps.distances <= 2)).all()
         earned = dict(zip(texts, gaps.rewards, strict=True))
@@ -58,7 +58,7 @@ def test_any_attack_on_anything_earns_between_0_and_1_and_nothing_said_earns_not
 @given(st.lists(TRANSITIONS, min_size=1, max_size=3), TRANSITIONS, TRANSITIONS)
 def test_only_an_attack_that_says_so_looks_at_the_truth(others, attacked, other):
     known = Knowledge(others)
-    lied_to = Transition(attacked.history, attacked.action, other.next_state, task=attacked.task, kind=attacked.kind)
+    lied_to = Transition(attacked.history, attacked.action, other.next_state, task=attacked.task, role=attacked.role)
     for attack in ATTACKS.values():
         if attack.knows != "the truth":
             assert attack.make(attacked, known) == attack.make(lied_to, known)
@@ -73,7 +73,7 @@ def test_templates_take_the_actions_arguments():
     known = Knowledge([drawer(2), drawer(3), drawer(4, "On the drawer {}, you see a mug 1.")])
     assert known.filled(drawer(7)) == ["The drawer 7 is closed.", "On the drawer 7, you see a mug 1."]
     assert ATTACKS["template"].make(drawer(7), known) == "The drawer 7 is closed."
-    call = Transition((Turn("", ""),), "get_order(id='#W5')", "tool: Error: #W5 not found", kind="tool")
+    call = Transition((Turn("", ""),), "get_order(id='#W5')", "tool: Error: #W5 not found", role="tool")
     assert template_of(call) != call.next_state
     with pytest.raises(InvalidConfigError, match="at least one transition"):
         Knowledge([])
@@ -85,14 +85,14 @@ def test_the_centre_is_the_text_nearest_to_all():
     assert known.centre in texts[:3]
 
 
-@pytest.mark.parametrize("kind", ["binary", "continuous"])
+@pytest.mark.parametrize("shape", ["binary", "continuous"])
 @pytest.mark.parametrize(
     "blank", ["\u200b", "\ufeff\u2060", "\u3164", "\u2800 ", "\x00", "\ud800", "\u0301", "\u00ad\n"]
 )
-def test_what_shows_nothing_is_no_prediction(kind, blank):
+def test_what_shows_nothing_is_no_prediction(shape, blank):
     # The hashing encoder, as MiniLM, has a vector for it.
     assert is_blank(blank)
-    gap = GapReward("hashing", 2.0, kind)
+    gap = GapReward("hashing", 2.0, shape)
     gaps = gap([blank, blank], ["The fridge is open.", blank])
     assert gaps.rewards.tolist() == [0, 0]
     assert gaps.distances.tolist() == [1, 1]

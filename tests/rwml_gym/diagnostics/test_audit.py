@@ -13,7 +13,7 @@ import pytest
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.diagnostics.audit import audit
 from rwml_gym.diagnostics.audit_report import audit_table, plot_audit, verdict, write_audit
-from rwml_gym.diagnostics.audit_verdict import LEAST_PRECISION, LEAST_SIGNAL
+from rwml_gym.diagnostics.audit_verdict import MIN_PRECISION, MIN_SIGNAL
 from rwml_gym.diagnostics.calibration import NoPairsError
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, Turn
@@ -90,7 +90,7 @@ def test_alfworld_is_not_warned_of(alfworld):
     assert found.level == "should teach"
     assert "Nothing found" in verdict(found)
     assert found.predictable > 0.6
-    assert found.signal.share[1] > LEAST_SIGNAL
+    assert found.signal.share[1] > MIN_SIGNAL
 
 
 def test_a_model_that_knows_everything_gets_other_advice(alfworld):
@@ -140,7 +140,7 @@ def test_a_bag_of_words_pays_for_shuffled_truth(alfworld):
 
 def test_a_threshold_that_is_too_wide_is_told_the_better_one(alfworld):
     found = audit(alfworld, "hashing", 0.6)
-    assert found.quality[""][0] < LEAST_PRECISION
+    assert found.quality[""][0] < MIN_PRECISION
     assert found.findings[0].topic == "threshold"
     strict = audit(alfworld, "hashing")
     assert strict.quality[""][0] > found.quality[""][0]
@@ -161,13 +161,13 @@ def test_tool_results_are_measured_by_rouge_and_words_by_the_encoder():
     pytest.importorskip("rouge_score")
     turn = (Turn("", "user: My order, please."),)
     data = [
-        Transition(turn, f"get(id={g})", f'tool: {{"id": {g}, "total": {g * 7}}}', game=f"g{g}", kind="tool")
+        Transition(turn, f"get(id={g})", f'tool: {{"id": {g}, "total": {g * 7}}}', game=f"g{g}", role="tool")
         for g in range(30)
-    ] + [Transition(turn, "Hello", "user: Yes.", game=f"g{g}", kind="user") for g in range(30)]
+    ] + [Transition(turn, "Hello", "user: Yes.", game=f"g{g}", role="user") for g in range(30)]
     found = audit(data, "hashing")
-    assert {kind: measure.gap for kind, measure in found.measures.items()} == {"tool": "rouge", "user": "cosine"}
-    assert [row.name for row in found.by_kind] == ["tool", "user"]
-    assert {kind: measure.gap for kind, measure in audit(data, "hashing", gap="cosine").measures.items()} == {
+    assert {role: measure.gap for role, measure in found.measures.items()} == {"tool": "rouge", "user": "cosine"}
+    assert [row.name for row in found.by_role] == ["tool", "user"]
+    assert {role: measure.gap for role, measure in audit(data, "hashing", gap="cosine").measures.items()} == {
         "tool": "cosine",
         "user": "cosine",
     }
@@ -189,7 +189,7 @@ def test_blank_answers_are_left_out(shop):
 def test_everything_is_written_and_data_stays_data(shop, tmp_path):
     pytest.importorskip("matplotlib")
     nasty = ["\x1b[2Jclear", "$\\frac{$x", "冷蔵庫", "<script>", "a\nb"]
-    data = [replace(t, action=f"{nasty[i % 5]} {t.action}", kind="\x07$bell") for i, t in enumerate(shop[:150])]
+    data = [replace(t, action=f"{nasty[i % 5]} {t.action}", role="\x07$bell") for i, t in enumerate(shop[:150])]
     data = [replace(t, next_state=t.next_state + " \x1b]0;title\x07 \x9b1m7") for t in data]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -259,5 +259,5 @@ def test_the_real_encoder_fails_the_shop_and_passes_alfworld(shop, alfworld):
     print(audit_table(bad), audit_table(good), sep="\n\n")
     assert bad.level == "will NOT teach as it is"
     assert {"threshold", "predictable"} <= topics(bad)
-    assert bad.quality[""][0] < LEAST_PRECISION
+    assert bad.quality[""][0] < MIN_PRECISION
     assert good.level == "should teach"

@@ -11,7 +11,7 @@ from rwml_gym.diagnostics.calibration import NoPairsError, calibrate, calibrate_
 from rwml_gym.diagnostics.text_perturbations import DIFFERENT, SAME, TEXT, Pool
 from rwml_gym.diagnostics.tool_perturbations import TOOL_RESULTS, perturbations_for
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.gap import DEFAULT_THRESHOLD
+from rwml_gym.reward.distances import DEFAULT_THRESHOLD
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
 from rwml_gym.wrappers import RecordTransitions
 from tests.helpers.toy_env import ToyHouse
@@ -104,17 +104,17 @@ def test_the_same_transitions_and_seed_give_the_same_calibration(toy):
 
 def test_numbers_hang_together(toy):
     calibration = calibrate(toy, "hashing", precision=0.6)
-    kinds = {kind.name: kind for kind in calibration.kinds}
-    same = np.mean([kind.share_below for kind in kinds.values() if kind.same and kind.pairs])
-    different = np.mean([kind.share_below for kind in kinds.values() if not kind.same and kind.pairs])
+    made = {pairs.name: pairs for pairs in calibration.perturbations}
+    same = np.mean([pairs.share_below for pairs in made.values() if pairs.same and pairs.pairs])
+    different = np.mean([pairs.share_below for pairs in made.values() if not pairs.same and pairs.pairs])
     assert calibration.reached
     assert calibration.fit_precision >= 0.6
     assert calibration.recall == pytest.approx(same)
     assert calibration.precision == pytest.approx(same / (same + different))
-    assert set(kinds) == {*SAME, *DIFFERENT}
+    assert set(made) == {*SAME, *DIFFERENT}
     assert calibration.games + calibration.fit_games == len(toy.games)
-    assert kinds["rejected"].share_below == 0
-    assert kinds["rejected"].median_distance > 0.5
+    assert made["rejected"].share_below == 0
+    assert made["rejected"].median_distance > 0.5
 
 
 def test_more_precision_costs_recall(toy):
@@ -155,13 +155,13 @@ def test_low_recall_is_said_in_plain_words(toy):
     assert calibration.advice in calibration.table()
 
 
-def test_the_table_and_the_json_hold_every_kind(toy):
+def test_the_table_and_the_json_hold_every_perturbation(toy):
     calibration = calibrate(toy, "hashing", precision=0.6)
     table = calibration.table()
     data = json.loads(calibration.to_json())
     assert data["threshold"] == calibration.threshold
     assert data["encoder"] == "hashing"
-    assert len(data["kinds"]) == len(SAME) + len(DIFFERENT)
+    assert len(data["perturbations"]) == len(SAME) + len(DIFFERENT)
     for name in (*SAME, *DIFFERENT):
         assert name in table
     # Kinds that the toy house never yields have no numbers, which JSON must not spell NaN.
@@ -169,15 +169,15 @@ def test_the_table_and_the_json_hold_every_kind(toy):
 
 
 def test_pairs_are_limited(toy):
-    calibration = calibrate(toy, "hashing", precision=0.6, pairs_per_kind=5)
-    assert max(max(kind.pairs, kind.fit_pairs) for kind in calibration.kinds) == 5
+    calibration = calibrate(toy, "hashing", precision=0.6, pairs_per_perturbation=5)
+    assert max(max(made.pairs, made.fit_pairs) for made in calibration.perturbations) == 5
 
 
 def test_what_cannot_be_calibrated_is_refused(toy):
     with pytest.raises(InvalidConfigError, match=r"`precision` in \(0, 1\]"):
         calibrate(toy, "hashing", precision=0)
-    with pytest.raises(InvalidConfigError, match="`pairs_per_kind` of at least 1"):
-        calibrate(toy, "hashing", pairs_per_kind=0)
+    with pytest.raises(InvalidConfigError, match="`pairs_per_perturbation` of at least 1"):
+        calibrate(toy, "hashing", pairs_per_perturbation=0)
     with pytest.raises(InvalidConfigError, match="at least 2 games"):
         calibrate([transition for transition in toy if transition.game == toy.games[0]], "hashing")
     mute = [Transition((Turn("", "a"),), "b", "c", game=game) for game in "xy"]
@@ -200,7 +200,7 @@ def test_the_curve_is_of_the_games_it_was_not_chosen_on(toy):
 
 
 def test_types_of_action_are_calibrated_apart(toy):
-    found = calibrate_by_action(toy, "hashing", precision=0.6, pairs_per_kind=20)
+    found = calibrate_by_action(toy, "hashing", precision=0.6, pairs_per_perturbation=20)
     counts = {name: sum(t.action.split()[0] == name for t in toy) for name in found}
     assert list(counts.values()) == sorted(counts.values(), reverse=True)
     assert sum(counts.values()) == len(toy)
@@ -212,9 +212,9 @@ def test_data_and_words_in_one_set_are_falsified_each_in_its_way():
     pytest.importorskip("rouge_score")
     history = (Turn("", "user: My order, please."),)
     tool = [
-        Transition(history, "get", f'tool: {{"id": {g}, "open": true}}', game=f"g{g}", kind="tool") for g in range(20)
+        Transition(history, "get", f'tool: {{"id": {g}, "open": true}}', game=f"g{g}", role="tool") for g in range(20)
     ]
-    words = [Transition(history, "Hi", f"user: You see mug {g}.", game=f"g{g}", kind="user") for g in range(20)]
+    words = [Transition(history, "Hi", f"user: You see mug {g}.", game=f"g{g}", role="user") for g in range(20)]
     rules = perturbations_for([*tool, *words])
     pool, rng = Pool([*tool, *words]), np.random.default_rng(0)
     assert rules.different["opposite state"](tool[0], pool, rng) == tool[0].next_state, "a rule for words"
@@ -223,8 +223,8 @@ def test_data_and_words_in_one_set_are_falsified_each_in_its_way():
     assert rules.different["other number"](words[0], pool, rng) != words[0].next_state
     assert perturbations_for(words) is TEXT
     assert perturbations_for(tool) is TOOL_RESULTS
-    kinds = {kind.name for kind in calibrate([*tool, *words], "hashing", 0.5, gap="rouge", perturbations=rules).kinds}
-    assert {"other number", "tool: other number"} <= kinds
+    found = calibrate([*tool, *words], "hashing", 0.5, gap="rouge", perturbations=rules).perturbations
+    assert {"other number", "tool: other number"} <= {made.name for made in found}
 
 
 @pytest.mark.slow

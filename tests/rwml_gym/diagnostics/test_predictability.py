@@ -84,5 +84,5 @@ def test_the_nearest_answer_is_never_of_the_same_game():
 
 
 def test_words_to_a_user_are_one_type():
-    assert type_of(at("s", "Could you?", "user: Yes.", kind="user")) == "(words)"
-    assert type_of(at("s", "get_order(id=1)", "tool: {}", kind="tool")) == "get_order"
+    assert type_of(at("s", "Could you?", "user: Yes.", role="user")) == "(words)"
+    assert type_of(at("s", "get_order(id=1)", "tool: {}", role="tool")) == "get_order"

@@ -10,10 +10,11 @@ import pytest
 
 pytest.importorskip("rouge_score")
 
-from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_kind
+from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_role
 from rwml_gym.diagnostics.text_perturbations import Pool, failed, json_result
 from rwml_gym.diagnostics.tool_perturbations import TOOL_RESULTS
-from rwml_gym.reward.gap import DEFAULT_ROUGE_THRESHOLD, GapReward
+from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD
+from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition, Turn
 
 HISTORY = (Turn("", "user: My order is late."),)
@@ -32,7 +33,7 @@ def order(number: int, **changes: object) -> dict[str, object]:
 
 def result(data: object, game: str = "g", action: str = "get_order_details(order_id='x')") -> Transition:
     text = data if isinstance(data, str) else json.dumps(data)
-    return Transition(HISTORY, action, f"tool: {text}", game=game, kind="tool")
+    return Transition(HISTORY, action, f"tool: {text}", game=game, role="tool")
 
 
 RESULTS = [
@@ -41,7 +42,7 @@ RESULTS = [
     for transition in (
         result(order(number), game=f"g{number}"),
         result(f"Error: Order #W{number} not found", game=f"g{number}"),
-        Transition(HISTORY, "Sure.", "user: Yes, please go ahead.", game=f"g{number}", kind="user"),
+        Transition(HISTORY, "Sure.", "user: Yes, please go ahead.", game=f"g{number}", role="user"),
     )
 ]
 
@@ -110,14 +111,14 @@ def test_rules_take_any_text(name, text):
         assert isinstance(perturbed(name, replace(result({}), next_state=state)), str)
 
 
-def test_each_kind_is_calibrated_with_its_gap():
-    results = calibrate_by_kind(RESULTS, "hashing", {"tool": "rouge"}, precision=0.6)
+def test_each_role_is_calibrated_with_its_gap():
+    results = calibrate_by_role(RESULTS, "hashing", {"tool": "rouge"}, precision=0.6)
     assert list(results) == ["tool", "user"]
     tool, user = results["tool"], results["user"]
     assert isinstance(tool, Calibration)
     assert tool.gap == "rouge"
     assert 0 < tool.threshold <= 1
-    assert {kind.name for kind in tool.kinds} == {*TOOL_RESULTS.same, *TOOL_RESULTS.different}
+    assert {made.name for made in tool.perturbations} == {*TOOL_RESULTS.same, *TOOL_RESULTS.different}
     assert tool.table().startswith("ROUGE-L, threshold 0.")
     assert "ROUGE counts words" in replace(tool, reached=False).advice
     assert json.loads(tool.to_json())["gap"] == "rouge"
@@ -139,7 +140,7 @@ def test_the_default_threshold_is_what_retail_asks_for():
 
     env = gymnasium.make("rwml_gym/Tau2-v0", domain="retail", split="train", max_episode_steps=30)
     played = collect(lambda: env, RandomCallerAgent(), env.unwrapped.games.names, slots=1)
-    tool = [transition for transition in played if transition.kind == "tool"]
+    tool = [transition for transition in played if transition.role == "tool"]
     calibration = calibrate(tool, "hashing", gap="rouge", perturbations=TOOL_RESULTS)
     print(calibration.table())
     assert calibration.reached

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from rwml_gym.encoders.cached import Embedded
 from rwml_gym.errors import InvalidConfigError, WorldModelError
-from rwml_gym.reward.gap import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD, GapReward, Measure
+from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD
+from rwml_gym.reward.gap import GapReward, Measure
 from rwml_gym.text import is_blank
 
 AXES = {"right": [1, 0], "up": [0, 1], "left": [-1, 0], "nearly right": [0.99, np.sqrt(1 - 0.99**2)]}
@@ -32,14 +33,14 @@ def test_the_threshold_is_strict():
 
 
 def test_continuous_reward_is_one_minus_the_distance_not_below_zero():
-    gaps = GapReward(plane, kind="continuous")(["right", "nearly right", "up", "left"], ["right"] * 4)
+    gaps = GapReward(plane, shape="continuous")(["right", "nearly right", "up", "left"], ["right"] * 4)
     np.testing.assert_allclose(gaps.rewards, [1, 0.99, 0, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["binary", "continuous"])
+@pytest.mark.parametrize("shape", ["binary", "continuous"])
 @pytest.mark.parametrize("nothing", [None, "", " ", "\n\t\u2003"])
-def test_no_prediction_never_earns(kind, nothing):
-    gaps = GapReward("hashing", threshold=2.0, kind=kind)([nothing] * 3, ["The fridge is open.", "", " "])
+def test_no_prediction_never_earns(shape, nothing):
+    gaps = GapReward("hashing", threshold=2.0, shape=shape)([nothing] * 3, ["The fridge is open.", "", " "])
     assert gaps.distances.tolist() == [1, 1, 1]
     assert gaps.rewards.tolist() == [0, 0, 0]
 
@@ -79,7 +80,7 @@ def test_thresholds_out_of_range_are_refused(threshold):
         GapReward("hashing", threshold=threshold)
 
 
-def test_kinds_of_messages_have_measures_of_their_own():
+def test_message_roles_have_measures_of_their_own():
     pytest.importorskip("rouge_score")
     calls = []
 
@@ -87,7 +88,7 @@ def test_kinds_of_messages_have_measures_of_their_own():
         calls.append(list(texts))
         return plane(["right"] * len(texts))
 
-    measures = {"tool": {"gap": "rouge", "threshold": 0.3}, "user": {"threshold": 1.5, "kind": "continuous"}}
+    measures = {"tool": {"gap": "rouge", "threshold": 0.3}, "user": {"threshold": 1.5, "shape": "continuous"}}
     gap = GapReward(encode, threshold=0.5, measures=measures)
     assert gap.measure("tool") == Measure("rouge", 0.3, "binary")
     assert gap.measure("user") == Measure("cosine", 1.5, "continuous")
@@ -101,7 +102,7 @@ def test_kinds_of_messages_have_measures_of_their_own():
     np.testing.assert_allclose(gaps.distances, [0.25, 1 / 3, 0, 0, 1], atol=1e-6)
     assert gaps.rewards.tolist() == [1, 0, 1, 1, 0]
     assert [sorted(set(call)) for call in calls] == [["order W1", truth, "x"]]
-    # Where no kinds are given, everything is measured as if there were no measures.
+    # Where no roles are given, everything is measured as if there were no measures.
     assert gap([truth], ["x"]).rewards.tolist() == [1]
     gap(["a"], ["b"], ["tool"])
     assert len(calls) == 1
@@ -109,27 +110,27 @@ def test_kinds_of_messages_have_measures_of_their_own():
 
 def test_the_role_a_message_begins_with_earns_nothing():
     pytest.importorskip("rouge_score")
-    gap = GapReward("hashing", kind="continuous", measures={"tool": {"gap": "rouge"}})
+    gap = GapReward("hashing", shape="continuous", measures={"tool": {"gap": "rouge"}})
     gaps = gap(["tool: ", "tool: 4.0", "4.0", "user: 4.0"], ["tool: 4.0"] * 4, ["tool"] * 4)
     assert gaps.rewards.tolist() == [0, 1, 1, 0.8]
-    # Where the world marks no kind, everything counts.
+    # Where the world marks no role, everything counts.
     assert gap(["tool: "], ["tool: 4.0"]).rewards[0] > 0
 
 
 def test_measures_start_from_the_defaults():
     pytest.importorskip("rouge_score")
-    gap = GapReward("hashing", threshold=0.4, kind="continuous", measures={"tool": {"gap": "rouge"}, "user": {}})
+    gap = GapReward("hashing", threshold=0.4, shape="continuous", measures={"tool": {"gap": "rouge"}, "user": {}})
     assert gap.measures == {
         "tool": Measure("rouge", DEFAULT_ROUGE_THRESHOLD, "continuous"),
         "user": Measure("cosine", 0.4, "continuous"),
     }
-    with pytest.raises(InvalidConfigError, match=r"Expected as many kinds as predictions \(1\), actual: 2"):
+    with pytest.raises(InvalidConfigError, match=r"Expected as many roles as predictions \(1\), actual: 2"):
         gap(["a"], ["a"], ["tool", "user"])
 
 
-def test_unknown_kinds_and_unequal_lengths_are_refused():
-    with pytest.raises(InvalidConfigError, match="Expected `kind` to be one of"):
-        GapReward("hashing", kind="judge")
+def test_unknown_shapes_and_unequal_lengths_are_refused():
+    with pytest.raises(InvalidConfigError, match="Expected `shape` to be one of"):
+        GapReward("hashing", shape="judge")
     with pytest.raises(InvalidConfigError, match=r"Expected as many next states as predictions \(1\), actual: 2"):
         GapReward("hashing")(["a"], ["a", "b"])
 
@@ -174,7 +175,7 @@ def test_a_blank_state_is_never_earned_from():
 
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), max_size=8))
 def test_a_pair_alone_is_measured_as_among_others(pairs):
-    gap = GapReward("hashing", kind="continuous")
+    gap = GapReward("hashing", shape="continuous")
     together = gap([a for a, _ in pairs], [b for _, b in pairs])
     alone = [gap([a], [b]) for a, b in pairs]
     assert together.distances.tolist() == [one.distances[0] for one in alone]

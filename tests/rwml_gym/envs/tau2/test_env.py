@@ -31,7 +31,7 @@ from tests.helpers.tau2_stock import functional, trajectory
 
 ID = "rwml_gym/Tau2-v0"
 INFO_KEYS = {
-    "task", "policy", "tools", "messages", "message_kind", "invalid_action", "tool_error", "won", "score_parts",
+    "task", "policy", "tools", "messages", "message_role", "invalid_action", "tool_error", "won", "score_parts",
     "counted", "ended", "user_error", "game", "domain", "data_version", "admissible_actions",
 }  # fmt: skip
 
@@ -168,10 +168,10 @@ def test_user_and_tool_are_told_apart():
     env = Tau2Env("retail")
     observation, info = env.reset(seed=0)
     assert observation.startswith("user: ")
-    assert info["message_kind"] == "user"
+    assert info["message_role"] == "user"
     observation, *_, info = env.step("list_all_product_types()")
     assert observation.startswith('tool: {"')
-    assert info["message_kind"] == "tool"
+    assert info["message_role"] == "tool"
     assert info["messages"] == [{"role": "tool", "content": observation.removeprefix("tool: ")}]
 
 
@@ -244,7 +244,7 @@ def test_an_invalid_action_costs_a_step_and_changes_nothing():
         observation, reward, terminated, truncated, info = env.step(action)
         assert observation.startswith("Error: ")
         assert (reward, terminated, truncated, info["invalid_action"]) == (0.0, False, False, True)
-        assert info["message_kind"] == "tool"
+        assert info["message_role"] == "tool"
     assert env._conversation.messages == messages
 
 
