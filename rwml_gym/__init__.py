@@ -24,6 +24,12 @@ gymnasium.register(
 )
 
 gymnasium.register(
+    id="rwml_gym/ToyHouse-v0",
+    entry_point="rwml_gym.envs.toy:ToyHouseEnv",
+    max_episode_steps=20,
+)
+
+gymnasium.register(
     id="rwml_gym/Tau2-v0",
     entry_point="rwml_gym.envs.tau2.env:Tau2Env",
     vector_entry_point="rwml_gym.vector.env:make_tau2",

@@ -42,8 +42,8 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
     `AdmissibleActions(EmbedText(TextHistory(WorldModelRewardWrapper(env, predictor=…))))`.
 
     Example:
-        >>> from tests.helpers.toy_env import ToyHouse
-        >>> env = AdmissibleActions(ToyHouse(), encoder="hashing", max_actions=12)
+        >>> from rwml_gym.envs.toy import ToyHouseEnv
+        >>> env = AdmissibleActions(ToyHouseEnv(), encoder="hashing", max_actions=12)
         >>> observation, info = env.reset(seed=0)
         >>> env.actions[3], observation["action_mask"].tolist()
         ('take mug', [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0])

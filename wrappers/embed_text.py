@@ -80,8 +80,8 @@ class EmbedText(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs
     it. Wrappers with the same encoder name share one encoder and its cache in a process.
 
     Example:
-        >>> from tests.helpers.toy_env import ToyHouse
-        >>> env = EmbedText(ToyHouse(), encoder="hashing", info_keys=["task"])
+        >>> from rwml_gym.envs.toy import ToyHouseEnv
+        >>> env = EmbedText(ToyHouseEnv(), encoder="hashing", info_keys=["task"])
         >>> observation, info = env.reset(seed=0)
         >>> observation.shape, env.width
         ((2048,), 1024)

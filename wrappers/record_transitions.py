@@ -27,8 +27,8 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
     (`info["message_role"]`) come from `info` too.
 
     Example:
-        >>> from tests.helpers.toy_env import ToyHouse
-        >>> env = RecordTransitions(ToyHouse(), history=2)
+        >>> from rwml_gym.envs.toy import ToyHouseEnv
+        >>> env = RecordTransitions(ToyHouseEnv(), history=2)
         >>> _ = env.reset(seed=0)
         >>> _ = env.step("look")
         >>> env.transitions[0].action

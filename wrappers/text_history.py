@@ -38,9 +38,9 @@ class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorAr
     outside of it.
 
     Example:
-        >>> from tests.helpers.toy_env import ToyHouse
-        >>> env = TextHistory(ToyHouse(), history=2)
-        >>> _ = env.reset(seed=0, options={"game": 0})
+        >>> from rwml_gym.envs.toy import ToyHouseEnv
+        >>> env = TextHistory(ToyHouseEnv(), history=2)
+        >>> _ = env.reset(seed=0, options={"game": "house-0"})
         >>> print(env.step("take mug")[0])
         You are in the kitchen. Here, you see a mug, and a soap.
         > take mug

@@ -65,8 +65,8 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
     wrapper. For many environments at once there is `WorldModelRewardVectorWrapper`.
 
     Example:
-        >>> from tests.helpers.toy_env import ToyHouse
-        >>> env = WorldModelRewardWrapper(ToyHouse(), encoder="hashing", threshold=0.1)
+        >>> from rwml_gym.envs.toy import ToyHouseEnv
+        >>> env = WorldModelRewardWrapper(ToyHouseEnv(), encoder="hashing", threshold=0.1)
         >>> observation, _ = env.reset(seed=0)
         >>> _, reward, _, _, info = env.step(f"look <next_state>{observation}</next_state>")
         >>> reward, info["world_model"]["action"], info["world_model"]["distance"]

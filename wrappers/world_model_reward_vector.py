@@ -40,9 +40,9 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
     objects, and `_name` the mask of the slots that have `name`.
 
     Example:
-        >>> from tests.helpers.toy_env import ToyHouse
+        >>> from rwml_gym.envs.toy import ToyHouseEnv
         >>> from rwml_gym.vector.env import TextVectorEnv
-        >>> envs = WorldModelRewardVectorWrapper(TextVectorEnv([ToyHouse] * 2), encoder="hashing", threshold=0.1)
+        >>> envs = WorldModelRewardVectorWrapper(TextVectorEnv([ToyHouseEnv] * 2), encoder="hashing", threshold=0.1)
         >>> observations, _ = envs.reset(seed=0)
         >>> _, rewards, _, _, infos = envs.step([f"look <next_state>{observations[0]}</next_state>", "look"])
         >>> rewards, infos["world_model"]["distance"]

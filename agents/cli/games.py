@@ -10,7 +10,8 @@ import tyro
 
 from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS
 from rwml_gym.envs.alfworld.games.export import export_games
-from rwml_gym.envs.alfworld.games.sources import GameSource, make_games
+from rwml_gym.envs.alfworld.games.sources import make_games
+from rwml_gym.envs.base import GameSource
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["run"]

@@ -95,10 +95,10 @@ class ActionScoringPolicy(MaskableMultiInputActorCriticPolicy):
     Example:
         >>> import gymnasium as gym
         >>> from sb3_contrib import MaskablePPO
-        >>> from tests.helpers.toy_env import ToyHouse
+        >>> from rwml_gym.envs.toy import ToyHouseEnv
         >>> from rwml_gym.wrappers.admissible_actions import AdmissibleActions
         >>> from rwml_gym.wrappers.embed_text import EmbedText
-        >>> env = AdmissibleActions(EmbedText(ToyHouse(), "hashing"), "hashing", max_actions=16)
+        >>> env = AdmissibleActions(EmbedText(ToyHouseEnv(), "hashing"), "hashing", max_actions=16)
         >>> model = MaskablePPO(ActionScoringPolicy, env, n_steps=16, batch_size=16, seed=0, device="cpu")
         >>> observation, _ = env.reset(seed=0)
         >>> action, _ = model.predict(observation, action_masks=env.action_masks())

@@ -38,8 +38,8 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
     an ended slot in mode ``Disabled`` and a partial reset before the first one raise `gymnasium.error.ResetNeeded`.
 
     Example:
-        >>> from tests.helpers.toy_env import ToyHouse
-        >>> envs = TextVectorEnv([ToyHouse] * 3)
+        >>> from rwml_gym.envs.toy import ToyHouseEnv
+        >>> envs = TextVectorEnv([ToyHouseEnv] * 3)
         >>> observations, infos = envs.reset(seed=0)
         >>> observations, rewards, terminations, truncations, infos = envs.step(["look", "look", "fly"])
         >>> observations[2], infos["invalid_action"]

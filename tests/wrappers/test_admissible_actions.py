@@ -9,20 +9,20 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 from rwml_gym.encoders.cached import make_encoder
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.admissible_actions import AdmissibleActions
 from rwml_gym.wrappers.embed_text import EmbedText
 from rwml_gym.wrappers.text_history import TextHistory
 from rwml_gym.wrappers.world_model_reward import WorldModelRewardWrapper
-from tests.helpers.toy_env import ToyHouse
 
-TOY = "rwml_gym_tests/ToyHouse-v0"
-GAME = {"game": 0}
+TOY = "rwml_gym/ToyHouse-v0"
+GAME = {"game": "house-0"}
 WINNING = ("take mug", "go to bedroom", "drop mug")
 
 
 def toy(env=None, **arguments):
-    env = AdmissibleActions(env or ToyHouse(), **{"encoder": "hashing", "max_actions": 12, **arguments})
+    env = AdmissibleActions(env or ToyHouseEnv(), **{"encoder": "hashing", "max_actions": 12, **arguments})
     env.reset(seed=0, options=GAME)
     return env
 
@@ -33,7 +33,7 @@ def play(env, *actions):
 
 
 def test_a_number_plays_the_text_that_the_info_lists():
-    env, plain = toy(), ToyHouse()
+    env, plain = toy(), ToyHouseEnv()
     plain.reset(seed=0, options=GAME)
     for action in WINNING:
         observation, *rest, info = play(env, action)
@@ -86,9 +86,9 @@ def test_numpy_numbers_are_numbers():
 
 
 def test_too_many_actions_name_the_number_that_works():
-    with pytest.raises(InvalidConfigError, match=r"at most 2 admissible actions, actual: 5\. Use `max_actions=5`"):
+    with pytest.raises(InvalidConfigError, match=r"at most 2 admissible actions, actual: 8\. Use `max_actions=8`"):
         toy(max_actions=2)
-    assert toy(max_actions=5).action_masks().all()
+    assert toy(max_actions=8).action_masks().all()
 
 
 def test_an_info_without_the_key_is_refused():
@@ -96,7 +96,7 @@ def test_an_info_without_the_key_is_refused():
         toy(key="commands")
 
 
-class Listing(ToyHouse):
+class Listing(ToyHouseEnv):
     """Lists its actions under another name, and none after `look`, which may end the episode."""
 
     ends = True
@@ -136,10 +136,10 @@ def test_no_action_in_mid_episode_is_refused():
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (ToyHouse, {"max_actions": 0}, "`max_actions` of at least 1, actual: 0"),
-        (ToyHouse, {"width": 2000}, "between 1 and the encoder's own, 1024, actual: 2000"),
+        (ToyHouseEnv, {"max_actions": 0}, "`max_actions` of at least 1, actual: 0"),
+        (ToyHouseEnv, {"width": 2000}, "between 1 and the encoder's own, 1024, actual: 2000"),
         (lambda: gym.make("CartPole-v1"), {}, r"text actions for AdmissibleActions, actual: Discrete\(2\)"),
-        (lambda: gym.wrappers.Autoreset(ToyHouse()), {}, "`Autoreset` outside of AdmissibleActions"),
+        (lambda: gym.wrappers.Autoreset(ToyHouseEnv()), {}, "`Autoreset` outside of AdmissibleActions"),
     ],
 )
 def test_bad_input_is_refused(make, arguments, message):
@@ -156,7 +156,7 @@ class Choosing(gym.ActionWrapper):
 
 @pytest.mark.filterwarnings("error", "ignore:.*different from the unwrapped version.*")
 def test_gymnasium_finds_no_fault():
-    env = AdmissibleActions(EmbedText(ToyHouse(), "hashing"), "hashing", max_actions=12, width=16)
+    env = AdmissibleActions(EmbedText(ToyHouseEnv(), "hashing"), "hashing", max_actions=12, width=16)
     check_env(Choosing(env), skip_render_check=True)
 
 

@@ -9,11 +9,11 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 from rwml_gym.encoders.cached import make_encoder
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.embed_text import EmbedText, TextVectors
-from tests.helpers.toy_env import ToyHouse
 
-TOY = "rwml_gym_tests/ToyHouse-v0"
+TOY = "rwml_gym/ToyHouse-v0"
 
 
 def encode(*texts):
@@ -21,8 +21,8 @@ def encode(*texts):
 
 
 def test_the_observation_is_the_vector_of_the_text():
-    text, _ = ToyHouse().reset(seed=0)
-    env = EmbedText(ToyHouse(), "hashing")
+    text, _ = ToyHouseEnv().reset(seed=0)
+    env = EmbedText(ToyHouseEnv(), "hashing")
     observation, _ = env.reset(seed=0)
     np.testing.assert_array_equal(observation, encode(text)[0])
     np.testing.assert_array_equal(env.step("fly")[0], encode("Nothing happens.")[0])
@@ -31,8 +31,8 @@ def test_the_observation_is_the_vector_of_the_text():
 
 
 def test_texts_of_the_info_are_appended():
-    text, info = ToyHouse().reset(seed=0)
-    env = EmbedText(ToyHouse(), "hashing", info_keys=["task", "game"])
+    text, info = ToyHouseEnv().reset(seed=0)
+    env = EmbedText(ToyHouseEnv(), "hashing", info_keys=["task", "game"])
     observation, same = env.reset(seed=0)
     np.testing.assert_array_equal(observation, encode(text, info["task"], info["game"]).reshape(-1))
     assert observation in env.observation_space
@@ -42,10 +42,10 @@ def test_texts_of_the_info_are_appended():
 @pytest.mark.parametrize("key", ["tasks", "won"])
 def test_an_info_without_that_text_is_refused(key):
     with pytest.raises(InvalidConfigError, match=rf"text in info\['{key}'\].*keys are task, adm.*`info_keys`"):
-        EmbedText(ToyHouse(), "hashing", info_keys=[key]).reset()
+        EmbedText(ToyHouseEnv(), "hashing", info_keys=[key]).reset()
 
 
-class Silent(ToyHouse):
+class Silent(ToyHouseEnv):
     """Says nothing."""
 
     def reset(self, *, seed=None, options=None):
@@ -73,7 +73,7 @@ def test_a_smaller_width_stays_in_the_space():
     # The vector that the projection makes longest in its first number.
     signs = TextVectors(lambda texts: np.ones((len(texts), 50)), width=2)
     column = signs._projection[:, 0].copy()
-    env = EmbedText(ToyHouse(), lambda texts: np.tile(column, (len(texts), 1)), width=2)
+    env = EmbedText(ToyHouseEnv(), lambda texts: np.tile(column, (len(texts), 1)), width=2)
     observation, _ = env.reset(seed=0)
     assert observation in env.observation_space
     assert observation[0] == pytest.approx(5.0) == env.observation_space.high[0]
@@ -82,12 +82,12 @@ def test_a_smaller_width_stays_in_the_space():
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (ToyHouse, {"width": 0}, "between 1 and the encoder's own, 1024, actual: 0"),
-        (ToyHouse, {"width": 1025}, "actual: 1025"),
-        (ToyHouse, {"info_keys": "task"}, "list of names, actual: 'task'"),
-        (ToyHouse, {"encoder": 3}, "Expected an encoder"),
+        (ToyHouseEnv, {"width": 0}, "between 1 and the encoder's own, 1024, actual: 0"),
+        (ToyHouseEnv, {"width": 1025}, "actual: 1025"),
+        (ToyHouseEnv, {"info_keys": "task"}, "list of names, actual: 'task'"),
+        (ToyHouseEnv, {"encoder": 3}, "Expected an encoder"),
         (lambda: gym.make("CartPole-v1"), {}, "text observations for EmbedText"),
-        (lambda: gym.wrappers.Autoreset(ToyHouse()), {}, "`Autoreset` outside of EmbedText"),
+        (lambda: gym.wrappers.Autoreset(ToyHouseEnv()), {}, "`Autoreset` outside of EmbedText"),
     ],
 )
 def test_bad_input_is_refused(make, arguments, message):
@@ -97,7 +97,7 @@ def test_bad_input_is_refused(make, arguments, message):
 
 @pytest.mark.filterwarnings("error", "ignore:.*different from the unwrapped version.*")
 def test_gymnasium_finds_no_fault():
-    check_env(EmbedText(ToyHouse(), "hashing", info_keys=["task"]), skip_render_check=True)
+    check_env(EmbedText(ToyHouseEnv(), "hashing", info_keys=["task"]), skip_render_check=True)
 
 
 def test_the_spec_makes_the_same_environment():
@@ -118,13 +118,13 @@ def test_vector_environments(vectorization):
         observations, _ = envs.reset(seed=[0, 1])
     finally:
         envs.close()
-    texts = [ToyHouse().reset(seed=seed)[0] for seed in (0, 1)]
+    texts = [ToyHouseEnv().reset(seed=seed)[0] for seed in (0, 1)]
     np.testing.assert_array_equal(observations, encode(*texts))
 
 
 def test_turns_can_be_stacked_as_vectors():
-    env = gym.wrappers.FrameStackObservation(EmbedText(ToyHouse(), "hashing"), 3, padding_type="zero")
-    text, _ = ToyHouse().reset(seed=0)
+    env = gym.wrappers.FrameStackObservation(EmbedText(ToyHouseEnv(), "hashing"), 3, padding_type="zero")
+    text, _ = ToyHouseEnv().reset(seed=0)
     env.reset(seed=0)
     observation = env.step("fly")[0]
     np.testing.assert_array_equal(observation[1:], encode(text, "Nothing happens."))

@@ -16,11 +16,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rwml_gym.encoders.cached import CachedEncoder
 from rwml_gym.encoders.local import HashingEncoder
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import EncoderError, InvalidConfigError, InvalidObservationError, WorldModelError
 from rwml_gym.world_models.base import MostFrequentOutcome, state_key
 from rwml_gym.world_models.retrieval import RetrievalWorldModel
 from rwml_gym.wrappers import AdmissibleActions, WorldModelRewardVectorWrapper, WorldModelRewardWrapper
-from tests.helpers.toy_env import ToyHouse
 
 WORDS = spaces.Text(50, charset="abcdefghijklmnopqrstuvwxyz0123456789 ")
 BOX = spaces.Box(-1, 1, (3,), np.float32)
@@ -136,9 +136,9 @@ def test_one_slot_outside_of_its_space_leaves_the_others_right():
 @pytest.mark.parametrize("vector", [False, True])
 def test_weight_and_mode_may_be_changed_on_the_way(vector):
     if vector:
-        env = WorldModelRewardVectorWrapper(SyncVectorEnv([ToyHouse]), "hashing", predictor="nothing-changes")
+        env = WorldModelRewardVectorWrapper(SyncVectorEnv([ToyHouseEnv]), "hashing", predictor="nothing-changes")
     else:
-        env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor="nothing-changes")
+        env = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor="nothing-changes")
     action = ["look"] if vector else "look"
     env.reset(seed=0)
     assert float(np.sum(env.step(action)[1])) == 1.0
@@ -155,7 +155,7 @@ def test_weight_and_mode_may_be_changed_on_the_way(vector):
 
 
 def test_the_weight_may_be_annealed_through_a_vector_environment():
-    envs = SyncVectorEnv([lambda: WorldModelRewardWrapper(ToyHouse(), "hashing", predictor="nothing-changes")] * 2)
+    envs = SyncVectorEnv([lambda: WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor="nothing-changes")] * 2)
     envs.set_attr("weight", [0.5, 0.0])
     envs.reset(seed=0)
     assert envs.step(["look", "look"])[1].tolist() == [0.5, 0.0]
@@ -173,7 +173,7 @@ def test_only_a_parameter_called_tasks_is_given_the_tasks():
             return [None] * len(actions)
 
     for predictor in (Third(), Keyword()):
-        env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor=predictor)
+        env = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor=predictor)
         _, info = env.reset(seed=0)
         env.step("look")
         assert getattr(predictor, "tasks", [info["task"]]) == [info["task"]]
@@ -183,7 +183,7 @@ def test_only_a_parameter_called_tasks_is_given_the_tasks():
 def test_embeddings_cannot_be_compared_by_words():
     pytest.importorskip("torch")
     with pytest.raises(InvalidConfigError, match="Expected the cosine gap for the predictor 'learned'"):
-        WorldModelRewardWrapper(ToyHouse(), "hashing", predictor="learned", measures={"tool": {"gap": "exact"}})
+        WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor="learned", measures={"tool": {"gap": "exact"}})
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_a_mapping_may_hold_actions_alone():
 
 
 def test_infos_as_lists_belong_outside():
-    envs = gym.wrappers.vector.DictInfoToList(SyncVectorEnv([ToyHouse]))
+    envs = gym.wrappers.vector.DictInfoToList(SyncVectorEnv([ToyHouseEnv]))
     envs = WorldModelRewardVectorWrapper(envs, "hashing")
     with pytest.raises(InvalidConfigError, match="Put `DictInfoToList` outside"):
         envs.reset(seed=0)
@@ -315,7 +315,7 @@ def test_a_unit_without_numbers_is_refused():
         WorldModelRewardWrapper(gym.make("FrozenLake-v1"), scale=2.0)
 
 
-class Lists(ToyHouse):
+class Lists(ToyHouseEnv):
     """Lists something else."""
 
     def __init__(self, listed):

@@ -8,12 +8,13 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import TransitionDataset, Turn
 from rwml_gym.wrappers import RecordTransitions, WorldModelRewardWrapper
-from tests.helpers.toy_env import ToyHouse
+from tests.helpers.odd_env import OddEnv
 
-TOY = "rwml_gym_tests/ToyHouse-v0"
+TOY = "rwml_gym/ToyHouse-v0"
 
 
 def play(env, seed, choose=lambda info, rng: str(rng.choice(info["admissible_actions"])), steps=1000):
@@ -45,11 +46,11 @@ def test_every_step_is_recorded_with_its_history():
 
 
 def test_invalid_actions_are_marked():
-    env = RecordTransitions(ToyHouse())
+    env = RecordTransitions(ToyHouseEnv())
     play(env, seed=0, choose=lambda info, rng: "fly", steps=1)
     play(env, seed=0, choose=lambda info, rng: "look", steps=1)
     assert [transition.invalid_action for transition in env.transitions] == [True, False]
-    assert env.transitions[0].env_id == "ToyHouse"
+    assert env.transitions[0].env_id == "ToyHouseEnv"
 
 
 def test_message_roles_are_recorded():
@@ -69,7 +70,7 @@ def test_won_is_filled_in_for_the_whole_episode():
     play(env, seed=0, choose=lambda info, rng: "look", steps=3)
     assert {transition.won for transition in env.transitions} == {None}  # running
     play(env, seed=0, choose=lambda info, rng: "look")  # abandons the first, runs into the time limit
-    env.reset(seed=1, options={"game": 0})
+    env.reset(seed=1, options={"game": "house-0"})
     for action in ("take mug", "go to bedroom", "drop mug"):
         _, _, terminated, _, _ = env.step(action)
     assert terminated
@@ -84,14 +85,14 @@ def test_won_is_unknown_where_the_world_does_not_say():
             observation, reward, terminated, truncated, _ = self.env.step(action)
             return observation, reward, terminated, truncated, {}
 
-    env = RecordTransitions(gym.wrappers.TimeLimit(Silent(ToyHouse()), 2))
+    env = RecordTransitions(gym.wrappers.TimeLimit(Silent(ToyHouseEnv()), 2))
     play(env, seed=0, choose=lambda info, rng: "look")
     assert {transition.won for transition in env.transitions} == {None}
     assert env.transitions[1].task  # from the reset's info
 
 
 def test_steps_after_the_end_are_not_recorded():
-    env = RecordTransitions(gym.wrappers.TimeLimit(ToyHouse(), 2))
+    env = RecordTransitions(gym.wrappers.TimeLimit(ToyHouseEnv(), 2))
     play(env, seed=0)
     env.step("look")
     assert len(env.transitions) == 2
@@ -121,7 +122,7 @@ def test_the_dataset_survives_the_disk(tmp_path):
 
 
 def test_the_list_is_a_copy():
-    env = RecordTransitions(ToyHouse())
+    env = RecordTransitions(ToyHouseEnv())
     play(env, seed=0, steps=1)
     env.transitions.clear()
     assert len(env.transitions) == 1
@@ -145,11 +146,11 @@ def test_what_cannot_be_recorded_is_refused():
     with pytest.raises(InvalidConfigError, match="text observations for RecordTransitions, actual: Box"):
         RecordTransitions(gym.make("CartPole-v1"))
     with pytest.raises(InvalidConfigError, match="`history` of at least 1 turn, actual: 0"):
-        RecordTransitions(ToyHouse(), history=0)
+        RecordTransitions(ToyHouseEnv(), history=0)
     with pytest.raises(InvalidConfigError, match="`Autoreset` outside of RecordTransitions"):
-        RecordTransitions(gym.wrappers.OrderEnforcing(gym.wrappers.Autoreset(ToyHouse())))
-    gym.wrappers.Autoreset(RecordTransitions(ToyHouse()))
-    env = RecordTransitions(ToyHouse())
+        RecordTransitions(gym.wrappers.OrderEnforcing(gym.wrappers.Autoreset(ToyHouseEnv())))
+    gym.wrappers.Autoreset(RecordTransitions(ToyHouseEnv()))
+    env = RecordTransitions(OddEnv())  # which takes any action
     env.reset(seed=0)
     with pytest.raises(InvalidConfigError, match="Expected a text action to record, actual: 3"):
         env.step(3)

@@ -7,25 +7,25 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.spaces import UnicodeText
 from rwml_gym.wrappers.text_history import TextHistory
 from rwml_gym.wrappers.world_model_reward import WorldModelRewardWrapper
-from tests.helpers.toy_env import ToyHouse
 
-TOY = "rwml_gym_tests/ToyHouse-v0"
-GAME = {"game": 0}
+TOY = "rwml_gym/ToyHouse-v0"
+GAME = {"game": "house-0"}
 
 
 def said(*actions):
     """What the world says in house-0: to the reset, then to each action."""
-    env = ToyHouse()
+    env = ToyHouseEnv()
     return [env.reset(seed=0, options=GAME)[0], *(env.step(action)[0] for action in actions)]
 
 
 def shown(*actions, **arguments):
     """What `TextHistory` shows in the end."""
-    env = TextHistory(ToyHouse(), **arguments)
+    env = TextHistory(ToyHouseEnv(), **arguments)
     observation, _ = env.reset(seed=0, options=GAME)
     for action in actions:
         observation = env.step(action)[0]
@@ -46,13 +46,13 @@ def test_only_the_last_turns_are_shown():
 
 def test_newest_first_below_the_task():
     start, look = said("look")
-    task = ToyHouse().reset(seed=0, options=GAME)[1]["task"]
+    task = ToyHouseEnv().reset(seed=0, options=GAME)[1]["task"]
     assert shown("look", task=True, newest_first=True) == f"Task: {task}\n> look\n{look}\n{start}"
     assert shown(task=True) == f"Task: {task}\n{start}"
 
 
 def test_a_reset_forgets_the_episode_before():
-    env = TextHistory(ToyHouse())
+    env = TextHistory(ToyHouseEnv())
     first, _ = env.reset(seed=0, options=GAME)
     env.step("look")
     assert env.reset(options=GAME)[0] == first == said()[0]
@@ -62,7 +62,7 @@ def test_an_empty_action_is_an_action():
     assert shown("", history=1) == f"> \n{said('')[-1]}"
 
 
-class Wordy(ToyHouse):
+class Wordy(ToyHouseEnv):
     """Says as many letters as it is told."""
 
     def __init__(self):
@@ -96,7 +96,7 @@ def test_the_space_holds_what_the_environment_says():
 
 
 def test_the_action_is_shown_without_its_prediction():
-    env = TextHistory(WorldModelRewardWrapper(ToyHouse(), "hashing"), history=1)
+    env = TextHistory(WorldModelRewardWrapper(ToyHouseEnv(), "hashing"), history=1)
     env.reset(seed=0, options=GAME)
     observation, _, _, _, info = env.step("look <next_state>A room.</next_state>")
     assert observation == f"> look\n{said('look')[-1]}"
@@ -106,10 +106,10 @@ def test_the_action_is_shown_without_its_prediction():
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (ToyHouse, {"history": 0}, "at least 1 turn, actual: 0"),
-        (ToyHouse, {"max_length": 0}, "at least 1 character, actual: 0"),
+        (ToyHouseEnv, {"history": 0}, "at least 1 turn, actual: 0"),
+        (ToyHouseEnv, {"max_length": 0}, "at least 1 character, actual: 0"),
         (lambda: gym.make("CartPole-v1"), {}, "text observations for TextHistory"),
-        (lambda: gym.wrappers.Autoreset(ToyHouse()), {}, "`Autoreset` outside of TextHistory"),
+        (lambda: gym.wrappers.Autoreset(ToyHouseEnv()), {}, "`Autoreset` outside of TextHistory"),
     ],
 )
 def test_bad_input_is_refused(make, arguments, message):
@@ -118,7 +118,7 @@ def test_bad_input_is_refused(make, arguments, message):
 
 
 def test_an_action_that_is_no_text_is_refused():
-    env = TextHistory(gym.wrappers.TransformAction(ToyHouse(), str, gym.spaces.Discrete(3)))
+    env = TextHistory(gym.wrappers.TransformAction(ToyHouseEnv(), str, gym.spaces.Discrete(3)))
     env.reset(seed=0)
     with pytest.raises(InvalidConfigError, match="text action, actual: 1"):
         env.step(1)
@@ -126,7 +126,7 @@ def test_an_action_that_is_no_text_is_refused():
 
 @pytest.mark.filterwarnings("error", "ignore:.*different from the unwrapped version.*")
 def test_gymnasium_finds_no_fault():
-    check_env(TextHistory(ToyHouse(), task=True), skip_render_check=True)
+    check_env(TextHistory(ToyHouseEnv(), task=True), skip_render_check=True)
 
 
 def test_the_spec_makes_the_same_environment():
@@ -143,7 +143,7 @@ def test_the_spec_makes_the_same_environment():
 
 
 def test_an_environment_survives_a_pickle_in_mid_episode():
-    env = TextHistory(ToyHouse())
+    env = TextHistory(ToyHouseEnv())
     env.reset(seed=0)
     again = pickle.loads(pickle.dumps(env))
     assert again.step("look")[0] == env.step("look")[0]

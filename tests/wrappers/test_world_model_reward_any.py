@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 import rwml_gym  # noqa: F401 - registers the ids
 from rwml_gym.encoders.cached import Embedded
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import (
     EncoderError,
     InvalidConfigError,
@@ -20,7 +21,6 @@ from rwml_gym.errors import (
     WorldModelError,
 )
 from rwml_gym.wrappers import WorldModelRewardWrapper
-from tests.helpers.toy_env import ToyHouse
 
 PREDICTORS = ["nothing-changes", "most-frequent", "retrieval", "learned"]
 
@@ -218,7 +218,7 @@ class Predictor:
     ],
 )
 def test_predictors_that_do_something_else_are_named(answer, message):
-    env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor=Predictor(answer))
+    env = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor=Predictor(answer))
     env.reset(seed=0)
     with pytest.raises(WorldModelError, match=message):
         env.step("look")
@@ -226,7 +226,7 @@ def test_predictors_that_do_something_else_are_named(answer, message):
 
 @pytest.mark.parametrize("answer", [[None], [""], [" \n"]])
 def test_a_predictor_may_have_nothing_to_say(answer):
-    env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor=Predictor(answer))
+    env = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor=Predictor(answer))
     env.reset(seed=0)
     _, reward, _, _, info = env.step("look")
     assert (reward, info["world_model"]["source"], info["world_model"]["distance"]) == (0.0, "none", 1.0)
@@ -237,13 +237,13 @@ def test_a_predictor_may_do_without_tasks():
         def predict(self, histories, actions):
             return ["Nothing happens."] * len(actions)
 
-    env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor=Two())
+    env = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor=Two())
     env.reset(seed=0)
     assert env.step("fly")[1] == 1.0
 
 
 def test_embeddings_that_are_not_numbers_are_an_error():
-    env = WorldModelRewardWrapper(ToyHouse(), lambda texts: np.full((len(texts), 3), np.nan))
+    env = WorldModelRewardWrapper(ToyHouseEnv(), lambda texts: np.full((len(texts), 3), np.nan))
     env.reset(seed=0)
     with pytest.raises(EncoderError, match=r"Expected 2 rows of finite numbers from .* with NaN or infinity"):
         env.step({"action": "fly", "prediction": "Nothing."})
@@ -324,7 +324,7 @@ def test_observations_that_are_written_over_later_are_remembered_as_they_were():
 
 
 def test_a_step_before_the_first_reset_is_an_error():
-    env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor="nothing-changes")
+    env = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor="nothing-changes")
     with pytest.raises(ResetNeeded, match="Cannot step before the first reset"):
         env.step("look")
 
@@ -352,7 +352,7 @@ def test_a_predictor_that_cannot_learn_is_named():
         def learn(self, histories, actions, next_states):
             raise KeyError("full")
 
-    env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor=Learner(["a"]))
+    env = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor=Learner(["a"]))
     env.reset(seed=0)
     with pytest.raises(WorldModelError, match=r"Expected Learner.learn to take 1 transitions, actual: KeyError"):
         env.step("look")
@@ -375,7 +375,7 @@ def test_after_an_encoder_has_failed_the_episode_goes_on():
             raise OSError("gone")
         return np.array([[len(text), 1.0] for text in texts])
 
-    env = WorldModelRewardWrapper(ToyHouse(), encode, predictor="nothing-changes")
+    env = WorldModelRewardWrapper(ToyHouseEnv(), encode, predictor="nothing-changes")
     env.reset(seed=0)
     fails[0] = True
     with pytest.raises(EncoderError, match="OSError: gone"):

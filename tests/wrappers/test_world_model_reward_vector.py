@@ -6,13 +6,13 @@ import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import rwml_gym  # noqa: F401 - registers the ids
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.vector.env import TextVectorEnv
 from rwml_gym.world_models.by_name import make_world_model
 from rwml_gym.world_models.retrieval import RetrievalWorldModel
 from rwml_gym.wrappers import WorldModelRewardVectorWrapper, WorldModelRewardWrapper
-from tests.helpers.toy_env import ToyHouse
 
 MODES = list(AutoresetMode)
 N = 4
@@ -29,7 +29,7 @@ class Kinds(gym.Wrapper):
 
 
 def short_house():
-    return Kinds(gym.wrappers.TimeLimit(ToyHouse(), 5))
+    return Kinds(gym.wrappers.TimeLimit(ToyHouseEnv(), 5))
 
 
 def same(ours, theirs):
@@ -88,7 +88,7 @@ def text_actions(seed=0):
 
 def known():
     """A world model that does not learn."""
-    house = ToyHouse()
+    house = ToyHouseEnv()
     start, _ = house.reset(seed=0)
     return RetrievalWorldModel(
         [Transition((Turn("", start),), a, house.step(a)[0]) for a in ("look", "go to bedroom", "fly")], "hashing"
@@ -152,7 +152,7 @@ def test_the_real_encoder_to_the_last_bit():
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_the_last_observation_of_an_episode_is_what_is_predicted(mode):
-    ends = ToyHouse()
+    ends = ToyHouseEnv()
     ends.reset(seed=7)
     for _ in range(5):
         last, *_ = ends.step("fly")
@@ -197,7 +197,7 @@ def test_the_encoder_and_the_predictor_are_asked_once_a_step():
 
 
 def test_one_predictor_learns_from_all_slots():
-    envs = WorldModelRewardVectorWrapper(TextVectorEnv([ToyHouse] * N), "hashing", predictor="retrieval")
+    envs = WorldModelRewardVectorWrapper(TextVectorEnv([ToyHouseEnv] * N), "hashing", predictor="retrieval")
     envs.reset(seed=[5] * N)
     assert envs.step(["look"] * N)[4]["world_model"]["source"].tolist() == ["none"] * N
     assert envs.step(["look"] * N)[1].tolist() == [1] * N
@@ -246,9 +246,9 @@ class NoMode(gym.vector.VectorWrapper):
 
 
 def test_bad_input_is_named():
-    text = TextVectorEnv([ToyHouse] * 2)
-    with pytest.raises(InvalidConfigError, match="Expected a vector environment, actual: <tests"):
-        WorldModelRewardVectorWrapper(ToyHouse(), "hashing")
+    text = TextVectorEnv([ToyHouseEnv] * 2)
+    with pytest.raises(InvalidConfigError, match=r"Expected a vector environment, actual: <rwml_gym\.envs\.toy"):
+        WorldModelRewardVectorWrapper(ToyHouseEnv(), "hashing")
     with pytest.raises(InvalidConfigError, match=r"metadata\[\"autoreset_mode\"\] .* actual: None"):
         WorldModelRewardVectorWrapper(NoMode(text), "hashing")
     with pytest.raises(InvalidConfigError, match="Expected `mode`"):

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium
-from gymnasium.error import ResetNeeded
-
 from rwml_gym.envs.alfworld.engine.engine import Engine, GameEngine, State
 from rwml_gym.envs.alfworld.expert import Expert
 from rwml_gym.envs.alfworld.games.sources import Game, make_games
+from rwml_gym.envs.base import TextEnv
 from rwml_gym.errors import InvalidConfigError, InvalidGameError
-from rwml_gym.spaces import UnicodeText
 
 __all__ = ["ENGINES", "ALFWorldEnv"]
 
@@ -21,7 +18,7 @@ ENGINES = ("compiled", "textworld")
 """Ours, and stock textworld as the reference: the same text, hundreds of times slower."""
 
 
-class ALFWorldEnv(gymnasium.Env[str, str]):
+class ALFWorldEnv(TextEnv[Game]):
     """A room described in text, a household task, and commands such as ``take mug 1 from desk 1``.
 
     Observation: the engine's own words, unchanged; the first one ends with the task. Action: any string; one that is
@@ -63,8 +60,6 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         >>> env.close()
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 (as gymnasium.Env has it)
-
     def __init__(
         self,
         split: str = "generated",
@@ -77,69 +72,35 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         difficulty: int | Sequence[int] | None = None,
         expert: bool = False,
     ) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise InvalidConfigError(f'Unknown render_mode {render_mode!r}; expected None or "ansi".')
         if engine not in ENGINES:
             raise InvalidConfigError(f"Unknown engine {engine!r}; expected one of {', '.join(ENGINES)}.")
         self.engine = engine
-        self.games = make_games(split, task_types, grammar, data, rooms, difficulty)
-        self.render_mode = render_mode
-        self.observation_space = UnicodeText()
-        self.action_space = UnicodeText()
+        super().__init__(make_games(split, task_types, grammar, data, rooms, difficulty), render_mode)
         self._engine: GameEngine | None = None
         self._game: Game | None = None
         self.expert = expert
         self._expert: Expert | None = None
         self._state = State("", [], False)
-        self._last_exchange = ""
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Starts a game, drawn with ``self.np_random`` unless it is named.
-
-        Args:
-            seed: seeds the choice of this game and the next ones.
-            options: ``{"game": name}`` to play that game.
-        """
-        super().reset(seed=seed)
-        options = dict(options or {})
-        name = options.pop("game", None)
-        if options:
-            raise InvalidConfigError(f'Unknown reset options {", ".join(map(repr, options))}; expected only "game".')
-        self._game = None  # a reset that fails leaves an environment that has to be reset
-        game = self.games.sample(self.np_random) if name is None else self.games.load(name)
+    def _begin(self, game: Game) -> tuple[str, dict[str, Any]]:
+        self._game = None  # until the engine has started it
         self._state = self._start(game)
         self._game = game
         self._expert = _make_expert(game) if self.expert else None
-        self._last_exchange = self._state.text
         return self._state.text, self._info(invalid_action=False)
 
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Says a command to the world.
-
-        Args:
-            action: any string; spaces around it do not matter.
-        """
-        if not isinstance(action, str):
-            raise TypeError(f"Expected the action to be a string, actual type: {type(action).__name__} ({action!r}).")
-        if self._game is None or self._engine is None:
-            raise ResetNeeded("Cannot call env.step() before calling env.reset()")
-        if self._state.won:
-            raise ResetNeeded("The game is won: call env.reset() before the next env.step()")
+    def _act(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        assert self._engine is not None
         invalid = action.strip() not in self._state.admissible
         self._state = state = self._engine.step(action)
-        self._last_exchange = f"> {action}\n{state.text}"
         return state.text, float(state.won), state.won, False, self._info(invalid)
-
-    def render(self) -> str | None:
-        """Returns the last action and what the world said, in mode ``ansi``."""
-        return self._last_exchange if self.render_mode == "ansi" else None
 
     def close(self) -> None:
         """Gives back what the engine holds; `reset` starts anew."""
         if self._engine is not None:
             self._engine.close()
-        self._engine = None
-        self._game = None
+        self._engine = self._game = None
+        self._over = True
 
     def _start(self, game: Game) -> State:
         self._engine = self._engine or _make_engine(self.engine)

@@ -6,19 +6,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium
-from gymnasium.error import ResetNeeded
-
+from rwml_gym.envs.base import TextEnv
 from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
 from rwml_gym.envs.tau2.conversation import STOP, Conversation, User
-from rwml_gym.envs.tau2.domains import DOMAINS, load_domain, load_task
+from rwml_gym.envs.tau2.domains import DOMAINS, load_domain
 from rwml_gym.envs.tau2.package import data_version
 from rwml_gym.envs.tau2.scoring import Score, check_scorable, score
-from rwml_gym.envs.tau2.tasks import Tasks
+from rwml_gym.envs.tau2.tasks import NamedTask, Tasks
 from rwml_gym.envs.tau2.tools import ToolSpec
 from rwml_gym.envs.tau2.users import ChatModel, ModelUser, ScriptedUser, UserModelError, litellm_model
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.spaces import UnicodeText
 
 __all__ = ["USERS", "Tau2Env"]
 
@@ -31,7 +28,7 @@ DONE = ToolSpec("done", "Call this function when you are done with the task.", {
 """The agent's way to end the conversation, as in tau2's own gym."""
 
 
-class Tau2Env(gymnasium.Env[str, str]):
+class Tau2Env(TextEnv[NamedTask]):
     """A customer service agent at work: it talks to a user, calls tools, and is scored as tau2 scores it.
 
     Observation: what the agent may see since its last action, ``user: …`` and ``tool: …``. Action: text to the user, or
@@ -77,8 +74,6 @@ class Tau2Env(gymnasium.Env[str, str]):
         >>> env.close()
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 (as gymnasium.Env has it)
-
     def __init__(
         self,
         domain: str = "retail",
@@ -94,8 +89,6 @@ class Tau2Env(gymnasium.Env[str, str]):
         _check("domain", domain, DOMAINS)
         _check("user", user, USERS)
         _check("on_user_error", on_user_error, ("raise", "truncate"))
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise InvalidConfigError(f'Unknown render_mode {render_mode!r}; expected None or "ansi".')
         if (user == "model") != (user_model is not None):
             raise InvalidConfigError(
                 f'Give `user_model` with user="model" and only then, actual: user={user!r}, user_model={user_model!r}.'
@@ -108,72 +101,41 @@ class Tau2Env(gymnasium.Env[str, str]):
         if not isinstance(max_errors, int) or max_errors < 1:
             raise InvalidConfigError(f"Expected max_errors of at least 1, actual value: {max_errors!r}.")
         self.domain = load_domain(domain, solo=user == "solo")
-        self.games = Tasks(domain, split, solo=user == "solo")
+        super().__init__(Tasks(domain, split, solo=user == "solo"), render_mode)
         self.user, self.on_user_error, self.max_errors = user, on_user_error, max_errors
         self.policy_in_observation = policy_in_observation
-        self.render_mode = render_mode
-        self.observation_space = UnicodeText()
-        self.action_space = UnicodeText()
         self._model = litellm_model(user_model, **(user_arguments or {})) if isinstance(user_model, str) else user_model
         self._tools = {**self.domain.tools, DONE.name: DONE}
         self._schemas = [tool.schema for tool in self._tools.values()]
         self._conversation: Conversation | None = None
         self._seen = 0
-        self._over = True
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Starts a task, drawn with ``self.np_random`` unless it is named.
-
-        Args:
-            seed: seeds the choice of this task and the next ones.
-            options: ``{"game": name}`` to play that task.
-
-        Raises:
-            UserModelError: the user's model fails, and ``on_user_error`` is ``raise``. With ``truncate`` the episode
-                begins, and its first step truncates it.
-        """
-        super().reset(seed=seed)
-        options = dict(options or {})
-        name = options.pop("game", None)
-        if options:
-            raise InvalidConfigError(f'Unknown reset options {", ".join(map(repr, options))}; expected only "game".')
-        self._over = True  # a reset that fails leaves an environment that has to be reset
-        self._name = self.games.sample(self.np_random) if name is None else name
-        task = load_task(self.domain.name, self.games.task_id(self._name))
+    def _begin(self, game: NamedTask) -> tuple[str, dict[str, Any]]:
+        self._name, task = game.name, game.task
         check_scorable(task)
         self._conversation = Conversation(task, self.domain.make(), self._make_user(task), self.max_errors)
         self._seen, self._user_error = 0, ""
         self._score: Score | None = None
         self._guard(self._conversation.begin)
-        self._over = False
         return self._observe(opening=True), self._info(invalid_action=False)
 
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Speaks to the user or calls a tool.
-
-        Args:
-            action: any string; see `rwml_gym.envs.tau2.actions.parse_action`.
-        """
-        if not isinstance(action, str):
-            raise TypeError(f"Expected the action to be a string, actual type: {type(action).__name__} ({action!r}).")
-        if self._conversation is None or self._over:
-            raise ResetNeeded("Cannot call env.step() before env.reset(), nor after the end of an episode.")
-        refusal = "" if self._user_error or self._conversation.ended else self._act(self._conversation, action)
+    def _act(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        assert self._conversation is not None
+        refusal = "" if self._user_error or self._conversation.ended else self._do(self._conversation, action)
         ended = self._conversation.ended
         if ended:
             self._score = score(self._conversation, self.domain.name)
-        self._over = bool(ended or self._user_error)
         reward = self._score.reward if self._score is not None else 0.0
         observation = self._observe() if not refusal else refusal
         return observation, reward, bool(ended), bool(self._user_error), self._info(bool(refusal))
 
     def render(self) -> str | None:
-        """Returns the conversation so far, in mode ``ansi``."""
+        """Return the conversation so far, in mode ``ansi``."""
         if self.render_mode != "ansi" or self._conversation is None:
             return None
         return "\n".join(_line(message) for message in map(_plain, self._conversation.messages))
 
-    def _act(self, conversation: Conversation, action: str) -> str:
+    def _do(self, conversation: Conversation, action: str) -> str:
         """Carries an action out; returns what is wrong with it, or nothing."""
         if len(action) > MAX_ACTION:
             conversation.count_error()
@@ -206,7 +168,7 @@ class Tau2Env(gymnasium.Env[str, str]):
             turn()
         except UserModelError as error:
             if self.on_user_error == "raise":
-                self._over = True
+                self._over = True  # nobody knows what was said
                 raise
             self._user_error = str(error)
 

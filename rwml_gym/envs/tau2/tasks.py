@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from rwml_gym.envs.tau2.domains import load_task, splits, task_ids
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 
-__all__ = ["Tasks"]
+__all__ = ["NamedTask", "Tasks"]
+
+
+@dataclass(frozen=True)
+class NamedTask:
+    """One of tau2's tasks and its name here.
+
+    Attributes:
+        name: Its name, ``<domain>/<split>/<number>``.
+        task: tau2's task.
+    """
+
+    name: str
+    task: Any
 
 
 class Tasks:
@@ -29,6 +44,7 @@ class Tasks:
         if split not in known:
             raise InvalidConfigError(f"Unknown split {split!r} of {domain}; expected one of {', '.join(known)}.")
         numbers = {task: task if task.isdecimal() else str(number) for number, task in enumerate(task_ids(domain))}
+        self._domain = domain
         self._ids = {
             f"{domain}/{split}/{numbers[task]}": task
             for task in known[split]
@@ -40,9 +56,17 @@ class Tasks:
         """All the names, in tau2's order."""
         return list(self._ids)
 
-    def sample(self, rng: np.random.Generator) -> str:
-        """Draws a name; all are equally likely."""
-        return self.names[int(rng.integers(len(self._ids)))]
+    def sample(self, rng: np.random.Generator) -> NamedTask:
+        """Draw a task; all are equally likely."""
+        return self.load(self.names[int(rng.integers(len(self._ids)))])
+
+    def load(self, name: str) -> NamedTask:
+        """Load the task of a name.
+
+        Raises:
+            GameNotFoundError: If no task has this name.
+        """
+        return NamedTask(name, load_task(self._domain, self.task_id(name)))
 
     def task_id(self, name: str) -> str:
         """tau2's id of a task.

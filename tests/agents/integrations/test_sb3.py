@@ -8,11 +8,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.admissible_actions import AdmissibleActions
 from rwml_gym.wrappers.embed_text import EmbedText
 from rwml_gym.wrappers.world_model_reward import WorldModelRewardWrapper
-from tests.helpers.toy_env import ToyHouse
 
 pytest.importorskip("sb3_contrib")
 
@@ -28,7 +28,7 @@ COUNT, WIDTH = 12, 32
 
 
 def make_env(**arguments):
-    env = WorldModelRewardWrapper(gym.make("rwml_gym_tests/ToyHouse-v0"), "hashing", predictor="nothing-changes")
+    env = WorldModelRewardWrapper(gym.make("rwml_gym/ToyHouse-v0"), "hashing", predictor="nothing-changes")
     env = EmbedText(env, "hashing", **{"info_keys": ["task"], "width": WIDTH, **arguments})
     return AdmissibleActions(env, "hashing", max_actions=COUNT, width=WIDTH)
 
@@ -152,7 +152,7 @@ def test_it_learns_what_is_rewarded():
             return observation, info
 
     def make():
-        env = Look(gym.make("rwml_gym_tests/ToyHouse-v0"))
+        env = Look(gym.make("rwml_gym/ToyHouse-v0"))
         return AdmissibleActions(EmbedText(env, "hashing", width=WIDTH), "hashing", max_actions=COUNT, width=WIDTH)
 
     model = make_model(make(), n_steps=128, n_epochs=8, learning_rate=3e-3, gamma=0.5)
@@ -167,7 +167,7 @@ def test_it_learns_what_is_rewarded():
 
 @pytest.mark.parametrize(
     "make",
-    [ToyHouse, lambda: EmbedText(ToyHouse(), "hashing"), lambda: AdmissibleActions(ToyHouse(), "hashing", 12)],
+    [ToyHouseEnv, lambda: EmbedText(ToyHouseEnv(), "hashing"), lambda: AdmissibleActions(ToyHouseEnv(), "hashing", 12)],
 )
 def test_other_observations_are_refused(make):
     env = make()

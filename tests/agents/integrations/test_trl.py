@@ -13,14 +13,14 @@ from accelerate.utils import DistributedType
 
 from rwml_gym.agents.integrations.trl import EnvironmentRollout, make_dataset, task_reward, world_model_reward
 from rwml_gym.agents.language.prompts import Prompts
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError, RWMLGymError
 from rwml_gym.transitions import Turn
 from rwml_gym.wrappers import WorldModelRewardWrapper
-from tests.helpers.toy_env import ToyHouse
 
 
 def make_env() -> WorldModelRewardWrapper:
-    return WorldModelRewardWrapper(ToyHouse(), encoder="hashing", mode="report", predictor="nothing-changes")
+    return WorldModelRewardWrapper(ToyHouseEnv(), encoder="hashing", mode="report", predictor="nothing-changes")
 
 
 @pytest.fixture
@@ -48,13 +48,13 @@ def scripted(tokenizer: Any, *commands: str) -> Callable:
 
 
 def winning(game: str) -> list[str]:
-    env = ToyHouse()
+    env = ToyHouseEnv()
     env.reset(options={"game": game})
     return [
-        f" go to {env.place[env.target]}\n",
-        f" take {env.target}\n",
-        f" go to {env.goal}\n",
-        f" drop {env.target}\n",
+        f" go to {env.places[env.game.target]}\n",
+        f" take {env.game.target}\n",
+        f" go to {env.game.goal}\n",
+        f" drop {env.game.target}\n",
     ]
 
 
@@ -66,10 +66,10 @@ def play(tokenizer: Any, games: Sequence[str | int], commands: Sequence[str], **
 
 
 def test_an_episode_is_one_text_and_its_reward_the_task_s(tokenizer):
-    commands = winning("1")
-    result = play(tokenizer, ["1", "1"], commands)
-    env = ToyHouse()
-    observation, info = env.reset(options={"game": "1"})
+    commands = winning("house-1")
+    result = play(tokenizer, ["house-1", "house-1"], commands)
+    env = ToyHouseEnv()
+    observation, info = env.reset(options={"game": "house-1"})
     assert result["prompt_ids"][0] == Prompts(tokenizer).act([Turn("", observation)], info["task"])
     heard = [env.step(command.strip())[0] for command in commands]
     expected = "".join(f"{c}{o}\n>" for c, o in zip(commands[:-1], heard[:-1], strict=True)) + commands[-1] + "<|eos|>"
@@ -83,27 +83,27 @@ def test_an_episode_is_one_text_and_its_reward_the_task_s(tokenizer):
 
 def test_the_world_model_reward_is_the_mean_of_the_predictions(tokenizer):
     # It predicts that nothing changes: right about the second and third look, wrong about the journey.
-    result = play(tokenizer, ["1"], [" look\n", " look\n", " go to kitchen\n", " look\n"], max_turns=4)
+    result = play(tokenizer, ["house-1"], [" look\n", " look\n", " go to bedroom\n", " look\n"], max_turns=4)
     assert world_model_reward(**result) == result["episode_world_model"] == [0.75]
 
 
 def test_an_environment_without_predictions_cannot_reward_them(tokenizer):
-    result = play(tokenizer, ["1"], [" look\n"], max_turns=1, env=ToyHouse)
+    result = play(tokenizer, ["house-1"], [" look\n"], max_turns=1, env=ToyHouseEnv)
     with pytest.raises(InvalidConfigError, match="WorldModelRewardWrapper"):
         world_model_reward(**result)
 
 
 def test_what_is_written_behind_the_end_of_a_turn_is_cut_off(tokenizer):
-    result = play(tokenizer, ["1"], [" look\nand more"], max_turns=1)
+    result = play(tokenizer, ["house-1"], [" look\nand more"], max_turns=1)
     assert tokenizer.decode(result["completion_ids"][0]) == " look\n<|eos|>"
     assert result["logprobs"][0][-1] == 0.0
-    long = play(tokenizer, ["1"], [" a word and another and no end"], max_turns=1, action_tokens=3)
+    long = play(tokenizer, ["house-1"], [" a word and another and no end"], max_turns=1, action_tokens=3)
     assert sum(long["env_mask"][0]) == 3
 
 
 def test_an_episode_without_room_for_another_turn_is_cut_off(tokenizer):
     trainer = fake_trainer(max_completion_length=150)
-    result = play(tokenizer, ["1"], [" look\n"] * 20, trainer=trainer, max_turns=20, action_tokens=10)
+    result = play(tokenizer, ["house-1"], [" look\n"] * 20, trainer=trainer, max_turns=20, action_tokens=10)
     (tokens,) = result["completion_ids"]
     assert 80 < len(tokens) <= 150
     assert 1 < result["episode_turns"][0] < 20
@@ -112,13 +112,13 @@ def test_an_episode_without_room_for_another_turn_is_cut_off(tokenizer):
 
 
 def test_a_model_that_writes_nothing_makes_no_empty_row(tokenizer):
-    result = play(tokenizer, ["1"], [""], max_turns=1)
+    result = play(tokenizer, ["house-1"], [""], max_turns=1)
     assert result["completion_ids"] == [[tokenizer.eos_token_id]]
     assert result["env_mask"] == [[0]]
 
 
 def test_a_world_that_cannot_be_entered_is_a_row_that_counts_for_nothing(tokenizer, caplog):
-    result = play(tokenizer, ["1", "nowhere"], winning("1"))
+    result = play(tokenizer, ["house-1", "nowhere"], winning("house-1"))
     assert result["episode_failed"] == [False, True]
     assert task_reward(**result) == [1.0, None]
     assert world_model_reward(**result)[1] is None
@@ -145,7 +145,7 @@ def test_no_games_are_refused():
 
 def test_a_length_that_holds_one_turn_only_is_refused(tokenizer):
     with pytest.raises(InvalidConfigError, match="max_completion_length"):
-        play(tokenizer, ["1"], [], trainer=fake_trainer(max_completion_length=40))
+        play(tokenizer, ["house-1"], [], trainer=fake_trainer(max_completion_length=40))
 
 
 # Where the turns are written
@@ -158,14 +158,14 @@ def test_sampling_here_asks_for_a_model_that_can(tiny_folder, tokenizer):
     trainer = fake_trainer(model=model, top_p=1.0, top_k=0, min_p=None)
     trainer.accelerator.unwrap_model = lambda model: model
     with pytest.raises(InvalidConfigError, match="load_model"):
-        play(tokenizer, ["1"], [], trainer=trainer, generate=None)
+        play(tokenizer, ["house-1"], [], trainer=trainer, generate=None)
 
 
 def test_sampling_here_knows_no_nucleus(tiny, tokenizer):
     trainer = fake_trainer(model=tiny[0], top_p=0.9, top_k=0, min_p=None)
     trainer.accelerator.unwrap_model = lambda model: model
     with pytest.raises(InvalidConfigError, match="top_p"):
-        play(tokenizer, ["1"], [], trainer=trainer, generate=None)
+        play(tokenizer, ["house-1"], [], trainer=trainer, generate=None)
 
 
 def _vllm(tokenizer: Any, commands: Sequence[str], **settings: Any) -> Any:
@@ -189,9 +189,9 @@ def _vllm(tokenizer: Any, commands: Sequence[str], **settings: Any) -> Any:
 def test_vllm_writes_where_the_trainer_uses_it(tokenizer):
     rollout = EnvironmentRollout(make_env, Prompts(tokenizer, history=0), action_tokens=40)
     assert rollout.generation_kwargs == {"max_tokens": 40, "stop": ["\n"]}
-    vllm = _vllm(tokenizer, winning("1"), generation_kwargs=rollout.generation_kwargs)
-    result = rollout(make_dataset(["1", "1"])["prompt"], fake_trainer(use_vllm=True, vllm_generation=vllm))
-    expected = play(tokenizer, ["1", "1"], winning("1"))
+    vllm = _vllm(tokenizer, winning("house-1"), generation_kwargs=rollout.generation_kwargs)
+    result = rollout(make_dataset(["house-1", "house-1"])["prompt"], fake_trainer(use_vllm=True, vllm_generation=vllm))
+    expected = play(tokenizer, ["house-1", "house-1"], winning("house-1"))
     assert result["completion_ids"] == expected["completion_ids"]
     assert result["episode_reward"] == [1.0, 1.0]
     assert set(result["logprobs"][0]) == {-0.5, 0.0}
@@ -200,19 +200,19 @@ def test_vllm_writes_where_the_trainer_uses_it(tokenizer):
 def test_vllm_without_the_length_of_a_turn_is_refused(tokenizer):
     trainer = fake_trainer(use_vllm=True, vllm_generation=_vllm(tokenizer, [], generation_kwargs={}))
     with pytest.raises(InvalidConfigError, match=r"generation_kwargs=rollout\.generation_kwargs"):
-        play(tokenizer, ["1"], [], trainer=trainer, generate=None)
+        play(tokenizer, ["house-1"], [], trainer=trainer, generate=None)
 
 
 def test_processes_ask_vllm_in_step(tokenizer):
     # The other process plays two turns longer: this one goes on asking, for as many, and plays nothing.
-    commands = [*winning("1"), " look\n", " look\n"]
+    commands = [*winning("house-1"), " look\n", " look\n"]
     trainer = fake_trainer(
         use_vllm=True, vllm_generation=_vllm(tokenizer, commands, generation_kwargs={"max_tokens": 40})
     )
     others = iter([True] * 6 + [False])
     trainer.accelerator.num_processes = 2
     trainer.accelerator.gather = lambda running: torch.cat([running, torch.tensor([next(others)])])
-    result = play(tokenizer, ["1", "1"], [], trainer=trainer, generate=None)
+    result = play(tokenizer, ["house-1", "house-1"], [], trainer=trainer, generate=None)
     asked = [call.kwargs["prompts"] for call in trainer.vllm_generation.generate.call_args_list]
     assert [len(prompts) for prompts in asked] == [2] * 6
     assert result["episode_turns"] == [4, 4]

@@ -16,10 +16,10 @@ from rwml_gym.agents.language.models import add_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.grpo import policy_loss
 from rwml_gym.agents.learning.options import GRPOConfig
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.wrappers import WorldModelRewardWrapper
 from tests.conftest import policy_weights, randomise
 from tests.helpers.grpo_groups import LOSS_TYPES
-from tests.helpers.toy_env import ToyHouse
 
 trl: Any = pytest.importorskip("trl")
 
@@ -29,7 +29,7 @@ LONGEST = 160
 
 
 def make_env() -> WorldModelRewardWrapper:
-    return WorldModelRewardWrapper(ToyHouse(), encoder="hashing", mode="report", predictor="nothing-changes")
+    return WorldModelRewardWrapper(ToyHouseEnv(), encoder="hashing", mode="report", predictor="nothing-changes")
 
 
 def some_difference(completion_ids, episode_failed, **_: Any) -> list[float | None]:
@@ -78,7 +78,7 @@ def train(
         model=policy,
         reward_funcs=[task_reward, world_model_reward, some_difference],
         rollout_func=rollout,
-        train_dataset=make_dataset(["1", 5]),
+        train_dataset=make_dataset(["house-1", 5]),
         processing_class=tokenizer,
         args=trl.GRPOConfig(
             output_dir=out,
@@ -180,7 +180,7 @@ def test_trl_says_so_when_a_key_is_missing(tiny_folder, tmp_path):
 
 
 def test_an_episode_that_failed_has_no_part_in_the_update(tiny_folder, tmp_path):
-    class Breaks(ToyHouse):
+    class Breaks(ToyHouseEnv):
         made = 0
 
         def __init__(self) -> None:

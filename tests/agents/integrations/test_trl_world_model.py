@@ -9,11 +9,11 @@ import pytest
 from rwml_gym.agents.integrations.trl import prediction_dataset, prediction_reward
 from rwml_gym.agents.language.models import add_adapter
 from rwml_gym.agents.language.prompts import Prompts
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.wrappers import RecordTransitions
 from tests.conftest import policy_weights
-from tests.helpers.toy_env import ToyHouse
 
 trl: Any = pytest.importorskip("trl")
 
@@ -22,7 +22,7 @@ G = 4
 
 @pytest.fixture(scope="module")
 def transitions():
-    env = RecordTransitions(ToyHouse())
+    env = RecordTransitions(ToyHouseEnv())
     for seed in range(2):
         env.reset(seed=seed)
         for action in ("look", "go to bedroom", "fly"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import tests.helpers.toy_env  # noqa: F401 - registers the toy house
+import rwml_gym  # noqa: F401 - registers the toy house
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.demonstrations import demonstrations
 from rwml_gym.agents.players.baselines import RandomAgent
@@ -20,7 +20,7 @@ def test_whole_episodes_are_shown_as_an_agent_sees_them(adapted, style):
     """An agent that happens to write what the expert did has the demonstration's tokens, to the last one."""
     model, tokenizer = adapted
     prompts = Prompts(tokenizer, style, history=0, max_tokens=2000)
-    data = collect(make_env, RandomAgent(3), ["1", "2"], history=9)
+    data = collect(make_env, RandomAgent(3), ["house-1", "house-2"], history=9)
 
     class Parrot(LanguageModelAgent):
         def _write(self, slots, infos):
@@ -37,7 +37,7 @@ def test_whole_episodes_are_shown_as_an_agent_sees_them(adapted, style):
     for number, demonstration in enumerate(demonstrations(data, prompts)):
         agent = Parrot(model, tokenizer, prompts)
         agent.script = [t.action for t in data if t.episode == number]
-        (played,) = roll_out(make_env, agent, [Job(str(number + 1))])
+        (played,) = roll_out(make_env, agent, [Job(f"house-{number + 1}")])
         last = played.written[-1]
         assert demonstration.prompt == played.written[0].prompt
         assert demonstration.prompt + demonstration.target == last.prompt + last.completion.tokens
@@ -47,7 +47,7 @@ def test_whole_episodes_are_shown_as_an_agent_sees_them(adapted, style):
 
 def test_with_a_window_every_turn_is_one(tiny):
     prompts = Prompts(tiny[1], history=2, max_tokens=400)
-    data = collect(make_env, RandomAgent(3), ["1"], history=2)
+    data = collect(make_env, RandomAgent(3), ["house-1"], history=2)
     found = demonstrations(data, prompts, lambda task: f"{task} Tools: none.")
     assert len(found) == len(data)
     for demonstration, step in zip(found, data, strict=True):
@@ -60,7 +60,7 @@ def test_with_a_window_every_turn_is_one(tiny):
 @pytest.mark.parametrize("history", [0, 3])
 def test_predictions_that_are_imitated_are_what_happened(tiny, style, history):
     prompts = Prompts(tiny[1], style, history=history, max_tokens=2000, predictions=True)
-    data = collect(make_env, RandomAgent(3), ["1"], history=9)
+    data = collect(make_env, RandomAgent(3), ["house-1"], history=9)
     found = demonstrations(data, prompts)
     text = tiny[1].decode([t for d in found for t, mine in zip(d.target, d.mask, strict=True) if mine])
     for step in data:
@@ -69,7 +69,7 @@ def test_predictions_that_are_imitated_are_what_happened(tiny, style, history):
 
 
 def test_an_episode_ends_where_a_prompt_would(tiny):
-    data = collect(make_env, RandomAgent(3), ["1"], history=9)
+    data = collect(make_env, RandomAgent(3), ["house-1"], history=9)
     long = demonstrations(data, Prompts(tiny[1], history=0, max_tokens=2000))[0]
     limit = len(long.prompt) + len(long.target) // 2
     short = demonstrations(data, Prompts(tiny[1], history=0, max_tokens=limit))[0]
@@ -78,6 +78,6 @@ def test_an_episode_ends_where_a_prompt_would(tiny):
 
 
 def test_thoughts_nobody_had_are_refused(tiny):
-    data = collect(make_env, RandomAgent(3), ["1"])
+    data = collect(make_env, RandomAgent(3), ["house-1"])
     with pytest.raises(InvalidConfigError, match="thought"):
         demonstrations(data, Prompts(tiny[1], thoughts=True))

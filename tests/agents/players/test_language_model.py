@@ -9,10 +9,10 @@ import pytest
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.sessions import Sessions
 from rwml_gym.agents.players.language_model import LanguageModelAgent, LanguageWorldModel
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.world_models.base import WorldModel
 from rwml_gym.wrappers import WorldModelRewardVectorWrapper, WorldModelRewardWrapper
-from tests.helpers.toy_env import ToyHouse
 
 INFO = {"task": "Put the mug into the kitchen.", "admissible_actions": ["look", "take mug"]}
 TRANSITIONS = [
@@ -180,12 +180,12 @@ def test_it_predicts_in_the_agents_place_for_one_and_for_many(world_model):
     from gymnasium.vector import SyncVectorEnv
 
     arguments: dict[str, Any] = {"encoder": "hashing", "predictor": world_model, "shape": "continuous"}
-    env = WorldModelRewardWrapper(ToyHouse(), **arguments)
+    env = WorldModelRewardWrapper(ToyHouseEnv(), **arguments)
     observation, info = env.reset(seed=0)
     (expected,) = world_model.predict([[Turn("", observation)]], ["look"], [info["task"]])
     told = env.step("look")[4]["world_model"]
     assert (told["prediction"], told["source"]) == (expected, "predictor" if expected.strip() else "none")
-    envs = WorldModelRewardVectorWrapper(SyncVectorEnv([ToyHouse] * 3), **arguments)
+    envs = WorldModelRewardVectorWrapper(SyncVectorEnv([ToyHouseEnv] * 3), **arguments)
     envs.reset(seed=0)
     assert envs.step(["look"] * 3)[4]["world_model"]["prediction"][0] == expected
     assert envs.step(["fly"] * 3)[1].shape == (3,)

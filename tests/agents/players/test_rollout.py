@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
-import tests.helpers.toy_env  # noqa: F401 - registers the toy house
+import rwml_gym  # noqa: F401 - registers the toy house
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.players.baselines import RandomAgent
 from rwml_gym.agents.players.language_model import LanguageModelAgent
@@ -17,11 +17,11 @@ from rwml_gym.agents.players.rollout import Job, collect, roll_out
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import TransitionDataset
 
-GAMES = ["0", "1", "2", "3", "4"]
+GAMES = ["house-0", "house-1", "house-2", "house-3", "house-4"]
 
 
 def make_env(steps: int = 6) -> gym.Env[str, str]:
-    return gym.make("rwml_gym_tests/ToyHouse-v0", max_episode_steps=steps)
+    return gym.make("rwml_gym/ToyHouse-v0", max_episode_steps=steps)
 
 
 def _episodes(data: TransitionDataset) -> dict[int, list[Any]]:
@@ -33,7 +33,7 @@ def _episodes(data: TransitionDataset) -> dict[int, list[Any]]:
 
 @pytest.mark.parametrize("slots", [1, 2, 16])
 def test_one_episode_a_game_in_their_order(slots):
-    data = collect(make_env, RandomAgent(1), [*GAMES, "1"], slots=slots)
+    data = collect(make_env, RandomAgent(1), [*GAMES, "house-1"], slots=slots)
     episodes = _episodes(data)
     assert list(episodes) == list(range(6))
     assert [e[0].game for e in episodes.values()] == [f"house-{i}" for i in (0, 1, 2, 3, 4, 1)]
@@ -47,7 +47,7 @@ def test_transitions_say_what_happened():
     data = collect(make_env, RandomAgent(3), GAMES, history=3)
     for episode in _episodes(data).values():
         env = make_env()
-        state, info = env.reset(options={"game": episode[0].game.removeprefix("house-")})
+        state, info = env.reset(options={"game": episode[0].game})
         for transition in episode:
             assert transition.state == state
             assert len(transition.history) == min(3, transition.step + 1)
@@ -61,7 +61,7 @@ def test_transitions_say_what_happened():
 
 def test_some_games_end_before_others():
     # Slots that ended are left alone while the others go on.
-    data = collect(lambda: make_env(20), RandomAgent(2), [str(i) for i in range(8)])
+    data = collect(lambda: make_env(20), RandomAgent(2), [f"house-{i}" for i in range(24)])
     lengths = {len(episode) for episode in _episodes(data).values()}
     assert len(lengths) > 1
     assert any(t.won for t in data)
@@ -128,7 +128,7 @@ class _Script:
 
 def test_where_an_episode_ends_the_next_begins():
     agent = _Script()
-    played = roll_out(lambda: make_env(20), agent, [Job(str(i)) for i in range(9)], slots=3)
+    played = roll_out(lambda: make_env(20), agent, [Job(f"house-{i}") for i in range(9)], slots=3)
     steps = [len(p.rewards) for p in played]
     # No slot idles while episodes are left: nearly as few rounds as there can be.
     assert len(agent.shown) < sum(steps) / 3 + max(steps)
@@ -151,20 +151,20 @@ class _Breaks(gym.Wrapper[str, str, str, str]):
         type(self).made += 1
 
     def reset(self, **kwargs):
-        if (kwargs.get("options") or {}).get("game") == "3":
+        if (kwargs.get("options") or {}).get("game") == "house-3":
             raise OSError("no such house")
         self.steps = 0
         return super().reset(**kwargs)
 
     def step(self, action):
         self.steps += 1
-        if self.env.unwrapped.game == "house-1" and self.steps == 2:
+        if self.env.unwrapped.game.name == "house-1" and self.steps == 2:
             raise RuntimeError("the house burnt down")
         return super().step(action)
 
 
 def test_an_environment_that_fails_is_data_if_wanted():
-    jobs = [Job(str(i)) for i in range(6)]
+    jobs = [Job(f"house-{i}") for i in range(6)]
     _Breaks.made, seen = 0, []
     played = roll_out(lambda: _Breaks(make_env()), RandomAgent(0), jobs, 2, on_error="drop", progress=seen.append)
     assert [p.error for p in played] == [
@@ -230,7 +230,7 @@ def test_an_episode_does_not_depend_on_who_else_is_played(adapted):
     """Window or whole episode, few slots or many, alone or not: the same words."""
     for history in (0, 2):
         model, tokenizer = adapted
-        jobs = [Job(str(i % 5), seed=i) for i in range(9)]
+        jobs = [Job(f"house-{i % 5}", seed=i) for i in range(9)]
         runs = []
         for slots, chosen in ((9, jobs), (2, jobs), (4, jobs[::-1]), (1, jobs[4:5])):
             agent = LanguageModelAgent(
@@ -246,7 +246,9 @@ def test_an_episode_does_not_depend_on_who_else_is_played(adapted):
 def test_without_seeds_an_episode_follows_from_its_game_and_its_number(adapted):
     runs = []
     for slots in (1, 3):
-        played = roll_out(make_env, _agent(adapted), [Job(g) for g in ("0", "1", "0", "2")], slots)
+        played = roll_out(
+            make_env, _agent(adapted), [Job(g) for g in ("house-0", "house-1", "house-0", "house-2")], slots
+        )
         runs.append([[w.action for w in p.written] for p in played])
     assert runs[0] == runs[1]
     assert runs[0][0] != runs[0][2]
@@ -255,7 +257,7 @@ def test_without_seeds_an_episode_follows_from_its_game_and_its_number(adapted):
 def test_a_whole_episode_is_one_text_of_which_each_turn_runs_what_is_new(adapted):
     model, tokenizer = adapted
     agent = LanguageModelAgent(model, tokenizer, Prompts(tokenizer, history=0, max_tokens=1000))
-    (played,) = roll_out(make_env, agent, [Job("0", 1)])
+    (played,) = roll_out(make_env, agent, [Job("house-0", 1)])
     turns = played.written
     assert len(turns) == 6
     for before, after in pairwise(turns):
@@ -270,7 +272,7 @@ def test_a_whole_episode_is_one_text_of_which_each_turn_runs_what_is_new(adapted
 def test_a_whole_episode_that_grows_too_long_goes_on_with_its_last_turns(adapted):
     model, tokenizer = adapted
     agent = LanguageModelAgent(model, tokenizer, Prompts(tokenizer, history=0, max_tokens=150))
-    (played,) = roll_out(lambda: make_env(12), agent, [Job("0", 1)])
+    (played,) = roll_out(lambda: make_env(12), agent, [Job("house-0", 1)])
     assert all(len(w.prompt) <= 150 for w in played.written)
     assert len(played.written) == 12
     assert len(played.written[-1].prompt) > 75
@@ -323,9 +325,9 @@ def test_an_agent_predicts_in_the_same_breath(adapted):
     def make():
         return WorldModelRewardWrapper(make_env(), encoder="hashing", threshold=0.1, mode="report")
 
-    (played,) = roll_out(make, Talkative(model, tokenizer, prompts), [Job("0")])
+    (played,) = roll_out(make, Talkative(model, tokenizer, prompts), [Job("house-0")])
     assert played.gap_rewards == [1.0] * 6
     assert not any(played.invalid)
-    (played,) = roll_out(make, LanguageModelAgent(model, tokenizer, prompts, action_tokens=40), [Job("0")])
+    (played,) = roll_out(make, LanguageModelAgent(model, tokenizer, prompts, action_tokens=40), [Job("house-0")])
     assert len(played.gap_rewards) == len(played.rewards)
     assert played.info["world_model"]["action"] == played.written[-1].action.split("<next_state>")[0].strip()

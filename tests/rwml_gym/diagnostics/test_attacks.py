@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from benchmarks import hacking
 from rwml_gym.diagnostics.attacks import ATTACKS, LONG, Knowledge, fill, template_of
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.reward.tags import split_prediction
 from rwml_gym.text import is_blank
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.wrappers import WorldModelRewardWrapper
-from tests.helpers.toy_env import ToyHouse
 
 NOTHING = ("empty", "white space", "zero-width characters", "blank letters")
 TEXT = st.text(max_size=30)
@@ -96,7 +96,7 @@ def test_what_shows_nothing_is_no_prediction(shape, blank):
     gaps = gap([blank, blank], ["The fridge is open.", blank])
     assert gaps.rewards.tolist() == [0, 0]
     assert gaps.distances.tolist() == [1, 1]
-    env = WorldModelRewardWrapper(ToyHouse(), encoder="hashing", threshold=2.0, mode="replace")
+    env = WorldModelRewardWrapper(ToyHouseEnv(), encoder="hashing", threshold=2.0, mode="replace")
     env.reset(seed=0)
     assert env.step(f"look <next_state>{blank}</next_state>")[1] == 0
 

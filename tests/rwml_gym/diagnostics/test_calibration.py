@@ -10,11 +10,11 @@ import pytest
 from rwml_gym.diagnostics.calibration import NoPairsError, calibrate, calibrate_by_action
 from rwml_gym.diagnostics.text_perturbations import DIFFERENT, SAME, TEXT, Pool
 from rwml_gym.diagnostics.tool_perturbations import TOOL_RESULTS, perturbations_for
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
 from rwml_gym.wrappers import RecordTransitions
-from tests.helpers.toy_env import ToyHouse
 
 
 def walk(env, games: int, steps: int) -> TransitionDataset:
@@ -35,7 +35,7 @@ def walk(env, games: int, steps: int) -> TransitionDataset:
 
 @pytest.fixture(scope="module")
 def toy() -> TransitionDataset:
-    return walk(ToyHouse(games=12), games=40, steps=25)
+    return walk(ToyHouseEnv(games=12), games=40, steps=25)
 
 
 STATE = "You open the fridge 1. The fridge 1 is open. In it, you see a apple 1, a egg 2, and a tomato 1."

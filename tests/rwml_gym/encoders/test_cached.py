@@ -280,10 +280,10 @@ def test_an_encoder_can_be_pickled_and_starts_anew():
 
 
 def test_an_environment_with_the_wrapper_can_be_pickled():
+    from rwml_gym.envs.toy import ToyHouseEnv
     from rwml_gym.wrappers import AdmissibleActions, EmbedText, WorldModelRewardWrapper
-    from tests.helpers.toy_env import ToyHouse
 
-    env = WorldModelRewardWrapper(ToyHouse(), "hashing", predictor="retrieval")
+    env = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor="retrieval")
     env = AdmissibleActions(EmbedText(env, "hashing"), "hashing", max_actions=12)
     env.reset(seed=0)
     again = pickle.loads(pickle.dumps(env))

@@ -15,11 +15,11 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import rwml_gym  # noqa: F401 (registers the id)
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError, TextTooLongError
 from rwml_gym.vector.env import TextVectorEnv
 from rwml_gym.wrappers import RecordTransitions, WorldModelRewardWrapper
 from tests.helpers.odd_env import TEXTS, NumberEnv, OddEnv
-from tests.helpers.toy_env import ToyHouse
 from tests.helpers.vector_walks import (
     MODES,
     assert_no_process_is_left,
@@ -69,7 +69,7 @@ def test_workers_start_in_every_way(expected, context):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_wrapped_environments_keep_their_nested_infos(workers):
     def make():
-        return RecordTransitions(WorldModelRewardWrapper(ToyHouse(), "hashing", predictor="nothing-changes"))
+        return RecordTransitions(WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor="nothing-changes"))
 
     ours = TextVectorEnv([make] * 3, workers=workers)
     theirs = SyncVectorEnv([make] * 3)
@@ -150,7 +150,7 @@ def test_the_shares_of_workers_are_even_and_in_order():
 def test_options_are_the_users_own():
     envs = TextVectorEnv([OddEnv] * 2)
     envs.reset(seed=0)
-    options = {"reset_mask": np.array([True, False]), "game": 1}
+    options = {"reset_mask": np.array([True, False]), "game": "house-1"}
     _, infos = envs.reset(options=options)
     assert set(options) == {"reset_mask", "game"}
     assert list(infos["options"]) == [["game"], None]

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.world_models.base import OnlineWorldModel
 from rwml_gym.world_models.retrieval import RetrievalWorldModel
-from tests.helpers.toy_env import ToyHouse
 
 
 def turn(observation):
@@ -86,10 +86,10 @@ def test_a_blank_observation_is_one_like_any_other():
 
 
 def test_in_a_house_it_knows_what_it_has_seen():
-    house, known = ToyHouse(), RetrievalWorldModel(encoder="hashing")
+    house, known = ToyHouseEnv(), RetrievalWorldModel(encoder="hashing")
     right = []
     for _ in range(2):
-        observation, _ = house.reset(options={"game": 1})
+        observation, _ = house.reset(options={"game": "house-1"})
         for action in ("look", "go to bedroom", "go to kitchen", "fly"):
             (prediction,) = known.predict([turn(observation)], [action])
             outcome, *_ = house.step(action)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
 
 from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game
 from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, OFFICIAL_SPLITS, check
 from rwml_gym.envs.alfworld.games.generated import GeneratedGames
 from rwml_gym.envs.alfworld.games.official import OfficialGames
+from rwml_gym.envs.base import GameSource
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = [
@@ -22,28 +20,10 @@ __all__ = [
     "ROOMS",
     "TASK_TYPES",
     "Game",
-    "GameSource",
     "GeneratedGames",
     "OfficialGames",
     "make_games",
 ]
-
-
-class GameSource(Protocol):
-    """What the environment asks of a source of games."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """The names of all its games, always in the same order."""
-        ...
-
-    def sample(self, rng: np.random.Generator) -> Game:
-        """Draws a game."""
-        ...
-
-    def load(self, name: str) -> Game:
-        """Loads the game of a name."""
-        ...
 
 
 def make_games(
@@ -53,7 +33,7 @@ def make_games(
     data: str | Path | None = None,
     rooms: Sequence[str] | None = None,
     difficulty: int | Sequence[int] | None = None,
-) -> GameSource:
+) -> GameSource[Game]:
     """Makes the source of a split, official or generated.
 
     Args:

@@ -84,7 +84,7 @@ def test_the_plan_wins_and_only_the_last_action_is_rewarded(env):
     observation, reward, terminated, truncated, info = env.step(last)
     assert (reward, terminated, truncated, info["won"]) == (1.0, True, False, True)
     assert isinstance(reward, float)
-    with pytest.raises(ResetNeeded, match="won"):
+    with pytest.raises(ResetNeeded, match="after the end of an episode"):
         env.step("look")
     env.reset()
     env.step("look")
@@ -236,7 +236,7 @@ def test_a_synchronous_vector_environment_plays():
         ({"split": "test"}, InvalidConfigError, "Unknown split 'test'"),
         ({"task_types": ["cook"]}, InvalidConfigError, "Unknown task type 'cook'"),
         ({"grammar": "new"}, InvalidConfigError, "Unknown grammar 'new'"),
-        ({"render_mode": "human"}, InvalidConfigError, "Unknown render_mode 'human'"),
+        ({"render_mode": "human"}, InvalidConfigError, "Expected render_mode None or \"ansi\", actual: 'human'"),
         ({"split": "train", "data": "/nowhere"}, GameNotFoundError, "alfworld-download"),
     ],
 )
@@ -250,7 +250,7 @@ def test_wrong_options_are_refused(shared_env):
         shared_env.reset(options={"game": "nothing"})
     with pytest.raises(ResetNeeded):
         shared_env.step("look")  # the failed reset left no game
-    with pytest.raises(InvalidConfigError, match="Unknown reset options 'gmae'"):
+    with pytest.raises(InvalidConfigError, match="actual also: 'gmae'"):
         shared_env.reset(options={"gmae": GAME})
 
 

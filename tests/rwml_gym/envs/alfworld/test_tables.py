@@ -25,7 +25,7 @@ def run(script: str, *words: str) -> str:
 
 def test_the_script_makes_the_tables_again(tmp_path):
     run("fit_tables.py", "--out", str(tmp_path / "tables.json"))
-    shipped = ROOT / "rwml_gym" / "alfworld" / "tables.json"
+    shipped = ROOT / "rwml_gym" / "envs" / "alfworld" / "games" / "tables.json"
     assert (tmp_path / "tables.json").read_text() == shipped.read_text()
 
 
