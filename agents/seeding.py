@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-__all__ = ["seed_of"]
+__all__ = ["in_epochs", "seed_of"]
 
 
 def seed_of(*parts: int | str) -> int:
@@ -18,3 +20,12 @@ def seed_of(*parts: int | str) -> int:
     """
     entropy = [p if isinstance(p, int) else int.from_bytes(p.encode(), "little") for p in parts]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+def in_epochs(count: int, positions: Sequence[int], seed: int) -> list[int]:
+    """What lies at these positions of an endless row of shuffled epochs of 0 … count - 1."""
+    result = []
+    for position in positions:
+        epoch, offset = divmod(position, count)
+        result.append(int(np.random.default_rng(seed_of(seed, epoch)).permutation(count)[offset]))
+    return result

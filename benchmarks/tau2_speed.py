@@ -26,6 +26,7 @@ import rwml_gym  # noqa: F401 (registers the ids)
 from rwml_gym.envs.tau2.domains import load_domain, load_task
 from rwml_gym.envs.tau2.env import Tau2Env
 from rwml_gym.envs.tau2.package import load
+from rwml_gym.envs.tau2.tasks import Tasks
 from rwml_gym.envs.tau2.users import ScriptedUser
 
 TARGETS = {
@@ -134,7 +135,7 @@ def further(domain: str) -> None:
     """Memory of each further environment, in the middle of an episode."""
     env = Tau2Env(domain)
     names = env.games.names
-    said = [gold(domain, env.games.task_id(name))[:3] for name in names]
+    said = [gold(domain, Tasks(domain, "base").task_id(name))[:3] for name in names]
     for name, actions in zip(names, said, strict=True):  # every task has been parsed by now
         env.reset(options={"game": name})
         [env.step(action) for action in actions[:1]]
@@ -148,7 +149,7 @@ def further(domain: str) -> None:
     new = (resident() - before) / FURTHER
     before = resident()
     for number in range(FURTHER_STOCK):
-        stock = stock_env(domain, env.games.task_id(names[number]))
+        stock = stock_env(domain, Tasks(domain, "base").task_id(names[number]))
         stock.reset()
         kept.append(stock)
     old = (resident() - before) / FURTHER_STOCK

@@ -20,13 +20,12 @@ import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.language.models import add_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.credit import episode_groups
-from rwml_gym.agents.learning.demonstrations import demonstrations
 from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.options import GRPOConfig
-from rwml_gym.agents.learning.sft import sft_update
+from rwml_gym.agents.learning.sft import demonstrations, sft_update
 from rwml_gym.agents.players.baselines import ExpertAgent
 from rwml_gym.agents.players.language_model import LanguageModelAgent
-from rwml_gym.agents.players.rollout import Job, collect, roll_out
+from rwml_gym.agents.players.rollout import EpisodeSpec, collect, roll_out
 from rwml_gym.statistics import wilson_interval
 
 ACTION_TOKENS = 14
@@ -64,7 +63,7 @@ def main() -> None:
     games = [args.seed * 1000 + i for i in range(args.games)]
 
     def evaluate(name: str) -> None:
-        jobs = [Job(game, seed=repeat) for game in games for repeat in range(args.repeats)]
+        jobs = [EpisodeSpec(game, seed=repeat) for game in games for repeat in range(args.repeats)]
         agent.sessions.clear()
         wins = sum(played.won for played in roll_out(make_env, agent, jobs, slots=32))
         low, high = wilson_interval(wins, len(jobs))
@@ -96,7 +95,7 @@ def main() -> None:
     optimizer = accelerator.prepare(optimizer)
     for number in range(args.steps):
         chosen = rng.sample(games, min(args.groups, len(games)))
-        jobs = [Job(game, seed=rng.getrandbits(60)) for game in chosen for _ in range(args.group_size)]
+        jobs = [EpisodeSpec(game, seed=rng.getrandbits(60)) for game in chosen for _ in range(args.group_size)]
         agent.sessions.clear()  # the weights have changed
         played = roll_out(make_env, agent, jobs, slots=32)
         groups = [

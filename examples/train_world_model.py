@@ -20,10 +20,11 @@ from tqdm import trange
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.language.models import add_adapter, add_reference, load_model
 from rwml_gym.agents.language.prompts import Prompts
+from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.learning.grpo import Group, group_advantages, has_signal, update
 from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.agents.learning.sft import sft_update
-from rwml_gym.agents.players.language_model import LanguageModelAgent, LanguageWorldModel
+from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.players.rollout import collect
 from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions, paired_difference
 from rwml_gym.diagnostics.calibration import calibrate

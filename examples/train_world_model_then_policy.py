@@ -16,7 +16,7 @@ from pathlib import Path
 from rwml_gym.agents.config.policy import policy_preset
 from rwml_gym.agents.config.world_model import preset
 from rwml_gym.agents.jobs.policy import run_policy
-from rwml_gym.agents.jobs.world_model import run
+from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.reports.policy import Evaluation
 
 
@@ -32,7 +32,7 @@ def main() -> None:
 
     # Stage 1: collect by playing, calibrate, drop what is too easy, GRPO on the gap reward.
     world_model = replace(preset(args.preset), model=args.model, baseline=False, seed=args.seed)
-    run(world_model, args.run_dir / "world-model")
+    run_world_model(world_model, args.run_dir / "world-model")
 
     # Stage 2: GRPO on success. Both stages see a transcript, so what was learnt about it is of use.
     policy = replace(policy_preset(args.preset), model=args.model, seed=args.seed)

@@ -22,7 +22,18 @@ from rwml_gym.errors import InvalidConfigError, RWMLGymError
 from rwml_gym.hub import without_progress_bars
 from rwml_gym.text import replace_surrogates
 
-__all__ = ["InvalidDatasetError", "Transition", "TransitionDataset", "Turn", "action_type"]
+__all__ = [
+    "EPISODE",
+    "InvalidDatasetError",
+    "Transition",
+    "TransitionDataset",
+    "Turn",
+    "action_type",
+    "count_games",
+]
+
+EPISODE = "episode-"
+"""Begins the game of a transition whose environment names no game: the episode is its own game."""
 
 
 _FIRST_WORD = re.compile(r"(?P<word>\w[\w.-]*)")
@@ -57,7 +68,7 @@ class Transition:
         next_state: The realised observation.
         task: The instruction of the episode.
         env_id: Registered id of the environment, or its class name.
-        game: Which world of the environment was played.
+        game: Name of the game, or `episode-<number>` where the environment names none.
         episode: Number of the episode, unique within one recorder.
         step: Number of the action in its episode, from 0.
         won: Whether the *episode* was won; `None` if it was abandoned before its end, or its world does not say.
@@ -97,6 +108,13 @@ def action_type(action: str) -> str:
     """
     match = _NAMED_CALL.search(action) or _FIRST_WORD.search(action)
     return match["word"].lower() if match else ""
+
+
+def count_games(transitions: Iterable[Transition]) -> str:
+    """How many games there are, in words: `40 games`, or `40 episodes` where the environment names no games."""
+    games = {transition.game for transition in transitions}
+    own = bool(games) and all(game.startswith(EPISODE) for game in games)
+    return f"{len(games)} {'episode' if own else 'game'}{'' if len(games) == 1 else 's'}"
 
 
 class TransitionDataset(Sequence[Transition]):
@@ -145,7 +163,7 @@ class TransitionDataset(Sequence[Transition]):
         return hash(self._transitions)
 
     def __repr__(self) -> str:
-        return f"TransitionDataset({len(self)} transitions of {len(self.games)} games)"
+        return f"TransitionDataset({len(self)} transitions of {count_games(self)})"
 
     @property
     def games(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.transitions import Transition, TransitionDataset, Turn
+from rwml_gym.transitions import EPISODE, Transition, TransitionDataset, Turn
 from rwml_gym.wrappers.checks import require_text_env
 
 __all__ = ["RecordTransitions"]
@@ -98,7 +98,7 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
                 next_state=observation,
                 task=str(known.get("task", "")),
                 env_id=self._env_id,
-                game=str(known.get("game", "")),
+                game=str(known.get("game") or f"{EPISODE}{self._episode}"),
                 episode=self._episode,
                 step=len(self._running),
                 invalid_action=bool(info.get("invalid_action", False)),

@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.language.prompts import PromptStyle
-from rwml_gym.diagnostics.audit import GapChoice, audit
+from rwml_gym.diagnostics.audit import GapChoice
+from rwml_gym.diagnostics.audit import audit as run_audit
 from rwml_gym.diagnostics.audit_report import audit_table, write_audit
 from rwml_gym.diagnostics.calibration import NoPairsError
 from rwml_gym.diagnostics.calibration_report import Calibrations, calibrate_each, calibrations_table, write_calibrations
@@ -21,67 +23,58 @@ from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.reward.gap import RewardShape
 from rwml_gym.text import shown
-from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, action_type
+from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, action_type, count_games
 
-__all__ = ["AuditCommand", "CalibrateCommand", "RecordCommand", "run_audit", "run_calibrate", "run_record"]
+__all__ = ["AuditCommand", "CalibrateCommand", "RecordCommand", "audit", "calibrate", "record"]
 
 Data = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
 
 
 @dataclass(frozen=True)
-class RecordCommand:
-    """Records transitions of a random player, which `calibrate` and `audit` read.
+class RecordCommand(EnvConfig):
+    """Record transitions of a random player, which `calibrate` and `audit` read.
 
-    Random commands on ALFWorld; random calls with values from the conversation on τ²-bench.
+    Random commands where the environment lists the admissible ones; random calls with values from the conversation on
+    τ²-bench.
+
+    Attributes:
+        out: Folder to write to.
+        games: Number of games; each is played once.
+        max_steps: Step budget of an episode, 30 as in the paper.
+        history: Turns kept with each transition.
+        seed: Seed of the choice of games and actions.
+        overwrite: Replace earlier transitions.
     """
 
-    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
-    """Where to."""
-    env: Literal["alfworld", "tau2"] = "alfworld"
-    """alfworld or tau2."""
-    domain: str = "retail"
-    """Of τ²-bench: airline, retail, telecom, telecom-workflow or mock."""
-    split: str | None = None
-    """Whose games: by default generated ones, or train of τ²-bench."""
-    data: str | None = None
-    """Folder of official ALFWorld games; $ALFWORLD_DATA by default."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = tyro.MISSING
     games: int = 40
-    """How many; each is played once."""
     max_steps: int = 30
-    """Step budget of an episode, as in the paper."""
     history: int = 4
-    """Turns kept with each transition."""
     seed: int = 0
-    """Chooses games and actions."""
     overwrite: bool = False
-    """Replace earlier transitions."""
 
 
-def run_record(words: Sequence[str]) -> int:
-    """Runs `rwml-gym record` with the words after it."""
+def record(words: Sequence[str]) -> int:
+    """Run `rwml-gym record` with the words after it."""
     command = tyro.cli(RecordCommand, args=words, prog="rwml-gym record")
     _at_least_1(command, "games", "max_steps", "history")
     if command.out.exists() and not command.overwrite:
         raise InvalidConfigError(
             f"Expected a new folder, actual: {str(command.out)!r} exists. Choose another --out, or add --overwrite."
         )
-    from rwml_gym.agents.config.base import JobConfig
-    from rwml_gym.agents.jobs.interaction import choose_games, make_world
-    from rwml_gym.agents.players.base import Agent
-    from rwml_gym.agents.players.baselines import RandomAgent
-    from rwml_gym.agents.players.random_caller import RandomCallerAgent
+    from rwml_gym.agents.jobs.worlds import Source, choose_games
     from rwml_gym.agents.players.rollout import collect
 
-    world = JobConfig(env=command.env, split=command.split, domain=command.domain, data=command.data)
-    make_env, _ = make_world(world, command.max_steps)
+    source = Source(command)
+    agent = source.player(command.seed)
+    make_env = source.make(command.max_steps, source.world.split)
     with make_env() as env:
         games = choose_games(env, command.games, command.seed)
-    agent: Agent = RandomCallerAgent(command.seed) if command.env == "tau2" else RandomAgent(command.seed)
     found = collect(make_env, agent, games, command.history, slots=1)
     found.save(command.out)
     types = Counter(action_type(t.action) for t in found)
-    print(f"{len(found)} transitions of {len(found.games)} games in {command.out}")
+    print(f"{len(found)} transitions of {count_games(found)} in {command.out}")
     print(f"{len(types)} types of action: {', '.join(f'{shown(name)} {n}' for name, n in types.most_common(12))}")
     return 0
 
@@ -112,8 +105,8 @@ class CalibrateCommand:
     """Where to write calibrations.txt, .json and .png."""
 
 
-def run_calibrate(words: Sequence[str]) -> int:
-    """Runs `rwml-gym calibrate` with the words after it."""
+def calibrate(words: Sequence[str]) -> int:
+    """Run `rwml-gym calibrate` with the words after it."""
     command = tyro.cli(CalibrateCommand, args=words, prog="rwml-gym calibrate")
     _at_least_1(command, "pairs")
     if not 0 < command.precision <= 1:
@@ -186,8 +179,8 @@ class AuditCommand:
     """Exit with status 1 unless nothing speaks against the reward: for scripts."""
 
 
-def run_audit(words: Sequence[str]) -> int:
-    """Runs `rwml-gym audit` with the words after it."""
+def audit(words: Sequence[str]) -> int:
+    """Run `rwml-gym audit` with the words after it."""
     command = tyro.cli(AuditCommand, args=words, prog="rwml-gym audit")
     if command.model is not None and command.samples == 1:
         raise InvalidConfigError(f"Expected --samples of at least 2, better {command.group_size}, actual: 1.")
@@ -198,7 +191,7 @@ def run_audit(words: Sequence[str]) -> int:
     transitions = _load(command.data)
     _check_out(command.out)
     encoder = make_encoder(command.encoder)
-    result = audit(
+    result = run_audit(
         transitions,
         encoder,
         threshold,
@@ -226,7 +219,7 @@ def _sampler(
         raise InvalidConfigError(f"Expected --group-size of at least 2, actual: {command.group_size}.")
     from rwml_gym.agents.language.models import load_adapter, load_model
     from rwml_gym.agents.language.prompts import Prompts
-    from rwml_gym.agents.players.language_model import LanguageWorldModel
+    from rwml_gym.agents.language.world_model import LanguageWorldModel
 
     assert command.model is not None
     model, tokenizer = load_model(command.model, command.dtype)

@@ -14,10 +14,10 @@ from rwml_gym.envs.alfworld.games.sources import make_games
 from rwml_gym.envs.base import GameSource
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["run"]
+__all__ = ["export", "list_names"]
 
-USUAL_NUMBER = 100
-"""How many generated games a command takes if it is not told."""
+DEFAULT_NUMBER = 100
+"""Number of generated games where none is given."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Selection:
         """The source, and the chosen names of it."""
         number = self.number
         if number is None and self.split in GENERATED_SPLITS:
-            number = USUAL_NUMBER
+            number = DEFAULT_NUMBER
         if self.first < 0 or (number is not None and number < 1):
             raise InvalidConfigError(
                 f"Expected --first of at least 0 and --number of at least 1, actual values: {self.first} and {number}."
@@ -75,12 +75,15 @@ class List(Selection):
     """Prints the names of games, one a line; `env.reset(options={"game": NAME})` plays one."""
 
 
-def run(words: list[str]) -> None:
-    """Runs `rwml-gym games` with the words after it."""
-    chosen = tyro.extras.subcommand_cli_from_dict({"export": Export, "list": List}, args=words, prog="rwml-gym games")
-    source, names = chosen.names()
-    if isinstance(chosen, Export):
-        export_games(map(source.load, names), chosen.out, chosen.overwrite)
-        print(f"{len(names)} games in {chosen.out / chosen.split}")
-    else:
-        print("\n".join(names))
+def export(words: list[str]) -> None:
+    """Run `rwml-gym games export` with the words after it."""
+    command = tyro.cli(Export, args=words, prog="rwml-gym games export")
+    source, names = command.names()
+    export_games(map(source.load, names), command.out, command.overwrite)
+    print(f"{len(names)} games in {command.out / command.split}")
+
+
+def list_names(words: list[str]) -> None:
+    """Run `rwml-gym games list` with the words after it."""
+    _, names = tyro.cli(List, args=words, prog="rwml-gym games list").names()
+    print("\n".join(names))

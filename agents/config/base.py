@@ -1,15 +1,28 @@
-"""What every training job is told: which world, which model, and what to do when something fails."""
+"""What configurations share: the environment, the model, what to do when something fails, and checks of values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
-from rwml_gym.agents.language.prompts import STYLES, Prompts, PromptStyle, PromptWorld, Tokenizer
+from rwml_gym.agents.language.prompts import STYLES, PromptStyle
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["FaultConfig", "JobConfig", "at_least", "find_preset", "share"]
+__all__ = [
+    "EnvConfig",
+    "FaultConfig",
+    "JobConfig",
+    "TrackerName",
+    "at_least",
+    "find_preset",
+    "nearest",
+    "one_of",
+    "share",
+]
+
+TrackerName = Literal["none", "tensorboard", "wandb", "trackio", "all"]
 
 Config = TypeVar("Config")
 
@@ -18,14 +31,31 @@ def at_least(config: object, least: float, *names: str) -> None:
     """Checks that fields of a configuration are not below a number."""
     for name in names:
         if getattr(config, name) < least:
-            raise InvalidConfigError(f"Expected {name} of at least {least}, actual {getattr(config, name)}")
+            raise InvalidConfigError(f"Expected {name} of at least {least}, actual: {getattr(config, name)}.")
 
 
 def share(config: object, *names: str) -> None:
     """Checks that fields of a configuration lie between 0 and 1."""
     for name in names:
         if not 0 <= getattr(config, name) <= 1:
-            raise InvalidConfigError(f"Expected {name} between 0 and 1, actual {getattr(config, name)}")
+            raise InvalidConfigError(f"Expected {name} between 0 and 1, actual: {getattr(config, name)}.")
+
+
+def one_of(config: object, name: str, values: Sequence[str]) -> None:
+    """Check that a field of a configuration is one of some values.
+
+    Raises:
+        InvalidConfigError: If it is not; the message names the nearest value.
+    """
+    actual = getattr(config, name)
+    if actual not in values:
+        raise InvalidConfigError(f"Expected {name} among {list(values)}, actual: {actual!r}.{nearest(actual, values)}")
+
+
+def nearest(actual: object, values: Iterable[str]) -> str:
+    """A sentence that names the nearest value, with a blank before it; empty if none is near."""
+    found = difflib.get_close_matches(str(actual), list(values), 1)
+    return f" Did you mean {found[0]!r}?" if found else ""
 
 
 def find_preset(presets: Mapping[str, Config], name: str) -> Config:
@@ -35,7 +65,9 @@ def find_preset(presets: Mapping[str, Config], name: str) -> Config:
         InvalidConfigError: There is none of that name.
     """
     if name not in presets:
-        raise InvalidConfigError(f"Expected a preset among {sorted(presets)}, actual {name!r}")
+        raise InvalidConfigError(
+            f"Expected a preset among {sorted(presets)}, actual: {name!r}.{nearest(name, presets)}"
+        )
     return presets[name]
 
 
@@ -55,43 +87,79 @@ class FaultConfig:
 
 
 @dataclass(frozen=True)
-class JobConfig:
-    """The part that all jobs share.
+class EnvConfig:
+    """Which environment is played, and which of its games.
 
     Attributes:
-        env: `alfworld`, or `tau2` for τ²-bench with its scripted user.
-        split: Its games. ALFWorld: `generated` (if absent), or an official split (`train`, `valid_seen`,
-            `valid_unseen`, `valid_train`). τ²-bench: `train` (if absent), with `test` held out, or another split.
-        domain: Of τ²-bench: `airline`, `retail`, `telecom`, `telecom-workflow` or `mock`.
+        env: `alfworld`, `tau2` (τ²-bench with its scripted user), `toy`, or any registered Gymnasium id of a text
+            environment, `module:Id-v0` where a module registers it.
+        env_arguments: Further arguments of the environment, a mapping as JSON or YAML such as `{"size": 4}`.
+        split: Games of the environment. ALFWorld: `generated`, or an official split (`train`, `valid_seen`,
+            `valid_unseen`, `valid_train`). τ²-bench: `train`, `test` or another. The command's default if absent.
+        domain: Domain of τ²-bench: `airline`, `retail` (if absent), `telecom`, `telecom-workflow` or `mock`.
         data: Folder of official ALFWorld games; `$ALFWORLD_DATA` if absent.
-        task_types: Of ALFWorld; only these, all if absent.
-        rooms: Of generated ALFWorld games; only these, all if absent.
-        difficulty: Of generated ALFWorld games: how many receptacles may hold what is asked for, least and most.
-        grammar: Of ALFWorld: `installed` or `original`, see `ALFWorldEnv`.
-        model: Language model, see `models.load_model`.
+        task_types: Task types of ALFWorld; all if absent.
+        rooms: Rooms of generated ALFWorld games; all if absent.
+        difficulty: How many receptacles may hold the object of a generated ALFWorld game, least and most.
+        grammar: Grammar of ALFWorld, `installed` (if absent) or `original`, see `ALFWorldEnv`.
+    """
+
+    env: str = "alfworld"
+    env_arguments: str | None = None
+    split: str | None = None
+    domain: str | None = None
+    data: str | None = None
+    task_types: tuple[str, ...] | None = None
+    rooms: tuple[str, ...] | None = None
+    difficulty: tuple[int, int] | None = None
+    grammar: Literal["installed", "original"] | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the environment that are set, those of `env_arguments` included.
+
+        Raises:
+            InvalidConfigError: If `env_arguments` is no mapping, or sets what another option sets.
+        """
+        fields = ("split", "domain", "data", "task_types", "rooms", "difficulty", "grammar")
+        named = {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
+        if self.env_arguments is None:
+            return named
+        import yaml  # only here, so that other commands start sooner
+
+        try:
+            given = yaml.safe_load(self.env_arguments)
+        except yaml.YAMLError as error:
+            given = f"invalid YAML ({' '.join(str(error).split())})"
+        if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+            raise InvalidConfigError(
+                f'Expected env_arguments as a mapping such as {{"size": 4}}, actual: {self.env_arguments!r}, which is '
+                f"{given if isinstance(given, str) else type(given).__name__}. Quote it as one word of the shell."
+            )
+        if twice := sorted(set(given) & set(named)):
+            raise InvalidConfigError(f"Expected each argument once, actual: {twice} twice. Remove one of the two.")
+        return {**named, **given}
+
+
+@dataclass(frozen=True)
+class JobConfig(EnvConfig):
+    """What all training jobs share.
+
+    Attributes:
+        model: Language model, see `language.models.load_model`.
         dtype: `auto`, `float32` or `bfloat16`.
         lora_rank: LoRA r, on all linear layers.
         lora_alpha: LoRA scale.
-        prompt_style: `transcript` or `chat`, see `prompts.Prompts`.
+        prompt_style: `transcript` or `chat`, see `language.prompts.Prompts`.
         history: Window H, in turns.
         max_prompt_tokens: Longer prompts lose their oldest turns.
         max_state_characters: Longer states are shown in part; 0 for no limit.
         tracker: Where metrics go beside the run's folder, through accelerate: `tensorboard`, `wandb`, `trackio`, `all`
             that are installed, or `none`.
-        push_to_hub: Where to upload the adapter when it is trained, such as `name/repository` (private); nowhere if
-            absent.
+        push_to_hub: Repository to upload the trained adapter to, such as `name/repository` (private); none if absent.
         faults: What to do when something fails.
-        seed: Everything follows from it.
+        seed: Seed of the run; everything follows from it.
     """
 
-    env: Literal["alfworld", "tau2"] = "alfworld"
-    split: str | None = None
-    domain: str = "retail"
-    data: str | None = None
-    task_types: tuple[str, ...] | None = None
-    rooms: tuple[str, ...] | None = None
-    difficulty: tuple[int, int] | None = None
-    grammar: Literal["installed", "original"] = "installed"
     model: str = "SmolLM2-135M-Instruct"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     lora_rank: int = 16
@@ -100,7 +168,7 @@ class JobConfig:
     history: int = 4
     max_prompt_tokens: int = 1024
     max_state_characters: int = 0
-    tracker: Literal["none", "tensorboard", "wandb", "trackio", "all"] = "none"
+    tracker: TrackerName = "none"
     push_to_hub: str | None = None
     faults: FaultConfig = field(default_factory=FaultConfig)
     seed: int = 0
@@ -108,23 +176,6 @@ class JobConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "max_prompt_tokens", "lora_rank")
         at_least(self, 0, "history", "max_state_characters")
-        if self.prompt_style not in STYLES:
-            raise InvalidConfigError(f"Expected prompt_style among {list(STYLES)}, actual {self.prompt_style!r}")
-
-    def prompts(self, tokenizer: Tokenizer, **settings: Any) -> Prompts:
-        """What the model is shown and how its answers are read.
-
-        Args:
-            tokenizer: The model's.
-            **settings: Further arguments of `Prompts`.
-        """
-        world: PromptWorld = "service" if self.env == "tau2" else "game"
-        return Prompts(
-            tokenizer,
-            self.prompt_style,
-            self.history,
-            self.max_prompt_tokens,
-            world,
-            self.max_state_characters,
-            **settings,
-        )
+        one_of(self, "prompt_style", STYLES)
+        one_of(self, "dtype", ("auto", "float32", "bfloat16"))
+        one_of(self, "tracker", get_args(TrackerName))

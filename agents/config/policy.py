@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rwml_gym.agents.config.base import JobConfig, at_least, find_preset
-from rwml_gym.agents.learning.options import GRPOConfig, Rows
+from rwml_gym.agents.config.base import JobConfig, at_least, find_preset, one_of
+from rwml_gym.agents.learning.options import GRPOConfig, SequenceOf
 from rwml_gym.agents.players.base import Decoding
 from rwml_gym.encoders.cached import DEFAULT_ENCODER
 from rwml_gym.errors import InvalidConfigError
@@ -89,8 +89,7 @@ class PolicyStageConfig:
         group_size: Episodes of each (G).
         rounds: Most rounds of `groups` games for one update: as long as too few groups have a reward difference,
             others are played (DAPO's dynamic sampling). 1 for none.
-        rows: `episode` trains on one sequence an episode, `turn` on every turn by itself. With a history window every
-            turn is one.
+        sequence: What one training sequence is: an `episode`, or a `turn`. With a history window every turn is one.
         task_weight: Of the advantage of task success, an episode's.
         world_model_weight: Of the advantage of the gap reward, a turn's own; needs predictions.
         encoder: Of the gap reward.
@@ -105,7 +104,7 @@ class PolicyStageConfig:
     groups: int = 8
     group_size: int = 8
     rounds: int = 1
-    rows: Rows = "episode"
+    sequence: SequenceOf = "episode"
     task_weight: float = 1.0
     world_model_weight: float = 0.0
     encoder: str = DEFAULT_ENCODER
@@ -118,8 +117,7 @@ class PolicyStageConfig:
         at_least(self, 1, "groups", "rounds", "checkpoint_every")
         at_least(self, 0, "steps", "games", "warmup", "task_weight", "world_model_weight")
         at_least(self, 2, "group_size")
-        if self.rows not in ("episode", "turn"):
-            raise InvalidConfigError(f"Expected rows among ['episode', 'turn'], actual {self.rows!r}")
+        one_of(self, "sequence", ("episode", "turn"))
         if not self.task_weight and not self.world_model_weight:
             raise InvalidConfigError("Expected a task_weight or a world_model_weight above 0, actual both 0")
 
@@ -177,11 +175,6 @@ class PolicyConfig(JobConfig):
                 f"A world_model_weight of {self.stage.world_model_weight} needs predictions to reward: set "
                 "episode.predictions, or the weight to 0."
             )
-        if self.imitation.steps and self.env == "tau2" and self.imitation.transitions is None:
-            raise InvalidConfigError(
-                "τ²-bench has no expert to imitate: give recorded episodes with imitation.transitions, or set "
-                "imitation.steps to 0."
-            )
 
 
 _PICK = ("pick_and_place_simple",)
@@ -214,7 +207,7 @@ POLICY_PRESETS: dict[str, PolicyConfig] = {
         split="train",
         history=4,
         episode=EpisodeConfig(action_tokens=512, thoughts=True),
-        stage=PolicyStageConfig(games=3_000, rows="turn"),
+        stage=PolicyStageConfig(games=3_000, sequence="turn"),
     ),
     "paper-tau2": PolicyConfig(
         env="tau2",
@@ -223,7 +216,7 @@ POLICY_PRESETS: dict[str, PolicyConfig] = {
         history=4,
         max_prompt_tokens=8192,
         episode=EpisodeConfig(action_tokens=1024, thinking=True, show_policy=True),
-        stage=PolicyStageConfig(games=74, rows="turn", encoder="Qwen/Qwen3-Embedding-8B"),
+        stage=PolicyStageConfig(games=74, sequence="turn", encoder="Qwen/Qwen3-Embedding-8B"),
     ),
     # The whole job in about a minute, to see that an installation works; its numbers mean nothing.
     "smoke": PolicyConfig(

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import torch
 
-from rwml_gym.agents.language.generation import sample
 from rwml_gym.agents.language.prompts import Prompts
+from rwml_gym.agents.language.sampling import sample
 from rwml_gym.agents.language.shared_prefix import ATTENTION
 from rwml_gym.agents.learning.distributed import check_distributed
 from rwml_gym.agents.seeding import seed_of

@@ -1,68 +1,48 @@
-"""Policy training, stage 2 of RWML: imitation if wanted, GRPO on task success and gap reward, and what came of it.
+"""Policy training, stage 2 of RWML: imitation if wanted, then GRPO on task success and gap reward.
 
-The method is that of arXiv 2602.05842. Each stage leaves its result in the run's folder; a run that was killed and is
-started again with the same command takes up finished stages as they are and goes on in the one that was interrupted.
+The method is that of arXiv 2602.05842.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
+import torch
 from accelerate import Accelerator
-from peft import PeftModel
+from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from rwml_gym.agents.config.policy import PolicyConfig
-from rwml_gym.agents.jobs.interaction import Games, MakeEnv, choose_games, prepare_games
-from rwml_gym.agents.jobs.policy_training import grpo_policy_step, imitation_step
-from rwml_gym.agents.jobs.runs import check_run, start_run
-from rwml_gym.agents.jobs.tracking import make_accelerator, make_log
-from rwml_gym.agents.language.models import add_adapter, add_reference, load_adapter, load_model
-from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.learning.checkpoint import load_adapter_weights, save_adapter, train_loop
-from rwml_gym.agents.learning.demonstrations import Demonstration, demonstrations
-from rwml_gym.agents.learning.distributed import check_distributed
+from rwml_gym.agents.config.policy import ImitationConfig, PolicyConfig
+from rwml_gym.agents.jobs.run import Run
+from rwml_gym.agents.jobs.worlds import GameName, Games, Source, choose_games
+from rwml_gym.agents.language.models import add_reference
+from rwml_gym.agents.learning.credit import episode_groups
+from rwml_gym.agents.learning.distributed import total
+from rwml_gym.agents.learning.grpo import Group, update
 from rwml_gym.agents.learning.memory_plan import plan
-from rwml_gym.agents.learning.schedules import constant_with_warmup
+from rwml_gym.agents.learning.sft import Demonstration, demonstrations, sft_update
+from rwml_gym.agents.players.base import MakeEnv
 from rwml_gym.agents.players.baselines import ExpertAgent
 from rwml_gym.agents.players.language_model import LanguageModelAgent, describe_task
-from rwml_gym.agents.players.rollout import Job, collect, roll_out
-from rwml_gym.agents.reports.model_card import push_adapter, write_card
+from rwml_gym.agents.players.rollout import Episode, EpisodeSpec, collect, roll_out
 from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
-from rwml_gym.agents.seeding import seed_of
+from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.files import read_json, write_json
+from rwml_gym.reward.distances import TOOL_ROLE
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.wrappers import WorldModelRewardWrapper
 
-__all__ = ["run_policy"]
-
-
-@dataclass
-class _Run:
-    """What the stages share."""
-
-    config: PolicyConfig
-    folder: Path
-    games: Games
-    model: PeftModel
-    prompts: Prompts
-    accelerator: Accelerator
-    agent: LanguageModelAgent
-
-    def wrapped(self, make_env: MakeEnv) -> MakeEnv:
-        """The environment as the agent plays it: what it predicts is taken out of its actions."""
-        return partial(_wrapped, make_env, self.config) if self.config.episode.predictions else make_env
+__all__ = ["grpo_step", "imitation_step", "run_policy"]
 
 
 def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
-    """Trains a policy, or goes on with what is left of it.
+    """Train a policy, or go on with what is left of it.
 
     Args:
         config: The configuration.
@@ -72,55 +52,224 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
         The evaluations, in the order of the updates before them.
 
     Raises:
-        ConfigMismatchError: The folder holds a run of another configuration.
-        InvalidConfigError: A value that does not work; also an unknown split or task type.
-        DependencyNotInstalled: A library that the environment, the reward or the tracker needs is not installed.
-        GameNotFoundError: No games where they were looked for.
-        ModelNotFoundError: The language model or the adapter cannot be loaded.
+        ConfigMismatchError: See `Run.open`, as for the other errors.
         TrainingDivergedError: A loss or gradient was no number, see `FaultConfig`.
     """
-    job = _prepare(config, Path(folder))
+    stage, episode = config.stage, config.episode
+    run = Run.open(
+        config,
+        folder,
+        games=partial(_choose_games, config),
+        check=_check,
+        adapter=config.adapter,
+        prompts={"thoughts": episode.thoughts, "predictions": episode.predictions, "thinking": episode.thinking},
+        processes=True,
+    )
     if config.imitation.steps:
-        _imitate(job)
-    evaluations = _train(job)
-    if job.accelerator.is_main_process:
-        print(write_policy_report(job.folder, config, evaluations))
-        _publish(job, evaluations)
-    job.accelerator.end_training()
+        _imitate(run)
+    if config.grpo.beta and (config.adapter is not None or config.imitation.steps):
+        add_reference(run.model)  # the reference is what the policy starts from
+    print(
+        f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} episodes on "
+        f"{len(run.games.train)} games, sequences: {stage.sequence}"
+    )
+    agent, make_env = _agent(run, 1.0), _predicting(run, run.games.make_env)
+
+    def step(number: int, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        every = config.evaluation.every
+        evaluated = _evaluate(run, number) if number == 0 or (every and number % every == 0) else []
+        row = grpo_step(agent, make_env, run.games.train, config, run.accelerator, number, optimizer)
+        return {**row, "evaluations": [vars(evaluation) for evaluation in evaluated]}
+
+    rows = run.train(
+        "policy",
+        step,
+        steps=stage.steps,
+        learning_rate=config.grpo.learning_rate,
+        warmup=stage.warmup,
+        checkpoint_every=stage.checkpoint_every,
+        line=_line,
+    )
+    final = run.once("evaluation.json", lambda: [vars(evaluation) for evaluation in _evaluate(run, stage.steps)])
+    before = [found for row in rows for found in row["evaluations"]]
+    evaluations = [Evaluation(**found) for found in [*before, *final]]
+    if run.is_main:
+        print(write_policy_report(run.folder, config, evaluations))
+        results = {f"{e.name} games, after {e.step} updates": str(e).partition(": ")[2] for e in evaluations}
+        run.publish("policy", "plays", "policy", results, str(_first_info(run).get("data_version", "")))
+    run.accelerator.end_training()
     return evaluations
 
 
-def _prepare(config: PolicyConfig, folder: Path) -> _Run:
-    # Whatever can be wrong with the input shows before the run's folder is made.
-    check_run(config, folder)
-    stage, episode = config.stage, config.episode
-    games = prepare_games(config, stage.games, config.evaluation.games, episode.max_steps)
-    accelerator = make_accelerator(folder, config.tracker)
-    check_distributed(accelerator)
-    base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
-    prompts = config.prompts(
-        tokenizer, thoughts=episode.thoughts, predictions=episode.predictions, thinking=episode.thinking
+# The steps
+
+
+def grpo_step(
+    agent: LanguageModelAgent,
+    make_env: MakeEnv,
+    games: Sequence[GameName],
+    config: PolicyConfig,
+    accelerator: Accelerator,
+    number: int,
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, Any]:
+    """Do one policy update: play groups of equal games until enough have a reward difference, then update.
+
+    Args:
+        agent: The policy, as it plays.
+        make_env: Makes the environment, wrapped if its gap reward is wanted.
+        games: Training games. Every epoch is shuffled anew; in several processes each plays its share.
+        config: Its `stage`, `grpo`, `episode`, `faults` and `seed`.
+        accelerator: Where to compute.
+        number: Number of the step; which games are played and all that is sampled follows from it.
+        optimizer: Optimizer of the adapter.
+
+    Returns:
+        Over all episodes of all processes: `success`, `reward`, `steps` and the share of `invalid` actions, the mean
+        `gap_reward`, tokens written in a turn (`tokens`), `episodes`, those that failed (`failed`), `groups`, those
+        with a reward difference (`signal_groups`); what `grpo.update` returns; and `seconds_rollout` and
+        `seconds_update`.
+    """
+    stage = config.stage
+    began = time.monotonic()
+    played: list[Episode] = []
+    signal: list[Group] = []
+    with_signal = 0.0
+    for sampling in range(stage.rounds):
+        # Play
+        start = (number * stage.rounds + sampling) * stage.groups
+        places = range(start, start + stage.groups)
+        chosen = [games[i] for i in in_epochs(len(games), places, seed_of(config.seed, "epochs"))]
+        mine = list(enumerate(chosen))[accelerator.process_index :: accelerator.num_processes]
+        specs = [
+            EpisodeSpec(game, seed_of(config.seed, "episode", number, sampling, place, member))
+            for place, game in mine
+            for member in range(stage.group_size)
+        ]
+        episodes = roll_out(make_env, agent, specs, config.episode.slots, on_error=config.faults.on_env_error)
+        played += episodes
+        # Credit
+        found = [
+            episode_groups(
+                episodes[i : i + stage.group_size],
+                stage.sequence,
+                stage.task_weight,
+                stage.world_model_weight,
+                config.grpo.scale_rewards,
+            )
+            for i in range(0, len(episodes), stage.group_size)
+        ]
+        signal += [group for groups in found for group in groups]
+        with_signal += total(accelerator, [sum(map(bool, found))])[0]
+        if with_signal >= stage.groups:
+            break
+    agent.sessions.clear()  # the weights change
+    rolled_out = time.monotonic()
+    # Update. The constant of `dr_grpo` is the longest row there can be: a turn, or all turns of an episode.
+    turns = config.episode.max_steps if stage.sequence == "episode" and not config.history else 1
+    length = turns * config.episode.action_tokens
+    stats = update(agent.sessions.model, optimizer, signal, config.grpo, accelerator, length)
+    return {
+        **_statistics(played, accelerator),
+        "groups": (sampling + 1) * stage.groups,
+        "signal_groups": int(with_signal),
+        **stats,
+        "seconds_rollout": round(rolled_out - began, 3),
+        "seconds_update": round(time.monotonic() - rolled_out, 3),
+    }
+
+
+def imitation_step(
+    model: nn.Module,
+    data: Sequence[Demonstration],
+    config: ImitationConfig,
+    seed: int,
+    accelerator: Accelerator,
+    number: int,
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, Any]:
+    """Imitate the batch that belongs to step `number`; every epoch is shuffled anew.
+
+    Args:
+        model: The policy.
+        data: Demonstrations.
+        config: Batch size; in several processes each takes its share.
+        seed: Seed of the shuffling.
+        accelerator: Where to compute.
+        number: Number of the step, from 0.
+        optimizer: Optimizer of the adapter.
+
+    Returns:
+        See `sft.sft_update`.
+    """
+    positions = range(number * config.batch_size, (number + 1) * config.batch_size)
+    batch = [data[i] for i in in_epochs(len(data), positions, seed)]
+    mine = batch[accelerator.process_index :: accelerator.num_processes]
+    return sft_update(
+        model,
+        optimizer,
+        [demonstration.prompt for demonstration in mine],
+        [demonstration.target for demonstration in mine],
+        accelerator,
+        masks=[demonstration.mask for demonstration in mine],
     )
-    if config.adapter is not None:
-        model = load_adapter(base, config.adapter, trainable=True)
-    else:
-        model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
-    agent = _agent(config, model, prompts, 1.0)
-    _plan_memory(config, model)
-    job = _Run(config, folder, games, model, prompts, accelerator, agent)
-    job.wrapped(games.make_env)().close()  # an encoder that cannot be loaded shows now
-    if accelerator.is_main_process:
-        start_run(config, folder)
-        print(f"Run folder: {folder}")
-    accelerator.wait_for_everyone()
-    return job
 
 
-def _plan_memory(config: PolicyConfig, model: PeftModel) -> None:
-    """Warns before an update that will not fit; of the longest episodes that the configuration allows."""
+def _statistics(played: Sequence[Episode], accelerator: Accelerator) -> dict[str, Any]:
+    whole = [episode for episode in played if episode.error is None]
+    completions = [w.completion for episode in whole for w in episode.written if w.completion is not None]
+    gaps = [gap for episode in whole for gap in episode.gap_rewards]
+    sums = total(
+        accelerator,
+        [
+            len(played),
+            len(whole),
+            sum(episode.won for episode in whole),
+            sum(episode.reward for episode in whole),
+            sum(episode.steps for episode in whole),
+            sum(sum(episode.invalid) for episode in whole),
+            sum(len(completion.tokens) for completion in completions),
+            len(completions),
+            sum(gaps),
+            len(gaps),
+        ],
+    )
+    episodes, ended, won, reward, steps, invalid, tokens, turns, gap, gap_turns = sums
+    return {
+        "success": won / max(ended, 1),
+        "reward": reward / max(ended, 1),
+        "steps": steps / max(ended, 1),
+        "invalid": invalid / max(steps, 1),
+        "tokens": tokens / max(turns, 1),
+        "gap_reward": gap / max(gap_turns, 1),
+        "episodes": int(episodes),
+        "failed": int(episodes - ended),
+    }
+
+
+# The stages
+
+
+def _choose_games(config: PolicyConfig, source: Source) -> Games:
+    if config.imitation.steps and config.imitation.transitions is None and not source.world.expert:
+        raise InvalidConfigError(
+            f"Expected an environment with an expert to imitate, actual: {source.world.title}, which has none. Give "
+            "recorded episodes with imitation.transitions, or set imitation.steps to 0."
+        )
+    return source.prepare(config.seed, config.stage.games, config.evaluation.games, config.episode.max_steps)
+
+
+def _check(run: Run) -> None:
+    _plan_memory(run.config, run.model)
+    _predicting(run, run.games.make_env)().close()  # an encoder that cannot be loaded shows now
+
+
+def _plan_memory(config: PolicyConfig, model: nn.Module) -> None:
+    """Warn of an update that will not fit into memory; of the longest episodes that the configuration allows."""
     stage, episode = config.stage, config.episode
-    episodes, micro_tokens = stage.groups * stage.group_size, config.grpo.tokens_per_pass(model.device.type)
-    if stage.rows == "turn" or config.history:
+    device = next(model.parameters()).device
+    episodes, micro_tokens = stage.groups * stage.group_size, config.grpo.tokens_per_pass(device.type)
+    if stage.sequence == "turn" or config.history:
         rows, prompt, written = episodes * episode.max_steps, config.max_prompt_tokens, episode.action_tokens
         counted = written
     else:
@@ -132,161 +281,94 @@ def _plan_memory(config: PolicyConfig, model: PeftModel) -> None:
     ).check()
 
 
-def _wrapped(make_env: MakeEnv, config: PolicyConfig) -> gym.Env[str, str]:
+def _predicting(run: Run, make_env: MakeEnv) -> MakeEnv:
+    """The environment as the agent plays it: what it predicts is taken out of its actions."""
+    return partial(_wrapped, make_env, run.config, run.world.roles) if run.config.episode.predictions else make_env
+
+
+def _wrapped(make_env: MakeEnv, config: PolicyConfig, roles: bool) -> gym.Env[str, str]:
     stage = config.stage
-    tools = {"tool": {"gap": "rouge", "threshold": stage.tool_threshold}} if config.env == "tau2" else None
+    tools = {TOOL_ROLE: {"gap": "rouge", "threshold": stage.tool_threshold}} if roles else None
     return WorldModelRewardWrapper(make_env(), stage.encoder, stage.threshold, mode="report", measures=tools)
 
 
-def _publish(job: _Run, evaluations: Sequence[Evaluation]) -> None:
-    """Writes the model card of the adapter, and uploads it if asked; once a run."""
-    config, done = job.config, job.folder / "published.json"
-    if done.is_file():
-        return
-    world = "τ²-bench" if config.env == "tau2" else "ALFWorld"
-    with job.games.make_env() as env:
-        _, info = env.reset(options={"game": job.games.train[0]})
-    results = {f"{e.name} games, after {e.step} updates": str(e).partition(": ")[2] for e in evaluations}
-    command = f"rwml-gym train policy --config config.yaml --run-dir {job.folder.name}"
-    title = f"{config.model.rsplit('/', 1)[-1]} plays {world}"
-    data_version = str(info.get("data_version", ""))
-    adapter = job.folder / "adapters" / "policy"
-    write_card(adapter, config.model, title, config, results, data_version, command)
-    url = push_adapter(adapter, config.push_to_hub) if config.push_to_hub is not None else None
-    write_json(done, {"url": url})
-
-
-def _agent(config: PolicyConfig, model: PeftModel, prompts: Prompts, temperature: float) -> LanguageModelAgent:
+def _agent(run: Run, temperature: float) -> LanguageModelAgent:
+    episode = run.config.episode
     return LanguageModelAgent(
-        model,
-        prompts.tokenizer,
-        prompts,
+        run.model,
+        run.tokenizer,
+        run.prompts,
         temperature,
-        seed=seed_of(config.seed, "agent"),
-        action_tokens=config.episode.action_tokens,
-        show_policy=config.episode.show_policy,
-        decoding=config.episode.decoding,
+        seed=run.seed("agent"),
+        action_tokens=episode.action_tokens,
+        show_policy=episode.show_policy,
+        decoding=episode.decoding,
     )
 
 
-def _loop(job: _Run, name: str, steps: int, learning_rate: float, warmup: int, **settings: Any) -> list[dict[str, Any]]:
-    """A training loop in its own folder of checkpoints; its metrics and its adapter when it is through."""
-    slug = name.lower().replace(" ", "_")
-    path, adapter = job.folder / "metrics" / f"{slug}.json", job.folder / "adapters" / slug
-    if not path.is_file():
-        faults = job.config.faults
-        metrics = train_loop(
-            name,
-            job.folder / "checkpoints" / slug,
-            job.model,
-            learning_rate,
-            steps,
-            checkpoint_every=job.config.stage.checkpoint_every,
-            prepare=job.accelerator.prepare,
-            schedule=constant_with_warmup(warmup),
-            log=make_log(job.accelerator, name, job.config),
-            on_nan=faults.on_nan,
-            on_save_error=faults.on_save_error,
-            writes=job.accelerator.is_main_process,
-            **settings,
-        )
-        if job.accelerator.is_main_process:
-            save_adapter(job.model, adapter)
-            write_json(path, metrics)
-        job.accelerator.wait_for_everyone()
-    load_adapter_weights(job.model, adapter)
-    rows: list[dict[str, Any]] = read_json(path)
-    return rows
-
-
-# Imitation
-
-
-def _imitate(job: _Run) -> None:
-    imitation = job.config.imitation
-    data = _demonstrations(job)
-    what = "episodes" if job.prompts.history == 0 else "turns"
+def _imitate(run: Run) -> None:
+    imitation: ImitationConfig = run.config.imitation
+    data = _demonstrations(run)
+    what = "episodes" if run.prompts.history == 0 else "turns"
     print(f"Imitation: {imitation.steps} steps of {imitation.batch_size} on {len(data)} {what}")
-    step = partial(imitation_step, job.model, data, imitation, seed_of(job.config.seed, "imitation"), job.accelerator)
-    line: Callable[[Mapping[str, Any]], str] = lambda row: f"loss {row['loss']:.3f}"  # noqa: E731
-    _loop(job, "imitation", imitation.steps, imitation.learning_rate, imitation.warmup, step=step, line=line)
+    run.train(
+        "imitation",
+        partial(imitation_step, run.model, data, imitation, run.seed("imitation"), run.accelerator),
+        steps=imitation.steps,
+        learning_rate=imitation.learning_rate,
+        warmup=imitation.warmup,
+        checkpoint_every=run.config.stage.checkpoint_every,
+    )
 
 
-def _demonstrations(job: _Run) -> list[Demonstration]:
+def _demonstrations(run: Run) -> list[Demonstration]:
     """Won episodes of the expert on games that are not trained on, or recorded ones."""
-    config = job.config
-    with job.games.make_env() as env:
-        _, info = env.reset(options={"game": job.games.train[0]})
+    config: PolicyConfig = run.config
+    info = _first_info(run)
     describe: Callable[[str], str] = lambda task: describe_task({**info, "task": task}, config.episode.show_policy)  # noqa: E731
-    window = config.history or config.episode.max_steps
     if config.imitation.transitions is not None:
         recorded = TransitionDataset.load(config.imitation.transitions)
     else:
-        make = partial(job.games.make_env, expert=True)
+        make = partial(run.games.make_env, expert=True)
         with make() as env:
-            names = choose_games(
-                env,
-                config.imitation.games,
-                seed_of(config.seed, "expert"),
-                exclude={*job.games.train, *job.games.held_out},
-            )
-        recorded = collect(make, ExpertAgent(), names, window)
+            taken = {*run.games.train, *run.games.held_out}
+            names = choose_games(env, config.imitation.games, run.seed("expert"), exclude=taken)
+        recorded = collect(make, ExpertAgent(), names, config.history or config.episode.max_steps)
     won = TransitionDataset(transition for transition in recorded if transition.won)
     if not won:
-        raise InvalidConfigError("No episode to imitate was won: raise episode.max_steps, or give other transitions.")
-    return demonstrations(won, job.prompts, describe)
+        raise InvalidConfigError(
+            "Expected won episodes to imitate, actual: none. Raise episode.max_steps, or give other transitions."
+        )
+    return demonstrations(won, run.prompts, describe)
 
 
-# GRPO
+def _first_info(run: Run) -> dict[str, Any]:
+    game = run.games.train[0]
+    with run.games.make_env() as env:
+        return env.reset(options={"game": game})[1] if isinstance(game, str) else env.reset(seed=game)[1]
 
 
-def _train(job: _Run) -> list[Evaluation]:
-    config, stage = job.config, job.config.stage
-    if config.grpo.beta and (config.adapter is not None or config.imitation.steps):
-        add_reference(job.model)  # the reference is what the policy starts from
-    print(
-        f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} episodes on "
-        f"{len(job.games.train)} games, rows: {stage.rows}"
-    )
-
-    def step(number: int, optimizer: Any) -> dict[str, Any]:
-        every = config.evaluation.every
-        evaluated = _evaluate(job, number) if number == 0 or (every and number % every == 0) else []
-        games, make_env = job.games.train, job.wrapped(job.games.make_env)
-        row = grpo_policy_step(job.agent, make_env, games, config, job.accelerator, number, optimizer)
-        return {**row, "evaluations": [vars(evaluation) for evaluation in evaluated]}
-
-    rows = _loop(job, "policy", stage.steps, config.grpo.learning_rate, stage.warmup, step=step, line=_line)
-    path = job.folder / "evaluation.json"
-    if not path.is_file():
-        final = _evaluate(job, stage.steps)
-        if job.accelerator.is_main_process:
-            write_json(path, [vars(evaluation) for evaluation in final])
-        job.accelerator.wait_for_everyone()
-    before = [Evaluation(**found) for row in rows for found in row["evaluations"]]
-    return [*before, *(Evaluation(**found) for found in read_json(path))]
-
-
-def _evaluate(job: _Run, number: int) -> list[Evaluation]:
-    """Plays the games that success is measured on, with the policy as it is; every process plays all of them."""
-    evaluation = job.config.evaluation
-    agent = _agent(job.config, job.model, job.prompts, evaluation.temperature)
+def _evaluate(run: Run, number: int) -> list[Evaluation]:
+    """Play the games that success is measured on, with the policy as it is; every process plays all of them."""
+    evaluation = run.config.evaluation
+    agent = _agent(run, evaluation.temperature)
     results = []
-    sets: list[tuple[str, MakeEnv, Sequence[str]]] = [("held-out", job.games.make_held_out_env, job.games.held_out)]
+    sets = [("held-out", run.games.make_held_out_env, run.games.held_out)]
     if evaluation.training_games:
-        sets.insert(0, ("training", job.games.make_env, job.games.train))
+        sets.insert(0, ("training", run.games.make_env, run.games.train))
     for name, make_env, games in sets:
         # The same seeds every time: a difference between two evaluations is one of the policy.
-        jobs = [
-            Job(game, seed_of(job.config.seed, "evaluate", place, repeat))
+        specs = [
+            EpisodeSpec(game, run.seed("evaluate", place, repeat))
             for place, game in enumerate(games)
             for repeat in range(evaluation.repeats)
         ]
-        if not jobs:
+        if not specs:
             continue
-        with tqdm(total=len(jobs), desc=f"evaluate {name}", unit="episode", leave=False, dynamic_ncols=True) as bar:
-            played = roll_out(job.wrapped(make_env), agent, jobs, job.config.episode.slots, progress=bar.update)
-        steps = sum(len(episode.rewards) for episode in played)
+        with tqdm(total=len(specs), desc=f"evaluate {name}", unit="episode", leave=False, dynamic_ncols=True) as bar:
+            slots = run.config.episode.slots
+            played = roll_out(_predicting(run, make_env), agent, specs, slots, progress=bar.update)
+        steps = sum(episode.steps for episode in played)
         found = Evaluation(
             name,
             number,

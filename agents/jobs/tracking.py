@@ -10,20 +10,20 @@ import uuid
 from collections.abc import Callable, Mapping
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration
 
+from rwml_gym.agents.config.base import TrackerName
 from rwml_gym.agents.config.files import flatten
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
 from rwml_gym.files import read_json, write_json
 
-__all__ = ["TrackerName", "make_accelerator", "make_log"]
+__all__ = ["make_accelerator", "make_log"]
 
-TrackerName = Literal["none", "tensorboard", "wandb", "trackio", "all"]
 Log = Callable[[int, Mapping[str, Any]], None]
 _FOLDER, _PROJECT = "tracking", "rwml-gym"
 _INSTALL = {"tensorboard": '"rwml-gym[track]"', "all": '"rwml-gym[track]"'}

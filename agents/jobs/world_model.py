@@ -1,14 +1,12 @@
 """RWML stage 1, the main job: collect, calibrate, filter, train a world model with GRPO, and show what it learnt.
 
-The method is that of arXiv 2602.05842. Each stage leaves its result in the run's folder; a run that was killed and is
-started again with the same command takes up finished stages as they are and goes on in the one that was interrupted.
+The method is that of arXiv 2602.05842.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,54 +14,36 @@ from typing import Any, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
-from peft import PeftModel
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from rwml_gym.agents.config.world_model import RWMLConfig
-from rwml_gym.agents.jobs.interaction import MakeEnv, held_out_tasks, prepare_games
-from rwml_gym.agents.jobs.run_gap import calibrated_gap, make_gap
-from rwml_gym.agents.jobs.runs import check_run, one_process, start_run
-from rwml_gym.agents.jobs.success import count_successes, score_baselines
-from rwml_gym.agents.jobs.tracking import make_accelerator, make_log
-from rwml_gym.agents.jobs.world_model_training import drop_too_easy, grpo_step, score_attempts, sft_step
-from rwml_gym.agents.language.models import add_adapter, add_reference, load_model
+from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig
+from rwml_gym.agents.jobs.evaluate import reference_scores, success
+from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap
+from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
+from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.learning.checkpoint import load_adapter_weights, save_adapter, train_loop
+from rwml_gym.agents.language.sampling import Completion
+from rwml_gym.agents.language.world_model import LanguageWorldModel
+from rwml_gym.agents.learning.checkpoint import load_adapter_weights
+from rwml_gym.agents.learning.grpo import Group, group_advantages, has_signal, update
 from rwml_gym.agents.learning.memory_plan import plan
-from rwml_gym.agents.players.language_model import LanguageModelAgent, LanguageWorldModel
-from rwml_gym.agents.players.random_caller import RandomCallerAgent
-from rwml_gym.agents.players.rollout import collect
+from rwml_gym.agents.learning.options import SFTConfig
+from rwml_gym.agents.learning.sft import sft_update
+from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions
-from rwml_gym.agents.reports.model_card import push_adapter, write_card
 from rwml_gym.agents.reports.world_model import Context, write_report
-from rwml_gym.agents.seeding import seed_of
+from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.files import read_json, write_json
-from rwml_gym.reward.gap import GapReward
-from rwml_gym.transitions import TransitionDataset
+from rwml_gym.reward.gap import GapReward, Gaps
+from rwml_gym.transitions import Transition, TransitionDataset, count_games
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
 
-__all__ = ["run"]
+__all__ = ["by_pass_rate", "grpo_step", "run_world_model", "score_attempts", "sft_step"]
 
 
-@dataclass
-class _Run:
-    """What the stages share."""
-
-    config: RWMLConfig
-    folder: Path
-    model: PeftModel
-    world_model: LanguageWorldModel
-    accelerator: Accelerator
-
-    @property
-    def prompts(self) -> Prompts:
-        return self.world_model.prompts
-
-
-def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
-    """Runs the main job, or what is left of it.
+def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
+    """Run the main job, or what is left of it.
 
     Args:
         config: The configuration.
@@ -73,66 +53,220 @@ def run(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
         Held-out predictions of every model, by the model's name.
 
     Raises:
-        ConfigMismatchError: The folder holds a run of another configuration.
-        InvalidConfigError: A value that does not work; also an unknown split or task type.
-        DependencyNotInstalled: A library that the environment or the reward needs is not installed.
-        GameNotFoundError: No games where they were looked for.
-        ModelNotFoundError: The language model cannot be loaded.
+        ConfigMismatchError: See `Run.open`, as for the other errors.
         EncoderNotFoundError: The encoder cannot be loaded.
     """
-    folder = Path(folder)
-    # Whatever can be wrong with the input shows before the run's folder is made.
-    check_run(config, folder)
-    collect = config.collect
-    games = prepare_games(config, collect.games, collect.held_out_games, collect.max_steps, collect.rollouts)
-    gap = make_gap(config, config.encoder)
-    accelerator = make_accelerator(folder, config.tracker)
-    one_process(accelerator)
-    base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
-    prompts = config.prompts(tokenizer)
-    start_run(config, folder)
-    print(f"Run folder: {folder}")
-    model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
-    _plan_memory(config, model)
-    world_model = LanguageWorldModel(model, tokenizer, prompts, config.max_new_tokens, config.batch_rows)
-    job = _Run(config, folder, model, world_model, accelerator)
-
-    train = _that_say_something(_collect(job, "train", games.make_env, games.train))
-    played = _collect(job, "held_out", games.make_held_out_env, games.held_out)
-    held_out = _sample(_that_say_something(played), config.max_held_out, seed_of(config.seed, "held out"))
-    print(
-        f"Transitions: {len(train)} of {len(train.games)} training games, {len(held_out)} of {len(held_out.games)} "
-        f"held-out games; {np.mean([t.invalid_action for t in train]):.0%} of the training actions were invalid."
+    played = config.collect
+    run = Run.open(
+        config,
+        folder,
+        games=lambda source: source.prepare(
+            config.seed, played.games, played.held_out_games, played.max_steps, played.rollouts
+        ),
+        check=_check,
     )
-    gap = calibrated_gap(config, gap.encoder, train, folder)
-    context = _context(job, played, held_out)
+    world_model = run.world_model()
+
+    # Play
+    train = with_outcome(_collect(run, "train"))
+    all_held_out = _collect(run, "held_out")
+    held_out = some_of(with_outcome(all_held_out), config.max_held_out, run.seed("held out"))
+    print(
+        f"Transitions: {len(train)} of {count_games(train)} for training, {len(held_out)} of {count_games(held_out)} "
+        f"held out; {np.mean([t.invalid_action for t in train]):.0%} of the training actions were invalid."
+    )
+
+    # Reward
+    gap = calibrated_gap(config, run.world.roles, make_gap(config, run.world.roles, config.encoder), train, run.folder)
+    score = partial(_evaluate, run, world_model, held_out, gap)
     results = {
-        "nothing changes": _evaluate(job, "nothing changes", held_out, gap, NothingChanges()),
-        "most frequent": _evaluate(job, "most frequent", held_out, gap, MostFrequentOutcome(train)),
-        "base": _evaluate(job, "base", held_out, gap),
+        "nothing changes": score("nothing changes", NothingChanges()),
+        "most frequent": score("most frequent", MostFrequentOutcome(train)),
+        "base": score("base"),
     }
 
-    sft_data, rest = _divide(train, config.filter.share, seed_of(config.seed, "share"))
-    sft_metrics = _fine_tune(job, "warm start", sft_data, config.sft.steps)
+    # Filter
+    sft_data, rest = _divide(train, config.filter.share, run.seed("share"))
+    sft_rows = _fine_tune(run, world_model, "warm start", sft_data, config.sft.steps)
     if config.warm_start:
         print("GRPO starts from the fine-tuned model. This deviates from the paper, which starts from the base model.")
-        results["warm start"] = _evaluate(job, "warm start", held_out, gap)
-    kept = _filter(job, rest, gap)
-    _start_policy(job)
-    _grpo(job, kept, gap)
-    results["RWML"] = _evaluate(job, "RWML", held_out, gap)
+        results["warm start"] = score("warm start")
+    kept = _filter(run, world_model, rest, gap)
+
+    # Update
+    _start_policy(run)
+    stage = config.stage
+    print(f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
+    if config.warm_start:
+        add_reference(run.model)  # the reference is what the policy starts from
+    rows = run.train(
+        "RWML",
+        partial(grpo_step, world_model, kept, gap, config, run.accelerator),
+        steps=stage.steps,
+        learning_rate=config.grpo.learning_rate,
+        checkpoint_every=stage.checkpoint_every,
+        line=_line,
+    )
+    results["RWML"] = score("RWML")
     if config.baseline:
-        _start_policy(job)
-        _fine_tune(job, "SFT same time", rest, _steps_in_the_same_time(job, sft_metrics))
-        results["SFT same time"] = _evaluate(job, "SFT same time", held_out, gap)
-    print(write_report(folder, config, results, gap, context))
-    _publish(job, results, context.data_version)
-    accelerator.end_training()
+        _start_policy(run)
+        _fine_tune(run, world_model, "SFT same time", rest, _steps_for_equal_wall_clock(run, rows, sft_rows))
+        results["SFT same time"] = score("SFT same time")
+
+    # Show
+    context = _context(run, all_held_out, held_out)
+    print(write_report(run.folder, config, results, gap, context))
+    rewards = {f"held-out reward, {name}": _mean_reward(found) for name, found in results.items()}
+    run.publish("RWML", "as a world model of", "rwml", rewards, context.data_version)
+    run.accelerator.end_training()
     return results
 
 
-def _plan_memory(config: RWMLConfig, model: PeftModel) -> None:
-    """Warns before an update that will not fit."""
+# The steps
+
+
+def sft_step(
+    world_model: LanguageWorldModel,
+    data: Sequence[Transition],
+    config: SFTConfig,
+    seed: int,
+    accelerator: Accelerator,
+    number: int,
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, Any]:
+    """Do next-state SFT on the batch that belongs to step `number`; every epoch is shuffled anew.
+
+    Args:
+        world_model: The model, its prompts and the token limit of a target.
+        data: Transitions.
+        config: Batch size and gradient clipping.
+        seed: Seed of the shuffling.
+        accelerator: Where to compute.
+        number: Number of the step, from 0.
+        optimizer: Optimizer of the adapter.
+
+    Returns:
+        See `sft.sft_update`.
+    """
+    positions = range(number * config.batch_size, (number + 1) * config.batch_size)
+    batch = [data[i] for i in in_epochs(len(data), positions, seed)]
+    prompts = world_model.prompts
+    return sft_update(
+        world_model.model,
+        optimizer,
+        [prompts.predict(t.history, t.action, t.task) for t in batch],
+        [prompts.target(t.next_state)[: world_model.max_new_tokens] for t in batch],
+        accelerator,
+        config.max_grad_norm,
+    )
+
+
+def grpo_step(
+    world_model: LanguageWorldModel,
+    data: Sequence[Transition],
+    gap: GapReward,
+    config: RWMLConfig,
+    accelerator: Accelerator,
+    number: int,
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, Any]:
+    """Do one world-model GRPO update: sample groups until enough have a reward difference, then update on those.
+
+    Args:
+        world_model: The policy and its prompts.
+        data: The triplets.
+        gap: The reward.
+        config: Its `stage`, `grpo` and `seed`.
+        accelerator: Where to compute.
+        number: Number of the step; which triplets are taken and what is sampled follow from it.
+        optimizer: Optimizer of the adapter.
+
+    Returns:
+        Means over all sampled groups (`reward`, `distance`), their number (`groups`), how many of them had a reward
+        difference (`signal_groups`, `signal_share`), mean length (`tokens`), and what `grpo.update` returns.
+    """
+    stage, prompts = config.stage, world_model.prompts
+    order = random.Random(seed_of(config.seed, "prompts", number)).sample(range(len(data)), len(data))
+    signal: list[Group] = []
+    scores: list[Gaps] = []
+    lengths: list[int] = []
+    for sampling in range(stage.rounds):
+        chosen = [data[i] for i in order[sampling * stage.groups : (sampling + 1) * stage.groups]]
+        if not chosen or len(signal) >= stage.groups:
+            break
+        seed = seed_of(config.seed, "sample", number, sampling)
+        attempts = world_model.attempts(chosen, stage.group_size, seed=seed)
+        score = score_attempts(prompts, chosen, attempts, gap)
+        advantages = group_advantages(score.rewards, config.grpo.scale_rewards)
+        scores.append(score)
+        lengths += [len(c.tokens) for row in attempts for c in row]
+        signal += [
+            Group(
+                prompts.predict(t.history, t.action, t.task),
+                [c.tokens for c in row],
+                advantage.tolist(),
+                [c.logprobs for c in row],
+            )
+            for t, row, advantage, differs in zip(chosen, attempts, advantages, has_signal(score.rewards), strict=True)
+            if differs
+        ]
+    # All groups that were paid for are used; more than were wanted do no harm.
+    stats = update(world_model.model, optimizer, signal, config.grpo, accelerator, world_model.max_new_tokens)
+    sampled = sum(len(score.rewards) for score in scores)
+    return {
+        "reward": float(np.concatenate([score.rewards for score in scores]).mean()),
+        "distance": float(np.concatenate([score.distances for score in scores]).mean()),
+        "groups": sampled,
+        "signal_groups": len(signal),
+        "signal_share": len(signal) / sampled,
+        "tokens": float(np.mean(lengths)),
+        **stats,
+    }
+
+
+def score_attempts(
+    prompts: Prompts, transitions: Sequence[Transition], attempts: Sequence[Sequence[Completion]], gap: GapReward
+) -> Gaps:
+    """Score n attempts at each of T transitions.
+
+    Returns:
+        Distances and rewards as arrays of shape (T, n).
+    """
+    gaps = gap(
+        [prompts.read_prediction(c.text) for row in attempts for c in row],
+        [t.next_state for t, row in zip(transitions, attempts, strict=True) for _ in row],
+        [t.role for t, row in zip(transitions, attempts, strict=True) for _ in row],
+    )
+    shape = (len(attempts), len(attempts[0]))
+    return Gaps(gaps.distances.reshape(shape), gaps.rewards.reshape(shape))
+
+
+def by_pass_rate(rates: Sequence[float], config: FilterConfig, seed: int) -> list[int]:
+    """Choose triplets by their pass rate: too-easy ones with a small probability, hopeless ones as configured.
+
+    Args:
+        rates: Share of right attempts, one a triplet.
+        config: What is too easy and how much of it is kept.
+        seed: Seed of the draws.
+
+    Returns:
+        Indices that are kept, ascending.
+    """
+    rng = random.Random(seed)
+    keep = [config.keep_easy if r >= config.easy_rate else config.keep_hard if r == 0 else 1.0 for r in rates]
+    return [i for i, probability in enumerate(keep) if rng.random() < probability]
+
+
+# The stages
+
+
+def _check(run: Run) -> None:
+    make_gap(run.config, run.world.roles, run.config.encoder)  # an encoder that cannot be loaded shows now
+    _plan_memory(run.config, run.model)
+
+
+def _plan_memory(config: RWMLConfig, model: torch.nn.Module) -> None:
+    """Warn of an update that will not fit into memory."""
     rows = config.stage.groups * config.stage.group_size
     plan(
         cast(PreTrainedModel, model),
@@ -140,60 +274,28 @@ def _plan_memory(config: RWMLConfig, model: PeftModel) -> None:
         config.max_prompt_tokens,
         config.max_new_tokens,
         group_size=config.stage.group_size,
-        micro_tokens=config.grpo.tokens_per_pass(model.device.type),
+        micro_tokens=config.grpo.tokens_per_pass(next(model.parameters()).device.type),
         sampling_rows=config.batch_rows,
     ).check()
 
 
-def _publish(job: _Run, results: Mapping[str, Sequence[Prediction]], data_version: str) -> None:
-    """Writes the model card of the adapter, and uploads it if asked; once a run."""
-    config, folder, done = job.config, _adapter(job, "RWML"), job.folder / "published.json"
-    if done.is_file():
-        return
-    metrics = {f"held-out reward, {name}": float(np.mean([p.reward for p in found])) for name, found in results.items()}
-    command = f"rwml-gym train rwml --config config.yaml --run-dir {job.folder.name}"
-    world = "τ²-bench" if config.env == "tau2" else "ALFWorld"
-    title = f"{config.model.rsplit('/', 1)[-1]} as a world model of {world}"
-    write_card(folder, config.model, title, config, metrics, data_version, command)
-    url = push_adapter(folder, config.push_to_hub) if config.push_to_hub is not None else None
-    write_json(done, {"url": url})
-
-
-# Collecting and dividing
-
-
-def _collect(job: _Run, name: str, make_env: MakeEnv, games: Sequence[str]) -> TransitionDataset:
-    path = job.folder / "transitions" / name
-    if path.is_dir():
-        return TransitionDataset.load(path)
-    config = job.config.collect
+def _collect(run: Run, name: str) -> TransitionDataset:
+    config: RWMLConfig = run.config
     agent = LanguageModelAgent(
-        job.model,
-        job.world_model.tokenizer,
-        job.prompts,
-        config.temperature,
-        config.random_share,
-        seed_of(job.config.seed, "agent", name),
-        RandomCallerAgent(seed_of(job.config.seed, "caller", name)) if job.config.env == "tau2" else None,
-        config.action_tokens,
-        config.show_policy,
+        run.model,
+        run.tokenizer,
+        run.prompts,
+        config.collect.temperature,
+        config.collect.random_share,
+        run.seed("agent", name),
+        run.source.explorer(run.seed("caller", name)),
+        config.collect.action_tokens,
+        config.collect.show_policy,
     )
-    with tqdm(total=len(games), desc=f"collect {name}", unit="episode", dynamic_ncols=True) as bar:
-        transitions = collect(make_env, agent, games, job.config.history, config.slots, bar.update)
-    transitions.save(path)
-    return transitions
-
-
-def _that_say_something(data: TransitionDataset) -> TransitionDataset:
-    """Without those to which the world says nothing, such as the agent's own end of a conversation: none can earn."""
-    return TransitionDataset(transition for transition in data if transition.next_state.strip())
-
-
-def _sample(data: TransitionDataset, limit: int, seed: int) -> TransitionDataset:
-    """At most `limit` random transitions, in their order; all for 0."""
-    if not limit or len(data) <= limit:
-        return data
-    return TransitionDataset(data[i] for i in sorted(random.Random(seed).sample(range(len(data)), limit)))
+    training = name == "train"
+    make_env = run.games.make_env if training else run.games.make_held_out_env
+    games = run.games.train if training else run.games.held_out
+    return run.collect(name, make_env, agent, games, history=config.history, slots=config.collect.slots)
 
 
 def _divide(data: TransitionDataset, share: float, seed: int) -> tuple[TransitionDataset, TransitionDataset]:
@@ -203,170 +305,134 @@ def _divide(data: TransitionDataset, share: float, seed: int) -> tuple[Transitio
     return TransitionDataset(data[i] for i in order[:count]), TransitionDataset(data[i] for i in order[count:])
 
 
-# Measuring
-
-
-def _context(job: _Run, played: TransitionDataset, held_out: TransitionDataset) -> Context:
-    """What the table says beside its numbers; `played` are all held-out games, `held_out` what is predicted."""
-    config, length = job.config, job.config.max_new_tokens
-    fits = {
-        role: float(np.mean([len(job.prompts.target(t.next_state)) <= length for t in held_out if t.role == role]))
-        for role in sorted({t.role for t in held_out})
-    }
-    version = ", ".join(sorted({t.data_version for t in held_out}))
-    if config.env != "tau2":
-        return Context(version, fits, length)
-    path = job.folder / "task_scores.json"
-    if not path.is_file():
-        split = held_out_tasks(config)
-        scores = {name: str(score) for name, score in score_baselines(config.domain, split).items()}
-        write_json(path, {"split": split, **scores, "player": str(count_successes(played)), "data_version": version})
-    scores = read_json(path)
-    return Context(
-        version,
-        fits,
-        length,
-        f"Tasks won, {config.domain} {scores['split']} ({scores['data_version']}): goodbye at once {scores['no-op']}, "
-        f"transfer at once {scores['transfer']}, whoever played the held-out games here {scores['player']}",
-    )
-
-
-def _evaluate(
-    job: _Run, name: str, held_out: TransitionDataset, gap: GapReward, model: WorldModel | None = None
-) -> list[Prediction]:
-    """Scores the language model with its adapter as it is, or another world model, on the held-out transitions."""
-    path = job.folder / "evaluation" / f"{_slug(name)}.json"
-    if not path.is_file():
-        with tqdm(total=len(held_out), desc=f"evaluate {name}", unit="transition", dynamic_ncols=True) as bar:
-            if model is None:
-                attempts = job.world_model.attempts(held_out, 1, temperature=0.0, progress=bar.update)
-                predictions = [job.prompts.read_prediction(c.text) for (c,) in attempts]
-            else:
-                histories, actions = [t.history for t in held_out], [t.action for t in held_out]
-                predictions = model.predict(histories, actions, [t.task for t in held_out])
-                bar.update(len(held_out))
-        write_json(path, [p.to_json() for p in evaluate_predictions(held_out, predictions, gap)])
-    result = [Prediction(**row) for row in read_json(path)]
-    print(f"{name}: held-out reward at τ_d {np.mean([p.reward for p in result]):.3f}")
-    return result
-
-
-# Training
-
-
-def _start_policy(job: _Run) -> None:
-    """Puts the adapter to where GRPO and its baseline start: the warm start, or nothing learnt."""
-    if job.config.warm_start:
-        load_adapter_weights(job.model, _adapter(job, "warm start"))
+def _start_policy(run: Run) -> None:
+    """Put the adapter to where GRPO and its baseline start: the warm start, or nothing learnt."""
+    if run.config.warm_start:
+        load_adapter_weights(run.model, run.adapter("warm start"))
         return
     with torch.no_grad():
-        for name, parameter in job.model.named_parameters():
+        for name, parameter in run.model.named_parameters():
             if "lora_B" in name:
                 parameter.zero_()
 
 
-def _fine_tune(job: _Run, name: str, data: TransitionDataset, steps: int) -> list[dict[str, Any]]:
-    """Next-state SFT of the adapter as it is; its metrics."""
-    config = job.config.sft
-    path = job.folder / "metrics" / f"{_slug(name)}.json"
-    if not path.is_file():
-        print(f"Next-state SFT ({name}): {steps} steps of {config.batch_size} on {len(data)} transitions")
-        step = partial(sft_step, job.world_model, data, config, seed_of(job.config.seed, name), job.accelerator)
-        metrics = train_loop(
-            name,
-            job.folder / "checkpoints" / _slug(name),
-            job.model,
-            config.learning_rate,
-            steps,
-            step,
-            lambda row: f"loss {row['loss']:.3f}",
-            job.config.stage.checkpoint_every,
-            job.accelerator.prepare,
-            **_guards(job, name),
-        )
-        save_adapter(job.model, _adapter(job, name))
-        write_json(path, metrics)
-    load_adapter_weights(job.model, _adapter(job, name))
-    rows: list[dict[str, Any]] = read_json(path)
-    return rows
+def _fine_tune(
+    run: Run, world_model: LanguageWorldModel, name: str, data: TransitionDataset, steps: int
+) -> list[dict[str, Any]]:
+    sft: SFTConfig = run.config.sft
+    print(f"Next-state SFT ({name}): {steps} steps of {sft.batch_size} on {len(data)} transitions")
+    return run.train(
+        name,
+        partial(sft_step, world_model, data, sft, run.seed(name), run.accelerator),
+        steps=steps,
+        learning_rate=sft.learning_rate,
+        warmup=sft.warmup,
+        checkpoint_every=run.config.stage.checkpoint_every,
+    )
 
 
-def _filter(job: _Run, data: TransitionDataset, gap: GapReward) -> TransitionDataset:
+def _filter(run: Run, world_model: LanguageWorldModel, data: TransitionDataset, gap: GapReward) -> TransitionDataset:
     """The triplets that GRPO trains on, by attempts of the fine-tuned model."""
-    config, seed = job.config.filter, job.config.seed
-    path = job.folder / "filter.json"
+    config: FilterConfig = run.config.filter
     tried = data if not config.limit else data[: config.limit]  # `data` is in random order
-    if not path.is_file():
+
+    def attempt() -> dict[str, Any]:
         with tqdm(total=len(tried), desc="filter", unit="transition", dynamic_ncols=True) as bar:
-            attempts = job.world_model.attempts(
-                tried, config.attempts, seed=seed_of(seed, "filter"), progress=bar.update
-            )
-        rates = score_attempts(job.prompts, tried, attempts, gap).rewards.mean(1).tolist()
-        write_json(path, {"rates": rates, "kept": drop_too_easy(rates, config, seed_of(seed, "keep"))})
-    content = read_json(path)
-    success, kept = np.array(content["rates"]), content["kept"]
+            attempts = world_model.attempts(tried, config.attempts, seed=run.seed("filter"), progress=bar.update)
+        rates = score_attempts(run.prompts, tried, attempts, gap).rewards.mean(1).tolist()
+        return {"rates": rates, "kept": by_pass_rate(rates, config, run.seed("keep"))}
+
+    content = run.once("filter.json", attempt)
+    rates, kept = np.array(content["rates"]), content["kept"]
     print(
-        f"Filter: {len(tried)} triplets tried {config.attempts} times: {np.mean(success >= config.easy_rate):.0%} too "
-        f"easy, {np.mean(success == 0):.0%} never right; {len(kept)} kept."
+        f"Filter: {len(tried)} triplets tried {config.attempts} times: {np.mean(rates >= config.easy_rate):.0%} too "
+        f"easy, {np.mean(rates == 0):.0%} never right; {len(kept)} kept."
     )
     if not kept:
-        raise InvalidConfigError("The filter kept no triplet: try more (--filter.limit) or raise --filter.keep-hard.")
+        raise InvalidConfigError(
+            "Expected triplets to train on, actual: the filter kept none. Try more (--filter.limit) or raise "
+            "--filter.keep-hard."
+        )
     return TransitionDataset(tried[i] for i in kept)
 
 
-def _grpo(job: _Run, data: TransitionDataset, gap: GapReward) -> None:
-    """World-model GRPO of the adapter as it is."""
-    config = job.config.stage
-    path = job.folder / "metrics" / "rwml.json"
-    if not path.is_file():
-        print(f"GRPO: {config.steps} steps of {config.groups} groups of {config.group_size} on {len(data)} triplets")
-        if job.config.warm_start:
-            add_reference(job.model)  # the reference is what the policy starts from
-        metrics = train_loop(
-            "GRPO",
-            job.folder / "checkpoints" / "rwml",
-            job.model,
-            job.config.grpo.learning_rate,
-            config.steps,
-            partial(grpo_step, job.world_model, data, gap, job.config, job.accelerator),
-            _grpo_line,
-            config.checkpoint_every,
-            job.accelerator.prepare,
-            **_guards(job, "GRPO"),
-        )
-        save_adapter(job.model, _adapter(job, "RWML"))
-        write_json(path, metrics)
-    load_adapter_weights(job.model, _adapter(job, "RWML"))
+def _steps_for_equal_wall_clock(run: Run, rows: Sequence[Mapping[str, Any]], sft: Sequence[Mapping[str, Any]]) -> int:
+    """How many SFT steps take as long as GRPO took; decided once, because clocks differ."""
+
+    def count() -> dict[str, float]:
+        grpo = sum(row["seconds"] for row in rows)
+        per_step = float(np.median([row["seconds"] for row in sft])) if sft else 1.0
+        return {"grpo_seconds": grpo, "sft_seconds_per_step": per_step, "steps": round(grpo / per_step)}
+
+    return int(run.once("same_time.json", count)["steps"])
 
 
-def _guards(job: _Run, name: str) -> dict[str, Any]:
-    """What a training loop tracks, and what it does when something fails."""
-    faults = job.config.faults
-    log = make_log(job.accelerator, name, job.config)
-    return {"log": log, "on_nan": faults.on_nan, "on_save_error": faults.on_save_error}
+# The results
 
 
-def _grpo_line(row: Mapping[str, Any]) -> str:
+def _evaluate(
+    run: Run,
+    world_model: LanguageWorldModel,
+    held_out: TransitionDataset,
+    gap: GapReward,
+    name: str,
+    other: WorldModel | None = None,
+) -> list[Prediction]:
+    """Score the language model with its adapter as it is, or another world model, on the held-out transitions."""
+
+    def predict() -> list[dict[str, Any]]:
+        with tqdm(total=len(held_out), desc=f"evaluate {name}", unit="transition", dynamic_ncols=True) as bar:
+            if other is None:
+                attempts = world_model.attempts(held_out, 1, temperature=0.0, progress=bar.update)
+                predictions = [run.prompts.read_prediction(c.text) for (c,) in attempts]
+            else:
+                histories, actions = [t.history for t in held_out], [t.action for t in held_out]
+                predictions = other.predict(histories, actions, [t.task for t in held_out])
+                bar.update(len(held_out))
+        return [p.to_json() for p in evaluate_predictions(held_out, predictions, gap)]
+
+    file = f"evaluation/{name.lower().replace(' ', '_')}.json"
+    result = [Prediction(**row) for row in run.once(file, predict)]
+    print(f"{name}: held-out reward at τ_d {_mean_reward(result):.3f}")
+    return result
+
+
+def _context(run: Run, played: TransitionDataset, held_out: TransitionDataset) -> Context:
+    """What the table says beside its numbers; `played` are all held-out games, `held_out` what is predicted."""
+    config, length = run.config, run.config.max_new_tokens
+    fits = {
+        role: float(np.mean([len(run.prompts.target(t.next_state)) <= length for t in held_out if t.role == role]))
+        for role in sorted({t.role for t in held_out})
+    }
+    version = ", ".join(sorted({t.data_version for t in held_out} - {""}))
+    if not run.world.reference:
+        return Context(version, fits, length)
+
+    def score() -> dict[str, Any]:
+        split = run.source.held_out_split or config.split
+        scores = {name: success(episodes) for name, episodes in reference_scores(config, split).items()}
+        won = {t.episode: bool(t.won) for t in played}
+        player = f"{sum(won.values())}/{len(won)} ({sum(won.values()) / len(won):.1%})"
+        return {"split": split, "scores": scores, "player": player, "data_version": version}
+
+    found = run.once("task_scores.json", score)
+    scores = ", ".join(f"{name} {value}" for name, value in found["scores"].items())
+    return Context(
+        version,
+        fits,
+        length,
+        f"Tasks won, {run.world.title} {found['split']} ({found['data_version']}): {scores}, whoever played the "
+        f"held-out games here {found['player']}",
+    )
+
+
+def _mean_reward(predictions: Sequence[Prediction]) -> float:
+    return float(np.mean([p.reward for p in predictions]))
+
+
+def _line(row: Mapping[str, Any]) -> str:
     return (
         f"reward {row['reward']:.3f}  gap {row['distance']:.3f}  groups with signal {row['signal_groups']:>2} of "
         f"{row['groups']} ({row['signal_share']:.0%})  KL {row['kl']:.4f}  clipped {row['clip_fraction']:.1%}  "
         f"mismatch {row['sampling_mismatch']:.4f}"
     )
-
-
-def _steps_in_the_same_time(job: _Run, sft_metrics: Sequence[Mapping[str, Any]]) -> int:
-    """How many SFT steps fit into the wall-clock time that GRPO took; decided once, as clocks differ."""
-    path = job.folder / "same_time.json"
-    if not path.is_file():
-        grpo = sum(row["seconds"] for row in read_json(job.folder / "metrics" / "rwml.json"))
-        per_step = float(np.median([row["seconds"] for row in sft_metrics])) if sft_metrics else 1.0
-        write_json(path, {"grpo_seconds": grpo, "sft_seconds_per_step": per_step, "steps": round(grpo / per_step)})
-    return int(read_json(path)["steps"])
-
-
-def _adapter(job: _Run, name: str) -> Path:
-    return job.folder / "adapters" / _slug(name)
-
-
-def _slug(name: str) -> str:
-    return name.lower().replace(" ", "_")

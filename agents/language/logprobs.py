@@ -7,17 +7,17 @@ rows: their prompt is the smaller part, and PyTorch's attention keeps no table o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rwml_gym.agents.language.models import mixed_precision
-from rwml_gym.agents.language.output_head import head_at
 from rwml_gym.agents.language.shared_prefix import encode_prompts, rest_logits
 
-__all__ = ["completion_logprobs"]
+__all__ = ["completion_logprobs", "head_at"]
 
 Allowed = Sequence[Sequence[Sequence[int] | None]]
 
@@ -94,3 +94,19 @@ def _allowed(allowed: Allowed, wanted: Tensor, logits: Tensor) -> Tensor:
             table[number] = False
             table[number, list(ids)] = True
     return table.to(logits.device)
+
+
+@contextmanager
+def head_at(model: nn.Module, positions: Tensor) -> Iterator[None]:
+    """While it lasts, the model's logits are those at these positions, row by row: (N, vocabulary).
+
+    Args:
+        model: A causal language model of `transformers`, with or without adapter.
+        positions: (R, T) bool, of the tokens that the next call is given; N of them are true.
+    """
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    handle = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][positions],))
+    try:
+        yield
+    finally:
+        handle.remove()

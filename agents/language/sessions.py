@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from rwml_gym.agents.language.drawing import Choices, Completion, Stop, Writer, uniforms
-from rwml_gym.agents.language.generation import end_tokens
+from rwml_gym.agents.language.logprobs import head_at
 from rwml_gym.agents.language.models import merged
-from rwml_gym.agents.language.output_head import head_at
 from rwml_gym.agents.language.ragged_cache import RaggedCache
+from rwml_gym.agents.language.sampling import Choices, Completion, Stop, Writer, end_tokens, uniforms
 from rwml_gym.agents.language.shared_prefix import rest_logits
 
 __all__ = ["Request", "Sessions"]

@@ -12,16 +12,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rwml_gym.agents.learning.grpo import Group, group_advantages
-from rwml_gym.agents.learning.options import Rows
-from rwml_gym.agents.players.language_model import Written
-from rwml_gym.agents.players.rollout import Played
+from rwml_gym.agents.learning.options import SequenceOf
+from rwml_gym.agents.players.language_model import TurnRecord
+from rwml_gym.agents.players.rollout import Episode
 
 __all__ = ["episode_groups"]
 
 
 def episode_groups(
-    episodes: Sequence[Played],
-    rows: Rows = "episode",
+    episodes: Sequence[Episode],
+    sequence: SequenceOf = "episode",
     task_weight: float = 1.0,
     world_model_weight: float = 0.0,
     scale: bool = True,
@@ -30,8 +30,8 @@ def episode_groups(
 
     Args:
         episodes: Those that failed are left out.
-        rows: `episode`: one sequence an episode, the world's words masked out, or several where a prompt did not go on
-            from the turn before; `turn`: every turn by itself, as with a history window.
+        sequence: `episode`: one sequence per episode, with the observations masked out, and several whenever a turn's
+            prompt does not extend the previous one. `turn`: every turn by itself, as with a history window.
         task_weight: Factor of the episode's advantage.
         world_model_weight: Factor of the turn's.
         scale: Whether to divide by the standard deviation, see `group_advantages`.
@@ -53,7 +53,7 @@ def episode_groups(
         return []
     by_prompt: dict[tuple[int, ...], list[_Row]] = {}
     for episode, task, turn in zip(episodes, tasks, turns, strict=True):
-        for row in _rows(episode.written, (task + turn).tolist(), rows):
+        for row in _rows(episode.written, (task + turn).tolist(), sequence):
             by_prompt.setdefault(tuple(row.prompt), []).append(row)
     return [_group(prompt, found) for prompt, found in by_prompt.items()]
 
@@ -69,7 +69,7 @@ class _Row:
         self.advantages: list[float] = []
         self.allowed: list[list[int] | None] = []
 
-    def model(self, written: Written, advantage: float) -> None:
+    def model(self, written: TurnRecord, advantage: float) -> None:
         completion = written.completion
         assert completion is not None
         count = len(completion.tokens)
@@ -88,13 +88,13 @@ class _Row:
         self.allowed += [None] * count
 
 
-def _rows(written: Sequence[Written], advantages: Sequence[float], rows: Rows) -> Iterator[_Row]:
+def _rows(written: Sequence[TurnRecord], advantages: Sequence[float], sequence: SequenceOf) -> Iterator[_Row]:
     row: _Row | None = None
     for turn, advantage in zip(written, advantages, strict=True):
         if turn.completion is None or not turn.completion.tokens:  # somebody else's action teaches nothing
             continue
         before = [] if row is None else [*row.prompt, *row.tokens]
-        goes_on = rows == "episode" and row is not None and turn.prompt[: len(before)] == before
+        goes_on = sequence == "episode" and row is not None and turn.prompt[: len(before)] == before
         if row is not None and goes_on:
             row.world(turn.prompt[len(before) :])
         else:

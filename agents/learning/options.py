@@ -7,10 +7,10 @@ from typing import Literal
 
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["GRPOConfig", "LossType", "Rows", "SFTConfig"]
+__all__ = ["GRPOConfig", "LossType", "SFTConfig", "SequenceOf"]
 
 LossType = Literal["grpo", "dr_grpo", "dapo"]
-Rows = Literal["episode", "turn"]
+SequenceOf = Literal["episode", "turn"]
 
 
 @dataclass(frozen=True)

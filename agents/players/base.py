@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol, runtime_checkable
 
-__all__ = ["Agent", "Decoding"]
+import gymnasium as gym
+
+__all__ = ["Agent", "Decoding", "MakeEnv", "WritingAgent"]
+
+MakeEnv = Callable[[], gym.Env[str, str]]
+"""Makes a text environment, with its step budget."""
 
 Decoding = Literal["free", "constrained", "scored"]
 """How a language model writes an action, see `LanguageModelAgent`."""
@@ -28,4 +34,21 @@ class Agent(Protocol):
 
     def reset(self, mask: Sequence[bool]) -> None:
         """Forgets the episodes of the slots whose mask is true: new ones start there."""
+        ...
+
+
+@runtime_checkable
+class WritingAgent(Agent, Protocol):
+    """An agent that writes its actions, and remembers what it was shown and wrote."""
+
+    def reset(self, mask: Sequence[bool], seeds: Sequence[int | None] | None = None) -> None:
+        """Forget the episodes of the slots whose mask is true; new ones with these seeds start there."""
+        ...
+
+    def written(self, slot: int) -> list[Any]:
+        """The `TurnRecord`s of the episode in a slot so far."""
+        ...
+
+    def playing(self) -> AbstractContextManager[Any]:
+        """A context for the time of many turns, whose weights do not change."""
         ...

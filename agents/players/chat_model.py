@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from rwml_gym.agents.language.generation import sample
 from rwml_gym.agents.language.models import load_adapter, load_model
+from rwml_gym.agents.language.sampling import sample
 from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
 from rwml_gym.envs.tau2.tools import ToolSpec
 from rwml_gym.errors import InvalidConfigError

@@ -5,28 +5,29 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from rwml_gym.agents.language.drawing import Choices, Completion
-from rwml_gym.agents.language.generation import sample
+from rwml_gym.agents.language.models import merged
 from rwml_gym.agents.language.prompts import Prompts
+from rwml_gym.agents.language.sampling import Choices, Completion
 from rwml_gym.agents.language.sessions import Request, Sessions
 from rwml_gym.agents.players.base import Agent, Decoding
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import split_prediction
-from rwml_gym.transitions import Transition, Turn
+from rwml_gym.transitions import Turn
 
-__all__ = ["LanguageModelAgent", "LanguageWorldModel", "Written", "describe_task"]
+__all__ = ["LanguageModelAgent", "TurnRecord", "describe_task"]
 
 
 @dataclass(frozen=True)
-class Written:
+class TurnRecord:
     """One turn as the model saw and wrote it.
 
     Attributes:
@@ -41,13 +42,13 @@ class Written:
 
 
 @dataclass
-class _Episode:
+class _Memory:
     """What an agent remembers of a slot's episode."""
 
     seed: int | None = None
     rng: random.Random = field(default_factory=random.Random)
     turns: list[Turn] = field(default_factory=list)
-    written: list[Written] = field(default_factory=list)
+    written: list[TurnRecord] = field(default_factory=list)
     prompt: list[int] = field(default_factory=list)  # of the turn that is being written
 
 
@@ -99,11 +100,11 @@ class LanguageModelAgent:
         self.explorer, self.action_tokens, self.show_policy = explorer, action_tokens, show_policy
         self.seed = seed
         self._visits: Counter[str] = Counter()
-        self._episodes: list[_Episode] = []
+        self._episodes: list[_Memory] = []
 
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
         """Writes one action a slot; idle slots, and those whose turn it is to explore, cost no generation."""
-        self._episodes += [_Episode() for _ in range(len(observations) - len(self._episodes))]
+        self._episodes += [_Memory() for _ in range(len(observations) - len(self._episodes))]
         playing = [slot for slot, observation in enumerate(observations) if observation is not None]
         for slot in playing:
             self._listen(self._episodes[slot], str(observations[slot]), infos[slot])
@@ -127,20 +128,24 @@ class LanguageModelAgent:
         if self.explorer is not None:
             self.explorer.reset(mask)
         starting = [slot for slot, start in enumerate(mask) if start]
-        self._episodes += [_Episode() for _ in range(len(mask) - len(self._episodes))]
+        self._episodes += [_Memory() for _ in range(len(mask) - len(self._episodes))]
         for slot in starting:
-            self._episodes[slot] = _Episode(None if seeds is None else seeds[slot])
+            self._episodes[slot] = _Memory(None if seeds is None else seeds[slot])
         if all(mask):
             del self._episodes[len(mask) :]
             self.sessions.clear()  # the weights may be others now
         else:
             self.sessions.forget(starting)
 
-    def written(self, slot: int) -> list[Written]:
+    def playing(self) -> AbstractContextManager[Any]:
+        """Merge the adapter into the weights once, not at every turn."""
+        return merged(self.sessions.model)
+
+    def written(self, slot: int) -> list[TurnRecord]:
         """The turns of the episode in a slot so far."""
         return list(self._episodes[slot].written)
 
-    def _listen(self, episode: _Episode, observation: str, info: dict[str, Any]) -> None:
+    def _listen(self, episode: _Memory, observation: str, info: dict[str, Any]) -> None:
         if not episode.turns:
             if episode.seed is None:
                 game = str(info.get("game", ""))
@@ -201,7 +206,7 @@ class LanguageModelAgent:
             chosen.append(Completion(tokens, [], text, True))
         return chosen
 
-    def _prompt(self, episode: _Episode, info: dict[str, Any]) -> list[int]:
+    def _prompt(self, episode: _Memory, info: dict[str, Any]) -> list[int]:
         last = episode.written[-1] if episode.written else None
         if self.prompts.history == 0 and last is not None and last.completion is not None:
             own = last.completion.tokens
@@ -214,7 +219,7 @@ class LanguageModelAgent:
 
     def _play(self, slot: int, completion: Completion | None, action: str) -> str:
         episode = self._episodes[slot]
-        episode.written.append(Written(episode.prompt if completion is not None else [], completion, action))
+        episode.written.append(TurnRecord(episode.prompt if completion is not None else [], completion, action))
         return action
 
 
@@ -228,78 +233,3 @@ def describe_task(info: Mapping[str, Any], show_policy: bool = False) -> str:
         calls = [f"{f['name']}({', '.join(f['parameters'].get('properties', ()))})" for f in functions]
         parts.append(f"Tools: {', '.join(calls)}")
     return "\n".join(parts)
-
-
-class LanguageWorldModel:
-    """A `WorldModel` that asks a language model for the next state.
-
-    Args:
-        model: A model of `models.load_model`, with or without adapter.
-        tokenizer: Its tokenizer.
-        prompts: What it is shown and how its answer is read.
-        max_new_tokens: Longest prediction, in tokens.
-        batch_rows: Predictions written at a time.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        prompts: Prompts,
-        max_new_tokens: int = 96,
-        batch_rows: int = 64,
-    ) -> None:
-        self.model, self.tokenizer, self.prompts = model, tokenizer, prompts
-        self.max_new_tokens, self.batch_rows = max_new_tokens, batch_rows
-
-    def predict(
-        self, histories: Sequence[Sequence[Turn]], actions: Sequence[str], tasks: Sequence[str] | None = None
-    ) -> list[str]:
-        """The likeliest next state (greedy) for each history and action; empty where the model wrote none."""
-        tasks = tasks if tasks is not None else [""] * len(actions)
-        prompts = [self.prompts.predict(h, a, t) for h, a, t in zip(histories, actions, tasks, strict=True)]
-        return [self.prompts.read_prediction(c.text) for (c,) in self._sample(prompts, 1, 0.0, 0)]
-
-    def attempts(
-        self,
-        transitions: Sequence[Transition],
-        n: int,
-        temperature: float = 1.0,
-        seed: int = 0,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[list[Completion]]:
-        """Samples `n` predictions of each transition, as completions; `prompts.read_prediction` reads their texts.
-
-        Args:
-            transitions: T transitions.
-            n: Attempts at each.
-            temperature: 0 for greedy.
-            seed: Of the sampling.
-            progress: Called with the number of transitions done since the last call.
-
-        Returns:
-            T lists of `n` completions.
-        """
-        prompts = [self.prompts.predict(t.history, t.action, t.task) for t in transitions]
-        return self._sample(prompts, n, temperature, seed, progress)
-
-    def _sample(
-        self,
-        prompts: list[list[int]],
-        n: int,
-        temperature: float,
-        seed: int,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[list[Completion]]:
-        return sample(
-            self.model,
-            self.tokenizer,
-            prompts,
-            n,
-            max_new_tokens=self.max_new_tokens,
-            temperature=temperature,
-            stop=self.prompts.prediction_stop,
-            seed=seed,
-            batch_rows=self.batch_rows,
-            progress=progress,
-        )

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import gymnasium as gym
 
-from rwml_gym.agents.language.models import merged
-from rwml_gym.agents.players.base import Agent
-from rwml_gym.agents.players.language_model import LanguageModelAgent, Written
+from rwml_gym.agents.players.base import Agent, MakeEnv, WritingAgent
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.transitions import Transition, TransitionDataset
+from rwml_gym.transitions import EPISODE, Transition, TransitionDataset
 from rwml_gym.wrappers import RecordTransitions
 
-__all__ = ["Job", "OnError", "Played", "collect", "roll_out"]
+if TYPE_CHECKING:  # torch, which agents without a model do not need
+    from rwml_gym.agents.players.language_model import TurnRecord
 
-MakeEnv = Callable[[], gym.Env[str, str]]
+__all__ = ["Episode", "EpisodeSpec", "OnError", "collect", "roll_out"]
+
 OnError = Literal["raise", "drop"]
 
 
 @dataclass(frozen=True)
-class Job:
+class EpisodeSpec:
     """An episode to be played.
 
     Attributes:
@@ -36,11 +36,11 @@ class Job:
 
 
 @dataclass
-class Played:
+class Episode:
     """An episode that was played to its end, or until its environment failed.
 
     Attributes:
-        job: What was asked for.
+        spec: What was asked for.
         rewards: One a step.
         gap_rewards: Of `WorldModelRewardWrapper`, one a step; empty without it.
         invalid: Whether the world refused the action, one a step.
@@ -49,12 +49,12 @@ class Played:
         error: What the environment failed with; the episode ends there.
     """
 
-    job: Job
+    spec: EpisodeSpec
     rewards: list[float] = field(default_factory=list)
     gap_rewards: list[float] = field(default_factory=list)
     invalid: list[bool] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
-    written: list[Written] = field(default_factory=list)
+    written: list[TurnRecord] = field(default_factory=list)
     error: str | None = None
 
     @property
@@ -62,23 +62,48 @@ class Played:
         """Whether the task was done."""
         return self.error is None and bool(self.info.get("won"))
 
+    @property
+    def reward(self) -> float:
+        """Sum of the rewards."""
+        return sum(self.rewards)
+
+    @property
+    def steps(self) -> int:
+        """Number of actions."""
+        return len(self.rewards)
+
+    @property
+    def game(self) -> str:
+        """Name of the game; the seed where the environment names none."""
+        return str(self.info.get("game") or self.spec.game)
+
+    @property
+    def task_type(self) -> str:
+        """Task type of the game, or its domain; empty where the environment says neither."""
+        return str(self.info.get("task_type") or self.info.get("domain") or "")
+
+    @property
+    def data_version(self) -> str:
+        """Version of the data the game was made from."""
+        return str(self.info.get("data_version", ""))
+
 
 def roll_out(
     make_env: MakeEnv,
     agent: Agent,
-    jobs: Sequence[Job],
+    specs: Sequence[EpisodeSpec],
     slots: int = 16,
     *,
     on_error: OnError = "raise",
     progress: Callable[[int], None] | None = None,
     ended: Callable[[int, gym.Env[str, str]], None] | None = None,
-) -> list[Played]:
+) -> list[Episode]:
     """Plays episodes, as many side by side as there are slots; where one ends the next begins.
 
     Args:
         make_env: Makes a text environment, with its step budget.
         agent: Who plays. It is told which slots start anew; a slot without episode shows it `None`.
-        jobs: The episodes.
+        specs: The episodes.
         slots: Most episodes side by side.
         on_error: What an exception of an environment does: `raise`, or `drop` the episode: it counts as played with
             its `error`, and its environment is made anew.
@@ -86,7 +111,7 @@ def roll_out(
         ended: Called with the number of an episode that ended and its environment, before that is used again.
 
     Returns:
-        The episodes, in the order of `jobs`.
+        The episodes, in the order of `specs`.
 
     Raises:
         InvalidConfigError: Unknown `on_error`, or no slots.
@@ -96,11 +121,10 @@ def roll_out(
     if slots < 1:
         raise InvalidConfigError(f"Expected at least 1 slot, actual {slots}")
     envs: list[gym.Env[str, str]] = []
-    model = agent.sessions.model if isinstance(agent, LanguageModelAgent) else None
     try:
-        envs += [make_env() for _ in range(min(slots, len(jobs)))]
-        run = _Run(make_env, agent, jobs, envs, on_error)
-        with merged(model) if model is not None else nullcontext():  # once, not at every turn
+        envs += [make_env() for _ in range(min(slots, len(specs)))]
+        run = _Slots(make_env, agent, specs, envs, on_error)
+        with agent.playing() if isinstance(agent, WritingAgent) else nullcontext():
             while run.fill():
                 for number, slot in run.step():
                     if ended is not None:
@@ -113,14 +137,19 @@ def roll_out(
             env.close()
 
 
-class _Run:
+class _Slots:
     """The slots of a rollout and what is played in them; `envs` is the caller's, who closes them."""
 
     def __init__(
-        self, make_env: MakeEnv, agent: Agent, jobs: Sequence[Job], envs: list[gym.Env[str, str]], on_error: OnError
+        self,
+        make_env: MakeEnv,
+        agent: Agent,
+        specs: Sequence[EpisodeSpec],
+        envs: list[gym.Env[str, str]],
+        on_error: OnError,
     ) -> None:
-        self.make_env, self.agent, self.jobs, self.envs, self.on_error = make_env, agent, jobs, envs, on_error
-        self.played = [Played(job) for job in jobs]
+        self.make_env, self.agent, self.specs, self.envs, self.on_error = make_env, agent, specs, envs, on_error
+        self.played = [Episode(spec) for spec in specs]
         self.episodes: list[int | None] = [None] * len(envs)
         self.observations: list[str | None] = [None] * len(envs)
         self.infos: list[dict[str, Any]] = [{} for _ in envs]
@@ -131,9 +160,9 @@ class _Run:
         """Starts episodes in the slots that are free; whether anything is left to do."""
         first, started = self.next == 0, [False] * len(self.envs)
         for slot, episode in enumerate(self.episodes):
-            while episode is None and self.next < len(self.jobs):
+            while episode is None and self.next < len(self.specs):
                 number, self.next = self.next, self.next + 1
-                if self._start(slot, self.jobs[number], number):
+                if self._start(slot, self.specs[number], number):
                     self.episodes[slot] = episode = number
                     started[slot] = True
         if first or any(started):
@@ -149,7 +178,7 @@ class _Run:
             number = self.episodes[slot]
             assert number is not None
             if self._take(slot, self.played[number], actions[slot]):
-                if isinstance(self.agent, LanguageModelAgent):
+                if isinstance(self.agent, WritingAgent):
                     self.played[number].written = self.agent.written(slot)
                 self.episodes[slot] = self.observations[slot] = None
                 over.append((number, slot))
@@ -157,19 +186,19 @@ class _Run:
 
     def _tell_agent(self, started: list[bool]) -> None:
         numbers = [self.episodes[slot] if new else None for slot, new in enumerate(started)]
-        seeds = [None if number is None else self.jobs[number].seed for number in numbers]
-        if isinstance(self.agent, LanguageModelAgent):
+        seeds = [None if number is None else self.specs[number].seed for number in numbers]
+        if isinstance(self.agent, WritingAgent):
             self.agent.reset(started, seeds)
         else:
             self.agent.reset(started)
 
-    def _start(self, slot: int, job: Job, number: int) -> bool:
+    def _start(self, slot: int, spec: EpisodeSpec, number: int) -> bool:
         env = self.envs[slot]
         try:
-            if isinstance(job.game, str):
-                self.observations[slot], self.infos[slot] = env.reset(options={"game": job.game})
+            if isinstance(spec.game, str):
+                self.observations[slot], self.infos[slot] = env.reset(options={"game": spec.game})
             else:
-                self.observations[slot], self.infos[slot] = env.reset(seed=int(job.game))
+                self.observations[slot], self.infos[slot] = env.reset(seed=int(spec.game))
         except Exception as error:
             self._fail(slot, self.played[number], error)
             self.failed.append((number, slot))
@@ -177,7 +206,7 @@ class _Run:
         self.played[number].info = self.infos[slot]
         return True
 
-    def _take(self, slot: int, played: Played, action: str) -> bool:
+    def _take(self, slot: int, played: Episode, action: str) -> bool:
         """Steps a slot; whether its episode is over."""
         try:
             observation, reward, terminated, truncated, info = self.envs[slot].step(action)
@@ -191,7 +220,7 @@ class _Run:
             played.gap_rewards.append(float(info["world_model"]["reward"]))
         return terminated or truncated
 
-    def _fail(self, slot: int, played: Played, error: Exception) -> None:
+    def _fail(self, slot: int, played: Episode, error: Exception) -> None:
         if self.on_error == "raise":
             raise error
         played.error = f"{type(error).__name__}: {error}"
@@ -215,7 +244,7 @@ def collect(
     Args:
         make_env: Makes a text environment, with its step budget.
         agent: Who plays, for all slots at once.
-        games: Names of games, or seeds, see `Job`.
+        games: Names of games, or seeds, see `EpisodeSpec`.
         history: Window H of the transitions.
         slots: Episodes side by side.
         progress: Called with 1 for each episode that ends.
@@ -234,8 +263,11 @@ def collect(
     def record(number: int, env: gym.Env[str, str]) -> None:
         new = env.transitions[seen.get(id(env), 0) :]  # type: ignore[attr-defined]
         seen[id(env)] = seen.get(id(env), 0) + len(new)
-        episodes[number] = [replace(transition, episode=number) for transition in new]
+        episodes[number] = [
+            replace(t, episode=number, game=f"{EPISODE}{number}" if t.game == f"{EPISODE}{t.episode}" else t.game)
+            for t in new
+        ]
 
-    jobs = [Job(game) for game in games]
-    roll_out(lambda: RecordTransitions(make_env(), history), agent, jobs, slots, progress=progress, ended=record)
+    specs = [EpisodeSpec(game) for game in games]
+    roll_out(lambda: RecordTransitions(make_env(), history), agent, specs, slots, progress=progress, ended=record)
     return TransitionDataset(transition for episode in episodes for transition in episode)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rwml_gym.diagnostics.predictability import names_nothing_new
+from rwml_gym.diagnostics.predictability import names_nothing_new, type_of
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.statistics import bootstrap_interval
-from rwml_gym.transitions import Transition, action_type
+from rwml_gym.transitions import Transition
 
 __all__ = ["Prediction", "evaluate_predictions", "paired_difference"]
 
@@ -80,9 +80,7 @@ def evaluate_predictions(
 
 
 def _type_of(transition: Transition) -> str:
-    if transition.invalid_action:
-        return "(invalid)"
-    return "(words)" if transition.role == "user" else action_type(transition.action) or "(none)"
+    return "(invalid)" if transition.invalid_action else type_of(transition) or "(none)"
 
 
 def paired_difference(

@@ -23,13 +23,13 @@ from peft import LoraConfig
 from transformers import PreTrainedModel
 
 import rwml_gym  # noqa: F401  registers the ids
-from rwml_gym.agents.jobs.world_model_training import score_attempts
+from rwml_gym.agents.jobs.world_model import score_attempts
 from rwml_gym.agents.language.models import add_adapter
 from rwml_gym.agents.language.prompts import Prompts
+from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.learning.grpo import Group, group_advantages, update
 from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.agents.players.baselines import RandomAgent
-from rwml_gym.agents.players.language_model import LanguageWorldModel
 from rwml_gym.agents.players.rollout import collect
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from rwml_gym.agents.language.models import add_adapter, add_reference, load_model
-from rwml_gym.agents.learning.checkpoint import train_loop
+from rwml_gym.agents.learning.loop import train_loop
 from rwml_gym.agents.learning.sft import sft_update
 from tests.conftest import policy_weights
 

@@ -164,7 +164,7 @@ def test_bad_input_names_its_fix_before_any_work(capsys, shop, tmp_path, words, 
         (["audit", "SHOP", "--model", "no/such/model", "--encoder", "hashing"], "folder with safetensors weights"),
         (["record", "--split", "valid", "--out", "OUT"], "generated_held_out"),
         (["record", "--env", "tau2", "--domain", "railway", "--out", "OUT"], "retail"),
-        (["record", "--env", "tau2", "--games", "9999", "--out", "OUT"], "ask for fewer"),
+        (["record", "--env", "tau2", "--games", "9999", "--out", "OUT"], "Ask for fewer"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

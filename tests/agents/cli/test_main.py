@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,17 +44,61 @@ def test_help_goes_to_standard_output(capsys, words):
     assert _main(*words) == 0
     out, err = capsys.readouterr()
     assert out.startswith("usage: rwml-gym COMMAND")
-    for command in ("train rwml", "record", "calibrate DATA", "audit DATA", "evaluate"):
+    for command in ("train rwml", "record", "calibrate", "audit", "evaluate", "check-env"):
         assert f"\n  {command} " in out
     assert err == ""
 
 
-@pytest.mark.parametrize("words", [["fly"], ["train"], ["train", "ppo"], ["version", "extra"]])
-def test_an_unknown_command_shows_the_usage(capsys, words):
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (["fly"], ""),
+        (["train"], ""),
+        (["train", "rmwl"], "rwml-gym train rwml"),
+        (["evalute", "--agent", "expert"], "rwml-gym evaluate"),
+        (["game", "list"], "rwml-gym games list"),
+        (["version", "extra"], "rwml-gym version"),
+    ],
+)
+def test_an_unknown_command_names_the_nearest(capsys, words, nearest):
     assert _main(*words) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("usage: rwml-gym COMMAND")
+    assert err.startswith("rwml-gym: Expected a command, ")
+    assert f"Did you mean `{nearest}`?" in err if nearest else "Did you mean" not in err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["evaluate", "--help"], ["train", "policy", "--help"]])
+def test_help_may_be_cut_off_by_a_pipe(words):
+    command = f"{sys.executable} -m rwml_gym.agents.cli.main {' '.join(words)} | head -n 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("usage: rwml-gym")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "--help"],
+        ["evaluate", "--epsodes", "3"],
+        ["train", "rwml", "--preset", "dmo"],
+        ["train", "policy", "--stage.stepz", "3"],
+        ["train", "sft", "--help"],
+        ["record", "--help"],
+        ["check-env", "toy"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_model_imports_no_torch(words):
+    """Torch and what comes with it take four seconds to import."""
+    program = (
+        "import sys; from rwml_gym.agents.cli.main import main\n"
+        f"try: main({words!r})\nexcept SystemExit: pass\n"
+        "sys.stderr.write(' '.join({'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules)) + '|')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1].endswith("|")
+    assert "torch" not in done.stderr.splitlines()[-1]
 
 
 def test_the_words_of_the_process_are_the_default(capsys, monkeypatch):
@@ -77,13 +123,27 @@ def test_an_agent_is_evaluated(capsys):
     assert lines[3].split()[:3] == ["all", "6", "1.000"]
     assert len(lines) == 4 + 6
     assert _main("evaluate", "--agent", "expert", "--env", "tau2") == 2
-    assert 'env "alfworld" only' in capsys.readouterr().err
+    assert "an agent that plays τ²-bench" in capsys.readouterr().err
 
 
-def test_a_missing_library_is_named(capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "tyro", None)
-    assert _main("train", "rwml") == 2
-    assert 'pip install "rwml-gym[alfworld,train,report]"' in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "library", "extra"),
+    [
+        (["train", "rwml"], "peft", "train"),
+        (["evaluate", "--env", "tau2"], "tau2", "tau2"),
+        (["audit", "nowhere"], "datasets", "train"),
+    ],
+)
+def test_a_missing_library_is_named(words, library, extra):
+    """In a process of its own, so that nothing has imported the library before."""
+    program = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        f"from rwml_gym.agents.cli.main import main; sys.exit(main({words!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert f"rwml-gym[{extra}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @needs_games
@@ -91,7 +151,7 @@ def test_a_missing_library_is_named(capsys, monkeypatch):
     ("words", "fix"),
     [
         (["--preset", "huge"], "paper-alfworld"),
-        (["--config", "no/such.yaml", "--preset", "smoke"], "actual both"),
+        (["--config", "no/such.yaml", "--preset", "smoke"], "actual: both"),
         (["--split", "valid"], "generated_held_out"),
         (["--task-types", "juggling"], "pick_and_place"),
         (["--split", "train", "--data", "no/such/folder"], "no/such/folder"),
@@ -131,7 +191,7 @@ def test_errors_of_ours_are_one_line(capsys, tmp_path, words):
 @needs_games
 def test_the_folder_of_another_run_is_left_alone(capsys, tmp_path):
     from rwml_gym.agents.config.world_model import preset
-    from rwml_gym.agents.jobs.runs import start_run
+    from rwml_gym.agents.jobs.run import start_run
 
     folder = tmp_path / "run"
     start_run(preset("smoke"), folder)
@@ -158,7 +218,7 @@ def test_a_keyboard_interrupt_says_how_to_go_on(capsys, monkeypatch, tmp_path):
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run", interrupted)
+    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run_world_model", interrupted)
     assert _train(tmp_path / "run") == 130
     assert "same command" in capsys.readouterr().err
 
@@ -169,7 +229,7 @@ def test_options_reach_the_configuration(monkeypatch):
     from rwml_gym.agents.config.world_model import preset
 
     seen: list[tuple[object, ...]] = []
-    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run_world_model", lambda *arguments: seen.append(arguments))
     assert _main("train", "rwml", "--preset=smoke", "--grpo.beta", "0.5", "--no-baseline", "--run-dir=x/y") == 0
     ((config, folder),) = seen
     assert folder == "x/y"
@@ -185,7 +245,7 @@ def test_a_file_is_what_the_options_change(capsys, monkeypatch, tmp_path):
     from rwml_gym.agents.config.world_model import preset
 
     seen: list[tuple[object, ...]] = []
-    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run_world_model", lambda *arguments: seen.append(arguments))
     path = tmp_path / "mine.yaml"
     path.write_text("history: 7\ngrpo: {learning_rate: 3e-4}\n")
     assert _main("train", "rwml", "--config", str(path), "--grpo.beta", "0.5") == 0
@@ -205,10 +265,10 @@ def test_a_file_is_what_the_options_change(capsys, monkeypatch, tmp_path):
 def test_the_configuration_that_a_run_leaves_repeats_it(monkeypatch, tmp_path):
     import rwml_gym.agents.jobs.world_model
     from rwml_gym.agents.config.world_model import preset
-    from rwml_gym.agents.jobs.runs import start_run
+    from rwml_gym.agents.jobs.run import start_run
 
     seen: list[tuple[object, ...]] = []
-    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run_world_model", lambda *arguments: seen.append(arguments))
     start_run(preset("demo-tau2"), tmp_path / "run")
     words = ["--config", str(tmp_path / "run" / "config.yaml"), "--run-dir", "again"]
     assert _main("train", "rwml", *words) == 0

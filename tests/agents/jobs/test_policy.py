@@ -118,20 +118,20 @@ def test_the_same_run_again_is_the_same_and_a_finished_one_is_not_played_again(f
     assert weights.stat().st_mtime_ns == stamp
 
 
-@pytest.mark.parametrize("rows", ["episode", "turn"])
-def test_a_model_that_predicts_nothing_earns_nothing(model, tmp_path, rows):
+@pytest.mark.parametrize("sequence", ["episode", "turn"])
+def test_a_model_that_predicts_nothing_earns_nothing(model, tmp_path, sequence):
     """A random model predicts nothing: what it earns is 0, and that is no signal."""
     settings = config(
         model,
         episode=EpisodeConfig(max_steps=3, predictions=True, action_tokens=24),
         imitation=ImitationConfig(),
-        history=0 if rows == "episode" else 2,
+        history=0 if sequence == "episode" else 2,
         stage=PolicyStageConfig(
             steps=1,
             games=1,
             groups=1,
             group_size=4,
-            rows=rows,
+            sequence=sequence,
             world_model_weight=1.0,
             encoder="hashing",
             threshold=1.9,
@@ -181,14 +181,14 @@ def test_predictions_are_imitated_with_the_actions(model, tmp_path):
 
 def test_all_tasks_of_a_split_may_be_trained_on(model):
     pytest.importorskip("tau2")
-    from rwml_gym.agents.jobs.interaction import prepare_games
+    from rwml_gym.agents.jobs.worlds import Source
 
     tau2 = config(model, env="tau2", domain="airline", task_types=None, imitation=ImitationConfig())
-    games = prepare_games(tau2, 0, 3, 5)
+    games = Source(tau2).prepare(0, 0, 3, 5)
     assert len(games.train) == 30
     assert len(games.held_out) == 3
     with pytest.raises(InvalidConfigError, match="no end"):
-        prepare_games(config(model), 0, 3, 5)
+        Source(config(model)).prepare(0, 0, 3, 5)
 
 
 def test_the_update_does_not_depend_on_the_slots(finished, model, tmp_path):
@@ -324,15 +324,21 @@ def test_two_processes_train_as_one(model, tmp_path):
         (lambda: EpisodeConfig(decoding="constrained", predictions=True), "'free'"),
         (lambda: PolicyStageConfig(task_weight=0.0), "both 0"),
         (lambda: PolicyStageConfig(group_size=1), "group_size"),
-        (lambda: PolicyStageConfig(rows="token"), "episode"),
+        (lambda: PolicyStageConfig(sequence="token"), "episode"),
         (lambda: PolicyConfig(stage=PolicyStageConfig(world_model_weight=1.0)), "predictions"),
-        (lambda: PolicyConfig(env="tau2", imitation=ImitationConfig(steps=1)), "transitions"),
         (lambda: policy_preset("none"), "demo.*smollm2"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(make, match):
     with pytest.raises(InvalidConfigError, match=match):
         make()
+
+
+def test_an_expert_that_is_not_there_is_not_imitated(tmp_path):
+    pytest.importorskip("tau2")
+    with pytest.raises(InvalidConfigError, match=r"τ²-bench, which has none.*imitation\.transitions"):
+        run_policy(PolicyConfig(env="tau2", imitation=ImitationConfig(steps=1)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_bad_input_leaves_no_folder(model, tmp_path):

@@ -12,7 +12,8 @@ pytest.importorskip("alfworld")
 
 from safetensors.torch import load_file
 
-from rwml_gym.agents.jobs.sft import SFT_PRESETS, SFTJobConfig, run_sft, sft_preset
+from rwml_gym.agents.config.sft import SFT_PRESETS, SFTJobConfig, sft_preset
+from rwml_gym.agents.jobs.sft import run_sft
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.errors import InvalidConfigError
 

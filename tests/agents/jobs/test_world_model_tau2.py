@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,10 @@ if any(importlib.util.find_spec(p) is None for p in ("tau2", "rouge_score", "pef
 
 from rwml_gym.agents.cli import main as cli
 from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, RWMLConfig, StageConfig, preset
-from rwml_gym.agents.jobs.interaction import prepare_games
-from rwml_gym.agents.jobs.run_gap import calibrated_gap, make_gap
-from rwml_gym.agents.jobs.world_model import run
+from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap
+from rwml_gym.agents.jobs.world_model import run_world_model
+from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.learning.options import SFTConfig
-from rwml_gym.encoders.cached import make_encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD
 from rwml_gym.reward.gap import Measure
@@ -84,8 +84,8 @@ def check_run_folder(folder: Path, tasks: int) -> None:
     report = (folder / "report.txt").read_text(encoding="utf-8")
     for words in (
         f"Data: {results['data_version']}",
-        "Messages of role 'tool': ROUGE-L F1, reward 1 - d",
-        f"Tasks won, retail test ({results['data_version']}): goodbye at once ",
+        "Messages of role 'tool': ROUGE-L, reward 1 - d",
+        f"Tasks won, τ²-bench test ({results['data_version']}): no-op ",
         f"/{tasks} (",
         "role tool",
         "role user",
@@ -95,7 +95,7 @@ def check_run_folder(folder: Path, tasks: int) -> None:
 
 
 def test_the_job_goes_from_tasks_to_a_table(tiny_folder, tmp_path, capsys):
-    results = run(tiny_config(tiny_folder), tmp_path / "run")
+    results = run_world_model(tiny_config(tiny_folder), tmp_path / "run")
     assert list(results) == MODELS
     assert {p.role for p in results["RWML"]} == {"tool", "user"}
     # The continuous reward pays for a part of a tool's result, the binary one for none of it.
@@ -106,7 +106,7 @@ def test_the_job_goes_from_tasks_to_a_table(tiny_folder, tmp_path, capsys):
     assert "Messages of role 'user':\nNot calibrated" in out
     assert out.count("Messages of role") == 3  # two calibrations, and a line of the table
     # Started again, it takes up what is there.
-    assert run(tiny_config(tiny_folder), tmp_path / "run") == results
+    assert run_world_model(tiny_config(tiny_folder), tmp_path / "run") == results
 
 
 @pytest.mark.slow
@@ -128,17 +128,11 @@ def test_the_default_preset_is_that_of_the_environment(monkeypatch):
     import rwml_gym.agents.jobs.world_model
 
     seen: list[tuple[object, ...]] = []
-    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run_world_model", lambda *arguments: seen.append(arguments))
     assert cli.main(["train", "rwml", "--env", "tau2", "--domain", "retail"]) == 0
     assert cli.main(["train", "rwml", "--env=tau2", "--preset", "smoke-tau2", "--tool-gap", "cosine"]) == 0
-    assert seen[0] == (preset("demo-tau2"), "runs/demo-tau2")
+    assert seen[0] == (replace(preset("demo-tau2"), domain="retail"), "runs/demo-tau2")
     assert seen[1][0].tool_gap == "cosine"  # type: ignore[attr-defined]
-
-
-def test_a_missing_library_is_named(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tyro", None)
-    assert cli.main(["train", "rwml", "--env", "tau2"]) == 2
-    assert 'pip install "rwml-gym[tau2,train,report]"' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -147,7 +141,7 @@ def test_a_missing_library_is_named(capsys, monkeypatch):
         (["--domain", "bank"], "telecom"),
         (["--split", "valid"], "expected one of"),
         (["--collect.games", "75"], "--collect.games"),
-        (["--tool-threshold", "1.5"], "at most 1"),
+        (["--tool-threshold", "1.5"], "(0, 1], the range of the rouge gap"),
         (["--tool-gap", "bleu"], "rouge"),
     ],
 )
@@ -175,7 +169,9 @@ def test_baselines_are_a_command(capsys):
 
 def _games(config):
     collect = config.collect
-    return prepare_games(config, collect.games, collect.held_out_games, collect.max_steps, collect.rollouts)
+    return Source(config).prepare(
+        config.seed, collect.games, collect.held_out_games, collect.max_steps, collect.rollouts
+    )
 
 
 def test_training_and_held_out_tasks_are_those_of_tau2s_own_splits(tiny_folder):
@@ -190,7 +186,7 @@ def test_a_split_that_has_no_counterpart_is_divided(tiny_folder):
     games = _games(tiny_config(tiny_folder, domain="mock", split="base", collect=few))
     assert len({*games.train, *games.held_out}) == 9
     assert not set(games.train) & set(games.held_out)
-    with pytest.raises(InvalidConfigError, match="Expected 10 playable games, actual 9"):
+    with pytest.raises(InvalidConfigError, match="Expected 10 playable games, actual: 9"):
         _games(tiny_config(tiny_folder, domain="mock", split="base", collect=CollectConfig(games=5, held_out_games=5)))
 
 
@@ -198,16 +194,16 @@ def test_a_split_that_has_no_counterpart_is_divided(tiny_folder):
 
 
 def test_the_gap_follows_from_the_configuration(tiny_folder):
-    gap = make_gap(tiny_config(tiny_folder), "hashing")
+    gap = make_gap(tiny_config(tiny_folder), True, "hashing")
     assert gap.measure("tool") == Measure("rouge", DEFAULT_ROUGE_THRESHOLD, "continuous")
     assert gap.measure("user") == Measure("cosine", DEFAULT_THRESHOLD, "binary")
     config = tiny_config(tiny_folder, threshold=0.2, tool_threshold=0.3, tool_reward="binary")
-    gap = make_gap(config, "hashing", {"tool": 0.5, "user": 0.6})
+    gap = make_gap(config, True, "hashing", {"tool": 0.5, "user": 0.6})
     assert gap.measure("tool") == Measure("rouge", 0.3, "binary")
     assert gap.measure("user") == Measure("cosine", 0.2, "binary")
-    gap = make_gap(tiny_config(tiny_folder), "hashing", {"tool": 0.5, "user": 0.6})
+    gap = make_gap(tiny_config(tiny_folder), True, "hashing", {"tool": 0.5, "user": 0.6})
     assert (gap.measure("tool").threshold, gap.measure("user").threshold) == (0.5, 0.6)
-    alfworld = make_gap(RWMLConfig(), "hashing", {"": 0.4})
+    alfworld = make_gap(RWMLConfig(), False, "hashing", {"": 0.4})
     assert (alfworld.threshold, alfworld.measures) == (0.4, {})
 
 
@@ -216,12 +212,12 @@ def test_what_is_configured_is_not_calibrated(tiny_folder, tmp_path):
         Transition((Turn("", "user: Hi."),), "f()", f'tool: {{"id": "W{i}", "open": true}}', game=str(i), role="tool")
         for i in range(20)
     )
-    encoder = make_encoder("hashing")
-    gap = calibrated_gap(tiny_config(tiny_folder), encoder, data, tmp_path)
+    plain = make_gap(tiny_config(tiny_folder), True, "hashing")
+    gap = calibrated_gap(tiny_config(tiny_folder), True, plain, data, tmp_path)
     assert list(read(tmp_path / "calibration.json")) == ["tool"]
     assert gap.measure("tool").threshold == read(tmp_path / "calibration.json")["tool"]["threshold"]
     other = tmp_path / "other"
     other.mkdir()
-    gap = calibrated_gap(tiny_config(tiny_folder, tool_threshold=0.4), encoder, data, other)
+    gap = calibrated_gap(tiny_config(tiny_folder, tool_threshold=0.4), True, plain, data, other)
     assert read(other / "calibration.json") == {}
     assert gap.measure("tool").threshold == 0.4

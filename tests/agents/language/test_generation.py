@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rwml_gym.agents.language.generation import Completion, sample
 from rwml_gym.agents.language.models import merged
+from rwml_gym.agents.language.sampling import Completion, sample
 
 TEXTS = ("look", "You are in the kitchen. Here, you see a mug.\n> take mug\n", "> go to", "Nothing happens. " * 6)
 

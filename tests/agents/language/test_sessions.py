@@ -10,8 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rwml_gym.agents.language.drawing import Choices
-from rwml_gym.agents.language.generation import sample
+from rwml_gym.agents.language.sampling import Choices, sample
 from rwml_gym.agents.language.sessions import Request, Sessions
 from rwml_gym.errors import InvalidConfigError
 

@@ -7,25 +7,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rwml_gym.agents.language.drawing import Completion
+from rwml_gym.agents.language.sampling import Completion
 from rwml_gym.agents.learning.credit import episode_groups
 from rwml_gym.agents.learning.grpo import group_advantages
-from rwml_gym.agents.players.language_model import Written
-from rwml_gym.agents.players.rollout import Job, Played
+from rwml_gym.agents.players.language_model import TurnRecord
+from rwml_gym.agents.players.rollout import Episode, EpisodeSpec
 
 PROMPT = [1, 2, 3]
 
 
-def played(reward: float, turns: int = 2, gaps=(), error=None, whole: bool = True) -> Played:
+def played(reward: float, turns: int = 2, gaps=(), error=None, whole: bool = True) -> Episode:
     """An episode whose prompts go on from turn to turn, or are others each time."""
     written, prompt = [], list(PROMPT)
     for turn in range(turns):
         tokens = [100 + turn, 110 + turn]
         completion = Completion(tokens, [-0.1 * (turn + 1), -0.2], "x", True)
-        written.append(Written(list(prompt), completion, "x"))
+        written.append(TurnRecord(list(prompt), completion, "x"))
         prompt = [*prompt, *tokens, 50 + turn] if whole else [7, turn]
     rewards = [0.0] * (turns - 1) + [reward]
-    return Played(Job("g"), rewards, list(gaps), [False] * turns, {"won": reward > 0}, written, error)
+    return Episode(EpisodeSpec("g"), rewards, list(gaps), [False] * turns, {"won": reward > 0}, written, error)
 
 
 def test_an_episode_is_one_sequence_with_the_worlds_words_masked():
@@ -39,7 +39,7 @@ def test_an_episode_is_one_sequence_with_the_worlds_words_masked():
 
 
 def test_turn_by_turn_every_turn_is_a_row():
-    groups = episode_groups([played(1.0), played(0.0)], rows="turn", scale=False)
+    groups = episode_groups([played(1.0), played(0.0)], sequence="turn", scale=False)
     assert [(list(g.prompt), g.completions, g.advantages) for g in groups] == [
         (PROMPT, [[100, 110]] * 2, [[0.5, 0.5], [-0.5, -0.5]]),  # both episodes begin alike: the prompt is shared
         ([*PROMPT, 100, 110, 50], [[101, 111]] * 2, [[0.5, 0.5], [-0.5, -0.5]]),
@@ -81,7 +81,7 @@ def test_failed_episodes_are_left_out():
 
 def test_actions_of_others_teach_nothing():
     episode = played(1.0, 3)
-    episode.written[1] = Written([], None, "look")
+    episode.written[1] = TurnRecord([], None, "look")
     groups = episode_groups([episode, played(0.0, 3)])
     lengths = sorted(len(c) for g in groups for c in g.completions)
     # The third turn's prompt holds the first one's words, so it goes on from there.
@@ -92,7 +92,7 @@ def test_actions_of_others_teach_nothing():
 def test_what_could_be_chosen_goes_along():
     episode = played(1.0, 1)
     completion = Completion([100, 110], [-0.1, 0.0], "x", True, [[100, 105], [110]])
-    episode.written[0] = Written(PROMPT, completion, "x")
+    episode.written[0] = TurnRecord(PROMPT, completion, "x")
     (group,) = episode_groups([episode, played(0.0, 1)])
     assert group.allowed == [[[100, 105], [110]], [None, None]]
 

@@ -6,10 +6,10 @@ import pytest
 
 import rwml_gym  # noqa: F401 - registers the toy house
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.learning.demonstrations import demonstrations
+from rwml_gym.agents.learning.sft import demonstrations
 from rwml_gym.agents.players.baselines import RandomAgent
 from rwml_gym.agents.players.language_model import LanguageModelAgent
-from rwml_gym.agents.players.rollout import Job, collect, roll_out
+from rwml_gym.agents.players.rollout import EpisodeSpec, collect, roll_out
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import split_prediction
 from tests.agents.players.test_rollout import make_env
@@ -24,7 +24,7 @@ def test_whole_episodes_are_shown_as_an_agent_sees_them(adapted, style):
 
     class Parrot(LanguageModelAgent):
         def _write(self, slots, infos):
-            from rwml_gym.agents.language.drawing import Completion
+            from rwml_gym.agents.language.sampling import Completion
 
             result = []
             for slot in slots:
@@ -37,7 +37,7 @@ def test_whole_episodes_are_shown_as_an_agent_sees_them(adapted, style):
     for number, demonstration in enumerate(demonstrations(data, prompts)):
         agent = Parrot(model, tokenizer, prompts)
         agent.script = [t.action for t in data if t.episode == number]
-        (played,) = roll_out(make_env, agent, [Job(f"house-{number + 1}")])
+        (played,) = roll_out(make_env, agent, [EpisodeSpec(f"house-{number + 1}")])
         last = played.written[-1]
         assert demonstration.prompt == played.written[0].prompt
         assert demonstration.prompt + demonstration.target == last.prompt + last.completion.tokens

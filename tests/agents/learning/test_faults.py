@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 
 from rwml_gym.agents.language.models import add_adapter, load_model
 from rwml_gym.agents.learning import checkpoint
-from rwml_gym.agents.learning.checkpoint import save_adapter, train_loop
+from rwml_gym.agents.learning.checkpoint import save_adapter
+from rwml_gym.agents.learning.loop import train_loop
 from rwml_gym.agents.learning.schedules import warmup_linear
 from rwml_gym.errors import CheckpointError, InvalidConfigError, TrainingDivergedError
 from rwml_gym.files import read_json

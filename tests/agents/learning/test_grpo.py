@@ -220,7 +220,7 @@ def test_sampling_mismatch_is_the_mean_difference_to_the_sampled_logprobs(adapte
 
 
 def test_what_was_sampled_has_no_mismatch(adapted, accelerator):
-    from rwml_gym.agents.language.generation import sample
+    from rwml_gym.agents.language.sampling import sample
 
     model, tokenizer = adapted
     results = sample(model, tokenizer, PROMPTS, 4, max_new_tokens=LONGEST, seed=3)

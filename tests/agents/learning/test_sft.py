@@ -6,7 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from rwml_gym.agents.language.generation import sample
+from rwml_gym.agents.language.sampling import sample
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.learning.sft import sft_update
 from rwml_gym.errors import InvalidConfigError

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("tau2")
 
 import rwml_gym.agents.players.chat_model as chat_model
-from rwml_gym.agents.language.generation import Completion
+from rwml_gym.agents.language.sampling import Completion
 from rwml_gym.agents.players.chat_model import LocalChatModel
 from rwml_gym.envs.tau2.env import Tau2Env
 

@@ -8,7 +8,8 @@ import pytest
 
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.sessions import Sessions
-from rwml_gym.agents.players.language_model import LanguageModelAgent, LanguageWorldModel
+from rwml_gym.agents.language.world_model import LanguageWorldModel
+from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.world_models.base import WorldModel

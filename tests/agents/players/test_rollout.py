@@ -13,7 +13,7 @@ import rwml_gym  # noqa: F401 - registers the toy house
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.players.baselines import RandomAgent
 from rwml_gym.agents.players.language_model import LanguageModelAgent
-from rwml_gym.agents.players.rollout import Job, collect, roll_out
+from rwml_gym.agents.players.rollout import EpisodeSpec, collect, roll_out
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import TransitionDataset
 
@@ -128,7 +128,7 @@ class _Script:
 
 def test_where_an_episode_ends_the_next_begins():
     agent = _Script()
-    played = roll_out(lambda: make_env(20), agent, [Job(f"house-{i}") for i in range(9)], slots=3)
+    played = roll_out(lambda: make_env(20), agent, [EpisodeSpec(f"house-{i}") for i in range(9)], slots=3)
     steps = [len(p.rewards) for p in played]
     # No slot idles while episodes are left: nearly as few rounds as there can be.
     assert len(agent.shown) < sum(steps) / 3 + max(steps)
@@ -164,7 +164,7 @@ class _Breaks(gym.Wrapper[str, str, str, str]):
 
 
 def test_an_environment_that_fails_is_data_if_wanted():
-    jobs = [Job(f"house-{i}") for i in range(6)]
+    jobs = [EpisodeSpec(f"house-{i}") for i in range(6)]
     _Breaks.made, seen = 0, []
     played = roll_out(lambda: _Breaks(make_env()), RandomAgent(0), jobs, 2, on_error="drop", progress=seen.append)
     assert [p.error for p in played] == [
@@ -230,14 +230,14 @@ def test_an_episode_does_not_depend_on_who_else_is_played(adapted):
     """Window or whole episode, few slots or many, alone or not: the same words."""
     for history in (0, 2):
         model, tokenizer = adapted
-        jobs = [Job(f"house-{i % 5}", seed=i) for i in range(9)]
+        jobs = [EpisodeSpec(f"house-{i % 5}", seed=i) for i in range(9)]
         runs = []
         for slots, chosen in ((9, jobs), (2, jobs), (4, jobs[::-1]), (1, jobs[4:5])):
             agent = LanguageModelAgent(
                 model, tokenizer, Prompts(tokenizer, history=history, max_tokens=400), random_share=0.2
             )
             played = roll_out(make_env, agent, chosen, slots)
-            runs.append({p.job: [w.action for w in p.written] for p in played})
+            runs.append({p.spec: [w.action for w in p.written] for p in played})
         assert runs[0] == runs[1] == runs[2]
         assert runs[3][jobs[4]] == runs[0][jobs[4]]
         assert len({tuple(actions) for actions in runs[0].values()}) == 9
@@ -247,7 +247,7 @@ def test_without_seeds_an_episode_follows_from_its_game_and_its_number(adapted):
     runs = []
     for slots in (1, 3):
         played = roll_out(
-            make_env, _agent(adapted), [Job(g) for g in ("house-0", "house-1", "house-0", "house-2")], slots
+            make_env, _agent(adapted), [EpisodeSpec(g) for g in ("house-0", "house-1", "house-0", "house-2")], slots
         )
         runs.append([[w.action for w in p.written] for p in played])
     assert runs[0] == runs[1]
@@ -257,7 +257,7 @@ def test_without_seeds_an_episode_follows_from_its_game_and_its_number(adapted):
 def test_a_whole_episode_is_one_text_of_which_each_turn_runs_what_is_new(adapted):
     model, tokenizer = adapted
     agent = LanguageModelAgent(model, tokenizer, Prompts(tokenizer, history=0, max_tokens=1000))
-    (played,) = roll_out(make_env, agent, [Job("house-0", 1)])
+    (played,) = roll_out(make_env, agent, [EpisodeSpec("house-0", 1)])
     turns = played.written
     assert len(turns) == 6
     for before, after in pairwise(turns):
@@ -272,7 +272,7 @@ def test_a_whole_episode_is_one_text_of_which_each_turn_runs_what_is_new(adapted
 def test_a_whole_episode_that_grows_too_long_goes_on_with_its_last_turns(adapted):
     model, tokenizer = adapted
     agent = LanguageModelAgent(model, tokenizer, Prompts(tokenizer, history=0, max_tokens=150))
-    (played,) = roll_out(lambda: make_env(12), agent, [Job("house-0", 1)])
+    (played,) = roll_out(lambda: make_env(12), agent, [EpisodeSpec("house-0", 1)])
     assert all(len(w.prompt) <= 150 for w in played.written)
     assert len(played.written) == 12
     assert len(played.written[-1].prompt) > 75
@@ -325,9 +325,11 @@ def test_an_agent_predicts_in_the_same_breath(adapted):
     def make():
         return WorldModelRewardWrapper(make_env(), encoder="hashing", threshold=0.1, mode="report")
 
-    (played,) = roll_out(make, Talkative(model, tokenizer, prompts), [Job("house-0")])
+    (played,) = roll_out(make, Talkative(model, tokenizer, prompts), [EpisodeSpec("house-0")])
     assert played.gap_rewards == [1.0] * 6
     assert not any(played.invalid)
-    (played,) = roll_out(make, LanguageModelAgent(model, tokenizer, prompts, action_tokens=40), [Job("house-0")])
+    (played,) = roll_out(
+        make, LanguageModelAgent(model, tokenizer, prompts, action_tokens=40), [EpisodeSpec("house-0")]
+    )
     assert len(played.gap_rewards) == len(played.rewards)
     assert played.info["world_model"]["action"] == played.written[-1].action.split("<next_state>")[0].strip()

