@@ -166,7 +166,7 @@ def _signal(audit: Audit) -> list[Finding]:
     if signal.perfect > signal.hopeless:
         advice = "The model already predicts most of it: drop easy transitions, or record harder games."
     else:
-        advice = "Start from a stronger model or from one after SFT on next states, or reward 1 - d (--reward)."
+        advice = "Start from a stronger model or one after SFT on next states (warm start), or reward 1 - d (--reward)."
     return [Finding("warning" if share < MIN_SIGNAL else "caution", "signal", reason, advice)]
 
 

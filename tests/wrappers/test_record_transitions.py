@@ -146,10 +146,10 @@ def test_what_cannot_be_recorded_is_refused():
         RecordTransitions(gym.make("CartPole-v1"))
     with pytest.raises(InvalidConfigError, match="`history` of at least 1 turn, actual: 0"):
         RecordTransitions(ToyHouse(), history=0)
-    with pytest.raises(InvalidConfigError, match="`Autoreset` outside of RecordTransitions"):
+    with pytest.raises(InvalidConfigError, match="`Autoreset` outside RecordTransitions"):
         RecordTransitions(gym.wrappers.OrderEnforcing(gym.wrappers.Autoreset(ToyHouse())))
     gym.wrappers.Autoreset(RecordTransitions(ToyHouse()))
     env = RecordTransitions(ToyHouse())
     env.reset(seed=0)
-    with pytest.raises(InvalidConfigError, match="Expected a text action to record, actual: 3"):
+    with pytest.raises(InvalidConfigError, match="Expected a text action, actual: 3"):
         env.step(3)

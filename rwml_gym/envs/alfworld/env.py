@@ -18,40 +18,40 @@ from rwml_gym.spaces import UnicodeText
 __all__ = ["ENGINES", "ALFWorldEnv"]
 
 ENGINES = ("compiled", "textworld")
-"""Ours, and stock textworld as the reference: the same text, hundreds of times slower."""
+"""Our engine, and stock textworld as the reference: the same texts, hundreds of times slower."""
 
 
 class ALFWorldEnv(gymnasium.Env[str, str]):
     """A room described in text, a household task, and commands such as ``take mug 1 from desk 1``.
 
-    Observation: the engine's own words, unchanged; the first one ends with the task. Action: any string; one that is
-    not admissible gets ``Nothing happens.`` and costs a step. Reward: 1 on the action that meets the goal, else 0.
+    Observation: the unchanged text of the engine; the first one ends with the task. Action: any string; an inadmissible
+    one gets ``Nothing happens.`` and costs a step. Reward: 1 for the action that meets the goal, otherwise 0.
     ``terminated``: the goal is met. The registered id truncates after 50 steps.
 
     ``info``, with the same keys at `reset` and `step`:
 
     * ``task``: the goal sentence; ``task_type``: one of the six.
-    * ``admissible_actions``: every action the world would take now, sorted.
-    * ``won``: whether the goal is met; ``invalid_action``: whether the last action was not admissible.
-    * ``game``: the name to give to ``reset(options={"game": name})``; ``data_version``: where its text comes from.
-    * ``expert_action``, with ``expert=True`` only: what the hand-coded expert would do now, whatever was done before:
-      an admissible action, or the empty string once the game is won. It follows from the game and the actions alone.
+    * ``admissible_actions``: all admissible actions, sorted.
+    * ``won``: whether the goal is met; ``invalid_action``: whether the last action was inadmissible.
+    * ``game``: the name for ``reset(options={"game": name})``; ``data_version``: the source of its texts.
+    * ``expert_action``, only with ``expert=True``: the action of the hand-coded expert in this state, whatever was done
+      before. It is admissible, or the empty string once the game is won. It depends on the game and the actions alone.
 
-    Environments share nothing that changes, so each may have a thread of its own (not with ``engine="textworld"``).
+    Environments share no mutable state, so each may run in its own thread (except with ``engine="textworld"``).
 
     Args:
         split: ``generated`` (needs no data), ``generated_held_out``, or an official one: ``train``, ``valid_seen``,
             ``valid_unseen``, ``valid_train``.
-        task_types: some of the six task types; all of them by default.
-        grammar: ``installed`` (``move X to Y``) or ``original``, the words an official file was published with.
-        data: folder of official games; the environment variable ``ALFWORLD_DATA`` by default.
-        engine: ``compiled``, or ``textworld``: stock's own engine, the same game letter for letter, hundreds of times
-            slower. It evaluates Python that a game file may contain, so give it no file you do not trust.
-        render_mode: ``ansi``: `render` returns the last action and what it led to.
-        rooms: some of ``kitchen``, ``living_room``, ``bedroom``, ``bathroom``; all of them by default.
-        difficulty: how many receptacles one has to search, a number or the fewest and the most such as ``(5, 15)``;
-            for generated games, see `rwml_gym.envs.alfworld.GeneratedGames`.
-        expert: whether to ask the expert (`rwml_gym.envs.alfworld.expert.Expert`) in every state.
+        task_types: Some of the six task types; all by default.
+        grammar: ``installed`` (``move X to Y``) or ``original``, the published words of an official file.
+        data: Folder of official games; the environment variable ``ALFWORLD_DATA`` by default.
+        engine: ``compiled``, or ``textworld``: the stock engine, with exactly the same texts, hundreds of times slower.
+            It evaluates Python in a game file, so use it only with files that you trust.
+        render_mode: With ``ansi``, `render` returns the last action and the observation after it.
+        rooms: Some of ``kitchen``, ``living_room``, ``bedroom``, ``bathroom``; all by default.
+        difficulty: Number of receptacles to search, or a range such as ``(5, 15)``; only for generated games, see
+            `rwml_gym.envs.alfworld.GeneratedGames`.
+        expert: Whether to call the expert (`rwml_gym.envs.alfworld.expert.Expert`) in every state.
 
     Example:
         >>> import gymnasium, rwml_gym
@@ -63,7 +63,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         >>> env.close()
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 (as gymnasium.Env has it)
+    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 (as in gymnasium.Env)
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         expert: bool = False,
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise InvalidConfigError(f'Unknown render_mode {render_mode!r}; expected None or "ansi".')
+            raise InvalidConfigError(f'Expected render_mode to be None or "ansi", actual: {render_mode!r}.')
         if engine not in ENGINES:
-            raise InvalidConfigError(f"Unknown engine {engine!r}; expected one of {', '.join(ENGINES)}.")
+            raise InvalidConfigError(f"Expected engine to be one of {', '.join(ENGINES)}, actual: {engine!r}.")
         self.engine = engine
         self.games = make_games(split, task_types, grammar, data, rooms, difficulty)
         self.render_mode = render_mode
@@ -94,18 +94,18 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         self._last_exchange = ""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Starts a game, drawn with ``self.np_random`` unless it is named.
+        """Start a game: a named one, or one drawn with ``self.np_random``.
 
         Args:
-            seed: seeds the choice of this game and the next ones.
+            seed: Seed for drawing this game and the following ones.
             options: ``{"game": name}`` to play that game.
         """
         super().reset(seed=seed)
         options = dict(options or {})
         name = options.pop("game", None)
         if options:
-            raise InvalidConfigError(f'Unknown reset options {", ".join(map(repr, options))}; expected only "game".')
-        self._game = None  # a reset that fails leaves an environment that has to be reset
+            raise InvalidConfigError(f'Expected only "game" in options, actual: also {", ".join(map(repr, options))}.')
+        self._game = None  # after a failed reset, the environment must be reset again
         game = self.games.sample(self.np_random) if name is None else self.games.load(name)
         self._state = self._start(game)
         self._game = game
@@ -114,28 +114,28 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
         return self._state.text, self._info(invalid_action=False)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Says a command to the world.
+        """Send a command to the game.
 
         Args:
-            action: any string; spaces around it do not matter.
+            action: Any string; surrounding spaces are ignored.
         """
         if not isinstance(action, str):
-            raise TypeError(f"Expected the action to be a string, actual type: {type(action).__name__} ({action!r}).")
+            raise TypeError(f"Expected a string as action, actual: {action!r} ({type(action).__name__}).")
         if self._game is None or self._engine is None:
-            raise ResetNeeded("Cannot call env.step() before calling env.reset()")
+            raise ResetNeeded("Expected reset() before step(), actual: no game is running. Call reset().")
         if self._state.won:
-            raise ResetNeeded("The game is won: call env.reset() before the next env.step()")
+            raise ResetNeeded("Expected a running game, actual: the game is won. Call reset() before the next step().")
         invalid = action.strip() not in self._state.admissible
         self._state = state = self._engine.step(action)
         self._last_exchange = f"> {action}\n{state.text}"
         return state.text, float(state.won), state.won, False, self._info(invalid)
 
     def render(self) -> str | None:
-        """Returns the last action and what the world said, in mode ``ansi``."""
+        """Return the last action and the observation after it, in mode ``ansi``."""
         return self._last_exchange if self.render_mode == "ansi" else None
 
     def close(self) -> None:
-        """Gives back what the engine holds; `reset` starts anew."""
+        """Release the engine's resources; `reset` makes a new engine."""
         if self._engine is not None:
             self._engine.close()
         self._engine = None
@@ -149,8 +149,8 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
             raise InvalidGameError(f"{game.path or game.name}: {error}") from error
         except (Exception, SystemExit) as error:  # the PDDL translator raises SystemExit on a malformed problem
             raise InvalidGameError(
-                f"The engine cannot play {game.path or game.name} ({type(error).__name__}: {error}); "
-                "the file is corrupt: run `alfworld-download --force`, or choose another game."
+                f"Expected a playable game in {game.path or game.name}, actual: {type(error).__name__}: {error}. "
+                "Replace the corrupt file with `alfworld-download --force`, or choose another game."
             ) from error
 
     def _info(self, invalid_action: bool) -> dict[str, Any]:
@@ -172,7 +172,7 @@ class ALFWorldEnv(gymnasium.Env[str, str]):
 
 def _make_expert(game: Game) -> Expert:
     if game.goal is None:
-        raise InvalidGameError(f"The goal of {game.name} is not known: make the environment without `expert=True`.")
+        raise InvalidGameError(f"Expected a known goal for the expert, actual: none in {game.name}. Use expert=False.")
     return Expert(game.goal, seed=game.name)
 
 

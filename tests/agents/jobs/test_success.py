@@ -31,7 +31,7 @@ def test_a_score_reads_as_a_share():
 def test_splits_are_scored_apart():
     assert score_agent(NoOpAgent(), "retail", "test").played == 40
     assert score_agent(RandomCallerAgent(), "mock", "base", max_steps=5).played == 9
-    with pytest.raises(InvalidConfigError, match="Unknown split 'valid'"):
+    with pytest.raises(InvalidConfigError, match=r"Expected split of retail to be one of .*, actual: 'valid'"):
         score_agent(NoOpAgent(), "retail", "valid")
 
 

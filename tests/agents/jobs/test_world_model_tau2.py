@@ -145,7 +145,7 @@ def test_a_missing_library_is_named(capsys, monkeypatch):
     ("words", "fix"),
     [
         (["--domain", "bank"], "telecom"),
-        (["--split", "valid"], "expected one of"),
+        (["--split", "valid"], "to be one of"),
         (["--collect.games", "75"], "--collect.games"),
         (["--tool-threshold", "1.5"], "at most 1"),
         (["--tool-gap", "bleu"], "rouge"),
