@@ -51,8 +51,7 @@ class Transition:
     """One step of an episode.
 
     Attributes:
-        history: The last turns before the action, oldest first, at least one. The last observation is the current
-            state.
+        history: The last turns before the action, oldest first, at least one; the last observation is the state.
         action: The action as the environment saw it, without the prediction.
         next_state: The realised observation.
         task: The instruction of the episode.

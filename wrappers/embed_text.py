@@ -21,9 +21,8 @@ _PROJECTION_SEED = 0
 class TextVectors:
     """Texts as vectors of a frozen encoder, at full or reduced width.
 
-    The width is reduced by a random projection (Achlioptas, 2003): a fixed matrix of ±1/√width, the same in every
-    process, so that vectors stay comparable. It keeps distances up to a relative error of about 1/√(2 · width): 9 %
-    at 64.
+    The width is reduced by a random projection (Achlioptas, 2003): a fixed matrix of ±1/√width, equal in every process,
+    so that vectors stay comparable. It keeps distances up to a relative error of about 1/√(2 · width): 9 % at 64.
 
     Attributes:
         width: Length of a vector.

@@ -22,9 +22,8 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
     from the actions (`WorldModelRewardWrapper`), it records the action without the prediction. Put `Autoreset` outside.
 
     `won` describes the whole episode and is filled in at its end, from `info["won"]`; a truncated episode is not won
-    unless the environment says so. `won` is `None` while an episode runs, if a reset abandons it, and if `info` has no
-    `won`. `task`, `game`, `data_version`, `invalid_action` and the message role (`info["message_role"]`) also come from
-    `info`.
+    unless the environment says so. It is `None` while an episode runs, after a reset abandons it, or without `won`.
+    `task`, `game`, `data_version`, `invalid_action` and the message role (`message_role`) also come from `info`.
 
     Example:
         >>> from tests.helpers.toy_env import ToyHouse

@@ -33,9 +33,8 @@ class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorAr
     current observation. An encoder reads a limited number of tokens from the beginning (256 for all-MiniLM-L6-v2): with
     `newest_first`, it cuts off the oldest turns.
 
-    The observation space becomes `UnicodeText`; actions, rewards and infos are unchanged. Put it outside
-    `WorldModelRewardWrapper` and `RecordTransitions`, which compare and record single observations, and inside
-    `Autoreset`.
+    The observation space becomes `UnicodeText`; actions, rewards and infos are unchanged. Put it inside `Autoreset` and
+    outside `WorldModelRewardWrapper` and `RecordTransitions`, which compare and record single observations.
 
     Example:
         >>> from tests.helpers.toy_env import ToyHouse

@@ -1,8 +1,7 @@
 """The audit: measure before training, on recorded transitions, whether a reward can teach anything.
 
 A public attempt on WebShop did not learn: 53 % of its transitions were search pages that nobody can predict, no
-threshold had a precision above 68 %, and 0 to 12 % of its groups had a reward difference. The audit measures each of
-these beforehand::
+threshold had a precision above 68 %, and 0 to 12 % of its groups had a reward difference. The audit measures them::
 
     print(audit_table(audit(TransitionDataset.load("transitions"), "all-MiniLM-L6-v2")))
 

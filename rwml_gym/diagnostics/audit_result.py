@@ -65,8 +65,7 @@ class Audit:
         transitions: Number of transitions that are not blank.
         silent: Number of blank transitions, which cannot be rewarded; they are left out of everything else.
         games: Number of games.
-        scored: Number of held-out transitions that baselines were scored on; constant and most frequent answers come
-            from the other games.
+        scored: Number of held-out transitions for the baselines; constant and most frequent answers are of other games.
         encoder: Name of the encoder.
         chosen_threshold: The given threshold; `None` if calibrated.
         measures: The measure of each message role.

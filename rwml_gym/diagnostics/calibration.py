@@ -163,8 +163,7 @@ def calibrate(
     """Choose the τ_d with the largest recall among those with at least the target precision.
 
     Every distinct next state is reworded and falsified (`perturbations`). Texts that a rule does not change are
-    skipped, because every threshold accepts exact copies. The threshold is chosen on half of the games and measured on
-    the other half.
+    skipped: every threshold accepts exact copies. Half of the games choose the threshold, the other half measures it.
 
     *Balance.* All perturbations that keep the state have the same weight, all that change it have the same weight, and
     both sides have the same total weight, so that precision does not depend on the number of pairs per perturbation::

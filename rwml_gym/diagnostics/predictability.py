@@ -5,8 +5,7 @@ makes their prediction right. The measures are proxies, each with a known bias:
 
 - `names_nothing_new` uses one transition only. A run's report groups its rows by it.
 - `unseen_names` also uses the other games, so it works for every environment: it counts codes, prices and rare words,
-  but not what every answer to that type of action contains. It is an *optimistic* bound: an empty drawer names nothing
-  new and is still a guess.
+  but not the template of an answer. It is an *optimistic* bound: an empty drawer names nothing new but is a guess.
 - `repeated_situations` needs no rule about words: different outcomes of the same situation are chance. It needs
   situations that occur twice.
 - `nearest_elsewhere` finds the most similar text in another game: what a perfect memory of templates could answer.

@@ -121,8 +121,7 @@ class GapReward:
             gap: A name in `distances.DISTANCES`.
 
         Raises:
-            InvalidConfigError: If a value is out of range, a name is unknown, or a gap for text is given for states
-                that are not text.
+            InvalidConfigError: If a value is out of range, a name is unknown, or states are not text but a gap needs text.
             DependencyNotInstalled: If the encoder or ROUGE needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """

@@ -18,8 +18,7 @@ def split_prediction(action_text: str, open_tag: str = OPEN_TAG, close_tag: str 
     - *No tags*: the text is the action, unchanged, including white space.
     - *Never closed*: the prediction runs to the end. A generation that stops at the closing tag usually omits that tag,
       and a prediction that was cut off must not reach the environment.
-    - *Several*: the last one is used, like a corrected answer; the others are dropped. Scoring the best one would
-      reward many guesses.
+    - *Several*: the last one is used, like a corrected answer, because scoring the best one would reward many guesses.
     - *Empty or blank*: there is no prediction, even if an earlier block had one.
     - *Nested*: tags do not nest. The first closing tag ends the prediction; an opening tag inside it is dropped.
     - *A closing tag alone*: it is dropped from the action.

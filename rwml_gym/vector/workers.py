@@ -182,9 +182,7 @@ class Workers:
                     raise _died(other)
             if deadline is not None and time.monotonic() >= deadline:
                 raise WorkerTimeoutError(
-                    f"Expected an answer in time, actual: none from {worker}. {MAKE_ANOTHER}",
-                    worker.index,
-                    worker.slots,
+                    f"Expected a timely answer, actual: none from {worker}. {MAKE_ANOTHER}", worker.index, worker.slots
                 )
         try:
             return worker.connection.recv_bytes()
@@ -222,10 +220,7 @@ def _died(worker: Worker) -> WorkerDiedError:
     else:
         fate = f"exit status {exitcode}"
     return WorkerDiedError(
-        f"Expected running workers, actual: {worker} died ({fate}). {MAKE_ANOTHER}",
-        worker.index,
-        worker.slots,
-        exitcode,
+        f"Expected live workers, actual: {worker} died ({fate}). {MAKE_ANOTHER}", worker.index, worker.slots, exitcode
     )
 
 

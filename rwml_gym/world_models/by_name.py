@@ -33,8 +33,7 @@ def make_world_model(model: str | WorldModel, encoder: Any = DEFAULT_ENCODER, ac
 
     Args:
         model: A name in `WORLD_MODELS`, or a world model.
-        encoder: Encoder of the states, for models in `ENCODING`: see `encoders.cached.make_encoder`, or a
-            `SpaceEncoder`.
+        encoder: Encoder of the states, see `encoders.cached.make_encoder`, or a `SpaceEncoder`; for `ENCODING` models.
         action_encoder: Encoder of the actions; the same if absent.
 
     Returns:

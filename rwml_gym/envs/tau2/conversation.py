@@ -144,10 +144,7 @@ class Conversation:
     def _answer(self, call: Any) -> Any:
         try:
             return self.world.get_response(call)
-        except (
-            ValueError,
-            RecursionError,
-        ) as error:  # tau2 catches its tools' errors, but not those of serialisation
+        except (ValueError, RecursionError) as error:  # tau2 catches errors of tools, but not of serialisation
             return self._message.ToolMessage(
                 id=call.id, role="tool", content=f"Error: {error}", requestor=call.requestor, error=True
             )

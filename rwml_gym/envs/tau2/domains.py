@@ -110,9 +110,7 @@ def load_task(name: str, task_id: str) -> Any:
     """
     tasks = _raw_tasks(_base(name))
     if task_id not in tasks:
-        raise GameNotFoundError(
-            f"Expected a task of domain {name!r} such as {next(iter(tasks))!r}, actual: {task_id!r}. Use another."
-        )
+        raise GameNotFoundError(f"Expected a task of {name!r} such as {next(iter(tasks))!r}, actual: {task_id!r}.")
     return _task(_base(name), task_id)
 
 

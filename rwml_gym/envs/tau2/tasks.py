@@ -51,7 +51,5 @@ class Tasks:
             GameNotFoundError: If no task has this name.
         """
         if name not in self._ids:
-            raise GameNotFoundError(
-                f"Expected a task of this split such as {next(iter(self._ids))!r}, actual: {name!r}. See `names`."
-            )
+            raise GameNotFoundError(f"Expected a task like {next(iter(self._ids))!r}, actual: {name!r}. See `names`.")
         return self._ids[name]

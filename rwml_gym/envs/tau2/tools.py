@@ -59,8 +59,7 @@ class ToolSpec:
     Attributes:
         name: Name of the tool.
         description: Description for a model.
-        parameters: JSON schema of the arguments object, with the properties in the order of positional arguments. Do
-            not change it.
+        parameters: Read-only JSON schema of the arguments, with properties in the order of positional arguments.
     """
 
     name: str

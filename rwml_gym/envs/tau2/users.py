@@ -162,8 +162,7 @@ def litellm_model(name: str, **arguments: Any) -> ChatModel:
     """Make a model from its litellm id.
 
     Args:
-        name: An id such as ``gpt-4.1``, or ``openai/NAME`` with ``api_base="http://localhost:8000/v1"`` for a local
-            endpoint.
+        name: Id like ``gpt-4.1``, or ``openai/NAME`` with ``api_base="http://localhost:8000/v1"`` for a local endpoint.
         arguments: Arguments for ``litellm.completion``: ``temperature``, ``seed``, ``api_base``, ``api_key``, …
     """
     import os

@@ -131,7 +131,7 @@ def test_an_encoder_that_raises_is_named():
 def test_an_encoder_that_changes_its_width_is_named():
     encoder = make_encoder(lambda texts: np.ones((len(texts), len(texts[0]))))
     encoder.encode(["ab"])
-    with pytest.raises(EncoderError, match=r"Expected rows of 2 numbers .* actual: 3"):
+    with pytest.raises(EncoderError, match=r"Expected rows of 2 numbers, .* actual: 3"):
         encoder.encode(["abc"])
 
 

@@ -291,7 +291,7 @@ def test_making_warns_of_nothing():
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
     ("actions", "message"),
-    [("look", "actual: one, 'look'"), (["look"], "actual: 1"), ([], "actual: 0"), (["look"] * 3, "actual: 3")],
+    [("look", "actual: 'look'"), (["look"], "actual: 1"), ([], "actual: 0"), (["look"] * 3, "actual: 3")],
 )
 def test_a_wrong_number_of_actions_is_refused_before_any_step(workers, actions, message):
     envs = TextVectorEnv([OddEnv] * 2, workers=workers)

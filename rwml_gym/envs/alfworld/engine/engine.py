@@ -1,8 +1,7 @@
 """An engine for ALFWorld games that gives exactly the texts of textworld's engine, without textworld.
 
-A game is compiled once (`compiled`). After that, a step changes a few facts, updates the admissible actions, and writes
-one text. Engines share no mutable state: any number of them may play the same game, each in its own thread. `stock` is
-the reference.
+A game is compiled once (`compiled`). Then a step changes some facts, updates the admissible actions, and writes a text.
+Engines share no mutable state: any number may play the same game, each in its own thread. `stock` is the reference.
 """
 
 from __future__ import annotations

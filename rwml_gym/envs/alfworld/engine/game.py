@@ -59,8 +59,7 @@ class Game:
         path: File of the game, if any, for error messages.
         goal: The goal, in alfworld's types.
         floor_plan: Number of the room in AI2-THOR.
-        difficulty: Number of receptacles to search, if known: those in the room in which an object of the target type
-            may be at the start.
+        difficulty: Number of receptacles that may hold an object of the target type at the start, if known.
     """
 
     name: str

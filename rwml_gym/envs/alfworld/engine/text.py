@@ -206,9 +206,7 @@ def _value(expression: str) -> Writer:
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError) as error:
-        raise InvalidGameError(
-            f"Expected a readable expression in the text grammar, actual: {expression!r}."
-        ) from error
+        raise InvalidGameError(f"Expected an expression in the text grammar, actual: {expression!r}.") from error
     return _node(tree.body)
 
 

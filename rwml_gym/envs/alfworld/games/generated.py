@@ -29,8 +29,7 @@ class GeneratedGames:
     both. The whole name is the seed of the generator, so the two splits, and different restrictions, never share a
     game. A source loads every name of its split that meets its own restrictions; without restrictions, every name.
 
-    The plan of every tested game wins (the slow tests play hundreds). With ``verify=True`` each game's plan is played
-    when it is loaded.
+    The plan of every tested game wins (the slow tests play hundreds). With ``verify=True``, `load` plays each plan.
 
     Args:
         split: One of `GENERATED_SPLITS`.

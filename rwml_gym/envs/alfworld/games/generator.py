@@ -1,8 +1,7 @@
 """Generator of new ALFWorld games from the installed alfworld package alone: no download, no simulator.
 
 A game is one of the real floor plans, filled with objects as in recorded games, with a goal of one of the six task
-types. The goal never holds at the start, and each game has a plan that wins it; `verify` checks the plan by playing it
-in the engine.
+types. The goal never holds at the start, and each game has a plan that wins it; `verify` plays the plan in the engine.
 
 Distance to official games, in total variation of (object, receptacle) pairs: ``valid_seen``, which was not used for
 fitting, is 0.12 away from itself with its recorded objects placed anew, 0.13 with its rooms furnished anew, and 0.13

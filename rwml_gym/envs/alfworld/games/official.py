@@ -80,9 +80,7 @@ class OfficialGames:
                 if content.get("solvable"):
                     return self._game(name, content)
                 self._unsolvable.add(name)
-        raise InvalidGameError(
-            f"Expected a game marked as solvable, actual: none under {self.folder}. Run `alfworld-download` again."
-        )
+        raise InvalidGameError(f"Expected a solvable game, actual: none in {self.folder}. Run `alfworld-download`.")
 
     def load(self, name: str) -> Game:
         """Load the game of a name.
@@ -151,8 +149,7 @@ def rewrite(content: dict[str, Any], goal: str) -> tuple[dict[str, Any], bool]:
     """Rewrite a game in the domain and the words of the installed alfworld, with its own goal sentence.
 
     Returns:
-        The content, and whether anything but white space had to change. A changed game loses its walkthrough, which is
-        in the old words.
+        The content, and whether more than white space changed. A changed game loses its walkthrough in the old words.
     """
     grammar = package.grammar().replace("UNKNOWN GOAL", goal)
     if content["pddl_domain"] == package.domain() and content["grammar"] == grammar:
@@ -203,9 +200,7 @@ def _find_split(data: str | Path | None, split: str) -> Path:
     found = f"folders there: {', '.join(present) or 'none'}"
     if split not in OFFICIAL_SPLITS:
         known = ", ".join((*OFFICIAL_SPLITS, *GENERATED_SPLITS))
-        raise InvalidConfigError(
-            f"Expected split to be one of {known}, actual: {split!r}. Data folder {root}, {found}."
-        )
+        raise InvalidConfigError(f"Expected split to be one of {known}, actual: {split!r}. Data in {root}, {found}.")
     raise GameNotFoundError(
         f"Expected games of split {split!r}, actual: none under {root} ({found}). Run `alfworld-download`, set the "
         "environment variable ALFWORLD_DATA or the argument `data=` to the folder that has them, or use "

@@ -63,8 +63,8 @@ def write_problem(room: Room, start: str, goal: Goal) -> str:
 def read_room(problem: str) -> Room:
     """Read the things in the room of a game at its start.
 
-    Some official games have an object in two receptacles at once, such as a mug in a coffee machine on a counter top;
-    the first one is used.
+    If an official game has an object in two receptacles at once (a mug in a coffee machine on a counter top), the first
+    one is used.
 
     Args:
         problem: PDDL problem of an official or a generated game.
