@@ -40,7 +40,7 @@ def replace_surrogates(text: str) -> str:
 
 
 def shown(text: str, width: int = 24) -> str:
-    r"""Shorten a text to one line of at most `width` characters, with control sequences and the like escaped.
+    r"""Escape unprintable characters, which may control a terminal, and shorten the text to `width` characters.
 
     >>> shown("go\x1b[2J to\nfridge")
     'go\\x1b[2J to\\nfridge'

@@ -195,7 +195,7 @@ def calibrate(
 
     Raises:
         InvalidConfigError: If an argument is out of range.
-        NoPairsError: If there are fewer than two games, or half of them have no same or no different pairs.
+        NoPairsError: If there are fewer than two games, or one half has no same or no different pairs.
         DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
     """
     if not 0 < precision <= 1:

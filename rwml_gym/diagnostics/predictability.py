@@ -140,7 +140,7 @@ def repeated_situations(transitions: Sequence[Transition]) -> Repeats:
 def nearest_elsewhere(transitions: Sequence[Transition], among: Sequence[Transition]) -> list[str]:
     """For each transition, find the next state of another game that is most similar to its own; empty if none.
 
-    Similarity is the share of common character n-grams (the `hashing` encoder), which needs no model.
+    Similar texts have many common character n-grams (the `hashing` encoder), so that the search needs no model.
 
     Args:
         transitions: `n` transitions.

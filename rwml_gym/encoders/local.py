@@ -124,7 +124,7 @@ class SentenceTransformerEncoder:
         return np.asarray(vectors, dtype=np.float32)
 
     def fingerprint(self, text: str) -> bytes | None:
-        """Return the tokens that the model reads of a text longer than its window; `None` for a short text.
+        """Return the tokens that the model reads of a text that may exceed its window; `None` for a short text.
 
         Texts with equal fingerprints have equal vectors, so that one forward pass is enough for all of them.
         """

@@ -121,7 +121,7 @@ class GapReward:
             gap: A name in `distances.DISTANCES`.
 
         Raises:
-            InvalidConfigError: If a value is out of range, a name is unknown, or states are not text but a gap needs text.
+            InvalidConfigError: If a value is out of range, a name is unknown, or a text gap is given for other states.
             DependencyNotInstalled: If the encoder or ROUGE needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """

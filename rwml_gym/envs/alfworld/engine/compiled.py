@@ -115,7 +115,7 @@ class CompiledGame:
         return command
 
     def block(self, literal: int) -> dict[str, int]:
-        """Return the commands that a literal alone makes admissible, with their operators; do not change it."""
+        """Return the commands that a literal alone makes admissible, with their operators; do not change them."""
         block = self._blocks.get(literal)
         if block is None:
             # backwards, so that the first of several operators with the same command is used

@@ -141,7 +141,7 @@ def layout(floor_plan: int) -> Layout:
         _, east, north, turn, _ = rng.choice(stands).split("|")
         prefix, suffix = ("Sink", "|SinkBasin") if kind == "SinkBasin" else (kind, "")
         for index in range(count):
-            # as in official games, two burners share a place; horizon 60 differs from the other receptacles
+            # as in official games, two burners share a place; horizon 60 keeps it apart from other receptacles
             location = f"loc|{east}|{int(north) + 1 + index // 2}|{turn}|60"
             receptacles[f"{prefix}|{position(rng)}{suffix}"] = location
     return Layout(receptacles, tuple(sorted(set(types) & package.constants().NON_RECEPTACLES_SET)))
