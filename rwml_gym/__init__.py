@@ -1,6 +1,6 @@
 """Text environments for language-model agents; importing this package registers their Gymnasium ids.
 
-Importing stays light (gymnasium and numpy): worlds, encoders and models are imported when they are made.
+Importing is light (gymnasium and numpy only): engines, encoders and models are imported on first use.
 """
 
 from __future__ import annotations

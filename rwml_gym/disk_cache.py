@@ -1,4 +1,4 @@
-"""Results of slow, pure functions kept on disk by content: `cache_dir` says where, `DiskCache` keeps them."""
+"""A disk cache for the results of slow, pure functions: `DiskCache` stores them under `cache_dir`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TIDY_EVERY = 256
 
 
 def cache_dir() -> Path:
-    """Where this package keeps what can be made again: `$RWML_GYM_CACHE`, or `~/.cache/rwml_gym`."""
+    """Return the folder of this package's caches: `$RWML_GYM_CACHE`, or `~/.cache/rwml_gym`."""
     return Path(os.environ.get("RWML_GYM_CACHE") or Path.home() / ".cache" / "rwml_gym")
 
 
 def content_hash(*parts: str) -> str:
-    """A hash of some texts, 64 hexadecimal digits; other texts, or the same ones divided otherwise, have another."""
+    """Hash texts to 64 hexadecimal digits; the boundaries between the texts are part of the hash."""
     digest = hashlib.sha256()
     for part in parts:
         content = part.encode()
@@ -36,29 +36,28 @@ def content_hash(*parts: str) -> str:
 class DiskCache:
     """JSON values in one folder, one compressed file each, shared by any number of processes.
 
-    A file is named by the hash of what its value was made from and carries a hash of its content: one that is corrupt,
-    cut short or of another making is as good as absent, and is written anew. Files appear whole (written aside, then
-    renamed), so that readers never wait and writers never meet. A folder that cannot be written to is no error: values
-    are then made again by each process.
+    A file is named by the hash of its key and carries a hash of its content. Corrupt, truncated or foreign files are
+    cache misses and are rewritten. Each file is written to a temporary name and then renamed, so readers need no lock
+    and writers do not conflict. A folder that cannot be written to is no error: each process then computes the values.
     """
 
     def __init__(self, name: str, files: int) -> None:
-        """Names the cache; nothing is touched yet.
+        """Name the cache; the disk is not accessed yet.
 
         Args:
-            name: folder under `cache_dir`.
-            files: how many files to keep, about; the ones that were not used for longest go first.
+            name: Folder under `cache_dir`.
+            files: Approximate number of files to keep; the least recently used are deleted first.
         """
         self.name = name
         self.files = files
         self._writes = 0
 
     def get(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
-        """The value of a key, from disk or else made now and kept; either way it has been through JSON.
+        """Return the value of a key from disk, or make and store it; either way it has been through JSON.
 
         Args:
-            key: everything the value depends on.
-            make: makes the value, which JSON must be able to hold.
+            key: Everything the value depends on.
+            make: Makes the value, which must be JSON-able.
         """
         path = cache_dir() / self.name / f"{content_hash(*key)[:40]}.json.z"
         value = self._read(path)
@@ -69,7 +68,7 @@ class DiskCache:
         return value
 
     def _read(self, path: Path) -> Any:
-        """The value in a file; None if there is no sound one."""
+        """Read the value in a file; None if the file is missing or invalid."""
         try:
             content = path.read_bytes()
         except OSError:
@@ -77,7 +76,7 @@ class DiskCache:
         mark, checksum, body = content[: len(MARK)], content[len(MARK) : len(MARK) + 32], content[len(MARK) + 32 :]
         if mark != MARK or hashlib.sha256(body).digest() != checksum:
             return None
-        with contextlib.suppress(OSError):  # only the order of tidying depends on it
+        with contextlib.suppress(OSError):  # the access time only sets the order of deletion
             os.utime(path)
         return json.loads(zlib.decompress(body))
 
@@ -93,17 +92,17 @@ class DiskCache:
             except BaseException:
                 os.unlink(aside)
                 raise
-        except OSError:  # a full or read-only disk: the value is at hand all the same
+        except OSError:  # a full or read-only disk: the caller has the value anyway
             return
         self._writes += 1
         if self._writes % TIDY_EVERY == 1:
             self._tidy(path.parent)
 
     def _tidy(self, folder: Path) -> None:
-        """Deletes the files that were not used for longest, and what a killed writer left more than an hour ago."""
+        """Delete the least recently used files, and temporary files that a killed writer left over an hour ago."""
         used = []
         for entry in os.scandir(folder):
-            with contextlib.suppress(FileNotFoundError):  # another process tidies, too
+            with contextlib.suppress(FileNotFoundError):  # another process may be deleting, too
                 used.append((entry.stat().st_mtime, entry.path))
         used.sort(reverse=True)
         surplus = [path for _, path in used[self.files :]]

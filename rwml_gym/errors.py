@@ -1,4 +1,4 @@
-"""The errors of this package: typed, few, each message naming the fix."""
+"""The errors of this package; each message names the fix."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = [
 
 
 class RWMLGymError(Exception):
-    """Base of all errors raised by this package on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class InvalidConfigError(RWMLGymError, ValueError):
-    """An argument or configuration value is not among those that work (an unknown split, task type, mode …)."""
+    """An argument or configuration value is not allowed (an unknown split, task type, mode …)."""
 
 
 class GameNotFoundError(RWMLGymError, FileNotFoundError):
-    """No game data where it was looked for."""
+    """There is no game data in the given place."""
 
 
 class InvalidGameError(RWMLGymError, ValueError):
@@ -55,41 +55,41 @@ class EncoderNotFoundError(RWMLGymError, OSError):
 
 
 class EncoderError(RWMLGymError, ValueError):
-    """An encoder fails, or returns other than one row of finite numbers a text."""
+    """An encoder fails, or does not return one row of finite numbers per text."""
 
 
 class WorldModelError(RWMLGymError, ValueError):
-    """A world model fails, or returns other than one prediction an action."""
+    """A world model fails, or does not return one prediction per action."""
 
 
 class InvalidObservationError(RWMLGymError, ValueError):
-    """An observation lies outside of the environment's space, or its description is no text."""
+    """An observation is not in the environment's space, or its description is not text."""
 
 
 class ConfigMismatchError(RWMLGymError, ValueError):
-    """A run folder belongs to a run of another configuration."""
+    """A run folder belongs to a run with another configuration."""
 
 
 class CheckpointError(RWMLGymError, OSError):
-    """A checkpoint or adapter cannot be written, or one to go on from is damaged."""
+    """A checkpoint or adapter cannot be written, or the one to resume from is damaged."""
 
 
 class TrainingDivergedError(RWMLGymError, ArithmeticError):
-    """A step's loss or gradient is not finite; no checkpoint holds its update."""
+    """The loss or gradient of a step is not finite; no checkpoint contains its update."""
 
 
 class TextTooLongError(RWMLGymError, ValueError):
-    """A text is longer than its space says, so it does not fit into the memory that processes share."""
+    """A text is longer than its space allows, so it does not fit into the shared memory."""
 
 
 class WorkerError(RWMLGymError):
     """A call failed in a worker process; the message holds the worker's traceback.
 
-    Where it can be pickled, what the environment raised is raised again and this is its ``__cause__``.
+    If the environment's exception can be pickled, it is raised again with this error as its ``__cause__``.
 
     Attributes:
-        worker: index of the worker.
-        slots: the environments it runs.
+        worker: Index of the worker.
+        slots: The environments that the worker runs.
     """
 
     def __init__(self, message: str, worker: int = -1, slots: range = range(0)) -> None:
@@ -99,10 +99,10 @@ class WorkerError(RWMLGymError):
 
 
 class WorkerDiedError(WorkerError):
-    """A worker process is gone: killed, crashed, or left by `sys.exit`.
+    """A worker process ended: it was killed, crashed, or called `sys.exit`.
 
     Attributes:
-        exitcode: its exit status, minus the number of the signal that ended it, or None if it still runs.
+        exitcode: Its exit status, or minus the number of the signal that ended it; None if it still runs.
     """
 
     def __init__(self, message: str, worker: int = -1, slots: range = range(0), exitcode: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Figures: panels in one style, and saving them."""
+"""Figures of panels in one style, and how to save them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def draw(panels: int, height: float = 4.2, width: float = 5.4, rows: int = 1) ->
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise DependencyNotInstalled('Plots need matplotlib: pip install "rwml-gym[report]"') from error
+        raise DependencyNotInstalled(
+            'Expected matplotlib for plots, actual: not installed. Run `pip install "rwml-gym[report]"`.'
+        ) from error
     columns = panels // rows
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -39,7 +41,7 @@ def draw(panels: int, height: float = 4.2, width: float = 5.4, rows: int = 1) ->
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure as PNG; characters that its font lacks become boxes without a warning."""
+    """Write a figure as PNG; characters missing from the font become boxes, without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")
         figure.savefig(path, dpi=110)

@@ -1,4 +1,4 @@
-"""Files that are complete or not there at all, whenever the process ends."""
+"""Atomic writing of files: a file is complete or absent, whenever the process ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["read_json", "write_json", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text so that the file is complete or not there at all."""
+    """Write a text atomically: the file is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
@@ -19,10 +19,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Writes JSON so that the file is complete or not there at all."""
+    """Write JSON atomically: the file is complete or absent."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Reads what `write_json` wrote."""
+    """Read what `write_json` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))

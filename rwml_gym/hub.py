@@ -1,4 +1,4 @@
-"""The model hub and its libraries: whether it can be reached, and how to load without progress bars."""
+"""The model hub and its libraries: check that the hub can be reached, and load without progress bars."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["hub_resolves", "without_progress_bars"]
 
 
 def hub_resolves() -> bool:
-    """Whether the model hub may be asked and its name resolves (or a proxy is to do that)."""
+    """Return whether the model hub may be used and its name resolves (or a proxy resolves it)."""
     from huggingface_hub import constants  # not needed to import this package
 
     if constants.HF_HUB_OFFLINE or urllib.request.getproxies():
@@ -27,7 +27,7 @@ def hub_resolves() -> bool:
 
 @contextmanager
 def without_progress_bars(logging: Any) -> Iterator[None]:
-    """No progress bars of a Hugging Face library while the context lasts; afterwards as before.
+    """Disable the progress bars of a Hugging Face library within the context, and restore them afterwards.
 
     Args:
         logging: The library's logging module, `transformers.utils.logging` or `datasets.utils.logging`.

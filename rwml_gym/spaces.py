@@ -1,4 +1,4 @@
-"""The text space of this package: any Unicode string, the empty one included, up to a length."""
+"""The text space of this package: every Unicode string up to a length, including the empty one."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["SharedTexts", "UnicodeText"]
 SAMPLED_CHARACTERS = string.ascii_letters + string.digits + string.punctuation + " "
 MAX_SAMPLE = 64
 
-# In memory that processes share, a slot holds the length in bytes and the text.
+# In shared memory, a slot holds the length in bytes, then the text.
 LENGTH = struct.Struct("=q")
-ENCODING, ENCODING_ERRORS = "utf-8", "surrogatepass"  # lone surrogates are members too
+ENCODING, ENCODING_ERRORS = "utf-8", "surrogatepass"  # lone surrogates are members, too
 MAX_CHARACTER_BYTES = 4  # bytes
 
 
 class UnicodeText(spaces.Text):
     """Every string of at most ``max_length`` characters is a member; samples are short printable ASCII.
 
-    `gymnasium.spaces.Text` wants every character listed, and language models write all of Unicode.
+    `gymnasium.spaces.Text` needs a list of all characters, but language models write all of Unicode.
 
     Example:
         >>> from rwml_gym.spaces import UnicodeText
@@ -38,28 +38,28 @@ class UnicodeText(spaces.Text):
     """
 
     def __init__(self, max_length: int = 65_536, *, seed: int | np.random.Generator | None = None) -> None:
-        """Makes the space.
+        """Make the space.
 
         Args:
-            max_length: the longest member, in characters (code points).
-            seed: seeds `sample`.
+            max_length: Length of the longest member, in characters (code points).
+            seed: Seed of `sample`.
         """
         super().__init__(max_length, min_length=0, charset=SAMPLED_CHARACTERS, seed=seed)
 
     def sample(self, mask: Any = None, probability: Any = None) -> str:
-        """Draws printable text; without a mask at most 64 characters, so that a sample stays readable."""
+        """Sample printable text; without a mask, at most 64 characters, so that a sample stays readable."""
         if mask is None and probability is None:
             length = int(self.np_random.integers(0, min(self.max_length, MAX_SAMPLE) + 1))
             mask = (length, None)
         return super().sample(mask=mask, probability=probability)
 
     def contains(self, x: Any) -> bool:
-        """Says whether ``x`` is a string that is not too long."""
+        """Return whether ``x`` is a string of at most ``max_length`` characters."""
         return isinstance(x, str) and len(x) <= self.max_length
 
     @property
     def is_np_flattenable(self) -> bool:
-        """False: Unicode has no fixed character set to index."""
+        """False, because Unicode has no fixed character set to index."""
         return False
 
     def __repr__(self) -> str:
@@ -70,10 +70,10 @@ class UnicodeText(spaces.Text):
 
 
 class SharedTexts(Sequence[str]):
-    """What the slots of a shared block hold now: reads anew at each access, and copies to a tuple of strings.
+    """A live view of the texts in shared memory; a copy of it is a tuple of strings.
 
-    `gymnasium.vector.AsyncVectorEnv` asks for the observations once and expects what it gets to change with the memory,
-    as an array would; of a tuple of strings it would return the first one for ever.
+    `gymnasium.vector.AsyncVectorEnv` reads the observations once and expects a view that changes with the memory, as an
+    array does. With a tuple of strings it would return the first observations for ever.
     """
 
     def __init__(self, memory: memoryview, n: int) -> None:
@@ -97,7 +97,7 @@ class SharedTexts(Sequence[str]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SharedTexts | tuple) and tuple(self) == tuple(other)
 
-    __hash__ = None  # type: ignore[assignment] # as it changes
+    __hash__ = None  # type: ignore[assignment] # the content changes
 
     def __repr__(self) -> str:
         return f"SharedTexts{tuple(self)}"
@@ -112,8 +112,8 @@ class SharedTexts(Sequence[str]):
         return tuple, (tuple(self),)
 
 
-# The shared memory of `gymnasium.vector.AsyncVectorEnv`, on by default: without these functions that of `spaces.Text`
-# is used, which loses every character outside its character set and never shows a text after the first.
+# The shared memory of `gymnasium.vector.AsyncVectorEnv`, which is on by default. Without these functions Gymnasium uses
+# those of `spaces.Text`, which lose every character outside the character set and never update after the first text.
 
 
 @create_shared_memory.register(UnicodeText)
@@ -129,12 +129,12 @@ def _read_text_memory(space: UnicodeText, shared_memory: Any, n: int = 1) -> Sha
 @write_to_shared_memory.register(UnicodeText)
 def _write_text_memory(space: UnicodeText, index: int, value: str, shared_memory: Any) -> None:
     if not isinstance(value, str):
-        raise TypeError(f"Expected the observation to be a string, actual type: {type(value).__name__} ({value!r}).")
+        raise TypeError(f"Expected a string as observation, actual: {value!r} ({type(value).__name__}).")
     if len(value) > space.max_length:
         raise TextTooLongError(
-            f"The observation of environment {index} has {len(value)} characters, its space {space} allows "
-            f"{space.max_length}. Give the environment a larger space, or make the vector environment with "
-            "`shared_memory=False`."
+            f"Expected an observation of at most {space.max_length} characters (the space {space} of environment "
+            f"{index}), actual: {len(value)}. Give the environment a larger space, or make the vector environment "
+            "with `shared_memory=False`."
         )
     data = value.encode(ENCODING, ENCODING_ERRORS)
     memory = memoryview(shared_memory).cast("B")

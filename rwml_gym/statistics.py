@@ -1,4 +1,4 @@
-"""Intervals for what was measured: means over games, and shares."""
+"""Confidence intervals for means over games and for shares."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _RESAMPLES = 2_000
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray, games: Sequence[str], seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean with a 95 % bootstrap interval that resamples games, as the steps of a game are not independent.
+    """Return a mean with its 95 % bootstrap interval; it resamples games, as steps of a game are dependent.
 
     Args:
-        values: T numbers.
-        games: T names.
-        seed: Of the resampling.
+        values: `T` numbers.
+        games: `T` names of games.
+        seed: Seed of the resampling.
 
     Returns:
         Mean, lower and upper end (percentiles 2.5 and 97.5 of 2,000 resamples).
@@ -35,7 +35,7 @@ def bootstrap_interval(
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a share, by Wilson's score (E. B. Wilson, 1927): sound for few trials and near 0 and 1.
+    """Return Wilson's 95 % interval of a share (E. B. Wilson, 1927), valid for few trials and near 0 and 1.
 
     >>> tuple(round(bound, 3) for bound in wilson_interval(131, 134))
     (0.936, 0.992)

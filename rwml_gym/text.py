@@ -1,4 +1,4 @@
-"""Text that is data: what it shows, and how tables, pictures and JSON take it without reading it as markup."""
+"""Texts as data: whether they are blank, and how to show them in tables, figures and JSON without markup."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 __all__ = ["column", "for_plot", "is_blank", "percent", "replace_surrogates", "shown", "without_nan"]
 
-# Letters and symbols of Unicode that are drawn as nothing: Hangul fillers, the empty Braille pattern.
+# Unicode letters and symbols that are drawn blank: Hangul fillers, the empty Braille pattern.
 _DRAWN_AS_NOTHING = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 
 
 def is_blank(text: str) -> bool:
-    r"""Whether a text shows nothing: no character, white space, or what has no shape of its own.
+    r"""Return whether a text has no visible character.
 
-    Zero-width characters, control characters, lone surrogates and combining marks alone have none. Some encoders drop
-    them and have a vector for what is left, which is then nearer to a text than nothing is.
+    White space, zero-width characters, control characters, lone surrogates and combining marks are not visible. Some
+    encoders drop them and still return a vector, which is nearer to a text than the zero vector of an empty text.
 
     >>> is_blank(" \n\u200b"), is_blank(".")
     (True, False)
@@ -31,7 +31,7 @@ def is_blank(text: str) -> bool:
 
 
 def replace_surrogates(text: str) -> str:
-    """Replace lone surrogates, which are not text and break tokenizers and files, with U+FFFD.
+    r"""Replace lone surrogates, which are not text and break tokenizers and files, with U+FFFD.
 
     >>> replace_surrogates("a\ud800b")
     'a\ufffdb'
@@ -40,7 +40,7 @@ def replace_surrogates(text: str) -> str:
 
 
 def shown(text: str, width: int = 24) -> str:
-    r"""A text in one line of at most `width` characters, what is not printable escaped: no terminal can be steered.
+    r"""Escape unprintable characters, which may control a terminal, and shorten the text to `width` characters.
 
     >>> shown("go\x1b[2J to\nfridge")
     'go\\x1b[2J to\\nfridge'
@@ -50,7 +50,7 @@ def shown(text: str, width: int = 24) -> str:
 
 
 def column(text: str, width: int) -> str:
-    """`shown`, filled up with blanks to `width` columns, of which East Asian characters take two."""
+    """Pad a text, as `shown` gives it, to `width` columns; wide East Asian characters take two columns."""
     safe = shown(text, width)
     while (wide := len(safe) + sum(unicodedata.east_asian_width(c) in "WF" for c in safe)) > width:
         safe = f"{safe.removesuffix('…')[:-1]}…"
@@ -58,17 +58,17 @@ def column(text: str, width: int) -> str:
 
 
 def for_plot(text: str, width: int = 24) -> str:
-    """`shown`, with the dollar signs that start mathematics in matplotlib escaped."""
+    """Shorten a text with `shown` and escape dollar signs, which start formulas in matplotlib."""
     return shown(text, width).replace("$", r"\$")
 
 
 def percent(share: float | None) -> str:
-    """A share in percent, a dash where there is none."""
+    """Format a share in percent; a missing share becomes a dash."""
     return "-" if share is None or math.isnan(share) else f"{share:.0%}"
 
 
 def without_nan(value: Any) -> Any:
-    """The same with null for NaN, which JSON does not have, and lists for tuples."""
+    """Return the value with None for NaN, which JSON lacks, and with lists for tuples."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

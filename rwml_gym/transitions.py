@@ -1,7 +1,7 @@
-"""Transitions of text worlds: what was seen and done, what was done next, and what came of it.
+"""Transitions of text environments: a history, the action taken after it, and the next state.
 
-The triplets ⟨s_≤t, a_t, s_{t+1}⟩ of RWML (arXiv 2602.05842). In memory they are plain dataclasses; on disk a Hugging
-Face `datasets` folder (Arrow), which other tools can read.
+They are the triplets ⟨s_≤t, a_t, s_{t+1}⟩ of RWML (arXiv 2602.05842): plain dataclasses in memory, and on disk a
+Hugging Face `datasets` folder (Arrow), which other tools can read.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ EPISODE = "episode-"
 
 _FIRST_WORD = re.compile(r"(?P<word>\w[\w.-]*)")
 _NAMED_CALL = re.compile(r"\{\s*\"name\"\s*:\s*\"(?P<word>\w[\w.-]*)\"")
-# Columns that folders written before they existed do not have.
+# Columns that older folders lack.
 _LATER = frozenset({"role"})
 
 
 class InvalidDatasetError(RWMLGymError, ValueError):
-    """A folder holds no readable transitions."""
+    """A folder has no readable transitions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An action and what the world answered; the first turn of an episode has the action `""`.
+    """An action and the observation that followed; the first turn of an episode has the action `""`.
 
-    Of a world that is not text, `WorldModelRewardWrapper` shows its predictor actions and observations as they are.
+    In an environment that is not text, `WorldModelRewardWrapper` passes actions and observations on unchanged.
     """
 
     action: Any
@@ -62,19 +62,18 @@ class Transition:
     """One step of an episode.
 
     Attributes:
-        history: The last turns before the action, oldest first, at least one; its last observation is the state the
-            action was taken in.
-        action: The action as the environment saw it (a prediction written into it is taken out).
+        history: The last turns before the action, oldest first, at least one; the last observation is the state.
+        action: The action as the environment saw it, without the prediction.
         next_state: The realised observation.
         task: The instruction of the episode.
         env_id: Registered id of the environment, or its class name.
         game: Name of the game, or `episode-<number>` where the environment names none.
         episode: Number of the episode, unique within one recorder.
         step: Number of the action in its episode, from 0.
-        won: Whether the *episode* was won; `None` if it was abandoned before its end, or its world does not say.
-        invalid_action: Whether the world rejected the action.
-        data_version: Version of the data the world was made from.
-        role: Kind of message the next state is, such as `tool` or `user`; empty where the world does not say.
+        won: Whether the *episode* was won; `None` if it was abandoned, or the environment does not report it.
+        invalid_action: Whether the environment rejected the action.
+        data_version: Version of the data the game was made from.
+        role: Role of the message that is the next state, such as `tool` or `user`; empty if unknown.
     """
 
     history: tuple[Turn, ...]
@@ -97,9 +96,9 @@ class Transition:
 
 
 def action_type(action: str) -> str:
-    """The role of an action: its first word in lower case, `""` if it has none; of a call as JSON, its name.
+    """Return the type of an action: the first word in lower case, `""` if none; for a JSON call, its name.
 
-    A word may hold `_`, `.` and `-`, so `get_order(id=3)` and `get_order {"id": 3}` are of type `get_order`.
+    A word may hold `_`, `.` and `-`, so `get_order(id=3)` and `get_order {"id": 3}` have the type `get_order`.
 
     >>> action_type("go to fridge 1"), action_type("get_order(id=3)"), action_type("  ")
     ('go', 'get_order', '')
@@ -134,12 +133,12 @@ class TransitionDataset(Sequence[Transition]):
             transitions: The transitions.
 
         Raises:
-            InvalidConfigError: If a transition has no history: without a state it says nothing.
+            InvalidConfigError: If a transition has no history, and so no state.
         """
         self._transitions = tuple(transitions)
         for index, transition in enumerate(self._transitions):
             if not transition.history:
-                raise InvalidConfigError(f"Expected at least one turn of history, actual: none in transition {index}.")
+                raise InvalidConfigError(f"Expected at least one turn of history, actual: 0 in transition {index}.")
 
     def __len__(self) -> int:
         return len(self._transitions)
@@ -171,7 +170,7 @@ class TransitionDataset(Sequence[Transition]):
         return tuple(dict.fromkeys(transition.game for transition in self))
 
     def with_window(self, history: int) -> TransitionDataset:
-        """The same transitions with at most the last `history` turns each.
+        """Return the same transitions with at most the last `history` turns each.
 
         Args:
             history: Length of the window, in turns.
@@ -180,7 +179,7 @@ class TransitionDataset(Sequence[Transition]):
             A new dataset.
 
         Raises:
-            InvalidConfigError: If `history` is not positive, or more turns are asked for than were recorded.
+            InvalidConfigError: If `history` is not positive, or larger than what was recorded.
         """
         if history < 1:
             raise InvalidConfigError(f"Expected a window of at least 1 turn, actual: {history}.")
@@ -188,17 +187,17 @@ class TransitionDataset(Sequence[Transition]):
             # Before action number t an episode has t + 1 turns.
             if len(transition.history) < min(history, transition.step + 1):
                 raise InvalidConfigError(
-                    f"Expected a window of at most {len(transition.history)} turns, which is what was recorded, "
-                    f"actual: {history}. Record with `RecordTransitions(env, history={history})`."
+                    f"Expected a window of at most {len(transition.history)} turns, the recorded number, actual: "
+                    f"{history}. Record with `RecordTransitions(env, history={history})`."
                 )
         return TransitionDataset(replace(transition, history=transition.history[-history:]) for transition in self)
 
     def split_by_game(self, held_out: float, seed: int = 0) -> tuple[TransitionDataset, TransitionDataset]:
-        """Split by game, never by step: steps of one game share its rooms and contents.
+        """Split by game, never by step, because the steps of one game share its rooms and contents.
 
         Args:
             held_out: Share of the games to hold out, in `(0, 1)`; at least one game lands on each side.
-            seed: Chooses the games; the same games and seed give the same split, whatever their order.
+            seed: Chooses the games. The same games and seed give the same split, in any order of the games.
 
         Returns:
             The rest and the held-out transitions, each in their original order.
@@ -210,7 +209,7 @@ class TransitionDataset(Sequence[Transition]):
             raise InvalidConfigError(f"Expected `held_out` in (0, 1), actual: {held_out}.")
         games = sorted(self.games)
         if len(games) < 2:
-            raise InvalidConfigError(f"Expected transitions of at least 2 games to split, actual: {len(games)}.")
+            raise InvalidConfigError(f"Expected transitions of at least 2 games, actual: {len(games)}. Record more.")
         count = min(max(round(held_out * len(games)), 1), len(games) - 1)
         order = np.random.default_rng(seed).permutation(len(games))
         chosen = {games[index] for index in order[:count]}
@@ -222,8 +221,8 @@ class TransitionDataset(Sequence[Transition]):
     def save(self, path: str | Path) -> None:
         """Write to a folder that `datasets.load_from_disk` reads.
 
-        Any Unicode text comes back as it was; lone surrogates, which are not text and Arrow cannot hold, become U+FFFD.
-        The folder appears complete or not at all. An earlier dataset there is replaced, anything else is refused.
+        Every Unicode text is restored unchanged, except for lone surrogates, which Arrow cannot store: they become
+        U+FFFD. The folder is written atomically. It may replace an earlier dataset, but nothing else.
 
         Args:
             path: The folder.
@@ -238,7 +237,7 @@ class TransitionDataset(Sequence[Transition]):
 
         path = Path(path)
         if path.exists() and not _looks_saved(path):
-            raise InvalidConfigError(f"Expected a new folder or an earlier dataset to replace, actual: {str(path)!r}.")
+            raise InvalidConfigError(f"Expected a new folder or a saved dataset, actual: {str(path)!r}. Rename it.")
         columns: dict[str, list[Any]] = {field.name: [] for field in fields(Transition)}
         for transition in self:
             for name, value in asdict(transition).items():
@@ -247,7 +246,7 @@ class TransitionDataset(Sequence[Transition]):
         partial = path.parent / f".{path.name}-{uuid.uuid4().hex}"
         try:
             with without_progress_bars(logging):
-                # An empty dataset would be written as no file, which cannot be loaded.
+                # By default an empty dataset has no file and cannot be loaded.
                 Dataset.from_dict(columns, features=_features()).save_to_disk(
                     str(partial), num_shards=None if len(self) else 1
                 )
@@ -269,7 +268,7 @@ class TransitionDataset(Sequence[Transition]):
 
         Raises:
             DependencyNotInstalled: If `datasets` is not installed.
-            InvalidDatasetError: If there is no dataset, or it is corrupt or of another role.
+            InvalidDatasetError: If there is no dataset, or it is corrupt or of another kind.
         """
         _require_datasets()
         from datasets import Dataset
@@ -278,20 +277,20 @@ class TransitionDataset(Sequence[Transition]):
         path = Path(path)
         if not _looks_saved(path):
             raise InvalidDatasetError(
-                f"No transitions in {str(path)!r}: expected a folder written by `TransitionDataset.save`."
+                f"Expected a folder written by `TransitionDataset.save`, actual: {str(path)!r}. Check the path."
             )
         try:
             with without_progress_bars(logging):
                 stored, features = Dataset.load_from_disk(str(path)), _features()
                 for name in _LATER - set(stored.column_names):
                     del features[name]
-                # Other tools may have written other integers or strings.
+                # Other tools may use other integer or string types.
                 rows = (stored if stored.features == features else stored.cast(features)).to_list()
-        # Damage surfaces as errors of Arrow, json, the file system or datasets, depending on the byte.
+        # Depending on the damage, the error comes from Arrow, json, the file system or datasets.
         except Exception as error:
             raise InvalidDatasetError(
-                f"Cannot read transitions from {str(path)!r} ({type(error).__name__}: {error}). "
-                "The folder is damaged or holds something else: record and save again."
+                f"Expected readable transitions in {str(path)!r}, actual: {type(error).__name__}: {error}. "
+                "Record and save them again."
             ) from error
         return cls(
             Transition(
@@ -304,7 +303,7 @@ class TransitionDataset(Sequence[Transition]):
 def _require_datasets() -> None:
     if importlib.util.find_spec("datasets") is None:
         raise DependencyNotInstalled(
-            'Saving and loading transitions needs datasets: run `pip install "rwml-gym[train]"`.'
+            'Expected datasets to save or load transitions, actual: not installed. Run `pip install "rwml-gym[train]"`.'
         )
 
 
@@ -313,8 +312,8 @@ def _looks_saved(path: Path) -> bool:
 
 
 def _features() -> Any:
-    # Written out, because an empty dataset or a column of nothing but None has no type to infer. Large strings: their
-    # offsets do not overflow at 2 GB of text.
+    # Explicit types, because none can be inferred from an empty dataset or a column of None. Large strings, because
+    # the offsets of ordinary ones overflow at 2 GB of text.
     from datasets import Features, List, Value
 
     text = Value("large_string")

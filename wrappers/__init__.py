@@ -1,4 +1,4 @@
-"""Gymnasium wrappers: rewards from a world model, what records transitions, and text for agents that read vectors."""
+"""Gymnasium wrappers: world-model rewards, recording of transitions, and text environments for vector agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A choice among the admissible text actions, as a number: what agents without language need of a text environment."""
+"""Admissible text actions as discrete numbers, so that agents without a language model can choose one."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ DEFAULT_MAX_ACTIONS = 96
 
 
 class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
-    """Turns the text actions that `info` lists into `Discrete` numbers, with their vectors and a mask.
+    """Turns the text actions in `info` into `Discrete` numbers, with their vectors and a mask.
 
-    Number `i` plays `info["admissible_actions"][i]` of the last reset or step. What a number means changes from step to
-    step, so the observation becomes a `Dict` of
+    Number `i` plays `info["admissible_actions"][i]` of the last reset or step. The meaning of a number changes from
+    step to step, so the observation becomes a `Dict` of
 
-    - `observation`: the one of the environment, whatever it is (a vector over `EmbedText`, else the text itself),
-    - `actions`: float32 `(max_actions, width)`, the vectors of the listed actions, zeros behind them,
+    - `observation`: the environment's observation (a vector over `EmbedText`, otherwise the text itself),
+    - `actions`: float32 `(max_actions, width)`, the vectors of the listed actions, then zeros,
     - `action_mask`: int8 `(max_actions,)`, 1 for a number that may be chosen.
 
-    The mask is also `info["action_mask"]`, as in Gymnasium's own environments
-    (`env.action_space.sample(info["action_mask"])`), and `action_masks()`, where sb3-contrib's `MaskablePPO` looks for
-    it. It is all zeros only when an episode has ended and lists nothing. `actions` holds the texts.
+    The mask is also in `info["action_mask"]`, as in Gymnasium's own environments
+    (`env.action_space.sample(info["action_mask"])`), and `action_masks()`, which sb3-contrib's `MaskablePPO` calls. It
+    is all zeros only if an episode has ended and no action is listed. `actions` holds the texts.
 
-    A rollout buffer of `steps` holds `steps · max_actions · width · 4` bytes: 302 MB for 2,048 steps at the defaults
-    and a `width` of 384; `width=64` makes that 50 MB.
+    A rollout buffer of `steps` takes `steps · max_actions · width · 4` bytes: 302 MB for 2,048 steps at the defaults
+    and a `width` of 384, or 50 MB with `width=64`.
 
-    Put it outermost, and `Autoreset` outside of it, as in
+    Make it the outermost wrapper except for `Autoreset`, as in
     `AdmissibleActions(EmbedText(TextHistory(WorldModelRewardWrapper(env, predictor=…))))`.
 
     Example:
@@ -62,14 +62,14 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         """Wrap an environment and load the encoder.
 
         Args:
-            env: An environment with text actions whose `info` lists those that may be played.
-            encoder: Of the actions, see `embedding.make_encoder`.
-            max_actions: Most actions in a list.
-            key: Where `info` lists them.
-            width: Length of an action's vector, the encoder's own if absent; see `TextVectors`.
+            env: An environment with text actions whose `info` lists the admissible ones.
+            encoder: Encoder of the actions, see `encoders.cached.make_encoder`.
+            max_actions: Maximal number of actions in a list.
+            key: Key of the list in `info`.
+            width: Length of an action's vector; the encoder's own if absent, see `TextVectors`.
 
         Raises:
-            InvalidConfigError: If actions are not text, `Autoreset` lies below, or an argument is out of range.
+            InvalidConfigError: If actions are not text, `Autoreset` is below, or an argument is out of range.
             DependencyNotInstalled: If the encoder needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
@@ -77,7 +77,7 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             raise InvalidConfigError(f"Expected `max_actions` of at least 1, actual: {max_actions}.")
         _require_text_actions(env)
         vectors = TextVectors(encoder, width)
-        # No copies: an encoder that the user brings may be a large model.
+        # No copies, because the user's encoder may be a large model.
         gym.utils.RecordConstructorArgs.__init__(
             self, _disable_deepcopy=True, encoder=encoder, max_actions=max_actions, key=key, width=width
         )
@@ -100,7 +100,7 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         )
 
     def action_masks(self) -> np.ndarray:
-        """Which numbers may be chosen now: bool of shape `(max_actions,)`."""
+        """Return which numbers may be chosen now, as bool array of shape `(max_actions,)`."""
         return self._mask.astype(bool)
 
     def reset(
@@ -109,29 +109,29 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         """Reset the environment.
 
         Raises:
-            InvalidConfigError: If `info` lists no action, or too many.
+            InvalidConfigError: If `info` lists no action, or too many actions.
         """
         observation, info = self.env.reset(seed=seed, options=options)
         self._started = True
         return self._choose_from(observation, info, ended=False)
 
     def step(self, action: Any) -> tuple[dict[str, Any], SupportsFloat, bool, bool, dict[str, Any]]:
-        """Play the action of that number.
+        """Play the action with this number.
 
         Raises:
             ResetNeeded: Before the first reset.
-            InvalidConfigError: If the number is masked, or `info` lists too many actions, or none in mid-episode.
+            InvalidConfigError: If the number is masked, or `info` lists too many actions, or none before the end.
         """
         if not self._started:
-            raise ResetNeeded("Cannot step before the first reset(): call reset().")
+            raise ResetNeeded("Expected reset() before the first step(), actual: none. Call reset().")
         try:
             number = operator.index(action)
         except TypeError:
             raise InvalidConfigError(f"Expected the number of an action, actual: {action!r}.") from None
         if not 0 <= number < len(self.actions):
             raise InvalidConfigError(
-                f"Expected the number of one of {len(self.actions)} admissible actions, actual: {number}. Choose where "
-                'the mask is 1: `env.action_space.sample(info["action_mask"])`.'
+                f"Expected the number of one of {len(self.actions)} admissible actions, actual: {number}. Choose one "
+                'with mask 1: `env.action_space.sample(info["action_mask"])`.'
             )
         observation, reward, terminated, truncated, info = self.env.step(self.actions[number])
         observation, info = self._choose_from(observation, info, ended=terminated or truncated)
@@ -142,8 +142,8 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         if self.key not in info:
             raise InvalidConfigError(
-                f"Expected admissible actions in info[{self.key!r}], actual keys: {', '.join(info) or 'none'}. "
-                "Change `key`, or put a wrapper below that lists them."
+                f"Expected admissible actions in info[{self.key!r}], actual: keys {', '.join(info) or 'none'}. "
+                "Change `key`, or add a wrapper below that lists them."
             )
         listed = info[self.key]
         actions = () if listed is None or isinstance(listed, str) else tuple(listed)
@@ -156,8 +156,8 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             )
         if not actions and not ended:
             raise InvalidConfigError(
-                f"Expected at least one admissible action while the episode runs, actual: none in info[{self.key!r}]. "
-                "End the episode in the environment where nothing can be done."
+                f"Expected at least one admissible action while the episode runs, actual: 0 in info[{self.key!r}]. "
+                "End the episode in the environment if no action is possible."
             )
         self.actions = actions
         self._mask = np.zeros(self.max_actions, dtype=np.int8)
@@ -173,6 +173,6 @@ def _require_text_actions(env: gym.Env[Any, Any]) -> None:
     if not isinstance(env.action_space, gym.spaces.Text):
         raise InvalidConfigError(
             f"Expected an environment with text actions for AdmissibleActions, actual: {env.action_space}. "
-            "Agents choose numbers there already: leave AdmissibleActions out."
+            "Remove AdmissibleActions: agents already choose numbers there."
         )
     require_no_autoreset(env, "AdmissibleActions")

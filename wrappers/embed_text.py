@@ -1,4 +1,4 @@
-"""Text observations as vectors: what agents with ordinary networks need of a text environment."""
+"""Text observations as vectors, for agents with ordinary networks."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _PROJECTION_SEED = 0
 
 
 class TextVectors:
-    """Texts as vectors of a frozen encoder, at their full width or a smaller one.
+    """Texts as vectors of a frozen encoder, at full or reduced width.
 
-    A smaller width is a random projection (Achlioptas, 2003): a fixed matrix of ±1/√width, the same in every process,
-    so that texts stay comparable. It keeps distances up to a relative error of about 1/√(2 · width): 9 % at 64.
+    The width is reduced by a random projection (Achlioptas, 2003): a fixed matrix of ±1/√width, equal in every process,
+    so that vectors stay comparable. It keeps distances up to a relative error of about 1/√(2 · width): 9 % at 64.
 
     Attributes:
         width: Length of a vector.
-        bound: No number in a vector is larger, in absolute value.
+        bound: Largest absolute value of a number in a vector.
 
     Example:
         >>> TextVectors("hashing", width=64)(["You see a mug 1.", ""]).shape
@@ -37,7 +37,7 @@ class TextVectors:
         """Load the encoder.
 
         Args:
-            encoder: See `embedding.make_encoder`.
+            encoder: See `encoders.cached.make_encoder`.
             width: Length of a vector; the encoder's own if absent.
 
         Raises:
@@ -46,12 +46,12 @@ class TextVectors:
         self.encoder = make_encoder(encoder)
         full = self.encoder.encode(["width"]).shape[1]
         if width is not None and not 1 <= width <= full:
-            raise InvalidConfigError(f"Expected `width` between 1 and the encoder's own, {full}, actual: {width}.")
+            raise InvalidConfigError(f"Expected `width` of 1 to {full}, the encoder's own, actual: {width}.")
         self.width = width or full
         self.bound = 1.0
         self._projection: np.ndarray | None = None
         if self.width < full:
-            self.bound = math.sqrt(full / self.width)  # of a unit vector, by Cauchy and Schwarz
+            self.bound = math.sqrt(full / self.width)  # the bound for a unit vector, by Cauchy and Schwarz
             signs = np.random.default_rng(_PROJECTION_SEED).integers(0, 2, (full, self.width)) * 2 - 1
             self._projection = (signs / math.sqrt(self.width)).astype(np.float32)
 
@@ -67,17 +67,17 @@ class TextVectors:
         vectors = self.encoder.encode(texts)
         if self._projection is not None:
             vectors = vectors @ self._projection
-        return np.clip(vectors, -self.bound, self.bound)  # rounding may lead a little out of the space
+        return np.clip(vectors, -self.bound, self.bound)  # rounding may exceed the bounds of the space slightly
 
 
 class EmbedText(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
-    """Replaces a text observation by its vector, and may append those of texts in `info`, such as the task.
+    """Replaces a text observation by its vector, optionally followed by the vectors of texts in `info` (the task).
 
-    The observation space becomes a `Box` of `(1 + len(info_keys)) · width` float32 numbers: the observation's vector
-    first, then one a key. Blank text is the zero vector. Actions, rewards and infos stay as they are.
+    The observation space becomes a `Box` of `(1 + len(info_keys)) · width` float32 numbers: the observation's vector,
+    then one vector per key. Blank text becomes the zero vector. Actions, rewards and infos are unchanged.
 
-    Put it outside of the wrappers that read text (`WorldModelRewardWrapper`, `TextHistory`), and `Autoreset` outside of
-    it. Wrappers with the same encoder name share one encoder and its cache in a process.
+    Put it outside the wrappers that read text (`WorldModelRewardWrapper`, `TextHistory`), and inside `Autoreset`.
+    Wrappers with the same encoder name share one encoder and its cache in a process.
 
     Example:
         >>> from rwml_gym.envs.toy import ToyHouseEnv
@@ -98,12 +98,12 @@ class EmbedText(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs
 
         Args:
             env: An environment whose observations are text.
-            encoder: See `embedding.make_encoder`.
-            info_keys: Texts in `info` whose vectors are appended, `["task"]` for example.
-            width: Length of one text's vector, the encoder's own if absent; see `TextVectors`.
+            encoder: See `encoders.cached.make_encoder`.
+            info_keys: Keys of texts in `info` whose vectors are appended, for example `["task"]`.
+            width: Length of one text's vector; the encoder's own if absent, see `TextVectors`.
 
         Raises:
-            InvalidConfigError: If observations are not text, `Autoreset` lies below, or an argument is out of range.
+            InvalidConfigError: If observations are not text, `Autoreset` is below, or an argument is out of range.
             DependencyNotInstalled: If the encoder needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
@@ -111,7 +111,7 @@ class EmbedText(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs
         if isinstance(info_keys, str):
             raise InvalidConfigError(f"Expected `info_keys` to be a list of names, actual: {info_keys!r}.")
         vectors = TextVectors(encoder, width)
-        # No copies: an encoder that the user brings may be a large model.
+        # No copies, because the user's encoder may be a large model.
         gym.utils.RecordConstructorArgs.__init__(
             self, _disable_deepcopy=True, encoder=encoder, info_keys=list(info_keys), width=width
         )
@@ -145,7 +145,7 @@ class EmbedText(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs
             text = info.get(key)
             if not isinstance(text, str):
                 raise InvalidConfigError(
-                    f"Expected text in info[{key!r}], actual: {text!r}; the keys are {', '.join(info) or 'none'}. "
+                    f"Expected text in info[{key!r}], actual: {text!r} among the keys {', '.join(info) or 'none'}. "
                     "Change `info_keys`."
                 )
             texts.append(text)

@@ -1,4 +1,4 @@
-"""Records the transitions of a text environment while anything plays it."""
+"""Recording of the transitions of a text environment."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ __all__ = ["RecordTransitions"]
 
 
 class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorArgs):
-    """Keeps every step of a text environment as a `Transition`, whoever plays and however the episode ends.
+    """Keeps every step of a text environment as a `Transition`, for every agent and every end of an episode.
 
-    The environment is not changed. It may lie under or over other wrappers; over one that takes predictions out of the
-    actions (`WorldModelRewardWrapper`), the action without the prediction is recorded. Put `Autoreset` outside.
+    It does not change the environment. It may be inside or outside other wrappers; outside one that removes predictions
+    from the actions (`WorldModelRewardWrapper`), it records the action without the prediction. Put `Autoreset` outside.
 
-    `won` is a fact about the whole episode and is filled in when it ends, from `info["won"]`; a truncated episode is
-    not won unless the environment says so. It is `None` while an episode runs, for one that is abandoned by a reset,
-    and where `info` has no `won`. `task`, `game`, `data_version`, `invalid_action` and the message role
-    (`info["message_role"]`) come from `info` too.
+    `won` describes the whole episode and is filled in at its end, from `info["won"]`; a truncated episode is not won
+    unless the environment says so. It is `None` while an episode runs, after a reset abandons it, or without `won`.
+    `task`, `game`, `data_version`, `invalid_action` and the message role (`message_role`) also come from `info`.
 
     Example:
         >>> from rwml_gym.envs.toy import ToyHouseEnv
@@ -40,17 +39,17 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
 
         Args:
             env: An environment whose observations are text.
-            history: Turns kept in a transition's history.
+            history: Number of turns in a transition's history.
 
         Raises:
-            InvalidConfigError: If `history` is not positive, observations are not text, or `Autoreset` lies below.
+            InvalidConfigError: If `history` is not positive, observations are not text, or `Autoreset` is below.
         """
         require_text_env(env, "RecordTransitions", history)
         gym.utils.RecordConstructorArgs.__init__(self, history=history)
         gym.Wrapper.__init__(self, env)
 
         self.history = history
-        # Not `self.spec`, which copies the arguments of all wrappers, among them perhaps a model.
+        # Not `self.spec`, which copies the arguments of all wrappers, possibly including a model.
         spec = env.unwrapped.spec
         self._env_id = spec.id if spec is not None else type(env.unwrapped).__name__
         self._turns: deque[Turn] = deque(maxlen=history)
@@ -62,11 +61,11 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
 
     @property
     def transitions(self) -> list[Transition]:
-        """All transitions so far, those of the running episode last, as a new list."""
+        """All transitions so far, as a new list; those of the running episode come last."""
         return [*self._finished, *self._running]
 
     def dataset(self) -> TransitionDataset:
-        """All transitions so far, as a dataset."""
+        """Return all transitions so far, as a dataset."""
         return TransitionDataset(self.transitions)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -81,7 +80,7 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
         return observation, info
 
     def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Step the environment and record; steps after the end of an episode lead nowhere and are not recorded."""
+        """Step the environment and record the transition; steps after the end of an episode are not recorded."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         if not self._over:
             self._record(_text_action(action, info), observation, info)
@@ -115,8 +114,8 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
 
 
 def _text_action(action: Any, info: dict[str, Any]) -> str:
-    """The action as the environment saw it: a wrapper below may have taken a prediction out."""
+    """Return the action as the environment saw it; a wrapper below may have removed a prediction."""
     action = info.get("world_model", {}).get("action", action)
     if not isinstance(action, str):
-        raise InvalidConfigError(f"Expected a text action to record, actual: {action!r} ({type(action).__name__}).")
+        raise InvalidConfigError(f"Expected a text action, actual: {action!r} ({type(action).__name__}).")
     return action

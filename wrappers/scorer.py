@@ -1,4 +1,4 @@
-"""What the reward wrappers for one environment and for many share: reading, predicting and scoring steps."""
+"""The common part of the reward wrappers for one and for many environments: read, predict and score steps."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _KEYS = {"action", "prediction"}
 
 
 class Scorer:
-    """Scores predictions of an environment's steps; keeps nothing of an episode, so that one serves many slots.
+    """Scores predictions of an environment's steps; it has no episode state, so that one scorer serves many slots.
 
     A *state* is what is predicted: the observation, or its description.
 
     Attributes:
-        gap: The reward for closing the gap.
-        predictor: Who predicts where the agent does not.
-        tags: What opens and closes a prediction in an action's text.
-        history: Turns the predictor is shown.
+        gap: The gap reward.
+        predictor: World model that predicts if the agent does not.
+        tags: Opening and closing tag of a prediction in the action text.
+        history: Number of turns that the predictor sees.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Scorer:
         describe_action: Describe | None,
         scale: float | Sequence[float] | None,
     ):
-        """See `WorldModelRewardWrapper`."""
+        """Check the arguments and load the encoder; see `WorldModelRewardWrapper`."""
         self.weight = weight
         self.mode = mode
         if isinstance(tags, str) or not isinstance(tags, Sequence) or len(tags) != 2:
@@ -74,7 +74,7 @@ class Scorer:
         self.text = self._describe is not None or isinstance(observation_space, spaces.Text)
         self._text_actions = isinstance(action_space, spaces.Text)
         if self.text and scale is not None:
-            raise InvalidConfigError("Expected no `scale` for texts, actual one: it is the unit of numbers.")
+            raise InvalidConfigError("Expected numeric observations for `scale`, actual: text. Remove `scale`.")
         states: Any = encoder
         if not self.text:
             texts = make_encoder(encoder) if _holds_text(observation_space) else None
@@ -93,8 +93,8 @@ class Scorer:
             by_words = any(DISTANCES[measure.gap].between is not None for measure in self.gap.measures.values())
             if predictor == "learned" and by_words:
                 raise InvalidConfigError(
-                    f"Expected the cosine gap for the predictor 'learned', which predicts no words, actual: {measures} "
-                    "Take another predictor, or leave out `measures`."
+                    f"Expected the cosine gap for the predictor 'learned', which returns no text, actual: {measures}. "
+                    "Use another predictor, or remove `measures`."
                 )
         self._takes_tasks = self.predictor is not None and takes_tasks(self.predictor)
         self.tags = (tags[0], tags[1])
@@ -113,7 +113,7 @@ class Scorer:
 
     @property
     def mode(self) -> RewardMode:
-        """What becomes of the task reward."""
+        """How the gap reward is combined with the task reward."""
         return self._mode
 
     @mode.setter
@@ -123,10 +123,10 @@ class Scorer:
         self._mode: RewardMode = mode
 
     def state(self, observation: Any) -> Any:
-        """What is predicted and remembered of an observation: its description, its text, or a copy of it.
+        """Return the state to predict and store: the observation's description, its text, or a copy of it.
 
         Raises:
-            InvalidObservationError: If the observation is outside of its space, or its description is no text.
+            InvalidObservationError: If the observation is not in its space, or its description is not text.
         """
         if self._describe is not None:
             described = self._describe(observation)
@@ -137,22 +137,22 @@ class Scorer:
             return described
         if not inside(self._observation_space, observation):
             raise outside(self._observation_space, observation)
-        # Environments may go on writing into the arrays they gave.
+        # Environments may keep writing into the arrays that they returned.
         return observation if isinstance(observation, str) else copy.deepcopy(observation)
 
     def read(self, action: Any) -> tuple[Any, Any]:
-        """The action for the environment and the agent's prediction, `None` if there is none.
+        """Return the action for the environment and the agent's prediction; `None` for no prediction.
 
         Raises:
-            InvalidConfigError: If the action is not what the environment takes, or has other keys.
+            InvalidConfigError: If the action does not fit the environment, or has other keys.
         """
         given: Any = None
-        # An environment's own actions may have these keys too.
+        # An environment's own actions may have these keys, too.
         own = isinstance(self._action_space, spaces.Dict) and self._action_space.contains(action)
         if isinstance(action, Mapping) and (self._text_actions or "prediction" in action) and not own:
             if unknown := set(action) - _KEYS:
                 raise InvalidConfigError(
-                    f"Expected the keys `action` and `prediction`, actual also: {sorted(map(str, unknown))}."
+                    f"Expected only the keys `action` and `prediction`, actual: also {sorted(map(str, unknown))}."
                 )
             action, given = action.get("action"), action.get("prediction")
         if self._text_actions and not isinstance(action, str):
@@ -163,7 +163,7 @@ class Scorer:
         return self.read_parts(action, given)
 
     def read_parts(self, action: Any, given: Any) -> tuple[Any, Any]:
-        """Like `read`, of an action and a prediction that come apart."""
+        """Return what `read` does, for an action and a prediction passed separately."""
         if not self.text:
             try:
                 return action, self._embedded(given)
@@ -183,10 +183,10 @@ class Scorer:
         return action, None if given is None or is_blank(given) else given
 
     def shown(self, action: Any) -> Any:
-        """An action as the predictor sees it.
+        """Return an action as the predictor sees it.
 
         Raises:
-            InvalidConfigError: If its description is no text.
+            InvalidConfigError: If its description is not text.
         """
         if self._describe_action is not None:
             described = self._describe_action(action)
@@ -197,14 +197,14 @@ class Scorer:
                 )
             return described
         if self._actions is not None:
-            self._actions.rows([action])  # an action that cannot be encoded is an error before the environment steps
+            self._actions.rows([action])  # raise for an action that cannot be encoded before the environment steps
         return action if isinstance(action, str) else copy.deepcopy(action)
 
     def predict(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str]) -> list[Any]:
-        """Ask the predictor, once for all.
+        """Call the predictor once for all actions.
 
         Raises:
-            WorldModelError: If it raises, or returns something else than one prediction an action.
+            WorldModelError: If it raises, or does not return one prediction per action.
         """
         assert self.predictor is not None
         made = predict_checked(self.predictor, histories, actions, tasks if self._takes_tasks else None, self.text)
@@ -219,27 +219,27 @@ class Scorer:
             ) from error
 
     def _embedded(self, prediction: Any) -> Embedded | None:
-        """A predicted state that is not text, checked and encoded before the environment steps."""
+        """Check and encode a predicted state that is not text, before the environment steps."""
         if prediction is None or isinstance(prediction, Embedded):
             return prediction
         return Embedded(self.gap.encoder.rows([prediction])[0])
 
     def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], states: Sequence[Any]) -> None:
-        """Let the predictor learn from what happened, if it can.
+        """Let the predictor learn from transitions, if it can.
 
         Raises:
-            WorldModelError: If it raises.
+            WorldModelError: If the predictor raises.
         """
         if isinstance(self.predictor, OnlineWorldModel):
             try:
                 self.predictor.learn(histories, actions, states)
             except RWMLGymError:
                 raise
-            # Whatever a model of the user's raises.
+            # A user's model may raise anything.
             except Exception as error:
                 raise WorldModelError(
                     f"Expected {type(self.predictor).__name__}.learn to take {len(actions)} transitions, "
-                    f"actual: {type(error).__name__}: {error}"
+                    f"actual: {type(error).__name__}: {error}."
                 ) from error
 
     def score(
@@ -254,15 +254,15 @@ class Scorer:
         """Score steps, with one call of the encoder for all.
 
         Args:
-            actions: As the predictor sees them.
-            predictions: `None` where there is none.
-            sources: Who made them.
+            actions: Actions as the predictor sees them.
+            predictions: Predictions; `None` for a missing one.
+            sources: Where each prediction comes from.
             states: The realised next states.
-            roles: Of the messages they are.
-            task_rewards: What the environment gave.
+            roles: Message roles of the next states.
+            task_rewards: Rewards of the environment.
 
         Returns:
-            The reward of each step by the mode, and what its info is to hold.
+            The reward of each step according to the mode, and the contents of its `info["world_model"]`.
         """
         gaps = self.gap(predictions, states, roles)
         rewards: list[float] = []
@@ -293,28 +293,28 @@ class Scorer:
 
 
 class Scored:
-    """What both reward wrappers show of their scorer."""
+    """The properties of the scorer that both reward wrappers expose."""
 
     _scorer: Scorer
 
     @property
     def gap(self) -> GapReward:
-        """The reward for closing the gap."""
+        """The gap reward."""
         return self._scorer.gap
 
     @property
     def predictor(self) -> WorldModel | None:
-        """Who predicts where the agent does not."""
+        """World model that predicts if the agent does not."""
         return self._scorer.predictor
 
     @property
     def tags(self) -> tuple[str, str]:
-        """What opens and closes a prediction in an action's text."""
+        """Opening and closing tag of a prediction in the action text."""
         return self._scorer.tags
 
     @property
     def weight(self) -> float:
-        """Factor of the gap reward; may be set, to anneal it."""
+        """Factor of the gap reward; may be set, for example to anneal it."""
         return self._scorer.weight
 
     @weight.setter
@@ -323,7 +323,7 @@ class Scored:
 
     @property
     def mode(self) -> RewardMode:
-        """What becomes of the task reward; may be set."""
+        """How the gap reward is combined with the task reward; may be set."""
         return self._scorer.mode
 
     @mode.setter
@@ -345,7 +345,7 @@ def _holds_text(space: spaces.Space) -> bool:
 
 
 def _function(given: Describe | None, what: str) -> Callable[[Any], str] | None:
-    """The function, or the one of the name `"module:function"`, which a spec can hold as JSON."""
+    """Return a given function, or load it by its name `"module:function"`, which a spec can store as JSON."""
     if given is None or (callable(given) and not isinstance(given, str)):
         return given
     if isinstance(given, str) and given.count(":") == 1:
@@ -353,7 +353,7 @@ def _function(given: Describe | None, what: str) -> Callable[[Any], str] | None:
         try:
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
-            raise InvalidConfigError(f"Cannot find the function {given!r} for `{what}` ({error}).") from error
+            raise InvalidConfigError(f"Expected a function for `{what}`, actual: {given!r} ({error}).") from error
         if callable(found):
             return found
     raise InvalidConfigError(f"Expected a function or 'module:function' for `{what}`, actual: {given!r}.")

@@ -1,4 +1,4 @@
-"""Shows an agent the last turns of an episode as one text, for those who have no memory of their own."""
+"""The last turns of an episode as one text, for agents without a memory."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ __all__ = ["TextHistory"]
 
 
 class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorArgs):
-    """Replaces a text observation by the last turns of the episode: what was done and what the world said to it.
+    """Replaces a text observation by the last turns of the episode: the actions and the observations after them.
 
-    A turn is `> action`, a new line and the observation; the reset's turn has no action. Turns are joined by new lines,
-    the oldest first, and the task may stand above them::
+    A turn is `> action`, a new line and the observation; the turn of the reset has no action. Turns are joined by new
+    lines, the oldest first, optionally below the task::
 
         Task: Put the mug into the bedroom.
         You are in the kitchen. Here, you see a mug, and a soap.
         > take mug
         You pick up the mug from the kitchen.
 
-    One turn (`history=1`) is the current observation below the action that led to it. Long texts are nearly all
-    different, and an encoder has to compute each that it has not seen. With `EmbedText`, one turn here is faster, and
-    `gymnasium.wrappers.FrameStackObservation(env, 4, padding_type="zero")` outside of both remembers four.
+    One turn (`history=1`) is the current observation below the action that led to it. Nearly all long texts are
+    different, and an encoder must compute each new one. With `EmbedText`, it is faster to use one turn here and
+    `gymnasium.wrappers.FrameStackObservation(env, 4, padding_type="zero")` outside both, which keeps four.
 
-    A text longer than `max_length` loses its oldest turns, then the task, then the current turn's action, never the
-    current observation. An encoder reads a limited number of tokens from the beginning (256 for all-MiniLM-L6-v2):
-    with `newest_first` it is the oldest turns that it does not read.
+    A text longer than `max_length` loses its oldest turns, then the task, then the current turn's action, but never the
+    current observation. An encoder reads a limited number of tokens from the beginning (256 for all-MiniLM-L6-v2): with
+    `newest_first`, it cuts off the oldest turns.
 
-    The observation space becomes `UnicodeText`; actions, rewards and infos stay as they are. Put it outside of
-    `WorldModelRewardWrapper` and `RecordTransitions`, which compare and record single observations, and put `Autoreset`
-    outside of it.
+    The observation space becomes `UnicodeText`; actions, rewards and infos are unchanged. Put it inside `Autoreset` and
+    outside `WorldModelRewardWrapper` and `RecordTransitions`, which compare and record single observations.
 
     Example:
         >>> from rwml_gym.envs.toy import ToyHouseEnv
@@ -59,14 +58,14 @@ class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorAr
 
         Args:
             env: An environment whose observations are text.
-            history: Turns shown, the current one included.
-            task: Whether to show `info["task"]` above the turns, where there is one.
+            history: Number of turns to show, including the current one.
+            task: Whether to show `info["task"]`, if there is one, above the turns.
             newest_first: Whether the current turn comes first, below the task.
-            max_length: Characters of the text at most; the environment's own limit if that is more.
+            max_length: Maximal number of characters of the text; the environment's own limit if that is larger.
 
         Raises:
             InvalidConfigError: If `history` or `max_length` is not positive, observations are not text, or `Autoreset`
-                lies below.
+                is below.
         """
         require_text_env(env, "TextHistory", history)
         if max_length < 1:
@@ -82,12 +81,12 @@ class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorAr
         self.history = history
         self.show_task = task
         self.newest_first = newest_first
-        # An action, `None` of the reset, and what the world said to it.
+        # Pairs of an action (`None` for the reset) and the observation after it.
         self._turns: deque[tuple[str | None, str]] = deque(maxlen=history)
         self._task = ""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Reset the environment and forget the episode before."""
+        """Reset the environment and clear the history."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._turns.clear()
         self._turns.append((None, observation))
@@ -95,7 +94,7 @@ class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorAr
         return self._text(), info
 
     def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Step the environment; the action is remembered as the environment saw it, without a prediction."""
+        """Step the environment; the history keeps the action without the prediction."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         seen = info.get("world_model", {}).get("action", action)
         if not isinstance(seen, str):

@@ -1,4 +1,4 @@
-"""Rewards an agent for predicting what the world will say next: the RWML reward for any environment."""
+"""The RWML reward for any environment: it rewards predictions of the next observation."""
 
 from __future__ import annotations
 
@@ -22,47 +22,47 @@ __all__ = ["RewardMode", "WorldModelRewardWrapper"]
 
 
 class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
-    """Scores a prediction of the next observation against the realised one and makes a reward of it.
+    """Scores a prediction of the next observation against the realised one and turns the score into a reward.
 
     The agent writes its prediction into the action text between two tags, or steps with
-    `{"action": …, "prediction": …}`; the environment sees the action alone (`predictions.split_prediction` says how odd
-    texts are read). Where the agent makes none, a `predictor` may; without one nothing is earned.
+    `{"action": …, "prediction": …}`; the environment receives only the action (see `reward.tags.split_prediction` for
+    irregular texts). If the agent makes no prediction, a `predictor` may; without one the gap reward is 0.
 
-    *What is compared.* Texts, in the space of a text encoder. Other observations through `describe`, a function from an
-    observation to text; or else as they are, numbers being their own embedding (`space_encoder.SpaceEncoder` says how
-    they are scaled, and where that is a bad idea). The agent's observations stay what they were. The default threshold
-    is one for all-MiniLM-L6-v2 on ALFWorld: elsewhere measure one (`rwml-gym calibrate`), and for numbers look at what
-    the predictor `"nothing-changes"` earns.
+    *What is compared.* Texts are compared in the space of a text encoder. Other observations are turned into text by
+    `describe`, or are compared as numbers (see `encoders.numbers.SpaceEncoder` for the scaling, and for when not to use
+    it). The agent's observations do not change. The default threshold is for all-MiniLM-L6-v2 on ALFWorld: calibrate
+    it for anything else (`rwml-gym calibrate`), and for numbers measure the reward of the predictor
+    `"nothing-changes"`.
 
-    The reward of a step is, by `mode`,
+    The reward of a step depends on `mode`:
 
     - `"add"`: task reward + weight x gap reward,
     - `"replace"`: weight x gap reward,
     - `"report"`: task reward.
 
-    *The sign of the weight.* With a positive weight the agent is paid for what is predicted. If it predicts itself,
-    it learns the world; but whoever predicts, staying where nothing happens is the easiest way to be right, so
-    exploration shrinks: mind the share of repeated and invalid actions. With a negative weight it is paid for being
-    surprised, which is curiosity: exploration grows, and what can never be predicted (random ids, noise) pays for ever.
-    An agent must not make the predictions that it is paid to miss, so a negative weight is for predictors. The
-    predictors that learn make the reward change with time. Compare with a run in mode `"report"`.
+    *The sign of the weight.* A positive weight rewards predictable steps. An agent that predicts itself learns a world
+    model. But for every predictor, staying where nothing happens is the easiest way to be right, so exploration
+    shrinks: watch the share of repeated and invalid actions. A negative weight rewards surprise, which is curiosity:
+    exploration grows, and unpredictable observations (random ids, noise) are rewarded for ever. An agent must not make
+    the predictions that it is rewarded to miss, so use a negative weight with a predictor only. A predictor that learns
+    makes the reward change with time. Compare with a run in mode `"report"`.
 
-    `info["world_model"]` of a step holds all that was computed:
+    `info["world_model"]` of a step has all results:
 
-    - `action`: what the environment saw, where that is text or `describe_action` makes it so; `prediction`: the text
-      that was scored, `""` if there was none or it was not text;
-    - `source`: who predicted, `"action"`, `"predictor"` or `"none"`;
+    - `action`: what the environment received, if it is text or `describe_action` turns it into text; `prediction`: the
+      scored text, `""` if there was none or it was not text;
+    - `source`: the source of the prediction, `"action"`, `"predictor"` or `"none"`;
     - `distance` in `[0, 2]` and `reward` (the gap reward, before the weight), see `gap.GapReward`;
-    - `gap`, `threshold` and `shape`: how it was measured, which may depend on the role of the answer
-      (`info["message_role"]`, `measures`);
+    - `gap`, `threshold` and `shape`: the measure, which may depend on the message role (`info["message_role"]`,
+      `measures`);
     - `task_reward`, `weight`, `mode`, `encoder`.
 
-    The info of a reset has no `"world_model"`: nothing was predicted. The spaces stay those of the environment; what
-    the agent adds to an action need not lie in `action_space`. Put `Autoreset` outside.
+    The info of a reset has no `"world_model"`, as there is no prediction. The spaces are those of the environment; an
+    action with a prediction need not be in `action_space`. Put `Autoreset` outside.
 
     Arguments that are names are recorded in `spec`, so `gymnasium.make(env.spec)` makes the same environment. Wrappers
-    with the same encoder name share one encoder and its cache in a process; a predictor made by name belongs to its
-    wrapper. For many environments at once there is `WorldModelRewardVectorWrapper`.
+    with the same encoder name share one encoder and its cache in a process. A predictor made by name is not shared. For
+    many environments at once, use `WorldModelRewardVectorWrapper`.
 
     Example:
         >>> from rwml_gym.envs.toy import ToyHouseEnv
@@ -73,7 +73,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         (1.0, 'look', 0.0)
         >>> env = WorldModelRewardWrapper(gym.make("CartPole-v1"), predictor="learned", weight=-0.1, shape="continuous")
         >>> _ = env.reset(seed=0)
-        >>> env.step(1)[4]["world_model"]["source"]  # nothing learnt yet
+        >>> env.step(1)[4]["world_model"]["source"]  # nothing learned yet
         'none'
         >>> env.step(1)[4]["world_model"]["source"]
         'predictor'
@@ -95,28 +95,29 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         describe_action: Describe | None = None,
         scale: float | Sequence[float] | None = None,
     ):
-        """Wrap an environment and load the encoder, where texts are to be compared.
+        """Wrap an environment and load the encoder, if texts are compared.
 
         Args:
             env: Any environment.
-            encoder: See `embedding.make_encoder`.
-            threshold: τ_d; `gap.DEFAULT_THRESHOLD` if absent. Calibrate it for another encoder or environment
-                (`calibration.calibrate`).
+            encoder: See `encoders.cached.make_encoder`.
+            threshold: τ_d; `distances.DEFAULT_THRESHOLD` if absent. Calibrate it for another encoder or environment
+                (`diagnostics.calibration.calibrate`).
             shape: `"binary"` or `"continuous"`.
-            weight: Factor of the gap reward; its sign matters, see above.
-            mode: What becomes of the task reward.
-            predictor: A world model or its name (`predictors.WORLD_MODELS`: `"nothing-changes"`, `"most-frequent"`,
-                `"retrieval"`, `"learned"`), for steps without a prediction. One that has `learn` learns from each step.
-            tags: What opens and closes a prediction in the action text; looked for where actions and states are text.
-            history: Turns the predictor is shown.
-            measures: How messages of a role are measured otherwise; `{"tool": {"gap": "rouge"}}` compares tool results
-                by ROUGE-L, as the paper does. See `GapReward`.
-            describe: Makes text of an observation; the function, or its name as `"module:function"`.
-            describe_action: Makes text of an action for the predictor, likewise.
-            scale: The unit of numbers that are compared as they are, see `SpaceEncoder`.
+            weight: Factor of the gap reward; for its sign, see above.
+            mode: How the gap reward is combined with the task reward.
+            predictor: A world model or its name (`world_models.by_name.WORLD_MODELS`: `"nothing-changes"`,
+                `"most-frequent"`, `"retrieval"`, `"learned"`), for steps without a prediction. `learn`, if it exists,
+                is called after each step.
+            tags: Opening and closing tag of a prediction in the action text, used if actions and states are text.
+            history: Number of turns that the predictor sees.
+            measures: Other measures for message roles; `{"tool": {"gap": "rouge"}}` compares tool results by ROUGE-L,
+                as the paper does. See `GapReward`.
+            describe: Function from an observation to text, or its name as `"module:function"`.
+            describe_action: Function from an action to text for the predictor, or its name.
+            scale: Unit of numbers that are compared as numbers, see `SpaceEncoder`.
 
         Raises:
-            InvalidConfigError: If an argument is out of range, or observations are neither text nor numbers and there
+            InvalidConfigError: If an argument is out of range, or observations are neither text nor numeric and there
                 is no `describe`.
             DependencyNotInstalled: If the encoder, ROUGE or the predictor needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
@@ -141,7 +142,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         arguments["weight"], arguments["tags"] = scorer.weight, list(tags)
         arguments["measures"] = None if measures is None else {name: dict(of) for name, of in measures.items()}
         arguments["scale"] = None if scale is None else np.asarray(scale, dtype=float).tolist()
-        # No copies: an encoder that the user brings may be a large model.
+        # No copies, because the user's encoder may be a large model.
         gym.utils.RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
         gym.Wrapper.__init__(self, env)
 
@@ -150,10 +151,10 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         self._task = ""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Reset the environment; its info is returned as it is.
+        """Reset the environment; its info is returned unchanged.
 
         Raises:
-            InvalidObservationError: If the observation is outside of its space.
+            InvalidObservationError: If the observation is not in its space.
         """
         observation, info = self.env.reset(seed=seed, options=options)
         self._turns.clear()
@@ -162,30 +163,29 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Step with the action less its prediction and score the prediction.
+        """Step with the action without its prediction, and score the prediction.
 
         Args:
-            action: What the environment takes, text that may hold a prediction, or
-                `{"action": …, "prediction": …}`.
+            action: An action of the environment, a text with a prediction, or `{"action": …, "prediction": …}`.
 
         Returns:
-            The step of the environment with the reward of the mode and `info["world_model"]`.
+            The step of the environment, with the reward according to the mode and `info["world_model"]`.
 
         Raises:
             ResetNeeded: Before the first reset.
             InvalidConfigError: If the action is none of these.
-            WorldModelError: If the predictor raises, or returns something else than one prediction.
+            WorldModelError: If the predictor raises, or does not return one prediction.
             EncoderError: If the encoder fails.
-            InvalidObservationError: If the observation is outside of its space.
+            InvalidObservationError: If the observation is not in its space.
         """
         if not self._turns:
-            raise ResetNeeded("Cannot step before the first reset(): call reset().")
+            raise ResetNeeded("Expected reset() before the first step(), actual: none. Call reset().")
         scorer = self._scorer
         action, prediction = scorer.read(action)
         shown, source = scorer.shown(action), "action"
         history = tuple(self._turns)
         if prediction is None and scorer.predictor is not None:
-            # Before the step: a predictor must not see what it predicts.
+            # Before the step, so that the predictor cannot see the outcome.
             (prediction,) = scorer.predict([history], [shown], [self._task])
             source = "predictor"
         observation, task_reward, terminated, truncated, info = self.env.step(action)

@@ -1,4 +1,4 @@
-"""The RWML reward for many environments at once: one call of the encoder and of the predictor a step."""
+"""The RWML reward for many environments at once, with one call of the encoder and of the predictor per step."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ __all__ = ["WorldModelRewardVectorWrapper"]
 
 
 class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
-    """Scores the predictions of all slots of a vector environment, and makes rewards of it.
+    """Scores the predictions of all slots of a vector environment and turns the scores into rewards.
 
-    Gives, to the last bit, what a vector environment of `WorldModelRewardWrapper`s gives, infos included, as long as
-    the predictor does not learn: here one learns from all slots. Actions are a sequence of what that wrapper takes;
-    where they are not text, an array, or `{"action": array, "prediction": one a slot}`. `spec` is that of the
-    environments below: Gymnasium records no vector wrappers in it.
+    Returns the same, to the last bit, as a vector environment of `WorldModelRewardWrapper`s, including infos, unless
+    the predictor learns: here one predictor learns from all slots. Actions are a sequence of what that wrapper takes;
+    if they are not text, an array, or `{"action": array, "prediction": one per slot}`. `spec` is that of the
+    environments below, because Gymnasium does not record vector wrappers.
 
-    *The end of an episode.* What is predicted is the last observation of the episode, never the first of the next:
-    with `SameStep` it is `infos["final_obs"]`, and what was computed is in `infos["final_info"]["world_model"]`. With
-    `NextStep` the step after the end is a reset: it earns nothing, and its slot has no `"world_model"`.
+    *The end of an episode.* The last prediction is compared with the last observation of the episode, never with the
+    first of the next: with `SameStep` that is `infos["final_obs"]`, and the results are in
+    `infos["final_info"]["world_model"]`. With `NextStep` the step after the end is a reset: its slot has no gap reward
+    and no `"world_model"`.
 
-    `infos["world_model"]` is a dictionary of arrays, as Gymnasium makes of dictionaries: floats as float64, texts as
-    objects, and `_name` the mask of the slots that have `name`.
+    `infos["world_model"]` is a dictionary of arrays, as Gymnasium makes them: floats as float64, texts as objects, and
+    `_name` as the mask of the slots that have `name`.
 
     Example:
         >>> from rwml_gym.envs.toy import ToyHouseEnv
@@ -70,28 +71,28 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
 
         Args:
             env: Any vector environment whose slots have equal spaces.
-            encoder: See `WorldModelRewardWrapper`, as all that follows.
+            encoder: See `WorldModelRewardWrapper`, also for the arguments below.
             threshold: τ_d.
             shape: `"binary"` or `"continuous"`.
             weight: Factor of the gap reward.
-            mode: What becomes of the task reward.
-            predictor: A world model or its name, asked once a step for all slots without a prediction.
-            tags: What opens and closes a prediction in the action text.
-            history: Turns the predictor is shown.
-            measures: How messages of a role are measured otherwise.
-            describe: Makes text of one slot's observation.
-            describe_action: Makes text of one slot's action.
-            scale: The unit of numbers.
+            mode: How the gap reward is combined with the task reward.
+            predictor: A world model or its name, called once per step for all slots without a prediction.
+            tags: Opening and closing tag of a prediction in the action text.
+            history: Number of turns that the predictor sees.
+            measures: Other measures for message roles.
+            describe: Function from one slot's observation to text, or its name.
+            describe_action: Function from one slot's action to text, or its name.
+            scale: Unit of numbers.
 
         Raises:
             InvalidConfigError: If an argument is out of range, the slots' spaces differ, or the environment does not
-                say how it resets itself.
+                declare its autoreset mode.
             DependencyNotInstalled: If the encoder, ROUGE or the predictor needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
         if not isinstance(env, VectorEnv):
             raise InvalidConfigError(
-                f"Expected a vector environment, actual: {env!r}. `WorldModelRewardWrapper` is for a single one."
+                f"Expected a vector environment, actual: {env!r}. Use `WorldModelRewardWrapper` for a single one."
             )
         for name, space, single in (
             ("observation_space", env.observation_space, env.single_observation_space),
@@ -99,7 +100,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         ):
             expected = batch_space(single, env.num_envs)
             if space != expected:
-                raise InvalidConfigError(f"Expected equal spaces in all slots, {name} {expected}, actual: {space}.")
+                raise InvalidConfigError(f"Expected the {name} {expected}, equal in all slots, actual: {space}.")
         super().__init__(env)
         self._autoreset = _autoreset_mode(env)
         self._scorer = Scorer(
@@ -125,14 +126,14 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, Info]:
-        """Reset the slots, or those of `options["reset_mask"]`; infos are returned as they are.
+        """Reset the slots, or those of `options["reset_mask"]`; infos are returned unchanged.
 
         Raises:
-            InvalidObservationError: If an observation is outside of its space.
+            InvalidObservationError: If an observation is not in its space.
         """
-        # Read before the environment may take it out.
+        # Read it first, because the environment may remove it from the options.
         mask = None if options is None else options.get("reset_mask")
-        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type] # one a slot too
+        observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type] # also one per slot
         _check_infos(infos, ended=False)
         slots = list(iterate(self.observation_space, observations))
         for slot in range(self.num_envs):
@@ -142,33 +143,33 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         return observations, infos
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, Info]:
-        """Step all slots with the actions less their predictions, and score the predictions.
+        """Step all slots with the actions without their predictions, and score the predictions.
 
         Args:
-            actions: One a slot, as `WorldModelRewardWrapper` takes them; or an array of them; or
-                `{"action": …, "prediction": …}` of both for all slots, `None` for no prediction.
+            actions: One action per slot, as in `WorldModelRewardWrapper`; or an array of them; or
+                `{"action": …, "prediction": …}` for all slots, with `None` for no prediction.
 
         Returns:
-            The step of the environment with the rewards of the mode and `infos["world_model"]`.
+            The step of the environment, with the rewards according to the mode and `infos["world_model"]`.
 
         Raises:
             ResetNeeded: Before the first reset.
             InvalidConfigError: If the actions are none of these.
-            WorldModelError: If the predictor raises, or returns something else than one prediction an action.
+            WorldModelError: If the predictor raises, or does not return one prediction per action.
             EncoderError: If the encoder fails.
-            InvalidObservationError: If an observation is outside of its space.
+            InvalidObservationError: If an observation is not in its space.
         """
         if not all(self._turns):
-            raise ResetNeeded("Cannot step before the first reset(): call reset().")
+            raise ResetNeeded("Expected reset() before the first step(), actual: none. Call reset().")
         scorer = self._scorer
         given, shown, predictions = self._read(actions)
-        # The step of a slot that ended is a reset.
+        # In mode NextStep, the step of a slot that has ended is a reset.
         starting = self._ended if self._autoreset is AutoresetMode.NEXT_STEP else np.zeros_like(self._ended)
         playing = np.flatnonzero(~starting).tolist()
         histories = {slot: tuple(self._turns[slot]) for slot in playing}
         sources = ["action"] * self.num_envs
         if scorer.predictor is not None and (asked := [slot for slot in playing if predictions[slot] is None]):
-            # Before the step: a predictor must not see what it predicts.
+            # Before the step, so that the predictor cannot see the outcomes.
             made = scorer.predict(
                 [histories[slot] for slot in asked], [shown[slot] for slot in asked], [self._tasks[i] for i in asked]
             )
@@ -179,7 +180,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         self._ended = np.asarray(terminations | truncations)
         same_step = self._ended.copy() if self._autoreset is AutoresetMode.SAME_STEP else np.zeros_like(self._ended)
         _check_infos(infos, bool(same_step.any()))
-        # What is remembered is brought up to date first, so that whatever fails below leaves it right.
+        # Update the histories first, so that they stay correct if anything below fails.
         slots = list(iterate(self.observation_space, observations))
         states = self._remember(shown, infos, slots, starting, same_step)
         roles = [
@@ -206,13 +207,13 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         return observations, rewards, terminations, truncations, infos
 
     def _start(self, slot: int, observation: Any, infos: Info) -> None:
-        """Begins an episode."""
+        """Start an episode of a slot."""
         self._turns[slot].clear()
         self._turns[slot].append(Turn("", self._scorer.state(observation)))
         self._tasks[slot] = str(_of(infos, "task", slot, ""))
 
     def _read(self, actions: Any) -> tuple[Any, list[Any], list[Any]]:
-        """Actions for the environment, as the predictor sees them, and the agent's predictions."""
+        """Return the actions for the environment, the actions for the predictor, and the agent's predictions."""
         n, scorer = self.num_envs, self._scorer
         predictions: Any = [None] * n
         if isinstance(actions, Mapping) and "action" in actions and set(actions) <= {"action", "prediction"}:
@@ -220,18 +221,18 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
                 given = actions.get("prediction")
                 actions, predictions = actions["action"], predictions if given is None else given
         if isinstance(predictions, str) or len(predictions) != n:
-            raise InvalidConfigError(f"Expected {n} predictions, one for each slot, actual: {str(predictions)[:200]}.")
+            raise InvalidConfigError(f"Expected {n} predictions, one per slot, actual: {str(predictions)[:200]}.")
         text = isinstance(self.single_action_space, spaces.Text)
         if text and (isinstance(actions, str | Mapping) or len(actions) != n):
-            raise InvalidConfigError(f"Expected {n} actions, one for each slot, actual: {str(actions)[:200]}.")
+            raise InvalidConfigError(f"Expected {n} actions, one per slot, actual: {str(actions)[:200]}.")
         try:
             each = list(actions) if text else list(iterate(self.action_space, actions))
         except (TypeError, ValueError, KeyError) as error:
             raise InvalidConfigError(
-                f"Expected actions of {self.action_space}, one for each slot, actual: {str(actions)[:200]}."
+                f"Expected actions in {self.action_space}, one per slot, actual: {str(actions)[:200]}."
             ) from error
         if len(each) != n:
-            raise InvalidConfigError(f"Expected {n} actions, one for each slot, actual: {len(each)}.")
+            raise InvalidConfigError(f"Expected {n} actions, one per slot, actual: {len(each)}.")
         written: list[Any] = [None] * n
         if text:
             pairs = [scorer.read(action) for action in each]
@@ -244,7 +245,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
     def _remember(
         self, shown: list[Any], infos: Info, slots: list[Any], starting: np.ndarray, same_step: np.ndarray
     ) -> dict[int, Any]:
-        """The realised states of the slots that played; if one cannot be read, the other slots go on all the same."""
+        """Add the realised states to the histories and return them; an unreadable one does not stop other slots."""
         states: dict[int, Any] = {}
         failures: list[Exception] = []
         for slot in range(self.num_envs):
@@ -254,7 +255,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
                     self._turns[slot].append(Turn(shown[slot], states[slot]))
                 if starting[slot] or same_step[slot]:
                     self._start(slot, slots[slot], infos)
-            except Exception as error:  # an observation outside of its space, or whatever `describe` raises
+            except Exception as error:  # the observation is not in its space, or `describe` raises
                 error.add_note(f"Raised by the observation of slot {slot}.")
                 failures.append(error)
         if failures:
@@ -262,7 +263,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         return states
 
     def _add(self, infos: Info, scores: dict[int, Info], same_step: np.ndarray) -> Info:
-        """The infos with what was computed: for a slot that ended in this step, in its final info."""
+        """Add the results to the infos; for a slot that ended in this step, to its final info."""
         going, final = (
             vectorize_infos(
                 [
@@ -279,17 +280,17 @@ def _check_infos(infos: Any, ended: bool) -> None:
     if not isinstance(infos, Mapping):
         raise InvalidConfigError(
             f"Expected infos as a dictionary of arrays, actual: {type(infos).__name__}. Put `DictInfoToList` outside "
-            "of WorldModelRewardVectorWrapper."
+            "WorldModelRewardVectorWrapper."
         )
     if ended and not {"final_obs", "final_info"} <= infos.keys():
         raise InvalidConfigError(
-            f'Expected "final_obs" and "final_info" in the infos of an ended slot in mode SameStep, actual: '
+            f'Expected "final_obs" and "final_info" in the infos of slots that ended in mode SameStep, actual: '
             f'{sorted(map(str, infos))}. Correct the vector environment, or its metadata["autoreset_mode"].'
         )
 
 
 def _of(infos: Info, key: str, slot: int, default: Any) -> Any:
-    """What the info of one slot holds."""
+    """Return the value of a key in the info of one slot."""
     has = infos.get(f"_{key}")
     return infos[key][slot] if key in infos and (has is None or has[slot]) else default
 
@@ -302,6 +303,6 @@ def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
         known = ", ".join(str(known) for known in AutoresetMode)
         raise InvalidConfigError(
             f'Expected metadata["autoreset_mode"] of the vector environment to be one of {known}, actual: {mode!r}. '
-            "Without it nobody can tell the last observation of an episode from the first of the next: set it to what "
-            "the environment does."
+            "Set it to the environment's mode: it decides whether an observation is the last of an episode or the "
+            "first of the next."
         ) from None

@@ -1,8 +1,8 @@
-"""Predictions that try to earn without knowing what happens: the battery that a reward is measured against.
+"""Predictions that try to get a reward without a world model: the battery that a reward is tested with.
 
-An attack makes a text from a transition and from what other games said (`Knowledge`). What it may look at is written
-beside it: nothing, what the agent sees, other games, or, where the point is what surrounds the truth, the truth itself.
-`benchmarks/hacking.py` measures what each earns; docs/hacking.md says what that means.
+An attack makes a text from a transition and from the observations of other games (`Knowledge`). Each attack declares
+what it may use: nothing, what the agent sees, other games, or, to test text around the truth, the truth itself.
+`benchmarks/hacking.py` measures the reward of each attack; docs/hacking.md explains the results.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Knows = Literal["nothing", "what is seen", "other games", "the truth"]
 LONG = 100_000
 """Characters of the longest predictions."""
 
-# A thing with its number, "fridge 1"; an argument of a call, in quotes.
+# A numbered thing, "fridge 1"; a quoted argument of a call.
 _THING = re.compile(r"\b[A-Za-z]+ \d+\b")
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
 _WORD = re.compile(r"\w+")
 _SLOT = re.compile("\ue000(\\d)")
-# Most templates of a type of action that are joined or tried.
+# Maximal number of templates per type of action that are joined or tried.
 _TEMPLATES = 12
-# Most distinct texts among which the centre is looked for.
+# Maximal number of distinct texts among which the centre is sought.
 _CENTRE = 300
 
 _HOMOGLYPHS = str.maketrans("aceopxyABCEHKMOPTXiIjs", "асеорхуАВСЕНКМОРТХіІјѕ")  # noqa: RUF001
@@ -50,27 +50,27 @@ _NOISE = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz    ", k=LO
 
 
 class Knowledge:
-    """What an attacker has learnt from other games.
+    """What an attacker has learned from other games.
 
     Attributes:
-        things: The numbered things that were named, the most frequent first; values with a digit where there are none.
-        words: The words that were said, the most frequent first.
-        centre: The text that is nearest on average to all that was said.
-        centres: The same among the answers to a type of action.
+        things: The numbered things in observations, the most frequent first; values with a digit if there are none.
+        words: The words in observations, the most frequent first.
+        centre: The text that is nearest on average to all observations.
+        centres: For each type of action, the text that is nearest on average to its answers.
     """
 
     def __init__(self, transitions: Sequence[Transition], encoder: Any = "hashing"):
-        """Learn.
+        """Learn from transitions.
 
         Args:
-            transitions: Of other games than those that are attacked.
-            encoder: In whose space the centres are, see `embedding.make_encoder`.
+            transitions: Transitions of other games than those that are attacked.
+            encoder: Encoder for the centres, see `encoders.cached.make_encoder`.
 
         Raises:
             InvalidConfigError: If there are no transitions.
         """
         if not transitions:
-            raise InvalidConfigError("Expected at least one transition to learn from, actual: none.")
+            raise InvalidConfigError("Expected at least one transition to learn from, actual: 0.")
         said = [t.next_state for t in transitions]
         words = Counter(word for text in said for word in _WORD.findall(text))
         things = Counter(thing for text in said for thing in _THING.findall(text))
@@ -86,21 +86,21 @@ class Knowledge:
         self.centres = {name: _centre(answers, encoder) for name, answers in self._answers.items()}
 
     def answers(self, transition: Transition) -> list[str]:
-        """The distinct answers to this type of action, the most frequent first; any answers if it is new."""
+        """Return the distinct answers to this type of action, the most frequent first; all answers if it is new."""
         return [text for text, _ in self._answers.get(type_of(transition), self._all).most_common()]
 
     def templates(self, transition: Transition) -> list[str]:
-        """The most frequent templates of this type of action; at least one, `fill` makes texts of them."""
+        """Return the most frequent templates of this type of action, at least one; `fill` turns them into texts."""
         found = self._templates.get(type_of(transition), self._all)
         return [template for template, _ in found.most_common(_TEMPLATES)]
 
     def filled(self, transition: Transition) -> list[str]:
-        """The same with the action's own arguments, each once."""
+        """Return the distinct templates of this type of action, filled with the action's own arguments."""
         return list(dict.fromkeys(fill(template, transition) for template in self.templates(transition)))
 
 
 def template_of(transition: Transition) -> str:
-    """The next state with slots where it names what the action names."""
+    """Return the next state with slots in place of the action's arguments."""
     text = transition.next_state
     for i, argument in enumerate(_arguments(transition.action)):
         text = re.sub(rf"(?<!\w){re.escape(argument)}(?!\w)", f"\ue000{i}", text)
@@ -108,7 +108,7 @@ def template_of(transition: Transition) -> str:
 
 
 def fill(template: str, transition: Transition) -> str:
-    """A template with the arguments of an action; of those that it lacks, its last one."""
+    """Fill a template with the arguments of an action; the last argument is used for those that are missing."""
     arguments = _arguments(transition.action) or [""]
     return _SLOT.sub(lambda match: arguments[min(int(match[1]), len(arguments) - 1)], template)
 
@@ -118,11 +118,11 @@ Make = Callable[[Transition, Knowledge], str]
 
 @dataclass(frozen=True)
 class Attack:
-    """A way to predict without knowing what happens.
+    """A way to predict without a world model.
 
     Attributes:
-        name: What it is called in tables.
-        knows: What it looks at, beside the world's templates.
+        name: Name in tables.
+        knows: What it uses, beside the environment's templates.
         what: What it writes, in a line.
         make: Makes the prediction.
     """
@@ -140,7 +140,7 @@ def _arguments(action: str) -> list[str]:
 
 
 def _centre(texts: Counter[str], encoder: Any) -> str:
-    """The text nearest on average to all, as often as they were said, by the encoder's cosine."""
+    """Return the text nearest on average to all texts, weighted by frequency, by the encoder's cosine."""
     most = texts.most_common(_CENTRE)
     rows = make_encoder(encoder).encode([text for text, _ in most]).astype(np.float64)
     mean = np.array([count for _, count in most]) @ rows

@@ -1,13 +1,12 @@
-"""Whether a reward can teach anything: measured from recorded transitions, before anyone spends GPU hours.
+"""The audit: measure before training, on recorded transitions, whether a reward can teach anything.
 
 A public attempt on WebShop did not learn: 53 % of its transitions were search pages that nobody can predict, no
-threshold had a precision above 68 %, and 0 to 12 % of its groups had a reward difference. Each of these can be known
-beforehand::
+threshold had a precision above 68 %, and 0 to 12 % of its groups had a reward difference. The audit measures them::
 
     print(audit_table(audit(TransitionDataset.load("transitions"), "all-MiniLM-L6-v2")))
 
-What is said about predictability are proxies with known biases, see `predictability`; the verdict's constants and
-their reasons are in `audit_verdict`.
+Its measures of predictability are proxies with known biases, see `predictability`. The verdict's constants and their
+reasons are in `audit_verdict`.
 """
 
 from __future__ import annotations
@@ -41,14 +40,14 @@ if TYPE_CHECKING:
     GapChoice = str
 else:
     GapChoice = Literal["auto", *DISTANCES]
-"""A name of `DISTANCES`, or `auto`, which takes what suits each message role (`distances.gap_for`)."""
+"""A name in `DISTANCES`, or `auto`, which chooses the distance by message role (`distances.gap_for`)."""
 
 Sampler = Callable[[Sequence[Transition]], Sequence[Sequence[str]]]
-"""Samples k predictions of each of n transitions, as training would."""
+"""Samples `k` predictions for each of `n` transitions, as training would."""
 
-# States of a role that cannot be calibrated which are compared with one another.
+# Maximal number of states that are compared with one another, for a role that cannot be calibrated.
 _MAX_COMPARED_STATES = 20
-# A type of action with fewer scored transitions has no earnings of its own in the table.
+# A type of action with fewer scored transitions has no baseline rewards of its own in the table.
 _MIN_ROW = 8
 
 
@@ -73,22 +72,22 @@ def audit(
 
     Args:
         transitions: Recorded transitions of at least two games; half of the games are held out.
-        encoder: See `embedding.make_encoder`.
+        encoder: See `encoders.cached.make_encoder`.
         threshold: τ_d of every message role; calibrated if absent.
-        gap: How predictions are measured.
-        reward: Kind of reward.
-        precision: Wanted precision of the threshold.
-        sample: Samples a model's predictions, k of each transition, at the temperature of training.
-        prompts: For how many held-out transitions it is asked.
-        rewards: Instead of `sample`, rewards that were recorded: an (n, k) array.
-        rewards_of: The n transitions they belong to, if known.
-        group_size: Completions a group, G, for the expected share of groups with signal.
-        pairs_per_perturbation: Most pairs of a perturbation for the calibration, see `calibrate`.
-        limit: Most held-out transitions that baselines are scored on.
-        seed: Of every choice.
+        gap: The distance, or `auto`.
+        reward: Shape of the reward.
+        precision: Target precision of the threshold.
+        sample: Samples `k` predictions of a model for each transition, at the temperature of training.
+        prompts: Number of held-out transitions that `sample` gets.
+        rewards: Recorded rewards instead of `sample`: an `(n, k)` array.
+        rewards_of: The `n` transitions of the rewards, if known.
+        group_size: Completions per group, G, for the expected share of groups with signal.
+        pairs_per_perturbation: Maximal number of pairs per perturbation in the calibration, see `calibrate`.
+        limit: Maximal number of held-out transitions that baselines are scored on.
+        seed: Seed of all random choices.
 
     Raises:
-        InvalidDatasetError: If there are no transitions, or none that says anything.
+        InvalidDatasetError: If there are no transitions, or all of them are blank.
         NoPairsError: If there are fewer than two games.
         InvalidConfigError: If an argument is out of range.
         DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
@@ -96,32 +95,32 @@ def audit(
     """
     _check(threshold, gap, reward, precision, group_size, prompts, limit, pairs_per_perturbation)
     if sample is not None and rewards is not None:
-        raise InvalidConfigError("Expected `sample` or recorded `rewards`, actual: both.")
+        raise InvalidConfigError("Expected `sample` or recorded `rewards`, actual: both. Remove one.")
     if rewards is None and rewards_of is not None:
-        raise InvalidConfigError("Expected `rewards` for `rewards_of`, actual: none.")
+        raise InvalidConfigError("Expected `rewards` with `rewards_of`, actual: none. Give both or neither.")
     transitions = list(transitions)
     said = TransitionDataset(t for t in transitions if not is_blank(t.next_state))
     if not said:
         raise InvalidDatasetError(
-            f"Expected transitions that say something, actual: none of {len(transitions)}. Record games first "
+            f"Expected transitions with text, actual: none of {len(transitions)}. Record games first "
             "(`rwml-gym record`)."
         )
     if len(said.games) < 2:
         raise NoPairsError(
             f"Expected transitions of at least 2 games, actual: {len(said.games)}. Record more games "
-            "(`rwml-gym record --games 40`), so that some can be held out."
+            "(`rwml-gym record --games 40`)."
         )
     roles = Counter(t.role for t in said)
     gaps: dict[str, GapName] = {role: _gap_of(role, gap) for role in sorted(roles)}
     if threshold is not None:
         for name in set(gaps.values()):
-            Measure(name, threshold, reward)  # refuses what is out of its range before the encoder is loaded
+            Measure(name, threshold, reward)  # rejects a value out of range before the encoder is loaded
     for name in set(gaps.values()):
         DISTANCES[name].require()
     encode = make_encoder(encoder)
     with warnings.catch_warnings():
-        # It is a finding here; what an encoder warns of is not silenced.
-        warnings.filterwarnings("ignore", "No threshold reaches", UserWarning)
+        # A missed target precision is a finding here; an encoder's warnings are still shown.
+        warnings.filterwarnings("ignore", "Expected a threshold with a precision", UserWarning)
         calibrated = calibrate_by_role(said, encode, gaps, precision, seed, pairs_per_perturbation)
     found = {role: result if isinstance(result, Calibration) else str(result) for role, result in calibrated.items()}
     measures = _measures(gaps, calibrated, threshold, reward)
@@ -174,7 +173,7 @@ def _check(
     if not 0 < precision <= 1:
         raise InvalidConfigError(f"Expected `precision` in (0, 1], actual: {precision}.")
     if threshold is not None and not (math.isfinite(threshold) and 0 < threshold <= 2):
-        raise InvalidConfigError(f"Expected `threshold` in (0, 2], or none to calibrate it, actual: {threshold}.")
+        raise InvalidConfigError(f"Expected `threshold` in (0, 2], or None to calibrate it, actual: {threshold}.")
     if group_size < 2:
         raise InvalidConfigError(f"Expected a group size of at least 2, actual: {group_size}.")
     if min(at_least_one) < 1:
@@ -193,7 +192,7 @@ def _measures(
     threshold: float | None,
     reward: RewardShape,
 ) -> dict[str, dict[str, Any]]:
-    """As `GapReward` takes them; where nothing was calibrated, the gap's default threshold."""
+    """Return the measures as `GapReward` takes them; a role without a calibration has its gap's default threshold."""
     measures: dict[str, dict[str, Any]] = {}
     for role, gap in gaps.items():
         result = calibrated[role]
@@ -212,7 +211,7 @@ def _quality(
     said: Sequence[Transition],
     role: str,
 ) -> tuple[float, float]:
-    """Precision and recall of a role's threshold; where few states occur, how far it tells just these apart."""
+    """Return precision and recall of a role's threshold; for a role with few states, how well it separates these."""
     if not isinstance(result, Calibration):
         states = list(dict.fromkeys(t.next_state for t in said if t.role == role))[:_MAX_COMPARED_STATES]
         pairs = [(a, b) for a in states for b in states if a != b]
@@ -222,11 +221,11 @@ def _quality(
     if threshold is None:
         return result.precision, result.recall
     below = [point for point in result.curve if point[0] <= threshold]
-    return below[-1][1:] if below else (0.0, 0.0)  # a threshold below all pairs rewards none of them
+    return below[-1][1:] if below else (0.0, 0.0)  # a threshold below all distances rewards no pair
 
 
 def _examples(unseen: Iterable[tuple[str, ...]], rng: np.random.Generator) -> tuple[str, ...]:
-    """Five names chosen at random, of at least four characters if there are: `b09kp78g37` tells more than `12`."""
+    """Choose five names at random, of at least four characters if possible: `b09kp78g37` is clearer than `12`."""
     names = list(dict.fromkeys(name for found in unseen for name in found))
     names = [name for name in names if len(name) > 3] or names
     return tuple(names[i] for i in rng.permutation(len(names))[:5])
@@ -240,13 +239,13 @@ def _signal(
     score: GapReward,
     group_size: int,
 ) -> tuple[GroupSignal | None, Sequence[Transition]]:
-    """The signal, and the transitions it was sampled from where they are known."""
+    """Return the signal, and the transitions it was sampled from, if known."""
     if sample is not None and rewards is None:
         attempts = sample(prompts)
         lengths = {0 if isinstance(row, str) else len(row) for row in attempts}
         if len(attempts) != len(prompts) or len(lengths) != 1 or 0 in lengths:
             raise InvalidConfigError(
-                f"Expected k samples, at least 1, of each of {len(prompts)} transitions, actual: {len(attempts)} "
+                f"Expected k samples, at least 1, for each of {len(prompts)} transitions, actual: {len(attempts)} "
                 f"transitions with {sorted(lengths)} samples."
             )
         flat = [text for row in attempts for text in row]

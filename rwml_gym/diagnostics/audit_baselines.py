@@ -1,4 +1,4 @@
-"""What answers without a world model earn: what a reward pays for nothing, and what it pays for a leak."""
+"""Answers without a world model, whose rewards show what a reward gives for nothing and for a leak."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["BASELINES", "baseline_answers", "choose", "rewards_of_answers"]
 
 BASELINES = {
     "nothing said": "an empty answer",
-    "best constant": "the one answer that earns most in the other games",
+    "best constant": "the one answer with the highest reward in the other games",
     "nothing changes": "the last observation again",
-    "words of the state": "words of state and action, the world's most frequent first",
+    "words of the state": "words of state and action, the most frequent of all first",
     "most frequent": "what followed the same action, or type of action, most often in the other games",
-    "nearest elsewhere": "the most similar answer of any other game, chosen with the truth in hand",
-    "shuffled truth": "the truth's words in random order: what a leak would pay",
+    "nearest elsewhere": "the answer of any other game that is most similar to the truth",
+    "shuffled truth": "the truth's words in random order: the reward for a leak",
 }
-"""Every baseline and what it answers."""
+"""Every baseline and its answer."""
 
-# Constant answers that are tried, the most frequent outcomes first.
+# Number of constant answers that are tried, the most frequent outcomes first.
 _CONSTANTS = 40
 
 
@@ -36,16 +36,17 @@ def baseline_answers(
     score: GapReward,
     rng: np.random.Generator,
 ) -> dict[str, list[str]]:
-    """The answer of each baseline to each transition.
+    """Return the answer of each baseline to each transition.
 
     Args:
-        fit: What constants and frequencies are taken from; no game of it is among the others.
-        chosen: n transitions.
-        said: Where the nearest answer of another game is looked for.
+        fit: Transitions for constants and frequencies; their games do not occur in `chosen`.
+        chosen: `n` transitions.
+        said: Transitions among which the nearest answer of another game is sought.
         score: The reward, by which the constant is chosen.
-        rng: Shuffles.
+        rng: Random generator for the shuffled answers.
 
     Returns:
+        For each baseline, by name, `n` answers.
         n answers by the baseline's name.
     """
     histories, actions = [t.history for t in chosen], [t.action for t in chosen]
@@ -65,21 +66,21 @@ def baseline_answers(
 
 
 def _bag(text: str, counts: Counter[str]) -> str:
-    """The distinct words, those first that the world says most often."""
+    """Return the distinct words, those first that are most frequent in observations."""
     return " ".join(sorted(dict.fromkeys(text.split()), key=lambda word: -counts[word]))
 
 
 def _shuffled(text: str, rng: np.random.Generator) -> str:
     words = text.split()
-    # Two words in another order are still nearly the sentence: nothing is said in their place.
+    # Two shuffled words are still nearly the sentence, so the answer is empty instead.
     return " ".join(str(word) for word in rng.permutation(words)) if len(words) > 2 else ""
 
 
 def choose(data: Sequence[Transition], limit: int, rng: np.random.Generator) -> list[Transition]:
-    """At most `limit` random transitions, in their order."""
+    """Choose at most `limit` random transitions, in their original order."""
     return [data[i] for i in sorted(rng.permutation(len(data))[:limit])]
 
 
 def rewards_of_answers(score: GapReward, answers: Sequence[str], of: Sequence[Transition]) -> np.ndarray:
-    """(n,) rewards of n answers to n transitions."""
+    """Return the `(n,)` rewards of `n` answers to `n` transitions."""
     return score(answers, [t.next_state for t in of], [t.role for t in of]).rewards

@@ -1,4 +1,4 @@
-"""An audit as text, as JSON and as a picture."""
+"""Reports of an audit: as text, as JSON and as a figure."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from rwml_gym.text import column, for_plot, percent, shown
 __all__ = ["audit_table", "plot_audit", "verdict", "write_audit"]
 
 _WIDTH = 110
-# More rows than this fit neither a screen nor a picture; the rest is in the JSON.
+# More rows do not fit a screen or a figure; the JSON has all of them.
 _MAX_ROWS = 14
 
 
 def verdict(audit: Audit) -> str:
-    """The verdict in words: the level, then each reason with what to do."""
+    """Return the verdict as text: the level, then each reason with its advice."""
     of = f"{audit.transitions} transitions of {audit.games} games"
     if not audit.findings:
         asked = (
-            "" if audit.signal else " Whether your model finds it neither too hard nor too easy is known with --model."
+            "" if audit.signal else " Use --model to measure whether your model finds it neither too hard nor too easy."
         )
-        return _wrapped(f"Verdict: this reward {audit.level}. Nothing found on {of} speaks against it.{asked}", "")
+        return _wrapped(f"Verdict: this reward {audit.level}. No reason against it was found in {of}.{asked}", "")
     lines = [f"Verdict: this reward {audit.level}, judged on {of}."]
     for finding in audit.findings:
         lines.append(_wrapped(f"{finding.level}: {finding.reason}", "  "))
@@ -40,12 +40,12 @@ def verdict(audit: Audit) -> str:
 
 
 def audit_table(audit: Audit) -> str:
-    """The audit as text, the verdict last."""
-    silent = f" {audit.silent} more say nothing and are left out." if audit.silent else ""
+    """Return the audit as text, with the verdict last."""
+    silent = f" {audit.silent} blank ones are left out." if audit.silent else ""
     lines = [f"{audit.transitions} transitions of {audit.games} games.{silent}", "", *_thresholds(audit)]
     lines += [
         "",
-        f"Can be predicted at all: {audit.predictable:.0%} name nothing unseen (an optimistic bound: a guess may name "
+        f"Predictable at all: {audit.predictable:.0%} name nothing unseen (an optimistic bound: a guess may also name "
         "nothing new).",
     ]
     if audit.unseen:
@@ -53,10 +53,10 @@ def audit_table(audit: Audit) -> str:
     repeats = audit.repeats
     lines.append(
         f"Same window, action and task more than once: {repeats.transitions} transitions"
-        + (f", {repeats.agreement:.0%} of their pairs with the same outcome." if repeats.transitions else ".")
+        + (f", {repeats.agreement:.0%} of their pairs have the same outcome." if repeats.transitions else ".")
     )
-    lines.append(f"Said word for word in another game: {audit.repeated_elsewhere:.0%}.")
-    lines += ["", f"What answers earn on {audit.scored} held-out transitions (the truth: 1.000) [95 % over games]:"]
+    lines.append(f"Repeated word for word in another game: {audit.repeated_elsewhere:.0%}.")
+    lines += ["", f"Rewards of answers to {audit.scored} held-out transitions (the truth: 1.000) [95 % over games]:"]
     for name, (mean, low, high) in audit.earned.items():
         lines.append(f"  {name:<20}{mean:.3f} [{low:.2f}, {high:.2f}]  {BASELINES[name]}")
     if audit.signal is not None:
@@ -67,7 +67,7 @@ def audit_table(audit: Audit) -> str:
             (f"groups of {signal.group_size} with signal", signal.share),
         ):
             lines.append(f"  {label:<28}{mean:.3f} [{low:.3f}, {high:.3f}]")
-        lines.append(f"  {percent(signal.hopeless)} of them never earned, {percent(signal.perfect)} always.")
+        lines.append(f"  {percent(signal.hopeless)} of the prompts never earned, {percent(signal.perfect)} always.")
     lines += ["", *_rows("type of action", audit.by_action, audit)]
     if len(audit.by_role) > 1:
         lines += ["", *_rows("message role", audit.by_role, audit)]
@@ -75,17 +75,17 @@ def audit_table(audit: Audit) -> str:
 
 
 def write_audit(folder: Path, audit: Audit) -> list[Path]:
-    """Writes `audit.txt`, `audit.json` and `audit.png`.
+    """Write `audit.txt`, `audit.json` and `audit.png`.
 
     Args:
-        folder: Where to; made if need be.
-        audit: What to write.
+        folder: Folder for the files; it is made if missing.
+        audit: The audit.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
-        DependencyNotInstalled: matplotlib is missing.
+        DependencyNotInstalled: If matplotlib is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in ("audit.txt", "audit.json", "audit.png")]
@@ -97,22 +97,22 @@ def write_audit(folder: Path, audit: Audit) -> list[Path]:
 
 
 def plot_audit(path: Path, audit: Audit) -> None:
-    """Draws what each type of action allows and what earns without a model; with a model also its pass rates.
+    """Draw predictability and baseline rewards per type of action; with a model also its mean rewards.
 
     Raises:
-        DependencyNotInstalled: matplotlib is missing.
+        DependencyNotInstalled: If matplotlib is missing.
     """
     rows = audit.by_action[:_MAX_ROWS]
     panels = 2 if audit.signal is None else 3
     figure, axes = draw(panels, height=1.8 + 0.36 * max(len(rows), len(BASELINES)))
     places = np.arange(len(rows))
-    axes[0].barh(places - 0.2, [row.predictable for row in rows], 0.38, color="C0", label="can be predicted")
+    axes[0].barh(places - 0.2, [row.predictable for row in rows], 0.38, color="C0", label="predictable")
     frequent = [row.earned.get("most frequent", 0.0) for row in rows]
-    axes[0].barh(places + 0.2, frequent, 0.38, color="0.7", label="most frequent outcome earns")
+    axes[0].barh(places + 0.2, frequent, 0.38, color="0.7", label="reward of the most frequent outcome")
     for place, row in enumerate(rows):
         if not row.earned:
             axes[0].text(0.01, place + 0.2, "too few to score", va="center", fontsize=7, color="0.45")
-    axes[0].axvline(MIN_PREDICTABLE, color="C3", lw=0.8, ls="--", label="wanted")
+    axes[0].axvline(MIN_PREDICTABLE, color="C3", lw=0.8, ls="--", label="target")
     labels = [f"{for_plot(row.name or '(none)')}  ({percent(row.share)})" for row in rows]
     axes[0].set_yticks(places, labels)
     axes[0].invert_yaxis()
@@ -127,14 +127,14 @@ def plot_audit(path: Path, audit: Audit) -> None:
     axes[1].text(0.99, -0.55, "the truth", ha="right", va="center", color="C2", fontsize=8)
     axes[1].set_yticks(range(len(names)), names)
     axes[1].invert_yaxis()
-    axes[1].set(title="Earned without a model, 95 % intervals", xlim=(0, 1.03), xlabel="mean reward on held-out games")
+    axes[1].set(title="Rewards without a model, 95 % intervals", xlim=(0, 1.03), xlabel="mean reward on held-out games")
     if audit.signal is not None:
         signal = audit.signal
         edges = np.linspace(0, 1, min(signal.samples, 10) + 2)
         axes[2].hist(np.clip(signal.rates, 0, 1), bins=list(edges), color="C0", edgecolor="white")
         share = f"{signal.share[0]:.0%} [{signal.share[1]:.0%}, {signal.share[2]:.0%}]"
         axes[2].set(
-            title=f"Groups of {signal.group_size} with signal: {share}\n(wanted: {MIN_SIGNAL:.0%} and more)",
+            title=f"Groups of {signal.group_size} with signal: {share}\n(target: at least {MIN_SIGNAL:.0%})",
             xlabel=f"mean reward of {signal.samples} samples",
             ylabel="prompts",
             xlim=(0, 1),
@@ -151,15 +151,15 @@ def _thresholds(audit: Audit) -> list[str]:
         name = f"Messages of role {shown(role)!r}: " if role else ""
         paid = f"τ_d {measure.threshold:.4g}" if measure.shape == "binary" else "reward 1 - d"
         if not isinstance(result, Calibration):
-            apart = f"it tells its few states apart with a precision of {audit.quality[role][0]:.2f}"
+            apart = f"it separates the few states with a precision of {audit.quality[role][0]:.2f}"
             lines.append(f"{name}{gap}, {paid}, not calibrated ({apart}): {shown(result, 160)}")
             continue
         precision, recall = audit.quality[role]
-        how = "calibrated" if audit.chosen_threshold is None else f"as given; calibrated it is {result.threshold:.4g}"
+        how = "calibrated" if audit.chosen_threshold is None else f"given; the calibrated one is {result.threshold:.4g}"
         reached = "reached" if result.reached else f"NOT reached, {result.fit_precision:.2f} at best"
         lines.append(
-            f"{name}{gap}, {paid} ({how}): precision {precision:.2f}, recall {recall:.2f} on games it was not chosen "
-            f"on; wanted {result.target_precision:.2f}: {reached}."
+            f"{name}{gap}, {paid} ({how}): precision {precision:.2f}, recall {recall:.2f} on held-out games; "
+            f"target {result.target_precision:.2f}: {reached}."
         )
     return [_wrapped(line, "") for line in lines]
 
@@ -177,12 +177,12 @@ def _rows(title: str, rows: Sequence[Row], audit: Audit) -> list[str]:
             line += f"{'-' if row.reward is None else f'{row.reward:.2f}':>8}{percent(row.signal):>8}"
         lines.append(line)
     if len(rows) > _MAX_ROWS:
-        lines.append(f"and {len(rows) - _MAX_ROWS} rarer ones")
+        lines.append(f"and {len(rows) - _MAX_ROWS} rarer rows")
     return lines
 
 
 def _wrapped(text: str, indent: str) -> str:
-    # Blanks inside recorded names are data: nothing is broken at hyphens or joined.
+    # Recorded names are data, including their blanks and hyphens: do not break lines at hyphens.
     return "\n".join(
         textwrap.wrap(
             text,

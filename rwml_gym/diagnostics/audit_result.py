@@ -1,4 +1,4 @@
-"""What an audit found, as data."""
+"""The result of an audit, as data."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Audit", "Finding", "Row"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that speaks against training on the reward.
+    """A reason against training on the reward.
 
     Attributes:
         level: `warning` if training will be wasted, `caution` if it will cost more or teach less.
         topic: `threshold`, `predictable`, `baselines`, or `signal`.
-        reason: What was found, in numbers.
+        reason: The finding, in numbers.
         advice: What to do.
     """
 
@@ -38,13 +38,13 @@ class Row:
 
     Attributes:
         name: The type or role.
-        transitions: How many there are.
-        share: Of all transitions.
-        predictable: Share that says nothing unseen, see `predictability.unseen_names`.
-        scored: How many of them were scored: held-out ones.
-        earned: Mean reward of each baseline on those; empty if they are fewer than 8.
-        reward: Mean reward of the model's samples, `None` without any.
-        signal: Expected share of groups with signal, `None` likewise.
+        transitions: Number of transitions.
+        share: Their share of all transitions.
+        predictable: Share of transitions with nothing unseen, see `predictability.unseen_names`.
+        scored: Number of transitions that were scored; these are held out.
+        earned: Mean reward of each baseline on the scored transitions; empty for fewer than 8.
+        reward: Mean reward of the model's samples; `None` without samples.
+        signal: Expected share of groups with signal; `None` without samples.
     """
 
     name: str
@@ -59,32 +59,31 @@ class Row:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
-        transitions: Transitions that say something.
-        silent: Blank ones, from which nothing can be earned; they are left out of all else.
+        transitions: Number of transitions that are not blank.
+        silent: Number of blank transitions, which cannot be rewarded; they are left out of everything else.
         games: Number of games.
-        scored: Held-out transitions that baselines were scored on; constant and most frequent answers come from the
-            other games.
-        encoder: Its name.
-        chosen_threshold: The threshold that was given, `None` if calibrated.
-        measures: How each message role is measured.
-        roles: How many transitions each message role has.
+        scored: Number of held-out transitions for the baselines; constant and most frequent answers are of other games.
+        encoder: Name of the encoder.
+        chosen_threshold: The given threshold; `None` if calibrated.
+        measures: The measure of each message role.
+        roles: Number of transitions of each message role.
         calibrations: The calibration of each role, or why there is none.
-        quality: Precision and recall of each role's threshold on games it was not chosen on; of a role that says too
-            little to be calibrated, how far the threshold tells its few states apart.
-        predictable: Share of the transitions that say nothing unseen: an optimistic bound.
-        unseen: Examples of what is unseen.
-        repeats: What followed situations that occurred more than once.
+        quality: Precision and recall of each role's threshold on held-out games. For a role with too few states to be
+            calibrated, how well the threshold separates these.
+        predictable: Share of the transitions with nothing unseen, an optimistic bound.
+        unseen: Examples of unseen names.
+        repeats: Outcomes of situations that occurred more than once.
         repeated_elsewhere: Share of the scored answers that occur word for word in another game.
-        to_learn: Share of the scored transitions that are predictable, beyond what the most frequent outcome earns.
+        to_learn: Share of the scored transitions that are predictable, beyond the reward of the most frequent outcome.
         earned: Mean reward of each baseline, with its 95 % interval over games; the truth earns 1.
-        by_action: One row a type of action, the most frequent first.
-        by_role: One row a message role.
-        signal: What the model's samples say, `None` without any.
-        findings: What speaks against training on this reward.
-        seed: Of the split, the pairs and the samples.
+        by_action: One row per type of action, the most frequent first.
+        by_role: One row per message role.
+        signal: Signal of the model's samples; `None` without samples.
+        findings: Reasons against training on this reward.
+        seed: Seed of the split, the pairs and the samples.
     """
 
     transitions: int
@@ -111,13 +110,13 @@ class Audit:
 
     @property
     def level(self) -> Literal["should teach", "may teach", "will NOT teach as it is"]:
-        """The verdict: by the worst finding."""
+        """The verdict, decided by the worst finding."""
         if any(finding.level == "warning" for finding in self.findings):
             return "will NOT teach as it is"
         return "may teach" if self.findings else "should teach"
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON takes it; NaN becomes null."""
+        """Return all fields as JSON-able data; NaN becomes None."""
         data = {**asdict(self), "calibrations": {}, "verdict": self.level}
         for role, result in self.calibrations.items():
             data["calibrations"][role] = asdict(result) if isinstance(result, Calibration) else {"missing": result}

@@ -1,4 +1,4 @@
-"""The verdict of an audit: what speaks against training on a reward, in numbers, and what to do about it."""
+"""The verdict of an audit: reasons against training on a reward, in numbers, and advice."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from rwml_gym.text import percent, shown
 
 __all__ = ["judge"]
 
-# Each constant decides a verdict, so each has its reason. None belongs to a world.
+# Each constant decides a verdict, so each has its reason. None depends on the environment.
 
 MIN_PRECISION = 0.75
-"""Half-way between chance (0.5 of balanced pairs) and never wrong: below, one rewarded answer in four is wrong.
+"""Half-way between chance (0.5 for balanced pairs) and always right: below it, one rewarded answer in four is wrong.
 The public failure on WebShop had 0.68 at best."""
 
 MIN_RECALL = 0.2
-"""Below, a right answer in other words is hardly ever rewarded: only word for word earns (see `Calibration.advice`)."""
+"""Below it, a paraphrased answer is hardly ever rewarded: the answer must be word for word (`Calibration.advice`)."""
 
 MIN_SIGNAL = 0.2
-"""Below, fewer than one group in five gives a gradient, and costs five. WebShop's failure: 0 to 12 %."""
+"""Below it, fewer than one group in five has a gradient, at the cost of five. WebShop's failure: 0 to 12 %."""
 
 MIN_PREDICTABLE = 0.5
-"""Below, most of what is generated cannot be right whatever is learnt. WebShop's failure: 47 % at most."""
+"""Below it, most generated predictions cannot be right after any training. WebShop's failure: 47 % at most."""
 
 MAX_BLIND = {"binary": 0.5, "continuous": 0.9}
-"""An answer that knows nothing of the state, or nothing of the order of words, must not earn more than this: half of
-what the truth earns. A continuous reward pays everybody most of it, and teaches by the rest."""
+"""Maximal reward of an answer without the state, or without word order: half the reward of the truth. A continuous
+reward gives most of the maximum to every answer, and teaches by the rest."""
 
 MAX_KNOWN = 0.9
-"""Above, the most frequent outcome in the recorded data earns nearly everything: a table does."""
+"""Above it, the most frequent outcome in the recorded data gets nearly the full reward, and so does a table."""
 
 MIN_TO_LEARN = 0.05
-"""Below, hardly anything is predictable that the most frequent outcome does not already get right."""
+"""Below it, hardly any transition is predictable that the most frequent outcome does not already get right."""
 
 EXACT_WORLD = 0.5
-"""Above, the world repeats itself word for word so often that a reward for nearly the exact words asks nothing odd."""
+"""Above it, observations repeat word for word so often that a reward for nearly the exact words is reasonable."""
 
 LARGE = 0.05
-"""A message role or type of action with a smaller share of the transitions decides nothing."""
+"""A message role or type of action with a smaller share of the transitions is ignored."""
 
 
 def judge(audit: Audit) -> list[Finding]:
-    """All findings, the warnings first."""
+    """Return all findings, with the warnings first."""
     found = [*_threshold(audit), *_predictable(audit), *_baselines(audit), *_signal(audit)]
     return sorted(found, key=lambda finding: finding.level != "warning")
 
@@ -59,17 +59,17 @@ def _threshold(audit: Audit) -> list[Finding]:
         if not isinstance(result, Calibration):
             if precision >= MIN_PRECISION:
                 continue
-            reason = f"The threshold{of} does not tell its few states apart (precision {precision:.2f})."
+            reason = f"The threshold{of} does not separate the few states (precision {precision:.2f})."
             found.append(Finding("caution", "threshold", reason, "Use a stronger --encoder, or --gap rouge."))
             continue
         gap = DISTANCES[result.gap].called(shown(result.encoder, 60))
         at = f"τ_d {audit.measures[role].threshold:.4g}"
         other = DISTANCES[result.gap].stronger
         wrong = (
-            f"with {gap}{of}, {at} has a precision of {precision:.2f}: of what it rewards {1 - precision:.0%} is wrong"
+            f"with {gap}{of}, {at} has a precision of {precision:.2f}: {1 - precision:.0%} of what it rewards is wrong"
         )
         if audit.chosen_threshold is not None and precision < result.target_precision <= result.precision:
-            advice = f"Take the threshold {result.threshold:.4g}, which has {result.precision:.2f}."
+            advice = f"Use the threshold {result.threshold:.4g}, which has {result.precision:.2f}."
             level: Literal["warning", "caution"] = "warning" if precision < MIN_PRECISION else "caution"
             found.append(Finding(level, "threshold", _sentence(wrong), advice))
         elif precision < MIN_PRECISION:
@@ -91,7 +91,7 @@ def _predictable(audit: Audit) -> list[Finding]:
     share = audit.predictable
     if share >= MIN_PREDICTABLE:
         return []
-    reason = f"Only {share:.0%} of the transitions can be predicted: the others say what was never seen before"
+    reason = f"Only {share:.0%} of the transitions are predictable: the others have content that was never seen before"
     large = [row for row in audit.by_action if row.share >= LARGE]
     bad = [row for row in large if row.predictable < MIN_PREDICTABLE]
     rest = [row for row in audit.by_action if row not in bad]
@@ -101,9 +101,9 @@ def _predictable(audit: Audit) -> list[Finding]:
     remaining = sum(row.transitions for row in rest)
     if remaining and bad:
         then = sum(row.predictable * row.transitions for row in rest) / remaining
-        advice = f"Leave out {names}: of the rest {then:.0%} can be predicted."
+        advice = f"Leave out {names}: {then:.0%} of the rest are predictable."
     else:
-        advice = f"No type of action is better: {names}. Train on another world, or on a longer --history."
+        advice = f"No type of action is better: {names}. Train on another environment, or with a longer --history."
     if audit.unseen:
         reason += f" (such as {', '.join(repr(shown(name)) for name in audit.unseen[:3])})"
     return [Finding("warning" if share < MIN_SIGNAL else "caution", "predictable", f"{reason}.", advice)]
@@ -115,7 +115,7 @@ def _baselines(audit: Audit) -> list[Finding]:
     n = sum(audit.roles.values())
     limit = sum(count * MAX_BLIND[audit.measures[role].shape] for role, count in audit.roles.items()) / n
     for name, what in (
-        ("best constant", "One and the same answer"),
+        ("best constant", "A constant answer"),
         ("words of the state", "A bag of the state's words"),
         ("shuffled truth", "The truth with its words shuffled"),
     ):
@@ -124,8 +124,8 @@ def _baselines(audit: Audit) -> list[Finding]:
                 Finding(
                     "warning",
                     "baselines",
-                    f"{what} earns {earned[name]:.2f} of the truth's 1.00 on held-out games.",
-                    "Lower the --threshold, or use another --encoder or --gap: this reward is earned without a model.",
+                    f"{what} earns {earned[name]:.2f} on held-out games, and the truth earns 1.00.",
+                    "Lower the --threshold, or use another --encoder or --gap: this reward needs no world model.",
                 )
             )
     if earned["most frequent"] > MAX_KNOWN:
@@ -134,7 +134,7 @@ def _baselines(audit: Audit) -> list[Finding]:
                 "caution",
                 "baselines",
                 f"The most frequent outcome of each action earns {earned['most frequent']:.2f} on held-out games.",
-                "There is little left to learn: record harder games, or drop what is too easy.",
+                "There is little left to learn: record harder games, or drop easy transitions.",
             )
         )
     elif audit.to_learn < MIN_TO_LEARN:
@@ -142,9 +142,9 @@ def _baselines(audit: Audit) -> list[Finding]:
             Finding(
                 "caution",
                 "baselines",
-                f"Only {audit.to_learn:.0%} of the transitions can be predicted and are not already answered by the "
-                "most frequent outcome of their action.",
-                "There is little left to learn: record other games, or a longer --history.",
+                f"Only {audit.to_learn:.0%} of the transitions are predictable and not already predicted by the most "
+                "frequent outcome of their action.",
+                "There is little left to learn: record other games, or use a longer --history.",
             )
         )
     return found
@@ -160,13 +160,13 @@ def _signal(audit: Audit) -> list[Finding]:
     reason = (
         f"{percent(share)} [{percent(low)}, {percent(signal.share[2])}] of the groups of {signal.group_size} will have "
         f"a reward difference, estimated from {signal.samples} samples of {signal.prompts} prompts; their mean reward "
-        f"is {signal.reward[0]:.3f}, {percent(signal.hopeless)} of the prompts never earn, "
+        f"is {signal.reward[0]:.3f}, {percent(signal.hopeless)} of the prompts are never rewarded, "
         f"{percent(signal.perfect)} always."
     )
     if signal.perfect > signal.hopeless:
-        advice = "The model knows most of it: drop what is too easy, or record harder games."
+        advice = "The model already predicts most of it: drop easy transitions, or record harder games."
     else:
-        advice = "Start from a stronger model or a next-state fine-tuned one (warm start), or reward 1 - d (--reward)."
+        advice = "Start from a stronger model or one after SFT on next states (warm start), or reward 1 - d (--reward)."
     return [Finding("warning" if share < MIN_SIGNAL else "caution", "signal", reason, advice)]
 
 

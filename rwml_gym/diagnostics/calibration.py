@@ -1,7 +1,7 @@
-"""Chooses the threshold τ_d of the gap reward from recorded transitions, and says how far it can be trusted.
+"""Calibration: choose the threshold τ_d of the gap reward from recorded transitions, and measure its precision.
 
-A threshold that suits one encoder and world is wrong for another: in one public attempt no threshold separated right
-from wrong predictions with a precision above 68 %, and nothing was learnt. So measure before training::
+The right threshold depends on the encoder and the environment: in one public attempt no threshold separated right from
+wrong predictions with a precision above 68 %, and nothing was learned. So measure before training::
 
     transitions = TransitionDataset.load("runs/alfworld-transitions")
     print(calibrate(transitions, "all-MiniLM-L6-v2").table())
@@ -30,26 +30,26 @@ from rwml_gym.transitions import Transition, TransitionDataset
 
 __all__ = ["Calibration", "NoPairsError", "PerturbedPairs", "calibrate", "calibrate_by_action", "calibrate_by_role"]
 
-# Below this recall a right prediction in other words is (almost) never rewarded, and the reader must know.
+# Below this recall, a paraphrased right prediction is (almost) never rewarded, and the reader must know.
 _LOW_RECALL = 0.2
-# A threshold chosen on fewer distinct states than this would say nothing about others.
+# A threshold chosen on fewer distinct states would not generalise to others.
 _MIN_STATES = 10
 _CURVE_POINTS = 100
 
 
 class NoPairsError(InvalidConfigError):
-    """There is too little to choose a threshold from: too few games, or no pairs of the same or of other states."""
+    """There is too little data for a threshold: too few games, or no pairs of the same or of different states."""
 
 
 @dataclass(frozen=True)
 class PerturbedPairs:
-    """The pairs that one perturbation made, on the games that did not choose the threshold.
+    """The pairs of one perturbation, on the held-out games.
 
     Attributes:
-        name: What was done to the realised state.
-        same: Whether the pair still says the same state.
-        fit_pairs: Pairs the threshold was chosen on.
-        pairs: Pairs of the other games, to which the following belong.
+        name: Name of the perturbation.
+        same: Whether the perturbation keeps the state.
+        fit_pairs: Number of pairs on the fit games, which chose the threshold.
+        pairs: Number of pairs on the held-out games, for the values below.
         median_distance: Median of d; NaN without pairs.
         share_below: Share of the pairs with d below the threshold, which would be rewarded; NaN without pairs.
     """
@@ -64,24 +64,24 @@ class PerturbedPairs:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A threshold and what it is worth. Shares are of balanced pairs, see `calibrate`.
+    """A threshold, its precision and its recall, on balanced pairs (see `calibrate`).
 
     Attributes:
-        encoder: Name of the encoder the threshold belongs to.
+        encoder: Name of the encoder of the threshold.
         threshold: τ_d.
-        target_precision: The precision asked for.
+        target_precision: The target precision.
         reached: Whether some threshold reached it on the fit games.
         fit_precision: Share of rewarded pairs that are the same state, on the fit games.
         fit_recall: Share of same pairs that are rewarded, on the fit games.
-        precision: Like `fit_precision`, on the other games.
-        recall: Like `fit_recall`, on the other games.
-        perturbations: The pairs that each perturbation made.
-        fit_games: Number of games the threshold was chosen on.
-        games: Number of the other games.
-        transitions: Number of transitions given.
+        precision: `fit_precision`, but on the held-out games.
+        recall: `fit_recall`, but on the held-out games.
+        perturbations: The pairs of each perturbation.
+        fit_games: Number of fit games, which chose the threshold.
+        games: Number of held-out games.
+        transitions: Number of transitions.
         seed: Seed of the split and of the pairs.
-        gap: The distance, a name of `distances.DISTANCES`; only the cosine uses the encoder.
-        curve: Other thresholds in ascending order, each with its precision and recall on the other games.
+        gap: The distance, a name in `distances.DISTANCES`; only the cosine uses the encoder.
+        curve: Other thresholds in ascending order, each with its precision and recall on the held-out games.
     """
 
     encoder: str
@@ -107,19 +107,19 @@ class Calibration:
 
     @property
     def advice(self) -> str:
-        """What to make of it, in plain words; empty if all is well."""
+        """Advice on the threshold; empty if there is no problem."""
         stronger = DISTANCES[self.gap].stronger
         if not self.reached:
             return (
-                f"No threshold reaches a precision of {self.target_precision:.2f} with {self._name!r}: the best has "
-                f"{self.fit_precision:.2f} at a recall of {self.fit_recall:.2f}, so {1 - self.fit_precision:.0%} of "
-                f"what it rewards is wrong. {stronger} before training on this reward."
+                f"Expected a threshold with a precision of {self.target_precision:.2f} for {self._name!r}, actual: "
+                f"{self.fit_precision:.2f} at best, at a recall of {self.fit_recall:.2f}. "
+                f"{1 - self.fit_precision:.0%} of what it rewards is wrong: use {stronger} before training."
             )
         if self.fit_recall < _LOW_RECALL:
             return (
                 f"At a precision of {self.fit_precision:.2f} only {self.fit_recall:.0%} of the rewordings are rewarded "
-                f"with {self._name!r}: the reward asks for nearly the exact words. Fine where the world speaks in "
-                "templates; elsewhere use a stronger encoder or accept a lower precision."
+                f"with {self._name!r}: a prediction must have nearly the exact words. Accept this if observations are "
+                "templates; otherwise use a stronger encoder or a lower precision."
             )
         return ""
 
@@ -128,13 +128,13 @@ class Calibration:
         return self.encoder if DISTANCES[self.gap].between is None else DISTANCES[self.gap].label
 
     def table(self) -> str:
-        """The calibration as text, one perturbation a line."""
+        """Return the calibration as text, with one line per perturbation."""
         name = f"Encoder {self.encoder}" if DISTANCES[self.gap].between is None else self._name
         lines = [
             f"{name}, threshold {self.threshold:.4f}: precision {self.precision:.3f}, "
-            f"recall {self.recall:.3f} on {self.games} games it was not chosen on",
-            f"(on the {self.fit_games} games it was chosen on: {self.fit_precision:.3f} and {self.fit_recall:.3f}; "
-            f"precision asked for: {self.target_precision:.2f}, {'reached' if self.reached else 'NOT reached'}).",
+            f"recall {self.recall:.3f} on {self.games} held-out games",
+            f"(on the {self.fit_games} games that chose it: {self.fit_precision:.3f} and {self.fit_recall:.3f}; "
+            f"target precision: {self.target_precision:.2f}, {'reached' if self.reached else 'NOT reached'}).",
             "",
             f"{'pairs that say':<16} {'made by':<24} {'pairs':>6} {'median d':>9} {'below':>7}",
         ]
@@ -146,7 +146,7 @@ class Calibration:
         return "\n".join([*lines, *(["", self.advice] if self.advice else [])])
 
     def to_json(self) -> str:
-        """The calibration as JSON, without its curve; NaN becomes null."""
+        """Return the calibration as JSON, without its curve; NaN becomes null."""
         values = {name: value for name, value in asdict(self).items() if name != "curve"}
         return json.dumps(without_nan(values), ensure_ascii=False, indent=2)
 
@@ -160,35 +160,34 @@ def calibrate(
     gap: GapName = "cosine",
     perturbations: Perturbations = TEXT,
 ) -> Calibration:
-    """Choose τ_d: the largest recall with at least the wanted precision.
+    """Choose the τ_d with the largest recall among those with at least the target precision.
 
-    Every distinct next state is reworded and falsified (`perturbations`); texts that a rule leaves as they are are
-    skipped, and so are exact copies, which any threshold accepts. The threshold is chosen on half of the games and
-    measured on the other half.
+    Every distinct next state is reworded and falsified (`perturbations`). Texts that a rule does not change are
+    skipped: every threshold accepts exact copies. Half of the games choose the threshold, the other half measures it.
 
-    *Balance.* The perturbations that keep the state weigh equally, those that change it weigh equally, and both sides
-    weigh the same, so that precision does not depend on how many pairs a perturbation happens to yield::
+    *Balance.* All perturbations that keep the state have the same weight, all that change it have the same weight, and
+    both sides have the same total weight, so that precision does not depend on the number of pairs per perturbation::
 
         recall    = mean over perturbations that keep the state of the share below τ_d
         false     = mean over perturbations that change it of the share below τ_d
         precision = recall / (recall + false)
 
-    The threshold of a distance that is 0 or 1, `exact`, is fixed; its precision and recall are measured all the same,
-    and its precision is 1 where it rewards no pair, because equal texts say the same.
+    The threshold of a distance that is 0 or 1, `exact`, is fixed. Its precision and recall are still measured, and its
+    precision is 1 if it rewards no pair, because equal texts are the same state.
 
-    A real model's mistakes have other frequencies: what it says in training is the thing to look at next.
+    A real model's mistakes have other frequencies, so also look at its predictions in training.
 
-    If no threshold reaches the precision, the one with the best F0.5 is taken, `reached` is `False`, and a warning
-    says what that means.
+    If no threshold reaches the target precision, the result is the one with the best F0.5, `reached` is `False`, and a
+    warning explains it.
 
     Args:
         transitions: Recorded transitions of at least two games.
-        encoder: See `embedding.make_encoder`.
-        precision: Wanted share of right among the rewarded, in `(0, 1]`.
-        seed: Of the split, the choice of states and the pairs.
-        pairs_per_perturbation: Most pairs of a perturbation in each half.
-        gap: A name of `distances.DISTANCES`.
-        perturbations: How states are reworded and falsified: `perturbations.TEXT` or
+        encoder: See `encoders.cached.make_encoder`.
+        precision: Target share of right predictions among the rewarded ones, in `(0, 1]`.
+        seed: Seed of the split, the choice of states and the pairs.
+        pairs_per_perturbation: Maximal number of pairs per perturbation in each half.
+        gap: A name in `distances.DISTANCES`.
+        perturbations: How states are reworded and falsified: `text_perturbations.TEXT` or
             `tool_perturbations.TOOL_RESULTS`.
 
     Returns:
@@ -196,7 +195,7 @@ def calibrate(
 
     Raises:
         InvalidConfigError: If an argument is out of range.
-        NoPairsError: If there are fewer than two games, or a half of them yields no same or no different pairs.
+        NoPairsError: If there are fewer than two games, or one half has no same or no different pairs.
         DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
     """
     if not 0 < precision <= 1:
@@ -207,7 +206,7 @@ def calibrate(
         raise InvalidConfigError(f"Expected `pairs_per_perturbation` of at least 1, actual: {pairs_per_perturbation}.")
     dataset = TransitionDataset(transitions)
     if len(dataset.games) < 2:
-        raise NoPairsError(f"Expected transitions of at least 2 games to split, actual: {len(dataset.games)}.")
+        raise NoPairsError(f"Expected transitions of at least 2 games, actual: {len(dataset.games)}. Record more.")
     halves = dataset.split_by_game(0.5, seed)
     reward = GapReward(encoder, measures={transition.role: {"gap": gap} for transition in dataset})
     fit, check = (
@@ -257,22 +256,22 @@ def calibrate_by_role(
     seed: int = 0,
     pairs_per_perturbation: int = 150,
 ) -> dict[str, Calibration | NoPairsError]:
-    """Choose a threshold for every message role (`Transition.role`), with the gap that belongs to it.
+    """Choose a threshold for every message role (`Transition.role`), with the gap of that role.
 
-    Tool results (`"tool"`) are rewritten and falsified as data, everything else as words. The thresholds are what
-    `GapReward(measures={role: calibration.measure, …})` takes.
+    Tool results (`"tool"`) are rewritten and falsified as data, all others as text. The thresholds are in the form of
+    `GapReward(measures={role: calibration.measure, …})`.
 
     Args:
         transitions: Recorded transitions.
-        encoder: See `embedding.make_encoder`.
-        gaps: The gap of each role; the cosine where a role is not named.
+        encoder: See `encoders.cached.make_encoder`.
+        gaps: The gap of each role; the cosine for a role that is not named.
         precision: See `calibrate`.
         seed: See `calibrate`.
         pairs_per_perturbation: See `calibrate`.
 
     Returns:
-        The calibration of every role that occurs, in alphabetical order; what is missing for one, where there is too
-        little to choose from: fewer than 10 distinct states (a scripted user says two), or `calibrate` says so.
+        The calibration of every role that occurs, in alphabetical order. A role with too little data has the error in
+        its place: one with fewer than 10 distinct states (a scripted user has two), or as raised by `calibrate`.
 
     Raises:
         InvalidConfigError: If an argument is out of range.
@@ -297,11 +296,11 @@ def calibrate_by_action(
 ) -> dict[str, Calibration | NoPairsError]:
     """Choose a threshold for every type of action (`predictability.type_of`).
 
-    A reward has one threshold for a message role, not one for a type of action. Where they differ, the reward of
-    the common threshold is not to be trusted. Arguments and errors are those of `calibrate`.
+    A reward has one threshold per message role, not per type of action. If the thresholds differ, do not trust the
+    reward of the common threshold. Arguments and errors are those of `calibrate`.
 
     Returns:
-        As `calibrate_by_role`, by type of action, the most frequent first.
+        As for `calibrate_by_role`, by type of action, the most frequent first.
     """
     groups: dict[str, list[Transition]] = defaultdict(list)
     for transition in transitions:
@@ -321,11 +320,11 @@ def _calibrated(
     distinct = len({transition.next_state for transition in chosen})
     if distinct < _MIN_STATES:
         return NoPairsError(
-            f"Expected at least {_MIN_STATES} distinct states, actual: {distinct}. Record a world that says more."
+            f"Expected at least {_MIN_STATES} distinct states, actual: {distinct}. Record a richer environment."
         )
     try:
         return calibrate(chosen, encoder, precision, seed, pairs_per_perturbation, gap, perturbations_for(chosen))
-    except NoPairsError as error:  # a finding, for the caller to decide on
+    except NoPairsError as error:  # a result, which the caller judges
         return error
 
 
@@ -341,10 +340,10 @@ class _Distances:
         perturbations: Perturbations,
         exact: bool,
     ):
-        self._empty = float(exact)  # equal texts say the same, whatever else is rewarded
+        self._empty = float(exact)  # equal texts are the same state, even if no pair is rewarded
         self._same, self._different = perturbations.same, perturbations.different
         rng = np.random.default_rng(seed)
-        # Each distinct state once: "Nothing happens." would otherwise make up most of a random walk.
+        # Each distinct state once, because "Nothing happens." would otherwise dominate a random walk.
         states = list(
             {transition.next_state: transition for transition in half if transition.next_state.strip()}.values()
         )
@@ -367,12 +366,12 @@ class _Distances:
         self.by_perturbation: dict[str, np.ndarray] = dict(zip(pairs, np.split(distances, ends), strict=True))
 
     def precision_recall(self, threshold: float) -> tuple[float, float]:
-        """Balanced precision and recall of a threshold; one that rewards nothing has precision 0, or 1 if exact."""
+        """Return balanced precision and recall; a threshold that rewards nothing has precision 0, or 1 if exact."""
         recall, false = self._share_below(self._same, threshold), self._share_below(self._different, threshold)
         return (recall / (recall + false) if recall + false > 0 else self._empty), recall
 
     def curve(self) -> tuple[tuple[float, float, float], ...]:
-        """Precision and recall over the thresholds at which they change, at most 100 of them."""
+        """Return precision and recall over the thresholds at which they change, for at most 100 thresholds."""
         distances = np.unique(np.concatenate(list(self.by_perturbation.values())))
         chosen = distances[np.unique(np.linspace(0, len(distances) - 1, _CURVE_POINTS).astype(int))]
         return tuple((float(d), *self.precision_recall(d)) for d in np.nextafter(chosen, np.inf))
@@ -385,7 +384,7 @@ class _Distances:
 def _pairs(
     perturb: Perturbation, states: list[Transition], pool: Pool, rng: np.random.Generator, limit: int
 ) -> list[tuple[str, Transition]]:
-    """At most `limit` pairs of a made text and the transition it is about, of randomly chosen states."""
+    """Make at most `limit` pairs of a perturbed text and its transition, for randomly chosen states."""
     pairs: list[tuple[str, Transition]] = []
     for index in rng.permutation(len(states)):
         text = perturb(states[index], pool, rng)
@@ -397,9 +396,9 @@ def _pairs(
 
 
 def _choose(fit: _Distances, precision: float, distance: Distance) -> tuple[float, bool]:
-    """The threshold, and whether it reaches the precision."""
+    """Return the threshold, and whether it reaches the precision."""
     distances = np.unique(np.concatenate(list(fit.by_perturbation.values())))
-    # Half-way between neighbours, so that the choice does not sit on a pair that float noise can push over it.
+    # Half-way between neighbours, so that float noise cannot move a pair across the threshold.
     candidates = np.append((distances[1:] + distances[:-1]) / 2, min(distances[-1] + 1e-3, distance.maximum))
     if distance.fixed:
         candidates = np.array([distance.threshold])
@@ -411,5 +410,5 @@ def _choose(fit: _Distances, precision: float, distance: Distance) -> tuple[floa
 
 
 def _f_half(precision: float, recall: float) -> float:
-    """F0.5: precision counts twice as much as recall."""
+    """Return F0.5, in which precision counts twice as much as recall."""
     return 1.25 * precision * recall / (0.25 * precision + recall) if precision + recall > 0 else 0.0

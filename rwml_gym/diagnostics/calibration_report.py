@@ -1,4 +1,4 @@
-"""Calibrations of several gaps side by side: as a table, as JSON and as a picture."""
+"""Calibrations of several gaps side by side: as a table, as JSON and as a figure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rwml_gym.transitions import Transition
 __all__ = ["By", "Calibrations", "calibrate_each", "calibrations_table", "plot_calibrations", "write_calibrations"]
 
 By = tuple[str, ...]
-"""What to calibrate apart: `role` of message, type of `action`, both or neither."""
+"""How to group the calibrations: by message `role`, by type of `action`, both or neither."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Calibrations:
     """The calibrations of one gap.
 
     Attributes:
-        name: Of the encoder, or the gap's label.
+        name: Name of the encoder, or the gap's label.
         gap: The gap.
-        overall: Of all transitions, or what is missing for it.
-        apart: By `role` and `action`: each name with its number of transitions and its calibration, or what is missing.
+        overall: The calibration of all transitions, or the error for too little data.
+        apart: For `role` and `action`, each name with its number of transitions and its calibration or error.
     """
 
     name: str
@@ -57,13 +57,13 @@ def calibrate_each(
     seed: int = 0,
     pairs_per_perturbation: int = 50,
 ) -> Calibrations:
-    """Calibrates a gap on all transitions, and apart as asked.
+    """Calibrate a gap on all transitions, and in groups if requested.
 
     Args:
         transitions: Recorded transitions.
-        encoder: See `embedding.make_encoder`; used by the cosine only.
+        encoder: See `encoders.cached.make_encoder`; used by the cosine only.
         gap: The gap.
-        by: What to calibrate apart.
+        by: How to group the transitions.
         precision: See `calibrate`.
         seed: See `calibrate`.
         pairs_per_perturbation: See `calibrate`.
@@ -77,8 +77,8 @@ def calibrate_each(
     encoder = make_encoder(encoder)
     settings = (precision, seed, pairs_per_perturbation)
     with warnings.catch_warnings():
-        # The table says so; what an encoder warns of is not silenced.
-        warnings.filterwarnings("ignore", "No threshold reaches", UserWarning)
+        # The table shows a missed target precision; an encoder's warnings are still shown.
+        warnings.filterwarnings("ignore", "Expected a threshold with a precision", UserWarning)
         overall = calibrate(transitions, encoder, *settings, gap, perturbations_for(transitions))
         groups: dict[str, Mapping[str, Calibration | NoPairsError]] = {}
         if "role" in by and len({t.role for t in transitions}) > 1:
@@ -95,13 +95,13 @@ def calibrate_each(
 
 
 def calibrations_table(found: Sequence[Calibrations]) -> str:
-    """One row for all transitions, each message role and each type of action; then what to make of it."""
-    lines = ["Precision and recall on games the threshold was not chosen on; same and different pairs in balance."]
+    """Return one row for all transitions, each message role and each type of action, then the advice."""
+    lines = ["Precision and recall on held-out games, for balanced pairs of same and different states."]
     for each in found:
         lines += [
             "",
             shown(each.name, 100),
-            f"{'':<28}{'n':>7}{'threshold':>11}{'precision':>11}{'recall':>8}  wanted precision",
+            f"{'':<28}{'n':>7}{'threshold':>11}{'precision':>11}{'recall':>8}  target precision",
         ]
         if isinstance(each.overall, Calibration):
             lines.append(_row("all", each.overall.transitions, each.overall))
@@ -113,10 +113,10 @@ def calibrations_table(found: Sequence[Calibrations]) -> str:
 
 
 def write_calibrations(folder: Path, found: Sequence[Calibrations]) -> list[Path]:
-    """Writes `calibrations.txt`, `calibrations.json` and `calibrations.png`.
+    """Write `calibrations.txt`, `calibrations.json` and `calibrations.png`.
 
     Raises:
-        DependencyNotInstalled: matplotlib is missing.
+        DependencyNotInstalled: If matplotlib is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"calibrations.{ending}" for ending in ("txt", "json", "png")]
@@ -136,10 +136,10 @@ def write_calibrations(folder: Path, found: Sequence[Calibrations]) -> list[Path
 
 
 def plot_calibrations(path: Path, found: Sequence[Calibrations]) -> None:
-    """Draws precision and recall over the threshold, one panel a gap, with the chosen threshold.
+    """Draw precision and recall over the threshold, one panel per gap, with the chosen threshold.
 
     Raises:
-        DependencyNotInstalled: matplotlib is missing.
+        DependencyNotInstalled: If matplotlib is missing.
     """
     figure, axes = draw(len(found))
     for axis, each in zip(axes, found, strict=True):
@@ -151,12 +151,12 @@ def plot_calibrations(path: Path, found: Sequence[Calibrations]) -> None:
         thresholds = [max(point[0], 1e-6) for point in result.curve]  # distances have six decimals
         axis.step(thresholds, [point[1] for point in result.curve], where="post", color="C0", label="precision")
         axis.step(thresholds, [point[2] for point in result.curve], where="post", color="C1", label="recall")
-        axis.axhline(result.target_precision, color="C0", lw=0.8, ls=":", label="wanted precision")
+        axis.axhline(result.target_precision, color="C0", lw=0.8, ls=":", label="target precision")
         axis.axvline(result.threshold, color="0.3", lw=1, ls="--", label=f"chosen: {result.threshold:.4g}")
         axis.plot([result.threshold] * 2, [result.precision, result.recall], "o", color="0.3", ms=4)
         axis.set_xscale("log")
         axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=4)
-    figure.suptitle("Which distance separates the same state from another (games the threshold was not chosen on)")
+    figure.suptitle("Separation of same and different states by distance (held-out games)")
     save(figure, path)
 
 
@@ -165,7 +165,7 @@ def _row(name: str, count: int, result: Calibration | NoPairsError) -> str:
     if not isinstance(result, Calibration):
         return f"{start}  too little data: {shown(str(result).partition('. ')[0], 90)}."
     reached = "reached" if result.reached else f"NOT reached, {result.fit_precision:.2f} at best"
-    precision = f"{result.precision:.3f}" if result.precision else "-"  # without recall nothing was rewarded
+    precision = f"{result.precision:.3f}" if result.precision else "-"  # zero if no pair was rewarded
     return (
         f"{start}{result.threshold:>11.4g}{precision:>11}{result.recall:>8.3f}  {result.target_precision:.2f} {reached}"
     )

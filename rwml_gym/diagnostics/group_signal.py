@@ -1,7 +1,7 @@
-"""Which share of GRPO's groups will hold a reward difference, estimated from a few rewards of each prompt.
+"""The share of GRPO's groups with a reward difference, estimated from a few rewards per prompt.
 
-A group of G completions whose rewards are all the same has no advantage and gives no gradient. With a prompt's
-probability p of a right answer, a group has signal with probability 1 - p^G - (1 - p)^G. What p is, k samples tell.
+A group of G completions with equal rewards has zero advantages and no gradient. If p is a prompt's probability of a
+right answer, a group has signal with probability 1 - p^G - (1 - p)^G. p is estimated from k samples.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ __all__ = [
     "group_signal",
 ]
 
-# `group_advantages` sees no difference below this either.
+# `group_advantages` ignores differences below this, too.
 _DECIMALS = 9
 
 
 @dataclass(frozen=True)
 class GroupSignal:
-    """What sampled rewards say about training.
+    """Expected signal in training, estimated from sampled rewards.
 
     Attributes:
         prompts: Number of prompts.
-        samples: Samples of each, k.
-        group_size: Completions a group, G.
+        samples: Samples per prompt, k.
+        group_size: Completions per group, G.
         share: Expected share of groups with signal: estimate, and its 95 % interval over games.
         reward: Mean reward, and its 95 % interval over games.
-        hopeless: Share of prompts none of whose samples earned anything.
-        perfect: Share of prompts all of whose samples earned 1.
+        hopeless: Share of prompts without any rewarded sample.
+        perfect: Share of prompts whose samples all have reward 1.
         rates: Mean reward of each prompt.
-        by_prompt: Expected share of groups with signal of each prompt.
+        by_prompt: Expected share of groups with signal, per prompt.
     """
 
     prompts: int
@@ -54,17 +54,17 @@ class GroupSignal:
     by_prompt: tuple[float, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, as JSON takes them."""
+        """Return the fields as JSON-able data."""
         return asdict(self)
 
 
 def group_signal(rewards: np.ndarray, group_size: int, games: Sequence[str] | None = None) -> GroupSignal:
-    """Judges rewards that were sampled before training.
+    """Estimate the signal from rewards that were sampled before training.
 
     Args:
-        rewards: (n, k) rewards of k samples of n prompts, at the temperature of training.
-        group_size: G.
-        games: The game of each prompt, which intervals resample; each prompt its own if absent.
+        rewards: `(n, k)` rewards of k samples for each of n prompts, at the temperature of training.
+        group_size: Completions per group, G.
+        games: Game of each prompt, for the resampling of the intervals; each prompt is its own game if absent.
 
     Raises:
         InvalidConfigError: If there are no rewards, they are not finite, or the group is smaller than 2.
@@ -72,7 +72,7 @@ def group_signal(rewards: np.ndarray, group_size: int, games: Sequence[str] | No
     rewards = np.asarray(rewards, dtype=np.float64)
     if rewards.ndim != 2 or not rewards.size:
         raise InvalidConfigError(
-            f"Expected rewards as an array of n prompts by k samples, both at least 1, actual shape: {rewards.shape}."
+            f"Expected rewards as an array of n prompts by k samples, both at least 1, actual: shape {rewards.shape}."
         )
     if not np.isfinite(rewards).all():
         raise InvalidConfigError("Expected finite rewards, actual: NaN or infinity. Leave those prompts out.")
@@ -82,7 +82,7 @@ def group_signal(rewards: np.ndarray, group_size: int, games: Sequence[str] | No
     named = list(games) if games is not None else [str(i) for i in range(len(rewards))]
     share = bootstrap_interval(by_prompt, named)
     if np.ptp(by_prompt) == 0:
-        # All prompts alike: resampling shows no spread, but another game may differ (rule of three).
+        # All prompts are alike: resampling shows no spread, but another game may differ (rule of three).
         spread = 1 - 0.05 ** (1 / len(set(named)))
         share = (share[0], max(0.0, share[0] - spread), min(1.0, share[0] + spread))
     rates = rewards.mean(1)
@@ -100,38 +100,38 @@ def group_signal(rewards: np.ndarray, group_size: int, games: Sequence[str] | No
 
 
 def expected_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
-    """For each prompt, the probability that a group has a reward difference.
+    """Return, for each prompt, the probability that a group has a reward difference.
 
-    With k ≥ G it is unbiased: the share of the groups of G that can be drawn from the k samples without replacement
-    which hold a difference; c samples of the same reward make C(c, G) of C(k, G) groups without one.
+    For k ≥ G the estimate is unbiased: it is the share, among all groups of G drawn from the k samples without
+    replacement, of groups with a difference. c samples of the same reward make C(c, G) of C(k, G) groups without one.
 
-    With k < G it needs to know which rates are likely: a Beta prior of the rate is fitted to all prompts' counts by
-    maximum likelihood (beta-binomial), and the posterior mean of 1 - p^G - (1 - p)^G taken. It extrapolates: in tests
-    with k = 4 and G = 8 the mean is up to 0.06 off, where rates are of three distinct sorts. A fixed prior would not
-    do: under Jeffreys', four wrong answers out of four still promise signal in 40 % of the groups of 8, for every
-    prompt of a task that nobody can solve. Where rewards take more than two values, p is the rate of a prompt's most
-    frequent one and all others count as one, which errs on the low side.
+    For k < G it needs a distribution of rates: a Beta prior of the rate is fitted to all prompts' counts by maximum
+    likelihood (beta-binomial), and the result is the posterior mean of 1 - p^G - (1 - p)^G. This extrapolates: in tests
+    with k = 4 and G = 8 the mean is up to 0.06 off if there are three distinct rates. A fixed prior would be worse:
+    under Jeffreys', four wrong answers out of four still promise signal in 40 % of the groups of 8, even for every
+    prompt of a task that nobody can solve. If rewards take more than two values, p is the rate of a prompt's most
+    frequent value and all others count as one value, which underestimates the signal.
 
     Args:
-        rewards: (n, k) rewards.
-        group_size: G.
+        rewards: `(n, k)` rewards.
+        group_size: Completions per group, G.
 
     Returns:
-        (n,) probabilities.
+        `(n,)` probabilities.
 
     Raises:
-        InvalidConfigError: If the group is smaller than 2, or there is one sample a prompt.
+        InvalidConfigError: If the group is smaller than 2, or there is one sample per prompt.
     """
     if group_size < 2:
         raise InvalidConfigError(
-            f"Expected a group size of at least 2, actual: {group_size}: one reward has no spread."
+            f"Expected a group size of at least 2, actual: {group_size}. Raise it: one reward has no spread."
         )
     rewards = np.round(np.asarray(rewards, dtype=np.float64), _DECIMALS)
     k = rewards.shape[1]
     if k < 2:
         raise InvalidConfigError(
-            f"Expected at least 2 samples a prompt, better {group_size}, actual: {k}. One cannot tell a prompt that is "
-            "always right from one that was lucky."
+            f"Expected at least 2 samples per prompt, actual: {k}. Take {group_size}: one sample cannot show whether "
+            "a prompt is always right."
         )
     counts = [Counter(row.tolist()) for row in rewards]
     if k >= group_size:
@@ -147,7 +147,7 @@ def expected_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
 
 
 def _fit_beta(hits: np.ndarray, k: int) -> tuple[float, float]:
-    """The Beta prior under which the counts of right answers are likeliest, on a grid of means and concentrations."""
+    """Return the Beta prior with the highest likelihood of the counts, on a grid of means and concentrations."""
     counts = Counter(hits.tolist())
     logits = np.linspace(-7, 7, 57)
     best, likeliest = (1.0, 1.0), -math.inf
@@ -161,7 +161,7 @@ def _fit_beta(hits: np.ndarray, k: int) -> tuple[float, float]:
 
 
 def _posterior_signal(a: float, b: float, group_size: int) -> float:
-    """Mean of 1 - p^G - (1 - p)^G under Beta(a, b)."""
+    """Return the mean of 1 - p^G - (1 - p)^G under Beta(a, b)."""
     start = _log_beta(a, b)
     return max(0.0, 1 - math.exp(_log_beta(a + group_size, b) - start) - math.exp(_log_beta(a, b + group_size) - start))
 

@@ -1,15 +1,14 @@
-"""What of a world can be predicted at all, judged from recorded transitions alone, without a model.
+"""Predictability of an environment, measured on recorded transitions alone, without a model.
 
-Contents of places that were never seen, random ids and search results cannot be known from the history: no training
-makes a prediction of them right. What is measured here are proxies, each with a bias that is written beside it:
+Contents of places that were never seen, random ids and search results do not follow from the history, so no training
+makes their prediction right. The measures are proxies, each with a known bias:
 
-- `names_nothing_new` looks at one transition only. It is what a run's report divides its rows by.
-- `unseen_names` also knows the other games, so it holds for any world: codes, prices and rare words count, what every
-  answer of that kind of action says does not. An *optimistic* bound: that a drawer turns out empty names nothing new
-  and is still a guess.
-- `repeated_situations` needs no rule about words: the same situation that led to other outcomes is chance. It says
-  nothing where no situation occurs twice.
-- `nearest_elsewhere` finds what was said most alike in another game: what a perfect memory of templates could answer.
+- `names_nothing_new` uses one transition only. A run's report groups its rows by it.
+- `unseen_names` also uses the other games, so it works for every environment: it counts codes, prices and rare words,
+  but not the template of an answer. It is an *optimistic* bound: an empty drawer names nothing new but is a guess.
+- `repeated_situations` needs no rule about words: different outcomes of the same situation are chance. It needs
+  situations that occur twice.
+- `nearest_elsewhere` finds the most similar text in another game: what a perfect memory of templates could answer.
 """
 
 from __future__ import annotations
@@ -29,31 +28,31 @@ __all__ = ["Repeats", "names_nothing_new", "nearest_elsewhere", "repeated_situat
 
 _NAMED = re.compile(r"[^\W\d_]+ \d+")
 _VALUE = re.compile(r"[\w#][\w#@.-]*")
-# Not the letters inside a code.
+# Exclude the letters inside a code.
 _WORD = re.compile(r"(?<![^\W_])[^\W\d_]{3,}(?![^\W_])")
 
-# A thing that half of the answers to a kind of action name belongs to the template ("Page 1"), not to the contents.
+# A thing that occurs in half of the answers to a type of action belongs to the template ("Page 1"), not the contents.
 _TEMPLATE_SHARE = 0.5
-# Of fewer answers in other games, half is no template yet: two rooms may well hold the same apple.
+# With fewer answers in other games, half of them is no template: two rooms may well have the same apple.
 _MIN_ANSWERS = 10
-# A word that one other game in twenty says belongs to the world's vocabulary; a rarer one, such as a brand, must have
-# been read before. At least one other game has to say it, however few there are.
+# A word in at least one other game in twenty belongs to the environment's vocabulary; a rarer one, such as a brand,
+# must have been read before. At least one other game must have it, even if there are few games.
 _WORLD_SHARE = 0.05
-# Most transitions of other games that an answer is compared with; more make the nearest one little nearer.
+# Maximal number of answers of other games that are compared; more hardly find a nearer one.
 _MAX_CANDIDATES = 5_000
 
 
 def type_of(transition: Transition) -> str:
-    """The type of an action; all words to a user are of one type, `(words)`."""
+    """Return the type of an action; all messages to a user have one type, `(words)`."""
     return "(words)" if transition.role == "user" else action_type(transition.action)
 
 
 def names_nothing_new(transition: Transition) -> bool:
-    """Whether every numbered thing in the next state (`apple 2`) was named before: in the window, action or task.
+    """Return whether every numbered thing in the next state (`apple 2`) occurs in the window, action or task.
 
-    Contents that were never seen cannot be predicted, so results are reported apart for the transitions that name
-    something new. It is a proxy: that a drawer turns out empty names nothing new and is still a guess. In a tool's
-    result, it is every value with a digit in it (`#W2378156`, `342.81`).
+    Contents that were never seen cannot be predicted, so reports separate the transitions that name something new. It
+    is a proxy: an empty drawer names nothing new and is still a guess. In a tool result, the things are all values with
+    a digit (`#W2378156`, `342.81`).
     """
     known = _known(transition)
     named = _values if transition.role == "tool" else _NAMED.findall
@@ -61,25 +60,25 @@ def names_nothing_new(transition: Transition) -> bool:
 
 
 def unseen_names(transitions: Sequence[Transition]) -> list[tuple[str, ...]]:
-    """What each next state says that could not be known: the transition can be predicted only where that is nothing.
+    """Return the unseen content of each next state; a transition is predictable only if there is none.
 
-    Counted are *things* (a word and its number, `apple 2`, and every other value with a digit in it, `B09KP78G37`,
-    `$25.99`) and *words* of three letters and more. Known is what the window, the action or the task says. Beyond that,
-    a thing is known if at least half of the answers in other games name it, to that action or to that type of action
-    (and there are ten of them at least), and a word if one other game in twenty says it in an answer. With a single
-    game nothing is known from others.
+    It counts *things* (a word and its number, `apple 2`, and every other value with a digit, `B09KP78G37`, `$25.99`)
+    and *words* of three letters or more. Known is what occurs in the window, the action or the task. A thing is also
+    known if at least half of the answers in other games to that action, or to that type of action, name it (and there
+    are at least ten of them). A word is also known if one other game in twenty has it in an answer. With a single game,
+    nothing is known from others.
 
     Args:
         transitions: Recorded transitions.
 
     Returns:
-        For each transition what is unseen, in the order of the text.
+        For each transition its unseen names, in the order of the text.
     """
     things = [_things(t.next_state) for t in transitions]
     words = [dict.fromkeys(_WORD.findall(t.next_state.lower())) for t in transitions]
-    # A template belongs to a type of action, or to one action of it (`click[Buy Now]`).
+    # A template belongs to a type of action, or to a single action (`click[Buy Now]`).
     questions = [((type_of(t), t.role), (t.action.strip(), t.role, "")) for t in transitions]
-    # How often in all games and in each one: the difference is what the *other* games say.
+    # Counts in all games and in each game; the difference is the count in the *other* games.
     answers: Counter[tuple[object, ...]] = Counter()
     named: Counter[tuple[object, ...]] = Counter()
     games_with: dict[str, set[str]] = defaultdict(set)
@@ -111,12 +110,12 @@ def unseen_names(transitions: Sequence[Transition]) -> list[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Repeats:
-    """What followed situations that occurred more than once: same window, same action, same task.
+    """Outcomes of situations that occurred more than once, with the same window, action and task.
 
     Attributes:
-        transitions: Transitions in such situations.
-        agreement: Share of their pairs with the same outcome; NaN without any. What is missing to 1 is chance, or
-            depends on what the window does not show.
+        transitions: Number of transitions in such situations.
+        agreement: Share of their pairs with the same outcome; NaN without pairs. The rest is chance, or depends on
+            what the window does not show.
     """
 
     transitions: int
@@ -124,7 +123,7 @@ class Repeats:
 
 
 def repeated_situations(transitions: Sequence[Transition]) -> Repeats:
-    """How far the world answers the same to the same.
+    """Measure how often the same situation has the same outcome.
 
     Args:
         transitions: Recorded transitions; the longer their windows, the fewer situations repeat.
@@ -139,13 +138,13 @@ def repeated_situations(transitions: Sequence[Transition]) -> Repeats:
 
 
 def nearest_elsewhere(transitions: Sequence[Transition], among: Sequence[Transition]) -> list[str]:
-    """For each transition the next state of another game that is most like its own; empty if there is none.
+    """For each transition, find the next state of another game that is most similar to its own; empty if none.
 
-    Alike means many n-grams of characters in common (the `hashing` encoder), so that finding it costs no model.
+    Similar texts have many common character n-grams (the `hashing` encoder), so that the search needs no model.
 
     Args:
-        transitions: n transitions.
-        among: Where to look; at most 5,000 distinct answers are, evenly spread.
+        transitions: `n` transitions.
+        among: Transitions to search; at most 5,000 distinct answers are used, evenly spread.
     """
     candidates = list({(t.next_state, t.game): None for t in among if t.next_state.strip()})
     candidates = candidates[:: max(1, math.ceil(len(candidates) / _MAX_CANDIDATES))]
@@ -166,7 +165,7 @@ def _known(transition: Transition) -> str:
 
 
 def _things(text: str) -> list[str]:
-    """The distinct numbered things and other values with a digit, in lower case, in their order."""
+    """Return the distinct numbered things and other values with a digit, in lower case, in their order."""
     text = text.lower()
     named = dict.fromkeys(_NAMED.findall(text))
     return [*named, *dict.fromkeys(_values(_NAMED.sub(" ", text)))]

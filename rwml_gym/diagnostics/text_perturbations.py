@@ -1,8 +1,8 @@
-"""Rewordings and falsifications of realised states: the labelled pairs from which a threshold is calibrated.
+"""Rewordings and falsifications of realised states: the labelled pairs for the calibration of a threshold.
 
-A *same* perturbation says the same state in other words or in another order, a *different* one says something false.
-Both are rules on the text; those that do not apply leave it as it is, and the pair is skipped. They know the phrases
-of ALFWorld, and lists and numbered things of any English text. For the results of tools see `tool_perturbations`.
+A *same* perturbation keeps the state and changes its words or their order; a *different* one makes a false state. Both
+are rules on the text. A rule that does not apply leaves the text unchanged, and the pair is skipped. The rules know
+the phrases of ALFWorld, and lists and numbered things in any English text. For tool results see `tool_perturbations`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
     "shuffled_words",
 ]
 
-# A thing with its number: "fridge 1". A list: what follows "you see", "carrying:" … up to the end of the sentence.
+# A numbered thing: "fridge 1". A list: what follows "you see", "carrying:" … up to the end of the sentence.
 _THING = re.compile(r"\b([A-Za-z]+) (\d+)\b")
 _LIST = re.compile(r"(?i)\b(?:see|carrying|contains?|holds?|includes?):? (?P<items>[^.:;!?\n]+)")
 _ITEM = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
@@ -59,7 +59,7 @@ _REWORDINGS = tuple(
         (r"\bYou are carrying: ", "You hold "),
         (r"\bThere's nothing special about\b", "You notice nothing special about"),
         (r"\bNothing happens\b", "There is no effect"),
-        # Of any English text.
+        # For any English text.
         (r"\bYou are in\b", "You find yourself in"),
         (r"\b([Hh])ere, ", r"\1ere "),
         (r"\bcannot\b", "can not"),
@@ -83,20 +83,20 @@ _STATE = re.compile(rf"(?i)\b(is|turn|:) ({'|'.join(_OPPOSITES)})\b")
 
 
 class Pool:
-    """What falsifications take from the other transitions.
+    """Material for falsifications, from other transitions.
 
     Attributes:
-        nouns: The distinct kinds of numbered things.
+        nouns: The distinct types of numbered things.
         lists: The distinct lists, as written.
         items: The distinct things in lists.
-        outcomes: Distinct next states by action type.
+        outcomes: The distinct next states by action type.
         failures: The distinct answers to actions that failed, see `failed`.
-        rejection: The most frequent of them, `None` if there was none.
+        rejection: The most frequent of these answers; `None` if there are none.
         values: The distinct texts in JSON results, by name.
     """
 
     def __init__(self, transitions: Sequence[Transition]):
-        """Collect from transitions."""
+        """Collect the material from transitions."""
         texts = list(dict.fromkeys(transition.next_state for transition in transitions))
         self.nouns = sorted({noun for text in texts for noun, _ in _THING.findall(text)})
         lists = dict.fromkeys(match["items"] for text in texts if (match := _LIST.search(text)))
@@ -118,16 +118,16 @@ class Pool:
 
 
 Perturbation = Callable[[Transition, Pool, np.random.Generator], str]
-"""Makes a text about a transition's next state; the next state itself where it does not apply."""
+"""Makes a text about a transition's next state, or returns the next state if it does not apply."""
 
 
 @dataclass(frozen=True)
 class Perturbations:
-    """What is done to states of one kind.
+    """Perturbations for one kind of state.
 
     Attributes:
-        same: What still says the same, by name.
-        different: What says something else, by name.
+        same: Those that keep the state, by name.
+        different: Those that make another state, by name.
     """
 
     same: Mapping[str, Perturbation]
@@ -135,12 +135,12 @@ class Perturbations:
 
 
 def failed(transition: Transition) -> bool:
-    """Whether the world rejected the action, or a tool answered with an error."""
+    """Return whether the environment rejected the action, or a tool answered with an error."""
     return transition.invalid_action or transition.next_state.removeprefix("tool: ").startswith("Error")
 
 
 def json_result(text: str) -> tuple[str, Any]:
-    """The role that a result begins with (`tool: `) and its JSON object or list; `None` if it is something else."""
+    """Split a result into its role (`tool: `) and its JSON object or list; `None` if it is neither."""
     match = _ROLE.match(text)
     role = match.group() if match else ""
     try:
@@ -171,7 +171,7 @@ def _one_rewording(transition: Transition, pool: Pool, rng: np.random.Generator)
 def _all_rewordings(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
     text = transition.next_state
     applicable = [rule for rule in _REWORDINGS if rule[0].search(text)]
-    if len(applicable) < 2:  # that is "one rewording"
+    if len(applicable) < 2:  # a single rule is "one rewording"
         return text
     for pattern, replacement in applicable:
         text = pattern.sub(replacement, text)
@@ -218,7 +218,7 @@ def _other_contents(transition: Transition, pool: Pool, rng: np.random.Generator
 def _nothing_for_something(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
     text = transition.next_state
     match = _LIST.search(text)
-    if match is None or match["items"].strip() == "anything":  # "not carrying anything" cannot be filled in
+    if match is None or match["items"].strip() == "anything":  # "not carrying anything" has no place for a list
         return text
     something = pool.lists[rng.integers(len(pool.lists))] if pool.lists else match["items"]
     return _put(text, match, something if _is_nothing(match["items"]) else "nothing")
@@ -227,7 +227,7 @@ def _nothing_for_something(transition: Transition, pool: Pool, rng: np.random.Ge
 def _contents_left_out(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
     sentences = _SENTENCE.split(transition.next_state)
     kept = [sentence for sentence in sentences if not _holds_something(sentence)]
-    # A text that is nothing but its list would become blank, which never earns anyway.
+    # A text that consists of its list alone would become blank, which is never rewarded anyway.
     return " ".join(kept) if kept and len(kept) < len(sentences) else transition.next_state
 
 
@@ -236,7 +236,7 @@ def _opposite_state(transition: Transition, pool: Pool, rng: np.random.Generator
 
 
 def other_outcome(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
-    """What followed the same type of action elsewhere."""
+    """Return what followed the same type of action elsewhere."""
     outcomes = pool.outcomes[action_type(transition.action)]
     other = outcomes[rng.integers(len(outcomes))]
     # The same words in another order may be the same state.
@@ -248,9 +248,9 @@ def _rejected(transition: Transition, pool: Pool, rng: np.random.Generator) -> s
 
 
 def shuffled_words(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
-    """The words in random order."""
+    """Return the words in random order."""
     words = _words(transition.next_state)
-    # Two words in another order are still nearly the sentence.
+    # Two shuffled words are still nearly the sentence.
     return " ".join(str(word) for word in rng.permutation(words)) if len(words) > 2 else transition.next_state
 
 
@@ -272,11 +272,11 @@ DIFFERENT: dict[str, Perturbation] = {
     "shuffled words": shuffled_words,
 }
 TEXT = Perturbations(SAME, DIFFERENT)
-"""For states in words."""
+"""For states in natural language."""
 
 
 def _with_list(text: str, change: Callable[[str], str]) -> str:
-    """The text with its first list of things changed; as it is where there is none."""
+    """Change the first list of things in a text; without a list, return the text unchanged."""
     match = _LIST.search(text)
     return text if match is None or _is_nothing(match["items"]) else _put(text, match, change(match["items"]))
 
@@ -290,7 +290,7 @@ def _split(items: str) -> list[str]:
 
 
 def _listing(things: list[str]) -> str:
-    """Things as ALFWorld lists them: "a", "a, and b" or "a, b, and c"."""
+    """Join things as ALFWorld lists them: "a", "a, and b" or "a, b, and c"."""
     return things[0] if len(things) == 1 else ", ".join(things[:-1]) + f", and {things[-1]}"
 
 

@@ -1,6 +1,6 @@
-"""Rewritings and falsifications of tool results: the labelled pairs for the threshold of the ROUGE gap.
+"""Rewordings and falsifications of tool results: the labelled pairs for the threshold of the ROUGE gap.
 
-Like `perturbations`, for results that are JSON (`tool: {"order_id": …}`) or a line of text (`tool: Error: …`).
+Like `text_perturbations`, for results in JSON (`tool: {"order_id": …}`) or in a line of text (`tool: Error: …`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _REWORDINGS = tuple(
 )
 _ID = re.compile(r"[^\s]*\d[^\s]*")
 
-# Where a value stands: the names and positions that lead to it.
+# Position of a value: the names and indices that lead to it.
 _Path = tuple[Any, ...]
 
 
@@ -95,7 +95,7 @@ def _rounded(data: Any, rng: np.random.Generator) -> str:
 
 
 def _changed(fits: Callable[[Any], bool], change: Callable[..., Any]) -> Callable[..., str]:
-    """Changes one value that fits; every value that is equal to it changes too, as ids stand in several places."""
+    """Make a rule that changes one fitting value and every equal one, because ids occur in several places."""
 
     def perturb(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
         role, data = json_result(transition.next_state)
@@ -203,11 +203,11 @@ TOOL_RESULTS = Perturbations(
         "shuffled words": shuffled_words,
     },
 )
-"""For the results of tools, in JSON or in words."""
+"""For tool results, in JSON or in natural language."""
 
 
 def perturbations_for(transitions: Sequence[Transition]) -> Perturbations:
-    """How these are reworded and falsified: tool results as data, all else as words; each by its own rules in a mix."""
+    """Return the perturbations for transitions: tool results as data, others as text; each by its rules in a mix."""
     tools = {transition.role == "tool" for transition in transitions}
     if len(tools) < 2:
         return TOOL_RESULTS if tools == {True} else TEXT

@@ -1,1 +1,1 @@
-"""Frozen encoders: from texts and numbers to the vectors in which predictions are compared."""
+"""Frozen encoders, which turn texts and numbers into the vectors that are compared."""

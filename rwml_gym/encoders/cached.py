@@ -1,8 +1,8 @@
-"""Text encoders by name, cached by text: the frozen embedding space in which predictions are compared.
+"""Text encoders by name, with a cache: the frozen embedding space in which predictions are compared.
 
 `make_encoder` takes a name, the address of an embeddings endpoint, an object with `encode`, or a function, and returns
-a `CachedEncoder`. Worlds repeat their sentences a lot and a group of predictions shares one realised state, so the
-cache is what makes the reward cheap.
+a `CachedEncoder`. Environments often repeat sentences and a group of predictions shares one realised state, so the
+cache makes the reward cheap.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ __all__ = ["DEFAULT_ENCODER", "CachedEncoder", "Embedded", "Encoder", "make_enco
 
 # About 130,000 short texts at 384 dimensions, 16,000 at 4,096 (Qwen3-Embedding-8B).
 DEFAULT_CACHE_BYTES = 2**28
-# What an entry costs beside its text and its numbers: two objects and its place in the table.
+# Overhead of an entry beside its text and its numbers: two objects and its place in the table.
 _ENTRY_BYTES = 250
 
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """A prediction made in the embedding space itself: no text or observation belongs to it.
+    """A prediction in the embedding space itself, without a text or an observation.
 
     Attributes:
-        vector: float array of shape `(d,)`, as wide as the encoder's rows; its length does not count.
+        vector: Float array of shape `(d,)`, as wide as the encoder's rows; the norm is ignored.
     """
 
     vector: np.ndarray
@@ -46,7 +46,7 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What the encoder is called in tables and run folders."""
+        """The encoder's name in tables and run folders."""
         ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -62,25 +62,25 @@ class Encoder(Protocol):
 
 
 class CachedEncoder:
-    """An encoder that remembers its last texts and computes only what it has not seen.
+    """An encoder with a cache of the most recent texts.
 
-    Rows are brought to unit length whatever the inner encoder returns. Blank text (nothing but white space) has no
-    meaning to compare: it is the zero vector, whose cosine with everything is 0, and never reaches the inner encoder.
-    Lone surrogates, which are not text and break tokenizers, count as U+FFFD. Threads may share one.
+    Rows are scaled to unit length, whatever the inner encoder returns. Blank text (white space only) becomes the zero
+    vector, whose cosine with every vector is 0, and never reaches the inner encoder. Lone surrogates, which are not
+    text and break tokenizers, become U+FFFD. The encoder is thread-safe.
 
     Attributes:
-        hits: Texts answered without the inner encoder (repetitions within one call included).
-        misses: Texts the inner encoder was asked for.
-        cache_bytes: Most bytes to remember.
-        used_bytes: Bytes remembered now, texts included.
+        hits: Number of texts answered without the inner encoder (including repetitions within one call).
+        misses: Number of texts that the inner encoder encoded.
+        cache_bytes: Size limit of the cache, in bytes.
+        used_bytes: Current size of the cache, in bytes, including the texts.
     """
 
     def __init__(self, encoder: Encoder, cache_bytes: int = DEFAULT_CACHE_BYTES):
         """Wrap an encoder.
 
         Args:
-            encoder: What encodes the texts that are not in the cache.
-            cache_bytes: Most memory for texts and vectors, in bytes; the least recently used goes first.
+            encoder: Encodes the texts that are not in the cache.
+            cache_bytes: Memory limit for texts and vectors, in bytes; the least recently used are removed first.
 
         Raises:
             InvalidConfigError: If `cache_bytes` is not positive.
@@ -92,8 +92,8 @@ class CachedEncoder:
         self.used_bytes = 0
         self.hits = 0
         self.misses = 0
-        self._width = 0  # until the first row tells
-        # By text, and by what the encoder reads of a long one.
+        self._width = 0  # unknown until the first row
+        # The keys are texts, and fingerprints of long texts.
         self._cache: OrderedDict[str | bytes, np.ndarray] = OrderedDict()
         self._fingerprint: Callable[[str], bytes | None] = getattr(encoder, "fingerprint", _no_fingerprint)
         self._lock = threading.Lock()
@@ -104,42 +104,42 @@ class CachedEncoder:
         return self.encoder.name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What is pickled or copied: the name of a shared one, else the encoder, without what is remembered."""
+        """Pickle or copy a shared encoder by its name, any other with its inner encoder; the cache is left out."""
         if _shared.get(self.name) is self:
             return make_encoder, (self.name,)
         return CachedEncoder, (self.encoder, self.cache_bytes)
 
     @property
     def hit_rate(self) -> float:
-        """Share of the texts that were answered without the inner encoder; NaN before the first one."""
+        """Share of the texts that were answered without the inner encoder; NaN before the first text."""
         asked = self.hits + self.misses
         return self.hits / asked if asked else float("nan")
 
     def __len__(self) -> int:
-        """The number of texts remembered now."""
+        """Return the number of texts in the cache."""
         return len(self._cache)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode texts, each distinct unseen one once, in one batch.
+        """Encode texts in one batch; each distinct text that is not in the cache is encoded once.
 
         Args:
             texts: `n` texts.
 
         Returns:
-            float32 array of shape `(n, d)`; rows of unit length, zero for blank texts. `(0, d)` for no texts, with `d`
-            0 if there were none before.
+            float32 array of shape `(n, d)`, with rows of unit length, or zero for blank texts. Without texts, the shape
+            is `(0, d)`, where `d` is 0 before the first text.
 
         Raises:
-            EncoderError: If the inner encoder fails, or returns other than one finite row a text.
+            EncoderError: If the inner encoder fails, or does not return one finite row per text.
         """
         rows = self.rows(texts)
         return np.stack(rows) if rows else np.zeros((0, self._width), dtype=np.float32)
 
     def rows(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Encode texts as `encode` does, to one float32 array of shape `(d,)` each; not to be written to."""
+        """Encode texts as `encode` does, to one read-only float32 array of shape `(d,)` each."""
         with self._lock:
             keys = [_clean(text) for text in texts]
-            # Apart from the cache, as one call may hold more texts than it.
+            # Separate from the cache, because one call may have more texts than the cache can hold.
             rows: dict[str, np.ndarray] = {}
             unseen: dict[str, bytes] = {}
             for key in keys:
@@ -156,7 +156,7 @@ class CachedEncoder:
                     self._remember(key, row)
                     self.hits += 1
                 else:
-                    rows[key] = _BLANK  # its place; computed below
+                    rows[key] = _BLANK  # a placeholder; computed below
                     unseen[key] = mark
             if unseen:
                 self._compute(unseen, rows)
@@ -168,15 +168,15 @@ class CachedEncoder:
     def _compute(self, texts: dict[str, bytes], rows: dict[str, np.ndarray]) -> None:
         try:
             given: Any = self.encoder.encode(list(texts))
-            if hasattr(given, "detach"):  # a tensor, perhaps with gradient, on a GPU, or of a type NumPy lacks
+            if hasattr(given, "detach"):  # a tensor, perhaps with a gradient, on a GPU, or of a type that NumPy lacks
                 given = given.detach().float().cpu()
             vectors = np.asarray(given, dtype=np.float64)
         except RWMLGymError:
             raise
-        # Whatever a library or a function of the user's raises.
+        # A library or a user's function may raise anything.
         except Exception as error:
             raise EncoderError(
-                f"Expected {len(texts)} rows from the encoder {self.name!r}, actual: {type(error).__name__}: {error}"
+                f"Expected {len(texts)} rows from the encoder {self.name!r}, actual: {type(error).__name__}: {error}."
             ) from error
         if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.size or not np.isfinite(vectors).all():
             raise EncoderError(
@@ -185,13 +185,13 @@ class CachedEncoder:
             )
         if self._width and vectors.shape[1] != self._width:
             raise EncoderError(
-                f"Expected rows of {self._width} numbers from the encoder {self.name!r}, as before, "
+                f"Expected rows of {self._width} numbers, as before, from the encoder {self.name!r}, "
                 f"actual: {vectors.shape[1]}."
             )
         self._width = vectors.shape[1]
         self.misses += len(texts)
         for (text, mark), row in zip(texts.items(), unit_rows(vectors), strict=True):
-            rows[text] = row = row.copy()  # a view would keep all rows of its batch
+            rows[text] = row = row.copy()  # a view would keep the whole batch in memory
             self._remember(text, row)
             if mark:
                 self._remember(mark, row)
@@ -206,7 +206,7 @@ class CachedEncoder:
 
 
 _BLANK = np.zeros(0, dtype=np.float32)
-# Tells how wide rows are where only blank texts were asked for.
+# Reveals the width of the rows if all texts were blank.
 _PROBE = "."
 
 
@@ -219,7 +219,7 @@ def _size(text: str | bytes, row: np.ndarray) -> int:
 
 
 class _FunctionEncoder:
-    """A function from texts to vectors, as an `Encoder`."""
+    """An `Encoder` made from a function from texts to vectors."""
 
     def __init__(self, function: Callable[[Sequence[str]], np.ndarray]):
         self.name = getattr(function, "__qualname__", type(function).__name__)
@@ -232,15 +232,15 @@ _shared: dict[str, CachedEncoder] = {}
 def make_encoder(encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray]) -> CachedEncoder:
     """Make an encoder from its name, or cache the one given.
 
-    Encoders made by name are shared in a process: a model is loaded once, and all who use it share its cache.
+    Encoders made by name are shared in a process: a model is loaded once, and all its users share its cache.
 
     Args:
         encoder: `"all-MiniLM-L6-v2"`, `"hashing"`, a local folder or hub id of a sentence-transformers model;
-            `"https://HOST/v1#MODEL"`, see `endpoint.EndpointEncoder`; or an object with `name` and `encode`; or a
+            `"https://HOST/v1#MODEL"`, see `endpoint.EndpointEncoder`; an object with `name` and `encode`; or a
             function from texts to an array of shape `(n, d)`.
 
     Returns:
-        The encoder behind a cache; a `CachedEncoder` is returned as it is.
+        The encoder with a cache; a `CachedEncoder` is returned unchanged.
 
     Raises:
         DependencyNotInstalled: If sentence-transformers is needed and not installed.

@@ -1,6 +1,6 @@
-"""Text encoders that run elsewhere, behind an OpenAI-compatible embeddings endpoint (vLLM, TEI, a hosted service).
+"""Text encoders behind an OpenAI-compatible embeddings endpoint (vLLM, TEI, a hosted service).
 
-So that an encoder too large for this machine, such as the paper's Qwen3-Embedding-8B, can measure predictions::
+They allow an encoder too large for this machine, such as the paper's Qwen3-Embedding-8B, to measure predictions::
 
     vllm serve Qwen/Qwen3-Embedding-8B --task embed        # on the machine with the GPU
     GapReward("http://HOST:8000/v1#Qwen/Qwen3-Embedding-8B")
@@ -20,29 +20,29 @@ from rwml_gym.errors import EncoderError, InvalidConfigError
 
 __all__ = ["EndpointEncoder"]
 
-# Most texts a request: what hosted services allow is more, and a failed request is sent again as a whole.
+# Maximal number of texts per request. Hosted services allow more, but a failed request is sent again as a whole.
 _BATCH = 256
 _TIMEOUT_S = 60.0
 _RETRIES = 3
 
 
 class EndpointEncoder:
-    """Asks an OpenAI-compatible endpoint for embeddings.
+    """Encoder that asks an OpenAI-compatible endpoint for embeddings.
 
-    A request that fails is sent again up to three times with growing pauses (the `openai` library's own). What is sent
-    leaves this machine: mind what an environment shows.
+    The `openai` library repeats a failed request up to three times with growing pauses. The observations leave this
+    machine, so check that they may.
     """
 
     def __init__(self, address: str):
-        """Prepare the client; nothing is sent yet.
+        """Prepare the client; no request is sent yet.
 
         Args:
-            address: `"https://HOST/v1#MODEL"`: the endpoint's base address and, after `#`, the model. A key, where one
-                is needed, is read from `$OPENAI_API_KEY` and is never part of a spec or run folder.
+            address: `"https://HOST/v1#MODEL"`: the endpoint's base address and, after `#`, the model. A key, if
+                needed, is read from `$OPENAI_API_KEY` and is never written to a spec or run folder.
 
         Raises:
             DependencyNotInstalled: If `openai` is not installed.
-            InvalidConfigError: If the address names no host or no model, or holds a password.
+            InvalidConfigError: If the address has no host or no model, or has a password.
         """
         base, _, model = address.partition("#")
         host = base.partition("://")[2].partition("/")[0]
@@ -53,35 +53,35 @@ class EndpointEncoder:
             )
         if "@" in host:
             raise InvalidConfigError(
-                "Expected an address without a password, which would be written into specs and run folders: "
-                "put the key into $OPENAI_API_KEY."
+                "Expected an address without a password, which would be written to specs and run folders, actual: "
+                "a password. Set $OPENAI_API_KEY instead."
             )
         if importlib.util.find_spec("openai") is None:
             raise DependencyNotInstalled(
-                f'The encoder {address!r} needs the openai client: run `pip install "rwml-gym[endpoint]"`.'
+                f'Expected openai for {address!r}, actual: not installed. Run `pip install "rwml-gym[endpoint]"`.'
             )
-        # Imported only here: it takes a second.
+        # Imported here because it takes a second.
         from openai import OpenAI
 
         self.name = address
         self._model = model
         self._client = OpenAI(
             base_url=base,
-            # Servers of one's own need none, and the client insists on one.
+            # The client requires a key, which many self-hosted servers do not need.
             api_key=os.environ.get("OPENAI_API_KEY") or "none",
             timeout=_TIMEOUT_S,
             max_retries=_RETRIES,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What is pickled or copied: the address alone, never the key."""
+        """Pickle or copy the address alone, never the key."""
         return EndpointEncoder, (self.name,)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode texts (`embedding.Encoder.encode`); the endpoint's rows need not be of unit length.
+        """Encode texts (`encoders.cached.Encoder.encode`); the endpoint's rows need not have unit length.
 
         Raises:
-            EncoderError: If the endpoint cannot be reached, refuses, or returns other than one row a text.
+            EncoderError: If the endpoint cannot be reached, refuses, or does not return one row per text.
         """
         if not texts:
             return np.zeros((0, 0), dtype=np.float32)
@@ -94,17 +94,17 @@ class EndpointEncoder:
             answer = self._client.embeddings.create(model=self._model, input=list(texts), encoding_format="float")
         except OpenAIError as error:
             raise EncoderError(
-                f"Cannot encode {len(texts)} texts with {self.name!r} ({type(error).__name__}: {error}). "
-                "Check that the server runs at this very address (requests are not redirected), knows the model, and "
-                "accepts the key in $OPENAI_API_KEY."
+                f"Expected {len(texts)} embeddings from {self.name!r}, actual: {type(error).__name__}: {error}. Check "
+                "that the server runs at exactly this address (redirects are not followed), has the model, and accepts "
+                "the key in $OPENAI_API_KEY."
             ) from error
         data: Any = getattr(answer, "data", None)
         if not isinstance(data, list):
             raise EncoderError(
                 f"Expected embeddings from {self.name!r}, actual: {str(answer)[:100]!r}. Check that the address is the "
-                "API's base, which mostly ends in /v1."
+                "API's base, which usually ends in /v1."
             )
-        # Rows may come in any order; some servers do not number them.
+        # Rows may be in any order; some servers do not number them.
         places = [i if item.index is None else item.index for i, item in enumerate(data)]
         if sorted(places) != list(range(len(texts))):
             raise EncoderError(f"Expected rows 0 to {len(texts) - 1} from {self.name!r}, actual: {places[:10]}.")

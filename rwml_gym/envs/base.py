@@ -82,7 +82,7 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
             InvalidConfigError: If the render mode is unknown.
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise InvalidConfigError(f'Expected render_mode None or "ansi", actual: {render_mode!r}.')
+            raise InvalidConfigError(f'Expected render_mode to be None or "ansi", actual: {render_mode!r}.')
         self.games = games
         self.render_mode = render_mode
         self.observation_space = UnicodeText()
@@ -105,9 +105,7 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
         options = dict(options or {})
         name = options.pop("game", None)
         if options:
-            raise InvalidConfigError(
-                f'Expected only the reset option "game", actual also: {", ".join(map(repr, options))}. Leave it out.'
-            )
+            raise InvalidConfigError(f'Expected only "game" in options, actual: also {", ".join(map(repr, options))}.')
         self._over = True  # a reset that fails leaves an environment that has to be reset
         observation, info = self._begin(self.games.sample(self.np_random) if name is None else self.games.load(name))
         self._over = False
@@ -125,9 +123,9 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
             ResetNeeded: If there was no reset, or the episode is over.
         """
         if not isinstance(action, str):
-            raise TypeError(f"Expected the action to be a string, actual type: {type(action).__name__} ({action!r}).")
+            raise TypeError(f"Expected a string as action, actual: {action!r} ({type(action).__name__}).")
         if self._over:
-            raise ResetNeeded("Cannot call env.step() before env.reset(), nor after the end of an episode.")
+            raise ResetNeeded("Expected reset() before step(), actual: no episode is running. Call reset().")
         observation, reward, terminated, truncated, info = self._act(action)
         self._over = terminated or truncated
         self._last_exchange = f"> {action}\n{observation}"

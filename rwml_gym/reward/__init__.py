@@ -1,1 +1,1 @@
-"""The gap between a predicted and the realised next state, and the reward for closing it."""
+"""The gap between the predicted and the realised next state, and the reward computed from it."""

@@ -1,15 +1,15 @@
-"""The gap between a predicted and the realised next state, and the reward for closing it.
+"""The gap between the predicted and the realised next state, and the reward computed from it.
 
 With a frozen encoder E, the predicted state ŝ and the realised state s (RWML, arXiv 2602.05842)::
 
     d(ŝ, s)    = 1 - cos(E(ŝ), E(s))
     r_WM(ŝ, s) = 1 if d(ŝ, s) < τ_d else 0
 
-Where the state is structured, as the results of tools are, the paper takes ROUGE in place of the cosine::
+For structured states, such as tool results, the paper uses ROUGE instead of the cosine::
 
     d(ŝ, s)    = 1 - ROUGE-L F1(ŝ, s)
 
-Observations that are numbers are their own embedding (`space_encoder`).
+Numeric observations are their own embedding (`encoders.numbers`).
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ __all__ = ["GapReward", "Gaps", "Measure", "RewardShape"]
 
 RewardShape = Literal["binary", "continuous"]
 
-# Float noise of an encoder, which depends on the texts that shared a batch, stays well below the sixth decimal.
+# An encoder's float noise, which depends on the other texts in the batch, stays well below the sixth decimal.
 _DECIMALS = 6
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How predictions of messages of one role are measured.
+    """How predictions of the messages of one role are measured.
 
     Attributes:
-        gap: A name of `distances.DISTANCES`: `"cosine"` of the encoder's vectors; `"rouge"`, see
-            `rouge.rouge_distance`; or `"exact"`, 0 for the same words and 1 for others, white space aside.
-        threshold: τ_d, above 0 and at most the gap's maximum (2 for the cosine, 1 for the others); distances strictly
-            below it are rewarded. A continuous reward does not use it.
+        gap: A name in `distances.DISTANCES`: `"cosine"` of the encoder's vectors; `"rouge"`, see
+            `rouge.rouge_distance`; or `"exact"`, 0 for the same words and 1 for others, ignoring white space.
+        threshold: τ_d, above 0 and at most the gap's maximum (2 for the cosine, 1 for the others). Distances strictly
+            below it are rewarded. The continuous reward does not use it.
         shape: `"binary"` or `"continuous"`.
 
     Raises:
@@ -69,7 +69,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Gaps:
-    """What `GapReward` computed for `n` predictions.
+    """The results of `GapReward` for `n` predictions.
 
     Attributes:
         distances: float64 array of shape `(n,)`, in `[0, 2]`; 1 for a missing or blank prediction.
@@ -81,17 +81,17 @@ class Gaps:
 
 
 class GapReward:
-    """Rewards predictions of the next state by their distance to the realised one.
+    """Reward for predictions of the next state, computed from their distance to the realised one.
 
-    Binary is the paper's reward. Continuous is `1 - d`, not below 0: otherwise saying nothing, which earns 0, would
-    beat a prediction that points away from the truth.
+    The binary reward is the paper's. The continuous reward is `1 - d`, clipped at 0: otherwise no prediction, which
+    earns 0, would beat a prediction with a negative cosine.
 
-    A missing or blank prediction (`predictions.is_blank`: zero-width characters are blank, too) earns 0 whatever the
-    threshold, and its distance is 1. The same holds for a blank realised state, so nothing can be earned from it.
+    A missing or blank prediction (`text.is_blank`: zero-width characters are blank, too) has distance 1 and reward 0
+    for every threshold. The same holds for a blank realised state.
 
-    Messages of a role (`info["message_role"]`, `Transition.role`) may be measured in a way of their own, as in the
-    paper, where tool results are compared by ROUGE. Where a text begins with its role (`tool: {"id": 1}`), that is set
-    aside: "tool:" alone would be half of a short result.
+    Each message role (`info["message_role"]`, `Transition.role`) may have its own measure: the paper compares tool
+    results by ROUGE. The role at the beginning of a text (`tool: {"id": 1}`) is removed first, because "tool:" alone
+    would be half of a short result.
 
     >>> gap = GapReward("hashing", threshold=0.1)
     >>> gap(["The fridge 1 is open.", "Nothing happens.", None], ["The fridge 1 is open."] * 3).rewards.tolist()
@@ -112,21 +112,20 @@ class GapReward:
         """Load the encoder.
 
         Args:
-            encoder: See `embedding.make_encoder`; or a `SpaceEncoder`, and states are members of its space.
-            threshold: τ_d, see `Measure`; if absent, the gap's default.
+            encoder: See `encoders.cached.make_encoder`; with a `SpaceEncoder`, states are members of its space.
+            threshold: τ_d, see `Measure`; the gap's default if absent.
             shape: `"binary"` or `"continuous"`.
-            measures: For message roles, what is different: `{"tool": {"gap": "rouge", "threshold": 0.05}}`, any of
-                the names of `Measure`. The rest is as above; the threshold of another gap is that gap's default. All
-                else, and messages without a role, are measured as above.
-            gap: A name of `distances.DISTANCES`.
+            measures: Changes for message roles: `{"tool": {"gap": "rouge", "threshold": 0.05}}`, with the fields of
+                `Measure` as keys. Other fields are as above, but a changed gap brings its own default threshold.
+                Other roles, and messages without a role, are measured as above.
+            gap: A name in `distances.DISTANCES`.
 
         Raises:
-            InvalidConfigError: If a value is out of range, a name is unknown, or states that are not text are to be
-                compared by words.
+            InvalidConfigError: If a value is out of range, a name is unknown, or a text gap is given for other states.
             DependencyNotInstalled: If the encoder or ROUGE needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
-        usual = DISTANCES[gap].threshold if gap in DISTANCES else DEFAULT_THRESHOLD  # `Measure` refuses the name
+        usual = DISTANCES[gap].threshold if gap in DISTANCES else DEFAULT_THRESHOLD  # `Measure` rejects the name
         self._default = Measure(gap, usual if threshold is None else float(threshold), shape)
         self._measures = {name: self._changed(changes) for name, changes in (measures or {}).items()}
         gaps = {measure.gap for measure in (self._default, *self._measures.values())}
@@ -135,7 +134,7 @@ class GapReward:
         if isinstance(encoder, SpaceEncoder) and gaps != {"cosine"}:
             raise InvalidConfigError(
                 f"Expected the cosine gap for observations that are not text, actual: {sorted(gaps)}. "
-                "Give `describe` to compare them in words."
+                "Give `describe` to compare them as text."
             )
         self.encoder: CachedEncoder | SpaceEncoder = (
             encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)
@@ -143,21 +142,21 @@ class GapReward:
 
     @property
     def threshold(self) -> float:
-        """τ_d of messages without a measure of their own."""
+        """The default τ_d, for roles without their own measure."""
         return self._default.threshold
 
     @property
     def shape(self) -> RewardShape:
-        """Shape of the reward of messages without a measure of their own."""
+        """The default shape of the reward, for roles without their own measure."""
         return self._default.shape
 
     @property
     def measures(self) -> dict[str, Measure]:
-        """The message roles that have a measure of their own, and which."""
+        """The measures of the message roles that have their own."""
         return dict(self._measures)
 
     def measure(self, role: str = "") -> Measure:
-        """How a message of a role is measured."""
+        """Return the measure for messages of a role."""
         return self._measures.get(role, self._default)
 
     def __call__(
@@ -165,20 +164,19 @@ class GapReward:
     ) -> Gaps:
         """Score predictions against the realised states, in at most one encoder call.
 
-        A pair's distance is the same, to the last bit, alone and among others, if the encoder's rows are.
+        If the encoder's rows do not depend on the batch, a pair's distance does not either, to the last bit.
 
         Args:
-            predictions: `n` predicted next states, or `Embedded` ones; `None` where there is none.
+            predictions: `n` predicted next states, or `Embedded` ones; `None` for a missing prediction.
             next_states: `n` realised next states.
-            roles: `n` message roles, `""` where the world does not say; all `""` if absent.
+            roles: `n` message roles, `""` if unknown; all `""` if absent.
 
         Returns:
             Distances and rewards.
 
         Raises:
             InvalidConfigError: If the lengths differ.
-            WorldModelError: If an embedded prediction is not as wide as the states, not finite, or to be compared by
-                words.
+            WorldModelError: If an embedded prediction is not as wide as the states, not finite, or its gap needs text.
         """
         n = len(predictions)
         for what, values in (("next states", next_states), ("roles", roles)):
@@ -198,14 +196,14 @@ class GapReward:
             between = DISTANCES[gap].between
             if between is None:
                 vectors.append(i)
-                # Embedded predictions need no encoder; the state holds their place.
+                # An embedded prediction needs no encoder; the state takes its place in the call.
                 asked += (state if isinstance(prediction, Embedded) else prediction, state)
             elif isinstance(prediction, str):
                 distances[i] = _rounded(between(prediction, state))
             else:
                 raise WorldModelError(
-                    f"Expected text to compare by words (the {gap} gap of {role!r}), "
-                    f"actual: {type(prediction).__name__}. Take a predictor that writes, or the cosine gap."
+                    f"Expected text for the {gap} gap of role {role!r}, actual: {type(prediction).__name__}. "
+                    "Use a predictor that returns text, or the cosine gap."
                 )
         rows = self.encoder.rows(asked) if asked else []
         for place, i in enumerate(vectors):
@@ -226,7 +224,7 @@ class GapReward:
         names = {field.name for field in fields(Measure)}
         if not isinstance(changes, Mapping) or set(changes) - names:
             raise InvalidConfigError(
-                f"Expected a measure as a mapping with keys of {sorted(names)}, actual: {changes!r}."
+                f"Expected a measure as a mapping with keys from {sorted(names)}, actual: {changes!r}."
             )
         gap = changes.get("gap", self._default.gap)
         if gap not in DISTANCES or gap == self._default.gap:

@@ -1,8 +1,8 @@
-"""ROUGE-L as a distance between texts: how much of the words, in their order, a prediction shares with the truth.
+"""ROUGE-L as a distance between texts: the share of words, in order, that a prediction has in common with the truth.
 
-ROUGE-L (Lin 2004) is the F-measure of the longest common subsequence of tokens. F-measure and, of ASCII text, tokens
-are those of `rouge-score`; the subsequence is computed here, 64 cells at a time, as the library's table of Python
-integers takes a fifth of a second for two texts of 1,000 tokens, and minutes for two of 30,000.
+ROUGE-L (Lin 2004) is the F-measure of the longest common subsequence of tokens. The F-measure, and the tokens of ASCII
+text, are those of `rouge-score`. The subsequence is computed here, 64 cells at a time, because the library's table of
+Python integers takes a fifth of a second for two texts of 1,000 tokens, and minutes for two of 30,000.
 """
 
 from __future__ import annotations
@@ -16,31 +16,33 @@ from gymnasium.error import DependencyNotInstalled
 __all__ = ["MAX_TOKENS", "require", "rouge_distance"]
 
 MAX_TOKENS = 4_096
-"""Tokens of a text that are aligned, once the beginnings and ends that both share are set aside."""
+"""Maximal number of tokens of a text that are aligned, not counting a common beginning and end."""
 
 _TOKEN = re.compile(r"[a-z0-9]+|[^\W_a-z0-9]+")
 
 
 def require() -> None:
-    """Raises `DependencyNotInstalled` unless `rouge-score` can be found; imports nothing."""
+    """Raise `DependencyNotInstalled` unless `rouge-score` can be found; import nothing."""
     if importlib.util.find_spec("rouge_score") is None:
-        raise DependencyNotInstalled('The ROUGE-L gap needs rouge-score: run `pip install "rwml-gym[tau2]"`.')
+        raise DependencyNotInstalled(
+            'Expected rouge-score for the ROUGE-L gap, actual: not installed. Run `pip install "rwml-gym[tau2]"`.'
+        )
 
 
 def rouge_distance(prediction: str, truth: str) -> float:
-    """1 - F1 of ROUGE-L, without stemming.
+    """Return 1 - F1 of ROUGE-L, without stemming.
 
-    A token is a run of `a` to `z` and `0` to `9` in the text in lower case, or a run of other letters and digits. The
-    library leaves out the latter, so that a truth denied in Chinese would earn as much as the truth. Case, punctuation
-    and symbols count for nothing: `{"a": 1}` and `A=1.` are at distance 0. Where neither text has a token, the distance
-    is 0 if they are equal and 1 if not; where one has none, it is 1.
+    A token is a run of `a` to `z` and `0` to `9` in the lower-case text, or a run of other letters and digits. The
+    library ignores the latter, so that a truth negated in Chinese would earn as much as the truth. Case, punctuation
+    and symbols are ignored: `{"a": 1}` and `A=1.` have distance 0. If neither text has a token, the distance is 0 for
+    equal texts and 1 otherwise. If only one text has none, it is 1.
 
-    Of texts that differ in more than `MAX_TOKENS` tokens, only so many are aligned, but all are counted: the distance
-    is then an upper bound, and the time stays linear. A prediction gains nothing by being long.
+    If texts differ in more than `MAX_TOKENS` tokens, only so many are aligned, but all are counted: the distance is
+    then an upper bound, and the time stays linear. A longer prediction gains nothing from this.
 
     Args:
-        prediction: What was predicted.
-        truth: What happened.
+        prediction: The predicted text.
+        truth: The realised text.
 
     Returns:
         The distance, in `[0, 1]`; it is symmetric.
@@ -62,7 +64,7 @@ def rouge_distance(prediction: str, truth: str) -> float:
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> int:
-    """Length of the longest common subsequence, exact up to `MAX_TOKENS` tokens that differ."""
+    """Return the length of the longest common subsequence, exact for up to `MAX_TOKENS` differing tokens."""
     shortest = min(len(a), len(b))
     start = next((i for i in range(shortest) if a[i] != b[i]), shortest)
     rest = shortest - start
@@ -72,7 +74,7 @@ def _common(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def _subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Length of the longest common subsequence, a row of the table at a time as one integer (Hyyrö 2004)."""
+    """Return the length of the longest common subsequence, with each table row as one integer (Hyyrö 2004)."""
     places: dict[str, int] = {}
     for i, token in enumerate(a):
         places[token] = places.get(token, 0) | 1 << i

@@ -1,4 +1,4 @@
-"""Takes the prediction of the next state out of the action text an agent wrote it into."""
+"""Tags that mark the prediction of the next state inside an action text."""
 
 from __future__ import annotations
 
@@ -11,32 +11,31 @@ CLOSE_TAG = "</next_state>"
 
 
 def split_prediction(action_text: str, open_tag: str = OPEN_TAG, close_tag: str = CLOSE_TAG) -> tuple[str, str | None]:
-    """Split what an agent wrote into the action for the world and the prediction for the reward.
+    """Split an agent's text into the action for the environment and the prediction for the reward.
 
-    A prediction runs from an opening tag to the next closing tag. What models also write is read so:
+    A prediction runs from an opening tag to the next closing tag. Other cases are handled as follows:
 
-    - *No tags*: the text is the action, unchanged, white space included.
-    - *Never closed*: it runs to the end. A generation that stops at the closing tag usually leaves that tag out, and
-      one that was cut off must not hand its prediction to the world.
-    - *Several*: the last counts, as a corrected answer does; the others are dropped. Scoring the best would pay for
-      guessing often.
+    - *No tags*: the text is the action, unchanged, including white space.
+    - *Never closed*: the prediction runs to the end. A generation that stops at the closing tag usually omits that tag,
+      and a prediction that was cut off must not reach the environment.
+    - *Several*: the last one is used, like a corrected answer, because scoring the best one would reward many guesses.
     - *Empty or blank*: there is no prediction, even if an earlier block had one.
     - *Nested*: tags do not nest. The first closing tag ends the prediction; an opening tag inside it is dropped.
-    - *A closing tag alone*: dropped from the action.
+    - *A closing tag alone*: it is dropped from the action.
 
-    Where tags are taken out, what remains is stripped and joined with single blanks, so that removing a tag never
-    writes a new one. Tags are matched exactly; the time is linear in the text.
+    If there are tags, the remaining parts are stripped and joined with single blanks, so that removing a tag never
+    creates a new one. Tags are matched exactly; the time is linear in the length of the text.
 
     Args:
-        action_text: What the agent wrote.
-        open_tag: What opens a prediction.
-        close_tag: What closes it.
+        action_text: The agent's text.
+        open_tag: Opens a prediction.
+        close_tag: Closes a prediction.
 
     Returns:
-        The action, without any tag, and the prediction, `None` if there is none.
+        The action, without any tag, and the prediction; `None` if there is no prediction.
 
     Raises:
-        InvalidConfigError: If the tags cannot be told apart (`check_tags`).
+        InvalidConfigError: If the tags are not distinguishable (`check_tags`).
 
     >>> split_prediction("go to fridge 1 <next_state>The fridge 1 is closed.</next_state>")
     ('go to fridge 1', 'The fridge 1 is closed.')
@@ -61,21 +60,21 @@ def split_prediction(action_text: str, open_tag: str = OPEN_TAG, close_tag: str 
 
 
 def check_tags(open_tag: str, close_tag: str) -> None:
-    """Check that two tags can be told apart.
+    """Check that two tags are distinguishable.
 
     Args:
-        open_tag: What opens a prediction.
-        close_tag: What closes it.
+        open_tag: Opens a prediction.
+        close_tag: Closes a prediction.
 
     Raises:
-        InvalidConfigError: If a tag is empty or holds white space, or one is part of the other.
+        InvalidConfigError: If a tag is empty or has white space, or one tag is part of the other.
     """
     for tag in (open_tag, close_tag):
         if not isinstance(tag, str) or not tag or len(tag.split()) != 1 or tag != tag.strip():
             raise InvalidConfigError(f"Expected tags of at least one character without white space, actual: {tag!r}.")
     if open_tag in close_tag or close_tag in open_tag:
         raise InvalidConfigError(
-            f"Expected two tags of which neither is part of the other, actual: {open_tag!r} and {close_tag!r}."
+            f"Expected tags that are not part of each other, actual: {open_tag!r} and {close_tag!r}."
         )
 
 

@@ -1,1 +1,1 @@
-"""Vector environments of text: many episodes at once, in this process or in worker processes."""
+"""Vector text environments: many episodes at once, in this process or in worker processes."""

@@ -1,4 +1,4 @@
-"""Vector environments of text: many episodes at once, in this process or in worker processes."""
+"""Vector text environments: many episodes at once, in this process or in worker processes."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Texts = tuple[str, ...]
 
 
 class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
-    """Text environments side by side, in this process or spread over worker processes, with the same results.
+    """Text environments side by side, in this process or in worker processes, with the same results.
 
-    Gives what `gymnasium.vector.SyncVectorEnv` gives, in less time: observations as a tuple of strings, rewards as
-    float64, `info` with one array a key and ``_key`` for the slots that have it. What is a list or a string in the info
-    of one environment is an element of an object array, so ``info["admissible_actions"][3]`` is the list of slot 3.
+    Returns what `gymnasium.vector.SyncVectorEnv` returns, in less time: observations as a tuple of strings, rewards as
+    float64, `info` with one array per key and ``_key`` as the mask of the slots that have the key. A list or string in
+    the info of one environment is an element of an object array: ``info["admissible_actions"][3]`` is slot 3's list.
 
-    Stricter than Gymnasium where that would give wrong results without a word: a step after one that failed, a step of
-    an ended slot in mode ``Disabled`` and a partial reset before the first one raise `gymnasium.error.ResetNeeded`.
+    Raises `gymnasium.error.ResetNeeded` where Gymnasium would silently return wrong results: at a step after a failed
+    one, a step of an ended slot in mode ``Disabled``, and a partial reset before the first full one.
 
     Example:
         >>> from rwml_gym.envs.toy import ToyHouseEnv
@@ -56,29 +56,29 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
         context: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Makes the environments.
+        """Make the environments.
 
         Args:
-            env_fns: make one environment each, with equal text spaces. With workers, what cloudpickle can pickle.
-            autoreset_mode: what follows the end of an episode, see https://farama.org/Vector-Autoreset-Mode:
+            env_fns: Make one environment each, with equal text spaces. With workers, cloudpickle must pickle them.
+            autoreset_mode: What follows the end of an episode, see https://farama.org/Vector-Autoreset-Mode:
                 ``NextStep``, ``SameStep`` or ``Disabled``.
-            workers: processes to spread the slots over, evenly and in order; 0 for none.
-            context: how worker processes start: ``fork``, ``spawn`` or ``forkserver``; Python's default by default.
-                ``spawn`` is the safe one where this process has threads, as it has once torch has computed something.
-            timeout: seconds after which a worker that has not answered a call counts as hung; no limit by default.
+            workers: Number of processes that share the slots, evenly and in order; 0 for none.
+            context: Start method of the worker processes: ``fork``, ``spawn`` or ``forkserver``; Python's default if
+                absent. Use ``spawn`` if this process has threads, as it has once torch has computed something.
+            timeout: Seconds after which a worker without an answer counts as hung; no limit if absent.
 
         Raises:
-            InvalidConfigError: if an argument is not among those that work, or an environment is not text.
-            WorkerDiedError: if a worker dies while it makes its environments.
+            InvalidConfigError: If an argument is not allowed, or an environment is not a text environment.
+            WorkerDiedError: If a worker dies while it makes its environments.
         """
-        self.closed = True  # until there is something to close
+        self.closed = True  # until the environments exist
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.env_fns = _checked(env_fns)
         self.num_envs = len(self.env_fns)
         _check_workers(workers, context, timeout, self.num_envs)
         self.workers = workers
         self._ended: Bools = np.zeros(self.num_envs, dtype=np.bool_)
-        self._needs_reset = "Cannot step before the first reset(): call reset()."
+        self._needs_reset = "Expected reset() before the first step(), actual: none. Call reset()."
         self._slots: Slots | Workers
         if workers:
             self._slots = Workers(self.env_fns, self.autoreset_mode, workers, context, timeout)
@@ -96,18 +96,18 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[Texts, Info]:
-        """Starts an episode in every slot.
+        """Start an episode in every slot.
 
         Args:
-            seed: of slot 0, the next slot has the next one; or one for each slot.
-            options: for every environment. ``{"reset_mask": mask}``, a boolean array, resets those slots only: the
-                others keep their observation and have no info.
+            seed: Seed of slot 0; slot i gets seed + i. Or a sequence with one seed per slot.
+            options: Options for every environment. ``{"reset_mask": mask}``, with a boolean array, resets only the
+                slots in the mask; the others keep their observation and have no info.
         """
         seeds = self._seeds(seed)
         options, mask = self._split(options)
         if self._needs_reset and not mask.all():
-            raise ResetNeeded(f"{self._needs_reset} The first one must not leave out slots, actual mask: {mask}.")
-        self._needs_reset = "The last reset() failed: call reset() again."
+            raise ResetNeeded(f"Expected all slots in the reset mask, actual: {mask}. {self._needs_reset}")
+        self._needs_reset = "Expected a successful reset(), actual: the last one failed. Call reset() again."
         parts = self._run("reset", lambda share: (seeds[share], options, mask[share].tolist()))
         self._needs_reset = ""
         self._ended[mask] = False
@@ -115,10 +115,10 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
         return tuple(observations), vectorize_infos(infos)
 
     def step(self, actions: Sequence[Any]) -> tuple[Texts, Floats, Bools, Bools, Info]:
-        """Steps every slot.
+        """Step every slot.
 
         Args:
-            actions: one for each slot.
+            actions: One action per slot.
 
         Returns:
             Observations, rewards, terminations, truncations and infos.
@@ -129,10 +129,10 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
             raise ResetNeeded(self._needs_reset)
         if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
             raise ResetNeeded(
-                f"Autoreset is disabled and the episodes of slots {np.flatnonzero(self._ended).tolist()} are over: "
-                'call reset(options={"reset_mask": terminations | truncations}) before the next step().'
+                f"Expected running episodes, actual: those of slots {np.flatnonzero(self._ended).tolist()} have ended. "
+                'Call reset(options={"reset_mask": terminations | truncations}) before the next step().'
             )
-        self._needs_reset = "The last step() failed and some slots may have taken it: call reset() to go on."
+        self._needs_reset = "Expected a successful step(), actual: the last one failed in some slots. Call reset()."
         parts: list[SlotSteps] = self._run("step", lambda share: (actions[share],))
         self._needs_reset = ""
         steps = parts[0] if len(parts) == 1 else [list(chain.from_iterable(part)) for part in zip(*parts, strict=True)]
@@ -143,27 +143,27 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
         return tuple(observations), np.array(rewards, dtype=np.float64), terminated, truncated, vectorize_infos(infos)
 
     def render(self) -> tuple[Any, ...]:
-        """Renders every environment."""
+        """Render every environment."""
         return self.call("render")
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Calls a method of every environment, or reads an attribute; one result a slot."""
+        """Call a method of every environment, or read an attribute, and return one result per slot."""
         if name in ("reset", "step", "close"):
-            raise InvalidConfigError(f"`call` would {name} the environments unseen: use `{name}` itself.")
+            raise InvalidConfigError(f"Expected a name except reset, step and close, actual: {name}. Use `{name}()`.")
         return tuple(chain.from_iterable(self._run("call", lambda _: (name, args, kwargs))))
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """Reads an attribute of every environment."""
+        """Read an attribute of every environment."""
         return self.call(name)
 
     def set_attr(self, name: str, values: Any) -> None:
-        """Sets an attribute of every environment: to one value, or to those of a list or tuple, one for each slot."""
+        """Set an attribute of every environment to one value, or to the values of a list or tuple, one per slot."""
         values = values if isinstance(values, list | tuple) else [values] * self.num_envs
         if len(values) != self.num_envs:
-            raise InvalidConfigError(f"Expected {self.num_envs} values, one for each slot, actual: {len(values)}.")
+            raise InvalidConfigError(f"Expected {self.num_envs} values, one per slot, actual: {len(values)}.")
         self._run("set_attr", lambda share: (name, values[share]))
 
-    @property  # type: ignore[misc] # one for each slot, as in Gymnasium's own; nothing to write to
+    @property  # type: ignore[misc] # one per slot and read-only, as in Gymnasium
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The random generators of the environments."""
         return self.get_attr("np_random")
@@ -175,26 +175,26 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
 
     @property
     def envs(self) -> list[gymnasium.Env[str, Any]]:
-        """The environments, where they live in this process."""
+        """The environments, if they run in this process."""
         if isinstance(self._slots, Workers):
-            raise AttributeError("The environments live in worker processes: use call(), get_attr() or set_attr().")
+            raise AttributeError("Expected environments in this process, actual: in workers. Use call() or set_attr().")
         return self._slots.envs
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
-        """Closes the environments and ends the worker processes.
+        """Close the environments and end the worker processes.
 
         Args:
-            timeout: seconds to wait for the workers, 10 by default; then they are ended, and that is an error.
-            terminate: end the workers at once, without closing their environments.
+            timeout: Seconds to wait for the workers, 10 by default; after that they are killed and an error is raised.
+            terminate: Whether to end the workers at once, without closing their environments.
         """
-        self.closed = True  # also if an environment refuses
+        self.closed = True  # even if closing an environment fails
         if isinstance(self._slots, Workers):
             self._slots.close(timeout, terminate)
         else:
             self._slots.close()
 
     def _run(self, method: str, arguments: Callable[[slice], tuple[Any, ...]]) -> list[Any]:
-        """Calls a method of `Slots` where the slots live, with the arguments of that share; one result a share."""
+        """Call a method of `Slots` where the slots run, with the arguments of each share; one result per share."""
         self._require_open()
         if isinstance(self._slots, Workers):
             return self._slots.run(method, arguments)
@@ -202,7 +202,7 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
 
     def _require_open(self) -> None:
         if self.closed:
-            raise ClosedEnvironmentError(f"This {type(self).__name__} is closed: make another one.")
+            raise ClosedEnvironmentError(f"Expected an open {type(self).__name__}, actual: closed. Make another one.")
 
     def _seeds(self, seed: Any) -> list[int | None]:
         if seed is None:
@@ -210,11 +210,11 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
         if isinstance(seed, int | np.integer):
             return [int(seed) + slot for slot in range(self.num_envs)]
         if len(seed) != self.num_envs:
-            raise InvalidConfigError(f"Expected {self.num_envs} seeds, one for each slot, actual: {len(seed)}.")
+            raise InvalidConfigError(f"Expected {self.num_envs} seeds, one per slot, actual: {len(seed)}.")
         return list(seed)
 
     def _split(self, options: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, Bools]:
-        """The options for the environments, and the slots to reset."""
+        """Split options into those for the environments and the mask of the slots to reset."""
         if options is None or "reset_mask" not in options:
             return None if options is None else dict(options), np.ones(self.num_envs, dtype=np.bool_)
         options = dict(options)
@@ -224,25 +224,25 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
                 f'Expected options["reset_mask"] to be a boolean array of shape ({self.num_envs},), actual: {mask!r}.'
             )
         if not mask.any():
-            raise InvalidConfigError('Expected options["reset_mask"] to have a True: without one, do not call reset().')
+            raise InvalidConfigError('Expected a slot in options["reset_mask"], actual: none. Do not call reset().')
         return options, mask
 
     def _checked_actions(self, actions: Any) -> list[Any]:
         if isinstance(actions, str | bytes | Mapping):
-            raise InvalidConfigError(f"Expected {self.num_envs} actions, one for each slot, actual: one, {actions!r}.")
+            raise InvalidConfigError(f"Expected {self.num_envs} actions, one per slot, actual: {actions!r}.")
         actions = list(actions)
         if len(actions) != self.num_envs:
-            raise InvalidConfigError(f"Expected {self.num_envs} actions, one for each slot, actual: {len(actions)}.")
+            raise InvalidConfigError(f"Expected {self.num_envs} actions, one per slot, actual: {len(actions)}.")
         return actions
 
 
 def make_alfworld(num_envs: int = 1, **kwargs: Any) -> TextVectorEnv:
-    """What ``gymnasium.make_vec("rwml_gym/ALFWorld-v0", …)`` calls; see `make_text`."""
+    """Make what ``gymnasium.make_vec("rwml_gym/ALFWorld-v0", …)`` returns; see `make_text`."""
     return make_text("rwml_gym/ALFWorld-v0", num_envs, **kwargs)
 
 
 def make_tau2(num_envs: int = 1, **kwargs: Any) -> TextVectorEnv:
-    """What ``gymnasium.make_vec("rwml_gym/Tau2-v0", …)`` calls; see `make_text`."""
+    """Make what ``gymnasium.make_vec("rwml_gym/Tau2-v0", …)`` returns; see `make_text`."""
     return make_text("rwml_gym/Tau2-v0", num_envs, **kwargs)
 
 
@@ -256,19 +256,19 @@ def make_text(
     timeout: float | None = None,
     **kwargs: Any,
 ) -> TextVectorEnv:
-    """Makes equal environments of a registered id, side by side.
+    """Make a vector environment of one registered id.
 
-    Gymnasium hands over keyword arguments, and neither ``vector_kwargs`` nor ``wrappers``: these are for its modes
-    ``sync`` and ``async``. For wrapped environments give `TextVectorEnv` the functions that make them.
+    Gymnasium passes keyword arguments, but not ``vector_kwargs`` and ``wrappers``, which are for its modes ``sync`` and
+    ``async``. For wrapped environments, pass `TextVectorEnv` the functions that make them.
 
     Args:
-        id: a text environment's.
-        num_envs: number of slots.
-        autoreset_mode: see `TextVectorEnv`, as the next three.
-        workers: worker processes to spread the slots over; 0 for none.
-        context: how they start.
-        timeout: seconds to wait for one.
-        kwargs: for `gymnasium.make`: ``max_episode_steps`` and those of the environment.
+        id: Id of a text environment.
+        num_envs: Number of slots.
+        autoreset_mode: See `TextVectorEnv`.
+        workers: Number of worker processes; 0 for none.
+        context: Start method of the workers.
+        timeout: Seconds to wait for a worker.
+        kwargs: Arguments for `gymnasium.make`: ``max_episode_steps`` and those of the environment.
     """
     _check_count("num_envs", num_envs, 1)
     env_fns = [partial(gymnasium.make, id, **kwargs)] * num_envs
@@ -280,13 +280,13 @@ def _autoreset_mode(mode: Any) -> AutoresetMode:
         return AutoresetMode(mode)
     except ValueError:
         known = ", ".join(f'"{known.value}"' for known in AutoresetMode)
-        raise InvalidConfigError(f"Unknown autoreset_mode {mode!r}; expected one of {known}.") from None
+        raise InvalidConfigError(f"Expected autoreset_mode to be one of {known}, actual: {mode!r}.") from None
 
 
 def _checked(env_fns: Any) -> list[EnvFactory]:
     env_fns = list(env_fns)
     if not env_fns:
-        raise InvalidConfigError("Expected at least one env_fn, actual: none.")
+        raise InvalidConfigError("Expected at least one env_fn, actual: 0.")
     for env_fn in env_fns:
         if not callable(env_fn):
             raise InvalidConfigError(
@@ -299,12 +299,12 @@ def _checked(env_fns: Any) -> list[EnvFactory]:
 def _check_workers(workers: Any, context: Any, timeout: Any, num_envs: int) -> None:
     _check_count("workers", workers, 0)
     if workers > num_envs:
-        raise InvalidConfigError(f"Expected at most one worker for each of {num_envs} slots, actual: {workers}.")
+        raise InvalidConfigError(f"Expected at most {num_envs} workers, one per slot, actual: {workers}.")
     if not workers and (context is not None or timeout is not None):
-        raise InvalidConfigError("`context` and `timeout` are for worker processes: give `workers` too.")
+        raise InvalidConfigError("Expected `workers` with `context` or `timeout`, actual: 0. Set `workers`.")
     contexts = multiprocessing.get_all_start_methods()
     if context is not None and context not in contexts:
-        raise InvalidConfigError(f"Unknown context {context!r}; expected one of {', '.join(contexts)}.")
+        raise InvalidConfigError(f"Expected context to be one of {', '.join(contexts)}, actual: {context!r}.")
     if timeout is not None and not timeout > 0:
         raise InvalidConfigError(f"Expected a timeout of more than 0 seconds, actual: {timeout!r}.")
 

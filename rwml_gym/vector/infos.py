@@ -1,4 +1,4 @@
-"""One info of the infos of many environments, as Gymnasium's vector environments make it."""
+"""Merging the infos of many environments into one, as Gymnasium's vector environments do."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Info = dict[str, Any]
 
 
 def vectorize_infos(infos: Sequence[Info | None]) -> Info:
-    """Makes one info of those of all slots, as `gymnasium.vector.VectorEnv` does, key by key and not slot by slot.
+    """Merge the infos of all slots, as `gymnasium.vector.VectorEnv` does, but key by key and not slot by slot.
 
     Args:
-        infos: one for each slot, ``None`` for a slot that has none.
+        infos: One info per slot, ``None`` for a slot without one.
 
     Returns:
-        For each key an array with one element a slot: of the type of the first value where that is a number, a bool or
-        an array (zero where a slot has none), else of objects (None where a slot has none). Values that are
-        dictionaries become a dictionary again. ``_key`` is the mask of the slots that have the key.
+        For each key an array with one element per slot. If the first value is a number, a bool or an array, the array
+        has its type and is zero for slots without the key; otherwise it has objects, and None for those slots.
+        Dictionaries are merged recursively. ``_key`` is the mask of the slots that have the key.
     """
     columns: dict[str, tuple[list[int], list[Any]]] = {}
     for slot, info in enumerate(infos):

@@ -1,4 +1,4 @@
-"""A share of the slots of a vector environment, stepped one after the other in one process, with autoreset."""
+"""A share of the slots of a vector environment: stepped one after the other in one process, with autoreset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EnvFactory = Callable[[], gymnasium.Env[str, Any]]
 
 
 class SlotSteps(NamedTuple):
-    """What one step of some slots gave, slot by slot."""
+    """The results of one step, slot by slot."""
 
     observations: list[str]
     rewards: list[Any]
@@ -28,7 +28,7 @@ class SlotSteps(NamedTuple):
 
 
 class SlotsDescription(NamedTuple):
-    """What a vector environment has to know of its environments, which may live in another process."""
+    """What a vector environment must know about its environments, which may run in another process."""
 
     observation_space: gymnasium.Space
     action_space: gymnasium.Space
@@ -37,18 +37,18 @@ class SlotsDescription(NamedTuple):
 
 
 class Slots:
-    """Environments that are stepped one after the other; results stay apart, slot by slot.
+    """Environments that are stepped one after the other, with separate results per slot.
 
-    An exception of an environment leaves with a note that names its slot.
+    An exception of an environment gets a note that names its slot.
     """
 
     def __init__(self, env_fns: Sequence[EnvFactory], autoreset_mode: AutoresetMode, first: int = 0) -> None:
-        """Makes the environments; if one cannot be made, the others are closed again.
+        """Make the environments; if one cannot be made, close the others again.
 
         Args:
-            env_fns: make one environment each.
-            autoreset_mode: what follows the end of an episode.
-            first: the number of the first slot in the whole vector environment, for messages.
+            env_fns: Make one environment each.
+            autoreset_mode: What follows the end of an episode.
+            first: Number of the first slot in the whole vector environment, for messages.
         """
         self.first = first
         self.same_step = autoreset_mode is AutoresetMode.SAME_STEP
@@ -60,7 +60,7 @@ class Slots:
                     env = env_fn()
                 if not isinstance(env, gymnasium.Env):
                     raise InvalidConfigError(
-                        f"Expected env_fns to make environments, actual for slot {self.first + slot}: {env!r}."
+                        f"Expected env_fns to make environments, actual: {env!r} for slot {self.first + slot}."
                     )
                 self.envs.append(env)
             self.description = self._describe()
@@ -73,7 +73,7 @@ class Slots:
     def reset(
         self, seeds: Sequence[int | None], options: dict[str, Any] | None, mask: Sequence[bool]
     ) -> tuple[list[str], list[Info | None]]:
-        """Resets the slots of the mask; the others keep their observation and have no info."""
+        """Reset the slots in the mask; the others keep their observation and have no info."""
         infos: list[Info | None] = [None] * len(self.envs)
         for slot, (env, seed, wanted) in enumerate(zip(self.envs, seeds, mask, strict=True)):
             if wanted:
@@ -83,16 +83,16 @@ class Slots:
         return list(self._observations), infos
 
     def step(self, actions: Sequence[Any]) -> SlotSteps:
-        """Steps every slot, or resets it where the mode says so."""
+        """Step every slot, or reset it if the autoreset mode requires it."""
         slot = 0
         steps = []
         try:
             for slot, action in enumerate(actions):
                 steps.append(self._step(slot, action))
-        except Exception as error:  # not `_named`: a context manager would cost more than the rest of this loop
+        except Exception as error:  # not `_named`: a context manager costs more than the rest of this loop
             self._name(error, slot)
             raise
-        # `list` as zip gives tuples, which are not for changing.
+        # Convert to lists, because zip gives tuples, which cannot be changed.
         results = SlotSteps(*map(list, zip(*steps, strict=True)))
         self._observations = results.observations
         return results
@@ -113,7 +113,7 @@ class Slots:
         return observation, reward, terminated, truncated, info
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-        """Calls a method of every environment, or reads an attribute."""
+        """Call a method of every environment, or read an attribute."""
         results = []
         for slot, env in enumerate(self.envs):
             with self._named(slot):
@@ -122,13 +122,13 @@ class Slots:
         return results
 
     def set_attr(self, name: str, values: Sequence[Any]) -> None:
-        """Sets an attribute of every environment, to a value each."""
+        """Set an attribute of every environment, with one value per slot."""
         for slot, (env, value) in enumerate(zip(self.envs, values, strict=True)):
             with self._named(slot):
                 env.set_wrapper_attr(name, value)
 
     def close(self) -> None:
-        """Closes every environment; the first exception is raised when all were closed."""
+        """Close every environment, then raise the first exception, if any."""
         with contextlib.ExitStack() as stack:
             for slot, env in reversed(list(enumerate(self.envs))):
                 stack.callback(self._close, slot, env)
@@ -155,22 +155,22 @@ class Slots:
                 space = getattr(env, name)
                 if not isinstance(space, gymnasium.spaces.Text):
                     raise InvalidConfigError(
-                        f"Expected text environments, actual {name} of {where}: {space}. "
+                        f"Expected text environments, actual: {name} {space} of {where}. "
                         "For other spaces use `gymnasium.vector.SyncVectorEnv` or `AsyncVectorEnv`."
                     )
                 require_same_space(name, space, getattr(self.envs[0], name), where)
         if len({id(env.unwrapped) for env in self.envs}) < len(self.envs):
             raise InvalidConfigError(
-                "Expected every env_fn to make an environment of its own, actual: some gave the same one. "
-                "Make it inside of the function: `[lambda: gymnasium.make(…)] * 4`."
+                "Expected every env_fn to make its own environment, actual: some returned the same one. "
+                "Make the environment inside the function: `[lambda: gymnasium.make(…)] * 4`."
             )
         env = self.envs[0]
         return SlotsDescription(env.observation_space, env.action_space, dict(env.metadata), env.render_mode)
 
 
 def require_same_space(name: str, space: gymnasium.Space, expected: gymnasium.Space, where: str) -> None:
-    """Raises `InvalidConfigError` if a slot's space differs from that of slot 0."""
+    """Raise `InvalidConfigError` if a slot's space differs from that of slot 0."""
     if space != expected:
         raise InvalidConfigError(
-            f"Expected the {name} of slot 0, {expected}, in all slots, actual of {where}: {space}."
+            f"Expected {expected}, the {name} of slot 0, in all slots, actual: {space} in {where}."
         )

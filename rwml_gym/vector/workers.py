@@ -25,7 +25,7 @@ __all__ = ["Workers"]
 
 SECONDS_TO_CLOSE = 10.0
 SECONDS_TO_TERMINATE = 2.0
-# A worker's end of the pipe closes with it, which is seen at once, unless a process of its own holds it open.
+# When a worker ends, its end of the pipe closes and the parent sees it at once, unless a child of the worker holds it.
 SECONDS_BETWEEN_CHECKS = 1.0
 PROTOCOL = pickle.HIGHEST_PROTOCOL
 MAKE_ANOTHER = "Call close() and make another vector environment."
@@ -33,7 +33,7 @@ MAKE_ANOTHER = "Call close() and make another vector environment."
 
 @dataclass
 class Worker:
-    """A worker process, seen from the parent."""
+    """A worker process, as the parent sees it."""
 
     index: int
     slots: range
@@ -42,7 +42,7 @@ class Worker:
 
     @property
     def share(self) -> slice:
-        """What is this worker's of a list with one element a slot."""
+        """The part of a list with one element per slot that belongs to this worker."""
         return slice(self.slots.start, self.slots.stop)
 
     def __str__(self) -> str:
@@ -59,10 +59,10 @@ class Failure:
 
 
 class Workers:
-    """Worker processes that run `Slots`, and the calls to them: one message a worker and call.
+    """Worker processes that run `Slots`, and the calls to them: one message per worker and call.
 
-    Every call waits for all workers, also where one fails, so no answer is left in a pipe for the next call. After the
-    death of a worker, a timeout or an interruption only `close` is left to be called; it then ends the workers without
+    Every call waits for all workers, even if one fails, so that no answer is left in a pipe for the next call. After
+    the death of a worker, a timeout or an interruption, only `close` may be called; it then ends the workers without
     closing their environments.
     """
 
@@ -74,14 +74,14 @@ class Workers:
         context: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Starts the processes, which make the environments at the same time.
+        """Start the processes, which make the environments at the same time.
 
         Args:
-            env_fns: make one environment each.
-            autoreset_mode: what follows the end of an episode.
-            number: of processes; the slots are spread evenly, in order.
-            context: how processes start, ``fork``, ``spawn`` or ``forkserver``; Python's default by default.
-            timeout: seconds after which a worker that has not answered a call counts as hung; None for no limit.
+            env_fns: Make one environment each.
+            autoreset_mode: What follows the end of an episode.
+            number: Number of processes; the slots are spread evenly, in order.
+            context: Start method of the processes: ``fork``, ``spawn`` or ``forkserver``; Python's default if None.
+            timeout: Seconds after which a worker without an answer counts as hung; None for no limit.
         """
         ctx: Any = multiprocessing.get_context(context)
         self.timeout = timeout
@@ -97,7 +97,7 @@ class Workers:
                     arguments = (theirs, ours, made, autoreset_mode, slots.start)
                     process = ctx.Process(target=_work, name=f"TextVectorEnv-{index}", args=arguments, daemon=True)
                     process.start()
-                    theirs.close()  # or its end would stay open when the worker dies
+                    theirs.close()  # otherwise this end stays open when the worker dies
                     self._workers.append(Worker(index, slots, process, ours))
             self.description = self._agreed(self._results(self._receive_all(deadline=None)))
         except BaseException:
@@ -105,28 +105,28 @@ class Workers:
             raise
 
     def run(self, method: str, arguments: Callable[[slice], tuple[Any, ...]]) -> list[Any]:
-        """Calls a method of `Slots` in all workers.
+        """Call a method of `Slots` in all workers.
 
         Args:
-            method: its name.
-            arguments: gives the arguments for the slots of a slice.
+            method: Name of the method.
+            arguments: Returns the arguments for the slots of a slice.
 
         Returns:
-            One result a worker.
+            One result per worker.
 
         Raises:
-            WorkerDiedError: if a worker is gone.
-            WorkerTimeoutError: if a worker does not answer in time.
-            Exception: what an environment raised, from a `WorkerError` with the worker's traceback; that error itself
-                if it cannot be pickled.
+            WorkerDiedError: If a worker has died.
+            WorkerTimeoutError: If a worker does not answer in time.
+            Exception: What an environment raised, from a `WorkerError` with the worker's traceback. If the exception
+                cannot be pickled, the `WorkerError` itself.
         """
         if self._broken is not None:
             raise self._broken
-        # Before anything is sent: what cannot be pickled must not reach some workers only.
+        # Pickle everything before sending anything: a failure must not reach only some of the workers.
         messages = [pickle.dumps((method, arguments(worker.share)), PROTOCOL) for worker in self._workers]
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
-        # Until all is well, for whatever interrupts this, KeyboardInterrupt above all.
-        self._broken = WorkerError(f"A call was interrupted and its answers are lost. {MAKE_ANOTHER}")
+        # Broken until the call succeeds, because anything may interrupt it, most likely a KeyboardInterrupt.
+        self._broken = WorkerError(f"Expected all answers, actual: the call was interrupted. {MAKE_ANOTHER}")
         try:
             for worker, message in zip(self._workers, messages, strict=True):
                 self._send(worker, message)
@@ -138,16 +138,16 @@ class Workers:
         return self._results(answers)
 
     def close(self, timeout: float | None = None, terminate: bool = False) -> None:
-        """Closes the environments and ends the processes.
+        """Close the environments and end the processes.
 
         Args:
-            timeout: seconds to wait for the environments to close, 10 by default.
-            terminate: do not wait, and do not close the environments.
+            timeout: Seconds to wait for the environments to close, 10 by default.
+            terminate: Whether to end the processes at once, without closing the environments.
 
         Raises:
-            WorkerDiedError: if a worker is gone; the processes are ended all the same, as with the next two.
-            WorkerTimeoutError: if an environment does not close in time.
-            Exception: what an environment raised.
+            WorkerDiedError: If a worker has died. In this case and the next two, the processes are still ended.
+            WorkerTimeoutError: If an environment does not close in time.
+            Exception: What an environment raised.
         """
         if not self._finalizer.alive:
             return
@@ -177,12 +177,12 @@ class Workers:
         while not worker.connection.poll(_seconds_to_wait(deadline)):
             if not worker.process.is_alive() and not worker.connection.poll(0):
                 raise _died(worker)
-            for other in self._workers:  # while this one takes its time
+            for other in self._workers:  # another worker may die while this one computes
                 if other.process.exitcode:
                     raise _died(other)
             if deadline is not None and time.monotonic() >= deadline:
                 raise WorkerTimeoutError(
-                    f"{worker} has not answered in time. {MAKE_ANOTHER}", worker.index, worker.slots
+                    f"Expected a timely answer, actual: none from {worker}. {MAKE_ANOTHER}", worker.index, worker.slots
                 )
         try:
             return worker.connection.recv_bytes()
@@ -193,7 +193,7 @@ class Workers:
         results = [pickle.loads(answer) for answer in answers]
         failures = [
             (worker, result)
-            for worker, result in zip(self._workers, results, strict=False)  # no answers of workers that were ended
+            for worker, result in zip(self._workers, results, strict=False)  # killed workers have no answers
             if isinstance(result, Failure)
         ]
         if failures:
@@ -201,7 +201,7 @@ class Workers:
         return results
 
     def _agreed(self, descriptions: Sequence[SlotsDescription]) -> SlotsDescription:
-        """The description that holds for all slots."""
+        """Return the description that holds for all slots."""
         first = descriptions[0]
         for worker, description in zip(self._workers, descriptions, strict=True):
             for name in ("observation_space", "action_space"):
@@ -211,7 +211,7 @@ class Workers:
 
 
 def _died(worker: Worker) -> WorkerDiedError:
-    worker.process.join(SECONDS_TO_TERMINATE)  # the end of its pipe is seen before the end of the process
+    worker.process.join(SECONDS_TO_TERMINATE)  # the pipe may close before the process ends
     exitcode = worker.process.exitcode
     if exitcode is None:
         fate = "its pipe is closed but the process still runs"
@@ -219,7 +219,9 @@ def _died(worker: Worker) -> WorkerDiedError:
         fate = f"killed by {signal.Signals(-exitcode).name}"
     else:
         fate = f"exit status {exitcode}"
-    return WorkerDiedError(f"{worker} died: {fate}. {MAKE_ANOTHER}", worker.index, worker.slots, exitcode)
+    return WorkerDiedError(
+        f"Expected live workers, actual: {worker} died ({fate}). {MAKE_ANOTHER}", worker.index, worker.slots, exitcode
+    )
 
 
 def _seconds_to_wait(deadline: float | None) -> float:
@@ -229,19 +231,19 @@ def _seconds_to_wait(deadline: float | None) -> float:
 
 
 def _raise(failures: Sequence[tuple[Worker, Failure]]) -> NoReturn:
-    """Raises the first failure, with notes on the others."""
+    """Raise the first failure, with notes on the others."""
     (worker, failure), *others = failures
-    origin = WorkerError(f"A call failed in {worker}:\n{failure.traceback}", worker.index, worker.slots)
+    origin = WorkerError(f"Expected a result from {worker}, actual:\n{failure.traceback}", worker.index, worker.slots)
     for other_worker, other in others:
-        origin.add_note(f"It failed in {other_worker} too:\n{other.traceback}")
+        origin.add_note(f"The call also failed in {other_worker}:\n{other.traceback}")
     if failure.pickled is None:
         raise origin
     raise pickle.loads(failure.pickled) from origin
 
 
 def _end(workers: Sequence[Worker], parent: int) -> None:
-    """Leaves no process behind."""
-    if os.getpid() != parent:  # a fork of the parent has a copy of this, but the processes are not its own
+    """End all processes."""
+    if os.getpid() != parent:  # a fork of the parent inherits this, but does not own the processes
         return
     for worker in workers:
         worker.connection.close()
@@ -260,9 +262,9 @@ def _work(
     autoreset_mode: AutoresetMode,
     first: int,
 ) -> None:
-    """What a worker process does: makes its environments, then answers calls until it is told to close."""
-    parents_end.close()  # a fork has it open, and would not see the parent go
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; what follows is for the parent to say
+    """Run a worker process: make its environments, then answer calls until it must close."""
+    parents_end.close()  # a fork inherits it, and would not notice the end of the parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent decides what follows
     try:
         slots = Slots(env_fns.fn, autoreset_mode, first)
         answer = pickle.dumps(slots.description, PROTOCOL)
@@ -285,10 +287,10 @@ def _work(
 
 
 def _failure(error: Exception) -> bytes:
-    """The answer that says that a call failed."""
+    """Make the answer for a failed call."""
     try:
         pickled = pickle.dumps(error, PROTOCOL)
         pickle.loads(pickled)  # some exceptions can be pickled but not unpickled
-    except Exception:  # whatever is wrong with it, the traceback tells what happened
+    except Exception:  # any failure of pickling; the traceback is still sent
         pickled = None
     return pickle.dumps(Failure(pickled, "".join(traceback.format_exception(error))), PROTOCOL)

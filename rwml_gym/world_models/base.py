@@ -1,7 +1,7 @@
-"""World models that need no language model: the baselines a learned one must beat.
+"""The protocols of world models, and two baselines that a learned model must beat.
 
-A world model predicts what the world will say next. Anything with `predict` is one; with `learn` too, it learns from
-what `WorldModelRewardWrapper` sees.
+A world model predicts the next observation. Every object with `predict` is one. If it has `learn`, too,
+`WorldModelRewardWrapper` trains it online.
 """
 
 from __future__ import annotations
@@ -31,32 +31,31 @@ __all__ = [
 
 @runtime_checkable
 class WorldModel(Protocol):
-    """Anything that predicts next states, in batches."""
+    """A predictor of next states, in batches."""
 
     def predict(
         self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
     ) -> list[Any]:
-        """Predict what the world will say.
+        """Predict the next observations.
 
         Args:
             histories: `n` windows of turns, oldest first; the last observation is the current state.
-            actions: `n` actions about to be taken.
-            tasks: `n` instructions, or `None` where they are not known; a model that has no use for them may do without
-                this parameter.
+            actions: `n` actions that are about to be taken.
+            tasks: `n` instructions, or `None` if unknown; a model that does not use them may omit this parameter.
 
         Returns:
-            `n` predicted next states: text, or, of a world that is not text, members of its observation space; or
-            `embedding.Embedded` ones. `""` or `None` where the model has no prediction.
+            `n` predicted next states: texts, members of the observation space if it is not text, or
+            `encoders.cached.Embedded` predictions. `""` or `None` stands for no prediction.
         """
         ...
 
 
 @runtime_checkable
 class OnlineWorldModel(WorldModel, Protocol):
-    """A world model that learns from what happens."""
+    """A world model that learns online."""
 
     def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], next_states: Sequence[Any]) -> None:
-        """Learn from transitions, after they were predicted.
+        """Learn from transitions that were predicted before.
 
         Args:
             histories: `n` windows of turns, see `predict`.
@@ -67,7 +66,7 @@ class OnlineWorldModel(WorldModel, Protocol):
 
 
 class NothingChanges:
-    """Predicts that the world will say what it said last."""
+    """Baseline that predicts the last observation again."""
 
     def predict(
         self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
@@ -78,18 +77,18 @@ class NothingChanges:
 
 
 class MostFrequentOutcome:
-    """Predicts what followed the same action most often, else the same type of action, else any action.
+    """Baseline that predicts the most frequent outcome of the action, else of its type, else of all actions.
 
-    It knows the templates of a world and nothing of the state: what it earns is earned without a world model.
-    Among equally frequent outcomes, the one seen first is predicted. It goes on counting when it is shown more.
+    It knows the templates of an environment but not the state: its reward needs no world model. Among equally frequent
+    outcomes, it predicts the one seen first. `learn` adds to the counts.
     """
 
     def __init__(self, transitions: Iterable[Transition] | None = None, capacity: int | None = None):
         """Count outcomes.
 
         Args:
-            transitions: What to learn from; if absent, it starts with nothing and predicts nothing before it `learn`s.
-            capacity: How many of the last transitions count; all by default.
+            transitions: Transitions to count; if absent, it makes no prediction before the first `learn`.
+            capacity: Number of most recent transitions to count; all by default.
 
         Raises:
             InvalidConfigError: If `transitions` is empty or `capacity` not positive.
@@ -97,7 +96,7 @@ class MostFrequentOutcome:
         if capacity is not None and capacity < 1:
             raise InvalidConfigError(f"Expected a positive `capacity`, actual: {capacity}.")
         self._capacity = capacity
-        # An action, its type (`None`: of all), and how often which outcome followed.
+        # For an action, an action type, or all actions: the number of times each outcome followed.
         self._counts: dict[Hashable, Counter[Hashable]] = defaultdict(Counter)
         self._states: dict[Hashable, Any] = {}
         self._window: deque[tuple[tuple[Hashable, ...], Hashable]] = deque()
@@ -105,10 +104,10 @@ class MostFrequentOutcome:
             for transition in transitions:
                 self._add(transition.action, transition.next_state)
             if not self._window:
-                raise InvalidConfigError("Expected at least one transition to learn from, actual: none.")
+                raise InvalidConfigError("Expected at least one transition to learn from, actual: 0.")
 
     def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], next_states: Sequence[Any]) -> None:
-        """Count what followed (`OnlineWorldModel.learn`)."""
+        """Count the outcomes (`OnlineWorldModel.learn`)."""
         for action, state in zip(actions, next_states, strict=True):
             self._add(action, state)
 
@@ -146,7 +145,7 @@ class MostFrequentOutcome:
             del self._states[outcome]
 
 
-# The cause of every outcome.
+# The key for all actions.
 _ANY = ("any",)
 
 
@@ -157,7 +156,7 @@ def _causes(action: Any) -> tuple[Hashable, ...]:
 
 
 def state_key(state: Any) -> Hashable:
-    """Something hashable that is equal for equal states or actions, whatever they are made of."""
+    """Return a hashable key that is equal for equal states or actions of any type."""
     if isinstance(state, str):
         return state
     if isinstance(state, Mapping):
@@ -165,17 +164,17 @@ def state_key(state: Any) -> Hashable:
     if isinstance(state, tuple):
         return tuple(map(state_key, state))
     array = np.asarray(state)
-    if array.dtype.kind in "biuf":  # 1 is 1, of whatever width
+    if array.dtype.kind in "biuf":  # the integer or float width does not matter
         array = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
         return array.shape, array.dtype.kind, array.tobytes()
     return repr(state)
 
 
 def takes_tasks(model: WorldModel) -> bool:
-    """Whether a world model's `predict` has a parameter `tasks`, or takes any keyword."""
+    """Return whether a world model's `predict` has a parameter `tasks`, or takes any keyword."""
     try:
         parameters = inspect.signature(model.predict).parameters
-    except (TypeError, ValueError):  # a builtin or the like says nothing of itself
+    except (TypeError, ValueError):  # a builtin, for example, has no signature
         return False
     return "tasks" in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
@@ -187,36 +186,36 @@ def predict_checked(
     tasks: Sequence[str] | None,
     text: bool,
 ) -> list[Any]:
-    """Ask a world model and check what it says.
+    """Call a world model and check its predictions.
 
     Args:
         model: The model.
         histories: See `WorldModel.predict`.
-        actions: See there.
-        tasks: See there; `None` for a model that does not take them.
+        actions: See `WorldModel.predict`.
+        tasks: See `WorldModel.predict`; `None` for a model that does not take them.
         text: Whether states are text.
 
     Returns:
-        One prediction an action.
+        One prediction per action.
 
     Raises:
-        WorldModelError: If the model raises, returns another number of predictions, or other than text where states are
-            text.
+        WorldModelError: If the model raises, returns another number of predictions, or does not return text although
+            states are text.
     """
     name = f"{type(model).__name__}.predict"
     try:
         given = model.predict(histories, actions) if tasks is None else model.predict(histories, actions, tasks=tasks)
     except RWMLGymError:
         raise
-    # Whatever a model of the user's raises.
+    # A user's model may raise anything.
     except Exception as error:
         raise WorldModelError(
-            f"Expected {len(actions)} predictions from {name}, actual: {type(error).__name__}: {error}"
+            f"Expected {len(actions)} predictions from {name}, actual: {type(error).__name__}: {error}."
         ) from error
     if isinstance(given, str | bytes) or not isinstance(given, Sequence | np.ndarray) or len(given) != len(actions):
         count = f"{len(given)}" if isinstance(given, Sequence | np.ndarray) and not isinstance(given, str) else ""
         raise WorldModelError(
-            f"Expected {len(actions)} predictions from {name}, one for each action, "
+            f"Expected {len(actions)} predictions from {name}, one per action, "
             f"actual: {count or repr(given)[:200]}{f' ({type(given).__name__})' if not count else ''}."
         )
     for prediction in given if text else ():
@@ -229,6 +228,6 @@ def predict_checked(
 
 
 def check_lengths(histories: Sequence[Sequence[Turn]], actions: Sequence[Any]) -> None:
-    """Raise `InvalidConfigError` if there are more histories than actions, or fewer."""
+    """Raise `InvalidConfigError` unless there are as many histories as actions."""
     if len(histories) != len(actions):
         raise InvalidConfigError(f"Expected as many histories as actions ({len(actions)}), actual: {len(histories)}.")

@@ -1,4 +1,4 @@
-"""World models by name, for those who predict in the agent's place."""
+"""World models by name, which predict in place of the agent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rwml_gym.world_models.retrieval import RetrievalWorldModel
 
 __all__ = ["ENCODING", "WORLD_MODELS", "make_world_model"]
 
-# Of the transitions that the most frequent outcome is counted over, so that memory is bounded on an endless stream.
+# Transitions that `MostFrequentOutcome` counts, limited so that memory stays bounded on an endless stream.
 _WINDOW = 10_000
 
 WORLD_MODELS: dict[str, Callable[[Any, Any], WorldModel]] = {
@@ -22,29 +22,29 @@ WORLD_MODELS: dict[str, Callable[[Any, Any], WorldModel]] = {
     "retrieval": lambda states, actions: RetrievalWorldModel(encoder=states, action_encoder=actions),
     "learned": lambda states, actions: EmbeddingWorldModel(encoder=states, action_encoder=actions),
 }
-"""World models that can be made from their name alone; all but the first start with nothing and learn as they go."""
+"""World models that can be made from their name alone; all but the first start empty and learn online."""
 
 ENCODING = frozenset({"retrieval", "learned"})
-"""Those of them that encode states and actions."""
+"""Names of the world models that encode states and actions."""
 
 
 def make_world_model(model: str | WorldModel, encoder: Any = DEFAULT_ENCODER, action_encoder: Any = None) -> WorldModel:
-    """Make a world model from its name; one that is given is returned as it is.
+    """Make a world model from its name; return a given world model unchanged.
 
     Args:
         model: A name in `WORLD_MODELS`, or a world model.
-        encoder: Of the states: see `embedding.make_encoder`, or a `SpaceEncoder`; for those that need one.
-        action_encoder: Of the actions; the same if absent.
+        encoder: Encoder of the states, see `encoders.cached.make_encoder`, or a `SpaceEncoder`; for `ENCODING` models.
+        action_encoder: Encoder of the actions; the same if absent.
 
     Returns:
         The world model.
 
     Raises:
-        InvalidConfigError: If it is neither.
+        InvalidConfigError: If `model` is neither.
     """
     if isinstance(model, str):
         if model not in WORLD_MODELS:
-            raise InvalidConfigError(f"Expected a world model's name of {sorted(WORLD_MODELS)}, actual: {model!r}.")
+            raise InvalidConfigError(f"Expected a world model out of {sorted(WORLD_MODELS)}, actual: {model!r}.")
         return WORLD_MODELS[model](encoder, action_encoder)
     if not isinstance(model, WorldModel) or isinstance(model, type):
         raise InvalidConfigError(f"Expected a world model's name or an object with `predict`, actual: {model!r}.")

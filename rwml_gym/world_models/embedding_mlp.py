@@ -1,4 +1,4 @@
-"""A small world model in the embedding space, trained online on what the wrapper sees."""
+"""A small world model in the embedding space, trained online on the wrapper's transitions."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from rwml_gym.world_models.base import check_lengths
 __all__ = ["EmbeddingWorldModel"]
 
 
-# Of transitions, kept to draw batches from.
+# Memory limit of the replay buffer.
 _MAX_BYTES = 2**28
 
 
 class EmbeddingWorldModel:
-    """Predicts the embedding of the next state from those of the current state and the action, with an MLP.
+    """MLP that predicts the embedding of the next state from those of the current state and the action.
 
     ::
 
         ŝ = (E(s) + f(E(s), E(a))) / |…|,    loss: 1 - cos(ŝ, E(s'))
 
-    It starts as "nothing changes" and learns from the last transitions, one Adam step on a random batch of them for
-    every few that come. What it predicts are embeddings, not text: good for the reward, not to be read.
+    At first it predicts "nothing changes". It keeps the last transitions and takes one Adam step on a random batch of
+    them after every few new ones. Its predictions are embeddings, not text: they give a reward but cannot be read.
 
     Attributes:
-        loss: Of the last training step; NaN before the first.
+        loss: Loss of the last training step; NaN before the first.
     """
 
     def __init__(
@@ -47,22 +47,22 @@ class EmbeddingWorldModel:
         capacity: int = 4096,
         seed: int = 0,
     ):
-        """Choose its size; the network is made with the first transition.
+        """Set the sizes; the network is made at the first transition.
 
         Args:
-            encoder: Of the states: see `embedding.make_encoder`, or a `SpaceEncoder`.
-            action_encoder: Of the actions; the same if absent.
+            encoder: Encoder of the states: see `encoders.cached.make_encoder`, or a `SpaceEncoder`.
+            action_encoder: Encoder of the actions; the same if absent.
             hidden: Width of the two hidden layers.
-            learning_rate: Of Adam.
-            batch_size: Transitions in a training step.
-            train_every: Transitions from one training step to the next; there is none before a first batch is full.
-            capacity: Transitions to draw the batches from; the oldest goes first. Fewer, where they are large: 256 MB
-                are kept at most.
-            seed: Of the weights and the batches.
+            learning_rate: Learning rate of Adam.
+            batch_size: Transitions per training step.
+            train_every: Transitions between training steps; the first step waits for a full batch.
+            capacity: Transitions to draw the batches from; the oldest are removed first. Lowered so that they take at
+                most 256 MB.
+            seed: Seed of the weights and the batches.
 
         Raises:
             DependencyNotInstalled: If torch is not installed.
-            InvalidConfigError: If a number is not positive, or the capacity smaller than a batch.
+            InvalidConfigError: If a number is not positive, or the capacity is smaller than a batch.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
         if min(hidden, batch_size, train_every, learning_rate) <= 0 or capacity < batch_size:
@@ -71,7 +71,9 @@ class EmbeddingWorldModel:
                 f"least a batch, actual: {hidden}, {learning_rate}, {batch_size}, {train_every} and {capacity}."
             )
         if importlib.util.find_spec("torch") is None:
-            raise DependencyNotInstalled('A learned world model needs torch: run `pip install "rwml-gym[embed]"`.')
+            raise DependencyNotInstalled(
+                'Expected torch for a learned world model, actual: not installed. Run `pip install "rwml-gym[embed]"`.'
+            )
         self._states = encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)
         self._actions: CachedEncoder | SpaceEncoder = self._states
         if action_encoder is not None:
@@ -98,7 +100,7 @@ class EmbeddingWorldModel:
         return [Embedded(row) for row in predicted.numpy()]
 
     def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], next_states: Sequence[Any]) -> None:
-        """Remember transitions, and train when it is time (`OnlineWorldModel.learn`)."""
+        """Store transitions, and train after every `train_every` of them (`OnlineWorldModel.learn`)."""
         check_lengths(histories, actions)
         if not len(actions):
             return
@@ -119,13 +121,13 @@ class EmbeddingWorldModel:
         self.capacity = min(self.capacity, _MAX_BYTES // (4 * (width + states)))
         if self.capacity < self._batch_size:
             raise InvalidConfigError(
-                f"Expected transitions of which a batch of {self._batch_size} fits into {_MAX_BYTES / 2**20:.0f} MB, "
-                f"actual: {width + states} numbers each. Describe the observations in words, or make them smaller."
+                f"Expected a batch of {self._batch_size} transitions within {_MAX_BYTES / 2**20:.0f} MB, actual: "
+                f"{width + states} numbers per transition. Describe the observations in text, or make them smaller."
             )
         self._inputs = np.zeros((self.capacity, width), dtype=np.float32)
         self._targets = np.zeros((self.capacity, states), dtype=np.float32)
         made: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
-        # The user's random numbers and modes stay what they are.
+        # The user's random state and grad modes are restored.
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.manual_seed(self._seed)
             self._network = nn.Sequential(

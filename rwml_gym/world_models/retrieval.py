@@ -1,4 +1,4 @@
-"""A world model that needs no training: what happened the last time something like this was done."""
+"""A world model without training: it predicts the outcome of the most similar transition."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _MAX_BYTES = 2**28
 
 
 class RetrievalWorldModel:
-    """Predicts the outcome of the nearest recorded transition.
+    """World model that predicts the outcome of the nearest recorded transition.
 
-    Near is what has a high `cos(E(s), E(s')) + cos(E(a), E(a'))` of current state and action; what lies further back
-    does not count. Of one state and action, the last outcome is remembered. Useful after the first episode: the same
-    room says the same. It cannot know what it has not seen, and repeats the numbers of another drawer.
+    The nearest one has the highest `cos(E(s), E(s')) + cos(E(a), E(a'))` of current state and action; earlier turns are
+    ignored. For each state and action, the last outcome is kept. It is useful after the first episode, because the same
+    room gives the same observations. It cannot predict unseen outcomes, and copies the numbers of another drawer.
 
     >>> turn = Turn("", "You are in the kitchen.")
     >>> model = RetrievalWorldModel([Transition((turn,), "open fridge", "The fridge is empty.")], encoder="hashing")
@@ -44,11 +44,11 @@ class RetrievalWorldModel:
         """Remember transitions.
 
         Args:
-            transitions: What to start with; more comes by `learn`.
-            encoder: Of the states: see `embedding.make_encoder`, or a `SpaceEncoder`.
-            action_encoder: Of the actions; the same if absent.
-            capacity: Most transitions to remember; the oldest goes first. A search takes time in proportion. Fewer,
-                where they are large: 256 MB of vectors are kept at most.
+            transitions: The first transitions; `learn` adds more.
+            encoder: Encoder of the states: see `encoders.cached.make_encoder`, or a `SpaceEncoder`.
+            action_encoder: Encoder of the actions; the same if absent.
+            capacity: Maximal number of transitions; the oldest are removed first. The time of a search is proportional
+                to it. Lowered so that the vectors take at most 256 MB.
 
         Raises:
             InvalidConfigError: If `capacity` is not positive.
@@ -68,7 +68,7 @@ class RetrievalWorldModel:
             self.learn([t.history for t in some], [t.action for t in some], [t.next_state for t in some])
 
     def __len__(self) -> int:
-        """The number of transitions remembered now."""
+        """Return the number of stored transitions."""
         return len(self._slots)
 
     def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], next_states: Sequence[Any]) -> None:
@@ -79,7 +79,7 @@ class RetrievalWorldModel:
         for key, row, history, action, outcome in zip(keys, rows, histories, actions, next_states, strict=True):
             slot = self._slots.get(key)
             if slot is None:
-                if row is None:  # known before this call, and since then gone for others of it
+                if row is None:  # stored before this call, but removed during it
                     (row,) = self._embed([history], [action], [True])
                 slot = self._place(key)
                 self._rows[slot] = row
@@ -88,13 +88,13 @@ class RetrievalWorldModel:
     def predict(
         self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
     ) -> list[Any]:
-        """Predict the outcome of the nearest transition (`WorldModel.predict`); `None` where there is none at all."""
+        """Predict the outcome of the nearest transition (`WorldModel.predict`); `None` if nothing is stored."""
         check_lengths(histories, actions)
         if not self._slots:
             return [None] * len(actions)
         keys = [_key(history, action) for history, action in zip(histories, actions, strict=True)]
         rows = self._embed(histories, actions, [key not in self._slots for key in keys])
-        # One search each: a product with all rows at once might round, and so choose, differently.
+        # One search per row: a product with all rows at once might round, and so choose, differently.
         known = self._rows[: len(self._outcomes)]
         return [
             self._outcomes[int(np.argmax(known @ row)) if row is not None else self._slots[key]]
@@ -104,7 +104,7 @@ class RetrievalWorldModel:
     def _embed(
         self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], wanted: Sequence[bool]
     ) -> list[np.ndarray | None]:
-        """State and action side by side, for those that are wanted."""
+        """Concatenate the embeddings of state and action, for the wanted pairs."""
         chosen = [i for i, want in enumerate(wanted) if want]
         rows: list[np.ndarray | None] = [None] * len(actions)
         if chosen:
@@ -119,7 +119,7 @@ class RetrievalWorldModel:
         return rows
 
     def _place(self, key: Any) -> int:
-        """A slot for a new transition: a free one, or that of the oldest."""
+        """Return a slot for a new transition: a free one, or that of the oldest."""
         if len(self._outcomes) < self.capacity:
             slot = len(self._outcomes)
             self._outcomes.append(None)

@@ -41,7 +41,7 @@ def test_texts_of_the_info_are_appended():
 
 @pytest.mark.parametrize("key", ["tasks", "won"])
 def test_an_info_without_that_text_is_refused(key):
-    with pytest.raises(InvalidConfigError, match=rf"text in info\['{key}'\].*keys are task, adm.*`info_keys`"):
+    with pytest.raises(InvalidConfigError, match=rf"text in info\['{key}'\].*keys task, adm.*`info_keys`"):
         EmbedText(ToyHouseEnv(), "hashing", info_keys=[key]).reset()
 
 
@@ -82,12 +82,12 @@ def test_a_smaller_width_stays_in_the_space():
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (ToyHouseEnv, {"width": 0}, "between 1 and the encoder's own, 1024, actual: 0"),
+        (ToyHouseEnv, {"width": 0}, "1 to 1024, the encoder's own, actual: 0"),
         (ToyHouseEnv, {"width": 1025}, "actual: 1025"),
         (ToyHouseEnv, {"info_keys": "task"}, "list of names, actual: 'task'"),
         (ToyHouseEnv, {"encoder": 3}, "Expected an encoder"),
         (lambda: gym.make("CartPole-v1"), {}, "text observations for EmbedText"),
-        (lambda: gym.wrappers.Autoreset(ToyHouseEnv()), {}, "`Autoreset` outside of EmbedText"),
+        (lambda: gym.wrappers.Autoreset(ToyHouseEnv()), {}, "`Autoreset` outside EmbedText"),
     ],
 )
 def test_bad_input_is_refused(make, arguments, message):

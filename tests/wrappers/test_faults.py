@@ -265,7 +265,7 @@ def test_actions_that_cannot_be_encoded_are_found_before_the_step():
     with pytest.raises(InvalidObservationError, match=r"Expected an action in Discrete.*give `describe_action`"):
         env.step(np.array([1.5]))
     assert inner.steps == 0
-    with pytest.raises(InvalidConfigError, match="Give `describe_action`, a function from an action"):
+    with pytest.raises(InvalidConfigError, match="Give `describe_action`, which turns an action into text"):
         WorldModelRewardWrapper(Numbers(actions=spaces.Graph(BOX, None)), predictor="retrieval")
 
 
@@ -291,7 +291,7 @@ def test_texts_within_dictionaries_are_encoded_in_one_call():
 def test_too_few_or_too_many_actions_are_refused(actions):
     envs = WorldModelRewardVectorWrapper(gym.make_vec("CartPole-v1", num_envs=2), predictor="nothing-changes")
     envs.reset(seed=0)
-    with pytest.raises(InvalidConfigError, match=r"Expected (2 actions|actions of MultiDiscrete)"):
+    with pytest.raises(InvalidConfigError, match=r"Expected (2 actions|actions in MultiDiscrete)"):
         envs.step(actions)
 
 
@@ -311,7 +311,7 @@ def test_infos_as_lists_belong_outside():
 
 
 def test_a_unit_without_numbers_is_refused():
-    with pytest.raises(InvalidConfigError, match=r"Expected no `scale` for Discrete"):
+    with pytest.raises(InvalidConfigError, match=r"Expected a space with a Box for `scale`, actual: Discrete"):
         WorldModelRewardWrapper(gym.make("FrozenLake-v1"), scale=2.0)
 
 

@@ -147,10 +147,10 @@ def test_what_cannot_be_recorded_is_refused():
         RecordTransitions(gym.make("CartPole-v1"))
     with pytest.raises(InvalidConfigError, match="`history` of at least 1 turn, actual: 0"):
         RecordTransitions(ToyHouseEnv(), history=0)
-    with pytest.raises(InvalidConfigError, match="`Autoreset` outside of RecordTransitions"):
+    with pytest.raises(InvalidConfigError, match="`Autoreset` outside RecordTransitions"):
         RecordTransitions(gym.wrappers.OrderEnforcing(gym.wrappers.Autoreset(ToyHouseEnv())))
     gym.wrappers.Autoreset(RecordTransitions(ToyHouseEnv()))
     env = RecordTransitions(OddEnv())  # which takes any action
     env.reset(seed=0)
-    with pytest.raises(InvalidConfigError, match="Expected a text action to record, actual: 3"):
+    with pytest.raises(InvalidConfigError, match="Expected a text action, actual: 3"):
         env.step(3)

@@ -109,7 +109,7 @@ def test_the_action_is_shown_without_its_prediction():
         (ToyHouseEnv, {"history": 0}, "at least 1 turn, actual: 0"),
         (ToyHouseEnv, {"max_length": 0}, "at least 1 character, actual: 0"),
         (lambda: gym.make("CartPole-v1"), {}, "text observations for TextHistory"),
-        (lambda: gym.wrappers.Autoreset(ToyHouseEnv()), {}, "`Autoreset` outside of TextHistory"),
+        (lambda: gym.wrappers.Autoreset(ToyHouseEnv()), {}, "`Autoreset` outside TextHistory"),
     ],
 )
 def test_bad_input_is_refused(make, arguments, message):

@@ -283,13 +283,13 @@ def test_a_description_must_be_text():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"describe": "no.such.module:f"}, "Cannot find the function 'no.such.module:f' for `describe`"),
-        ({"describe": "math:no_such"}, "Cannot find the function 'math:no_such'"),
+        ({"describe": "no.such.module:f"}, r"Expected a function for `describe`, actual: 'no\.such\.module:f'"),
+        ({"describe": "math:no_such"}, "Expected a function for `describe`, actual: 'math:no_such'"),
         ({"describe": "math"}, "Expected a function or 'module:function' for `describe`"),
         ({"describe_action": 3}, "Expected a function or 'module:function' for `describe_action`"),
         ({"scale": 0}, "Expected a positive `scale`"),
         ({"scale": [1, 2]}, r"Expected `scale` as one number or of shape \(4,\), actual: \(2,\)"),
-        ({"scale": 1.0, "describe": str}, "Expected no `scale` for texts"),
+        ({"scale": 1.0, "describe": str}, "Expected numeric observations for `scale`, actual: text"),
         ({"measures": {"tool": {"gap": "rouge"}}}, "Expected the cosine gap for observations that are not text"),
     ],
 )
@@ -303,7 +303,7 @@ def test_spaces_of_neither_text_nor_numbers_need_a_description():
     class Sequences(Odd):
         observation_space = gym.spaces.Sequence(gym.spaces.Discrete(3))
 
-    with pytest.raises(InvalidConfigError, match=r"Expected a space of numbers, actual: Sequence.*Give `describe`"):
+    with pytest.raises(InvalidConfigError, match=r"Expected a numeric space, actual: Sequence.*Give `describe`"):
         WorldModelRewardWrapper(Sequences(None), "hashing")
     WorldModelRewardWrapper(Sequences(None), "hashing", describe=str)
 
@@ -325,7 +325,7 @@ def test_observations_that_are_written_over_later_are_remembered_as_they_were():
 
 def test_a_step_before_the_first_reset_is_an_error():
     env = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor="nothing-changes")
-    with pytest.raises(ResetNeeded, match="Cannot step before the first reset"):
+    with pytest.raises(ResetNeeded, match=r"Expected reset\(\) before the first step\(\)"):
         env.step("look")
 
 

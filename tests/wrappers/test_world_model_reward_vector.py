@@ -256,9 +256,9 @@ def test_bad_input_is_named():
     envs = WorldModelRewardVectorWrapper(text, "hashing", predictor=Frozen(make_world_model("nothing-changes")))
     envs.reset(seed=0)
     for actions in ("look", ["look"], ["look"] * 3):
-        with pytest.raises(InvalidConfigError, match="Expected 2 actions, one for each slot"):
+        with pytest.raises(InvalidConfigError, match="Expected 2 actions, one per slot"):
             envs.step(actions)
-    with pytest.raises(InvalidConfigError, match="Expected 2 predictions, one for each slot"):
+    with pytest.raises(InvalidConfigError, match="Expected 2 predictions, one per slot"):
         envs.step({"action": ["look"] * 2, "prediction": ["A room."]})
     with pytest.raises(InvalidConfigError, match="Expected a text action"):
         envs.step([3, "look"])
@@ -280,5 +280,5 @@ def test_slots_of_unequal_spaces_are_refused():
         )
 
     envs = SyncVectorEnv([box(100.0), box(200.0)], observation_mode="different")
-    with pytest.raises(InvalidConfigError, match=r"Expected equal spaces in all slots, observation_space Box.*actual"):
+    with pytest.raises(InvalidConfigError, match=r"Expected the observation_space Box.*, equal in all slots, actual"):
         WorldModelRewardVectorWrapper(envs)

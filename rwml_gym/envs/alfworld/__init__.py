@@ -1,4 +1,4 @@
-"""ALFWorld as a text Gymnasium environment, on official and on generated games."""
+"""ALFWorld as a text Gymnasium environment, with official and generated games."""
 
 from rwml_gym.envs.alfworld.engine.game import TASK_TYPES, Game
 from rwml_gym.envs.alfworld.env import ALFWorldEnv

@@ -15,40 +15,40 @@ from rwml_gym.errors import InvalidConfigError, InvalidGameError
 __all__ = ["ENGINES", "ALFWorldEnv"]
 
 ENGINES = ("compiled", "textworld")
-"""Ours, and stock textworld as the reference: the same text, hundreds of times slower."""
+"""Our engine, and stock textworld as the reference: the same texts, hundreds of times slower."""
 
 
 class ALFWorldEnv(TextEnv[Game]):
     """A room described in text, a household task, and commands such as ``take mug 1 from desk 1``.
 
-    Observation: the engine's own words, unchanged; the first one ends with the task. Action: any string; one that is
-    not admissible gets ``Nothing happens.`` and costs a step. Reward: 1 on the action that meets the goal, else 0.
+    Observation: the unchanged text of the engine; the first one ends with the task. Action: any string; an inadmissible
+    one gets ``Nothing happens.`` and costs a step. Reward: 1 for the action that meets the goal, otherwise 0.
     ``terminated``: the goal is met. The registered id truncates after 50 steps.
 
     ``info``, with the same keys at `reset` and `step`:
 
     * ``task``: the goal sentence; ``task_type``: one of the six.
-    * ``admissible_actions``: every action the world would take now, sorted.
-    * ``won``: whether the goal is met; ``invalid_action``: whether the last action was not admissible.
-    * ``game``: the name to give to ``reset(options={"game": name})``; ``data_version``: where its text comes from.
-    * ``expert_action``, with ``expert=True`` only: what the hand-coded expert would do now, whatever was done before:
-      an admissible action, or the empty string once the game is won. It follows from the game and the actions alone.
+    * ``admissible_actions``: all admissible actions, sorted.
+    * ``won``: whether the goal is met; ``invalid_action``: whether the last action was inadmissible.
+    * ``game``: the name for ``reset(options={"game": name})``; ``data_version``: the source of its texts.
+    * ``expert_action``, only with ``expert=True``: the action of the hand-coded expert in this state, whatever was done
+      before. It is admissible, or the empty string once the game is won. It depends on the game and the actions alone.
 
-    Environments share nothing that changes, so each may have a thread of its own (not with ``engine="textworld"``).
+    Environments share no mutable state, so each may run in its own thread (except with ``engine="textworld"``).
 
     Args:
         split: ``generated`` (needs no data), ``generated_held_out``, or an official one: ``train``, ``valid_seen``,
             ``valid_unseen``, ``valid_train``.
-        task_types: some of the six task types; all of them by default.
-        grammar: ``installed`` (``move X to Y``) or ``original``, the words an official file was published with.
-        data: folder of official games; the environment variable ``ALFWORLD_DATA`` by default.
-        engine: ``compiled``, or ``textworld``: stock's own engine, the same game letter for letter, hundreds of times
-            slower. It evaluates Python that a game file may contain, so give it no file you do not trust.
-        render_mode: ``ansi``: `render` returns the last action and what it led to.
-        rooms: some of ``kitchen``, ``living_room``, ``bedroom``, ``bathroom``; all of them by default.
-        difficulty: how many receptacles one has to search, a number or the fewest and the most such as ``(5, 15)``;
-            for generated games, see `rwml_gym.envs.alfworld.GeneratedGames`.
-        expert: whether to ask the expert (`rwml_gym.envs.alfworld.expert.Expert`) in every state.
+        task_types: Some of the six task types; all by default.
+        grammar: ``installed`` (``move X to Y``) or ``original``, the published words of an official file.
+        data: Folder of official games; the environment variable ``ALFWORLD_DATA`` by default.
+        engine: ``compiled``, or ``textworld``: the stock engine, with exactly the same texts, hundreds of times slower.
+            It evaluates Python in a game file, so use it only with files that you trust.
+        render_mode: With ``ansi``, `render` returns the last action and the observation after it.
+        rooms: Some of ``kitchen``, ``living_room``, ``bedroom``, ``bathroom``; all by default.
+        difficulty: Number of receptacles to search, or a range such as ``(5, 15)``; only for generated games, see
+            `rwml_gym.envs.alfworld.GeneratedGames`.
+        expert: Whether to call the expert (`rwml_gym.envs.alfworld.expert.Expert`) in every state.
 
     Example:
         >>> import gymnasium, rwml_gym
@@ -73,7 +73,7 @@ class ALFWorldEnv(TextEnv[Game]):
         expert: bool = False,
     ) -> None:
         if engine not in ENGINES:
-            raise InvalidConfigError(f"Unknown engine {engine!r}; expected one of {', '.join(ENGINES)}.")
+            raise InvalidConfigError(f"Expected engine to be one of {', '.join(ENGINES)}, actual: {engine!r}.")
         self.engine = engine
         super().__init__(make_games(split, task_types, grammar, data, rooms, difficulty), render_mode)
         self._engine: GameEngine | None = None
@@ -96,7 +96,7 @@ class ALFWorldEnv(TextEnv[Game]):
         return state.text, float(state.won), state.won, False, self._info(invalid)
 
     def close(self) -> None:
-        """Gives back what the engine holds; `reset` starts anew."""
+        """Release the engine's resources; `reset` makes a new engine."""
         if self._engine is not None:
             self._engine.close()
         self._engine = self._game = None
@@ -110,8 +110,8 @@ class ALFWorldEnv(TextEnv[Game]):
             raise InvalidGameError(f"{game.path or game.name}: {error}") from error
         except (Exception, SystemExit) as error:  # the PDDL translator raises SystemExit on a malformed problem
             raise InvalidGameError(
-                f"The engine cannot play {game.path or game.name} ({type(error).__name__}: {error}); "
-                "the file is corrupt: run `alfworld-download --force`, or choose another game."
+                f"Expected a playable game in {game.path or game.name}, actual: {type(error).__name__}: {error}. "
+                "Replace the corrupt file with `alfworld-download --force`, or choose another game."
             ) from error
 
     def _info(self, invalid_action: bool) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class ALFWorldEnv(TextEnv[Game]):
 
 def _make_expert(game: Game) -> Expert:
     if game.goal is None:
-        raise InvalidGameError(f"The goal of {game.name} is not known: make the environment without `expert=True`.")
+        raise InvalidGameError(f"Expected a known goal for the expert, actual: none in {game.name}. Use expert=False.")
     return Expert(game.goal, seed=game.name)
 
 

@@ -1,8 +1,8 @@
-"""A hand-coded expert for ALFWorld: searches where things usually are, takes, treats and puts them.
+"""A hand-coded expert for ALFWorld: it searches likely places, then takes, treats and puts down objects.
 
-It knows the goal, and otherwise what an agent sees: the words of the world and the admissible actions. It follows the
-hand-coded expert of alfworld in what it does. Unlike that one, it asks the engine for no facts, plays both grammars,
-can be asked in every state whatever was played before, and never gives up.
+It knows the goal and what an agent sees: the observations and the admissible actions. Its behaviour follows alfworld's
+hand-coded expert. In contrast to that one, it uses no facts of the engine, plays both grammars, can act in every state
+whatever was played before, and never gives up.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from rwml_gym.envs.alfworld.reading import (
 __all__ = ["Expert"]
 
 UNLIKELY = 1e-3
-"""How much a receptacle attracts what alfworld does not place there; those that it does place there come first."""
+"""Weight of a receptacle for objects that alfworld does not place there; the usual receptacles come first."""
 
 _UNDOES = {"heat": "cool", "cool": "heat"}
-"""What a treatment takes away from an object that has had the other one."""
+"""The earlier treatment that a treatment cancels."""
 
 
 class Memory:
-    """What an agent that keeps an eye on some types of object knows of its room.
+    """An agent's knowledge of its room, for some types of object.
 
     Attributes:
-        receptacles: all that it has heard of, in the order in which it visits those that are equally good.
-        here: those it can reach from where it stands; often there are several at one place.
-        searched: those whose contents it has seen.
-        places: a receptacle from which each object it has seen can be reached.
-        held: the object in its hand.
+        receptacles: All known receptacles; among equally good ones, the earlier ones are visited first.
+        here: The receptacles within reach, often several at one place.
+        searched: The receptacles whose contents were seen.
+        places: For each seen object, a receptacle from which it can be reached.
+        held: The object in the agent's hand.
     """
 
     def __init__(self, kinds: Iterable[str], rng: random.Random) -> None:
@@ -57,7 +57,7 @@ class Memory:
         self._treatments: dict[str, set[str]] = {}
 
     def update(self, observation: str, commands: Collection[Command]) -> None:
-        """Takes in what the world said, and what can be done now, which tells as much about what can be seen."""
+        """Update the memory from an observation and the admissible commands, which also show what is visible."""
         happening = read_happening(observation)
         if happening is not None:
             self._note(happening)
@@ -65,19 +65,19 @@ class Memory:
         self._look_around(observation, commands)
 
     def is_treated(self, thing: str, verb: str) -> bool:
-        """Whether an object is hot (``heat``), cool or clean."""
+        """Return whether an object is hot (``heat``), cool or clean."""
         return verb in self._treatments.get(thing, ())
 
     def effort(self, receptacle: str) -> int:
-        """How many steps it takes to have a receptacle open before one."""
+        """Return the number of steps to reach a receptacle and open it."""
         return (receptacle not in self.here) + self._closed.get(receptacle, False)
 
     def of_kind(self, kind: str) -> list[str]:
-        """The receptacles of a type."""
+        """Return the receptacles of a type."""
         return self._by_kind.get(kind, [])
 
     def seen(self, kind: str) -> list[str]:
-        """The objects of a type that were seen and are still there."""
+        """Return the objects of a type that were seen and are still there."""
         return [thing for thing in self.places if kind_of(thing) == kind]
 
     def _note(self, happening: Happening) -> None:
@@ -95,7 +95,7 @@ class Memory:
             treatments.discard(_UNDOES.get(verb, ""))
 
     def _find_itself(self, commands: Collection[Command]) -> None:
-        """Sees which receptacles are here, which of them are closed, and whether the hand is empty."""
+        """Determine which receptacles are here, which of them are closed, and whether the hand is empty."""
         can: dict[str, list[str]] = {verb: [] for verb in ("go", "open", "close", "examine", "take", "put")}
         for verb, thing, _ in commands:
             if verb in can:
@@ -115,8 +115,8 @@ class Memory:
             self.places.pop(self.held, None)
 
     def _look_around(self, observation: str, commands: Collection[Command]) -> None:
-        """Remembers what it sees, and forgets what it does not see any more where it was."""
-        if self.held is None:  # whatever can be taken is listed; what cannot be taken is of no use
+        """Remember visible objects, and forget objects that are no longer visible at their place."""
+        if self.held is None:  # commands list everything that can be taken; other objects are useless
             seen_into = [receptacle for receptacle in self.here if not self._closed[receptacle]]
             visible = {thing: place for verb, thing, place in commands if verb == "take"}
         elif contents := read_contents(observation):
@@ -124,7 +124,7 @@ class Memory:
             visible = dict.fromkeys(contents.things, contents.place)
         else:
             seen_into, visible = [], {}
-        if self.here:  # a lamp can be used wherever it is here, even where it cannot be seen
+        if self.here:  # a lamp within reach can be used even if it is not visible
             lamps = {thing: self.here[0] for verb, thing, _ in commands if verb == "use"}
             visible = lamps | visible
         self.searched.update(seen_into)
@@ -135,16 +135,16 @@ class Memory:
 
 
 class Expert:
-    """Says in every state of a game what to do next. Not always the shortest way, as it has to search.
+    """Expert that chooses the next action in every state of a game, not always on the shortest way, as it must search.
 
-    It remembers what it is shown, so it wants to be asked in every state of an episode, from the first one; what is
-    played in between is up to you. The same goal, seed and states give the same actions, in every process.
+    It remembers the observations, so call it in every state of an episode, from the first one; any actions may be
+    played in between. The same goal, seed and states give the same actions in every process.
 
-    Some official games have no place for some things, a teddy bear for one: who has taken it cannot win any more.
+    Some official games have no place for some objects, for example a teddy bear. They cannot be won after it is taken.
 
     Args:
-        goal: what the game asks for.
-        seed: orders receptacles that are equally likely to hold what is searched.
+        goal: Goal of the game.
+        seed: Seed for the order of receptacles that are equally likely to hold an object.
 
     Example:
         >>> from rwml_gym.envs.alfworld.engine.engine import Engine
@@ -168,11 +168,11 @@ class Expert:
         self._refused: set[tuple[str, str]] = set()
 
     def act(self, observation: str, admissible: Sequence[str]) -> str:
-        """Chooses an admissible action; call it once in each state.
+        """Choose an admissible action; call it once in each state.
 
         Args:
-            observation: what the world said last.
-            admissible: the admissible actions.
+            observation: The last observation.
+            admissible: The admissible actions.
         """
         commands = {read_command(command): command for command in admissible}
         self._memory.update(observation, commands)
@@ -180,12 +180,12 @@ class Expert:
             for wish in self._wishes():
                 if wish in commands:
                     return commands[wish]
-            self._memory.searched.clear()  # everything was searched in vain: start over
+            self._memory.searched.clear()  # the whole search failed, so start over
             self._refused.clear()
         return self._rng.choice(admissible) if admissible else "look"
 
     def _wishes(self) -> Iterator[Command]:
-        """Commands towards the goal, best first; those that are not admissible are no obstacle."""
+        """Return commands towards the goal, the best first; inadmissible ones are skipped."""
         held = self._memory.held
         if held is None:
             return self._fetch()
@@ -233,7 +233,7 @@ class Expert:
             yield from _at(receptacle, Command("put", held, receptacle))
 
     def _delivered(self) -> str | None:
-        """Where the other object of a task about two has to go: the goal's receptacle that holds one already."""
+        """Return the goal's receptacle that already holds one of two objects: the other must go there, too."""
         if self.goal.count == 1:
             return None
         memory = self._memory
@@ -242,7 +242,7 @@ class Expert:
         return max(some, key=holding.__getitem__, default=None)
 
     def _search(self, kind: str) -> Iterator[Command]:
-        """Receptacles in the order that finds the object soonest on average: by its chance to be there per step."""
+        """Search receptacles in the order of the chance to find the object per step, which is fastest on average."""
         memory = self._memory
         likelihood = self._likelihood(kind)
         unknown = [receptacle for receptacle in memory.receptacles if receptacle not in memory.searched]
@@ -251,7 +251,7 @@ class Expert:
             yield Command("go", receptacle)
 
     def _likelihood(self, kind: str) -> dict[str, float]:
-        """How likely each receptacle is to hold an object of a type, up to a factor."""
+        """Return the likelihood of each receptacle to hold an object of a type, up to a factor."""
         known = self._likelihoods.get(kind)
         receptacles = self._memory.receptacles
         if known is None or len(known) != len(receptacles):
@@ -263,21 +263,21 @@ class Expert:
 
 
 def _at(receptacle: str, command: Command) -> Iterator[Command]:
-    """A command before a receptacle, or what makes it admissible: the receptacle has to be here, and open."""
+    """Yield a command at a receptacle, then the commands that make it admissible: open it, and go there."""
     yield command
     yield Command("open", receptacle)
     yield Command("go", receptacle)
 
 
 class _Kinds:
-    """Types of receptacle as texts have them, in lower case."""
+    """Types of receptacle as in texts, in lower case."""
 
     def __init__(self) -> None:
         self.openable = frozenset(kind.lower() for kind in OPENABLE)
         self._takes = {place.lower(): frozenset(map(str.lower, kinds)) for place, kinds in placeable().items()}
 
     def takers(self, kind: str) -> frozenset[str]:
-        """Those into which an object of a type can be put."""
+        """Return the types of receptacle for an object of a type."""
         return frozenset(place for place, kinds in self._takes.items() if kind in kinds)
 
 
@@ -288,7 +288,7 @@ def _kinds_in_text() -> _Kinds:
 
 @lru_cache(maxsize=1024)
 def _weights(goal: Goal, lamp: bool) -> dict[str, float]:
-    """How much each type of receptacle attracts the target of a goal, or its lamp."""
+    """Return the weight of each type of receptacle for a goal's target, or for its lamp."""
     everywhere = Layout({kind: "" for kind in placeable()}, ())
     kind, places = goal.target, hiding_places(everywhere, goal)
     if lamp:

@@ -1,4 +1,4 @@
-"""Reads what ALFWorld says, in both of its grammars: commands, what they have done, what is to be seen."""
+"""Parsing of ALFWorld's texts in both grammars: commands, their effects, and visible objects."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _SAME_VERB = {"go to": "go", "move": "put", "pick up": "take"}
 
 
 class Command(NamedTuple):
-    """A command apart from its grammar: ``put mug 1 in/on desk 1`` and ``move mug 1 to desk 1`` are the same.
+    """A command without its grammar: ``put mug 1 in/on desk 1`` and ``move mug 1 to desk 1`` are the same.
 
     Attributes:
-        verb: ``go``, ``open``, ``take``, ``put`` …; the whole command where it is about nothing, such as ``look``.
-        thing: what it is about.
-        place: where it takes it from or puts it, or what it treats it with.
+        verb: ``go``, ``open``, ``take``, ``put`` …; the whole command if it has no object, such as ``look``.
+        thing: The object or receptacle of the verb.
+        place: The receptacle from which or in which, or the tool.
     """
 
     verb: str
@@ -36,7 +36,7 @@ class Command(NamedTuple):
 
 
 class Happening(NamedTuple):
-    """What has happened to an object: it was taken, put, heated, cooled or cleaned (``verb``), where or with what."""
+    """An effect on an object: it was taken, put, heated, cooled or cleaned (``verb``), where or with what."""
 
     verb: str
     thing: str
@@ -44,7 +44,7 @@ class Happening(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What can be seen in an open receptacle."""
+    """The visible contents of an open receptacle."""
 
     place: str
     things: list[str]
@@ -52,7 +52,7 @@ class Contents(NamedTuple):
 
 @lru_cache(maxsize=16_384)
 def read_command(command: str) -> Command:
-    """Reads an admissible command.
+    """Parse an admissible command.
 
     Example:
         >>> read_command("move mug 1 to desk 2")
@@ -68,7 +68,7 @@ def read_command(command: str) -> Command:
 
 
 def read_happening(observation: str) -> Happening | None:
-    """Reads what the last command did to an object; None if it did nothing to any.
+    """Parse the effect of the last command on an object; None if there is none.
 
     Example:
         >>> read_happening("You pick up the mug 1 from the desk 2.")
@@ -83,7 +83,7 @@ def read_happening(observation: str) -> Happening | None:
 
 
 def read_contents(observation: str) -> Contents | None:
-    """Reads what is in the receptacle that an observation describes; None if it describes none, or a closed one.
+    """Parse the contents of the receptacle in an observation; None if there is none, or it is closed.
 
     Example:
         >>> read_contents("You arrive at desk 2. On the desk 2, you see a mug 1, and a pen 3.")
@@ -96,5 +96,5 @@ def read_contents(observation: str) -> Contents | None:
 
 
 def kind_of(name: str) -> str:
-    """The type in the name of a thing: a ``mug 1`` is a ``mug``."""
+    """Return the type in a name: a ``mug 1`` is a ``mug``."""
     return name.partition(" ")[0]

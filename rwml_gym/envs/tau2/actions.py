@@ -1,4 +1,4 @@
-"""Reads what an agent writes to τ²-bench: one tool call, or words to the user. Text is data here, never evaluated."""
+"""Parsing of an agent's action in τ²-bench: one tool call, or a message to the user. Text is never evaluated."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _SEVERAL = "Error: Several tool calls in one action. Make one call, wait for its
 _NOT_LAST = "Error: Text after the tool call. A call has to be the whole action, or the last thing in it."
 _NO_CALL = 'Error: No tool call inside <tool_call>. Expected {"name": ..., "arguments": {...}}.'
 
-# Matched possessively (`*+`), so that no text takes more than linear time.
+# All patterns are possessive (`*+`), so that every text takes linear time.
 _NAMED = re.compile(r"(?<!\w)(\w++)([ \t]*+)\(")
 _OBJECT = re.compile(r"(?:\[\s*+)?+\{\s*+[\"'](?:name|function|arguments|parameters|type|id)[\"']\s*+:")
-# What may be a call: on a new line anything that looks a little like one, elsewhere JSON that does so a lot.
+# A possible call: on a new line anything that looks roughly like one, elsewhere only clear JSON.
 _START = re.compile(rf"^[ \t]*+(?:```\w*+[ \t]*+)?+(?=[{{\[]|\w++[ \t]*+\()|(?={_OBJECT.pattern})", re.MULTILINE)
 _SEPARATOR = re.compile(r"[ \t]*+(?:```)?+[ \t]*+[;,]?+[ \t]*+")
 _FENCE = re.compile(r"(?:```\w*+)?+\s*+\Z")
 _END = re.compile(r"[\s`;,]*+\Z")
-_ATTEMPT = 64  # what beginning to read costs, in characters
+_ATTEMPT = 64  # cost of starting to read, in characters
 _SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*+(?:_[a-z0-9]++)++\Z")
 
 
 @dataclass(frozen=True)
 class ToolRequest:
-    """A call of a tool that exists, with arguments that fit its schema.
+    """A call of an existing tool, with arguments that fit its schema.
 
     Attributes:
-        name: the tool.
-        arguments: value by name of the parameter; JSON values, as the agent wrote them.
+        name: Name of the tool.
+        arguments: Values by parameter name; JSON values, as the agent wrote them.
     """
 
     name: str
@@ -45,10 +45,10 @@ class ToolRequest:
 
 @dataclass(frozen=True)
 class Speech:
-    """Words to the user.
+    """A message to the user.
 
     Attributes:
-        text: without thoughts and surrounding white space.
+        text: The message, without thoughts and surrounding white space.
     """
 
     text: str
@@ -56,10 +56,10 @@ class Speech:
 
 @dataclass(frozen=True)
 class InvalidAction:
-    """What is neither a call nor words to the user.
+    """An action that is neither a call nor a message to the user.
 
     Attributes:
-        message: what is wrong, for the agent.
+        message: The error message for the agent.
     """
 
     message: str
@@ -69,28 +69,28 @@ def parse_action(text: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Spee
     r"""Read an action.
 
     A call is a JSON object, ``{"name": …, "arguments": {…}}`` (also "parameters", and OpenAI's nesting under
-    "function"), or ``name(1, key='x')`` with JSON or Python literals and bare words as values. It may span lines, stand
-    in a list of one, in a code fence or between ``<tool_call>`` tags. What else models write is read so:
+    "function"), or ``name(1, key='x')`` with JSON or Python literals and bare words as values. It may span lines, and
+    may be in a list of one, in a code fence or between ``<tool_call>`` tags. Other cases are handled as follows:
 
     - *Thoughts* up to the last ``</think>``, or after an unclosed ``<think>``, are dropped first.
-    - *Prose before a call*: the call counts and the prose is dropped, as a message of tau2 is either. The call has to
-      be the last thing in the action, and ``name()`` on a line of its own, unless tags mark it.
-    - *Prose after a call*: JSON is refused, since the user should not see it; ``name()`` is prose that explains.
-    - *Several calls*, also twice the same, are refused. With tags, only what is between tags counts.
-    - *No such tool*: a JSON call is refused in tau2's words; ``name()`` is prose, unless it is all there is, the name
-      is in snake_case, and there are only literals in it.
-    - *A call that cannot be read* is refused if it ends the action, or is cut off; otherwise it is prose.
-    - *Other keys* of a JSON call ("requestor", "id") have no effect. Of a key given twice, the last counts.
-    - *Lone surrogates* become "\ufffd", so that everything can be encoded.
+    - *Prose before a call*: the call is used and the prose is dropped, because a tau2 message is only one of the two.
+      The call must be the last thing in the action, and ``name()`` must be on its own line, unless tags mark it.
+    - *Prose after a call*: JSON is rejected, because the user should not see it; ``name()`` counts as prose.
+    - *Several calls*, even equal ones, are rejected. With tags, only the text between tags counts.
+    - *Unknown tools*: a JSON call is rejected in tau2's words; ``name()`` is prose, unless it is the whole action, the
+      name is in snake_case, and all arguments are literals.
+    - *An unreadable call* is rejected if it ends the action, or is cut off; otherwise it is prose.
+    - *Other keys* of a JSON call ("requestor", "id") have no effect. If a key occurs twice, the last one is used.
+    - *Lone surrogates* become "\ufffd", so that the text can be encoded.
 
-    The time is linear in the text. No exception is raised, whatever it holds.
+    The time is linear in the length of the text. No text raises an exception.
 
     Args:
-        text: What the agent wrote.
-        tools: What it can call, by name.
+        text: The agent's text.
+        tools: The tools of the agent, by name.
 
     Returns:
-        The call, the words to the user, or what is wrong with them.
+        The call, the message to the user, or the error.
 
     >>> spec = ToolSpec("get_user", "Get a user.", {"properties": {"user_id": {"type": "string"}}})
     >>> parse_action("Let me see.\nget_user('mia_li_3668')", {"get_user": spec})
@@ -110,14 +110,14 @@ def parse_action(text: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Spee
 
 
 def find_calls(text: str, tools: Mapping[str, ToolSpec]) -> list[ToolRequest]:
-    """Find the calls that a text mentions anywhere, as in "Please run toggle_data() and tell me".
+    """Find all calls in a text, such as "Please run toggle_data() and tell me".
 
     Args:
         text: Any text.
-        tools: What can be called, by name.
+        tools: The available tools, by name.
 
     Returns:
-        The calls in the notation ``name(…)`` that exist and fit their schema, in the order of the text.
+        The calls in the notation ``name(…)`` whose tool exists and whose arguments fit, in the order of the text.
     """
     text = encodable(text)
     requests: list[ToolRequest] = []
@@ -138,7 +138,7 @@ def find_calls(text: str, tools: Mapping[str, ToolSpec]) -> list[ToolRequest]:
 
 @dataclass(frozen=True)
 class _Call:
-    """A call as it is written: the tool may not exist, the arguments may be anything."""
+    """A call as written: the tool may not exist, and the arguments may be anything."""
 
     name: str
     named: Any
@@ -148,9 +148,9 @@ class _Call:
 
 
 def _parse(message: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | InvalidAction | None:
-    """Read a text without thoughts and tags; None if it is prose."""
+    """Parse a text without thoughts and tags; return None for prose."""
     calls: list[_Call] = []
-    # What is read in vain uses up `patience`: every line may begin a call that only fails at the end of the text.
+    # Failed attempts use up `patience`: every line may begin a call that only fails at the end of the text.
     position, begin, patience = 0, -1, _patience(message)
     while patience > 0:
         if begin < 0:
@@ -172,23 +172,23 @@ def _parse(message: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Invalid
             patience -= error.position - start + _ATTEMPT
             position = start + 1
             continue
-        rest = _SEPARATOR.match(message, position).end()  # type: ignore[union-attr]  # it matches the empty text, too
+        rest = _SEPARATOR.match(message, position).end()  # type: ignore[union-attr]  # it also matches the empty text
         if message.startswith(("{", "["), rest) or _NAMED.match(message, rest):
             begin = rest
         is_line = begin >= 0 or rest == len(message) or message[rest] in "\r\n"
-        # JSON is a call whatever follows; a name that is no tool's only if nothing does.
+        # JSON is always a call; an unknown name only if nothing follows.
         if not named or (exists and is_line) or (not exists and _END.match(message, position)):
             calls += found
     return _judged(calls, message, tools)
 
 
 def _patience(text: str) -> int:
-    """How many characters of a text may be read in vain, before the rest of it is taken for prose."""
+    """Return how many characters may be read in failed attempts, before the rest of the text counts as prose."""
     return 4000 + 4 * len(text)
 
 
 def _judged(calls: list[_Call], message: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | InvalidAction | None:
-    """Decide what a text with these calls is."""
+    """Decide what a text with these calls is: a request, an invalid action, or prose (None)."""
     is_last = bool(calls) and _END.match(message, calls[-1].end) is not None
     if not is_last and not any(call.is_json for call in calls):
         return None
@@ -198,7 +198,7 @@ def _judged(calls: list[_Call], message: str, tools: Mapping[str, ToolSpec]) -> 
 
 
 def _may_be_call(message: str, named: re.Match[str], exists: bool) -> bool:
-    """Whether ``name(`` may be a call, and not prose such as "calculate (see above)" or "Thanks (bye)"."""
+    """Return whether ``name(`` may be a call, and not prose such as "calculate (see above)" or "Thanks (bye)"."""
     in_snake_case = _SNAKE_CASE.match(named[1]) is not None
     if exists:
         return in_snake_case or not named[2]
@@ -206,7 +206,7 @@ def _may_be_call(message: str, named: re.Match[str], exists: bool) -> bool:
 
 
 def _checked(call: _Call, tools: Mapping[str, ToolSpec]) -> ToolRequest | InvalidAction:
-    """Give the arguments their names, and hold them against the schema."""
+    """Name the positional arguments, and check all arguments against the schema."""
     spec = tools.get(call.name)
     if spec is None:
         return InvalidAction(f"Error: Tool '{shortened(call.name)}' not found.")
@@ -227,7 +227,7 @@ def _checked(call: _Call, tools: Mapping[str, ToolSpec]) -> ToolRequest | Invali
 
 
 def _read(text: str, start: int, tools: Mapping[str, ToolSpec]) -> tuple[list[_Call], int]:
-    """Read what begins at a place: the calls in it (none if it is some other JSON), and where it ends."""
+    """Read the text at a position: return the calls in it (none if it is other JSON), and where it ends."""
     if named := _NAMED.match(text, start):
         reader = LiteralReader(text, named.end(), bare_words=named[1] in tools)
         positional, keywords = reader.arguments()
@@ -240,7 +240,7 @@ def _read(text: str, start: int, tools: Mapping[str, ToolSpec]) -> tuple[list[_C
 
 
 def _json_call(value: Any, end: int, tools: Mapping[str, ToolSpec]) -> _Call | None:
-    """Read a call off a JSON value, if it is one: an object with a name and arguments, or with the name of a tool."""
+    """Convert a JSON value to a call, if it is an object with a name and arguments, or with the name of a tool."""
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
@@ -255,5 +255,5 @@ def _json_call(value: Any, end: int, tools: Mapping[str, ToolSpec]) -> _Call | N
             inner = reader.value() if reader.text else None
             arguments = inner if reader.position == len(reader.text) else arguments
         except UnreadableError:
-            pass  # it stays a string, which the check of the arguments refuses
+            pass  # it stays a string, which the check of the arguments rejects
     return _Call(value["name"], arguments, end, True)

@@ -1,6 +1,6 @@
 """The tool `calculate` of τ²-bench in bounded time: the same answers and the same errors, without `eval`.
 
-tau2 answers with ``str(round(float(eval(expression)), 2))``, which never comes back from ``9**9**9``. Here Python only
+tau2 answers with ``str(round(float(eval(expression)), 2))``, which never returns for ``9**9**9``. Here Python only
 parses the expression; the arithmetic is done node by node, on integers of a bounded size.
 """
 
@@ -15,9 +15,9 @@ __all__ = ["MAX_BITS", "MAX_LENGTH", "calculate"]
 
 CHARACTERS = frozenset("0123456789+-*/(). ")
 MAX_LENGTH = 10_000
-"""Characters of the longest expression that is read; tau2's own tasks need 41."""
+"""Maximal length of an expression; tau2's own tasks need 41 characters."""
 MAX_BITS = 2**14
-"""Size from which an integer counts as infinite: a float ends at 2**10 bits, and Python reads up to 14,285 bits."""
+"""Size above which an integer counts as infinite: a float ends at 2**10 bits, and Python reads up to 14,285 bits."""
 
 _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -33,7 +33,7 @@ def calculate(expression: str) -> str:
     """Calculate the value of an arithmetic expression, rounded to two decimals.
 
     Results and errors are tau2's, in type and text, with one exception: a power or product of more than `MAX_BITS` bits
-    is "too large to convert to float" at once, even where something later in the expression would make it small again.
+    is "too large to convert to float" at once, even if a later part of the expression would reduce it.
 
     Args:
         expression: Digits, ``+ - * / ( ) .`` and blanks; ``**`` and ``//`` are Python's.
@@ -42,10 +42,10 @@ def calculate(expression: str) -> str:
         The value as Python writes a float.
 
     Raises:
-        ValueError: If there are other characters, or more than `MAX_LENGTH`.
-        SyntaxError: If it is no expression.
+        ValueError: If there are other characters, or more than `MAX_LENGTH` characters.
+        SyntaxError: If it is not an expression.
         ArithmeticError: If it has no value: a division by zero, or a number too large for a float.
-        TypeError: If its value is no real number: ``(-8)**(1/3)``, ``()``, ``2(3)``.
+        TypeError: If its value is not a real number: ``(-8)**(1/3)``, ``()``, ``2(3)``.
         RecursionError: If it is nested too deeply.
 
     >>> calculate("2 * (3 + 4) / 3")
@@ -58,13 +58,13 @@ def calculate(expression: str) -> str:
     try:
         tree = ast.parse(expression.lstrip(" "), filename="<string>", mode="eval")
     except (MemoryError, RecursionError):
-        # Both mean that the parser's stack is full; eval says it so.
+        # In both cases the parser's stack is full; `eval` raises this error.
         raise RecursionError("maximum recursion depth exceeded during compilation") from None
     return str(round(float(_value(tree.body)), 2))
 
 
 def _value(root: ast.expr) -> Any:
-    """Evaluate a tree without recursion, operands from left to right as Python does."""
+    """Evaluate a tree without recursion, with operands from left to right, like Python."""
     values: list[Any] = []
     todo: list[tuple[ast.expr, bool]] = [(root, False)]
     while todo:
@@ -84,12 +84,12 @@ def _value(root: ast.expr) -> Any:
             called = values[-1 - len(node.args)]
             raise TypeError(f"{type(called).__name__!r} object is not callable")
         else:
-            values.append(())  # the empty tuple is all that is left
+            values.append(())  # only the empty tuple remains
     return values.pop()
 
 
 def _operands(node: ast.expr) -> list[ast.expr]:
-    """List what a node is made of, in the order of evaluation."""
+    """List the operands of a node, in the order of evaluation."""
     if isinstance(node, ast.BinOp):
         return [node.left, node.right]
     if isinstance(node, ast.UnaryOp):

@@ -1,7 +1,7 @@
-"""One conversation: messages go round between agent, user and world, until it is the agent's turn or all is over.
+"""One conversation: agent, user and environment exchange messages, until it is the agent's turn or the task ends.
 
-The rules are those of tau2's `Orchestrator`, which is not used itself: it imports litellm, and its loop waits for an
-agent. Here the caller is the agent, so that no thread is needed. The tests play both side by side.
+The rules are those of tau2's `Orchestrator`. It is not used itself, because it imports litellm and its loop waits for
+an agent. Here the caller is the agent, so that no thread is needed. The tests compare both step by step.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ from rwml_gym.envs.tau2.package import load
 __all__ = ["GREETING", "STOP", "Conversation", "User"]
 
 GREETING = "Hi! How can I help you today?"
-"""What the agent says first where there is a user, as in tau2."""
+"""The agent's first message if there is a user, as in tau2."""
 
 STOP = "###STOP###"
 ENDINGS = (STOP, "###TRANSFER###", "###OUT-OF-SCOPE###")
-"""What a user says to end the conversation."""
+"""Texts with which a user ends the conversation."""
 
 
 class User(Protocol):
-    """The other side. It is told one message at a time and remembers them itself."""
+    """The other side of the conversation. It receives one message at a time and stores them itself."""
 
     def begin(self, history: list[Any]) -> None:
-        """Starts over, after the messages that a task begins with."""
+        """Start over, after the messages at the beginning of a task."""
         ...
 
     def reply(self, messages: list[Any]) -> Any:
-        """What it says to the agent's message, or to the results of its own tool calls: a tau2 `UserMessage`."""
+        """Answer the agent's message, or the results of the user's own tool calls, with a tau2 `UserMessage`."""
         ...
 
 
 class Conversation:
-    """A task in play.
+    """A running task.
 
     Attributes:
-        messages: all of tau2's messages so far.
-        ended: why it is over, in tau2's words (``agent_stop``, ``user_stop``, ``too_many_errors``); None until then.
-        errors: how often a tool has answered with an error.
+        messages: All messages so far, as tau2 messages.
+        ended: Why it ended, in tau2's words (``agent_stop``, ``user_stop``, ``too_many_errors``); None until then.
+        errors: Number of tool errors so far.
     """
 
     def __init__(self, task: Any, world: Any, user: User | None, max_errors: int) -> None:
-        """Sets the world up for a task; `begin` starts.
+        """Prepare a task; `begin` starts it.
 
         Args:
-            task: tau2 `Task`.
-            world: fresh tau2 `Environment`.
-            user: the other side; None in solo mode.
-            max_errors: after how many errors tau2 gives up.
+            task: A tau2 `Task`.
+            world: A fresh tau2 `Environment`.
+            user: The other side; None in solo mode.
+            max_errors: Number of errors after which tau2 ends the task.
         """
         self.task, self.world, self.user, self.max_errors = task, world, user, max_errors
         self._message = load("data_model.message")
@@ -58,7 +58,7 @@ class Conversation:
         self.errors = 0
 
     def begin(self) -> None:
-        """Runs until it is the agent's turn."""
+        """Run until it is the agent's turn."""
         start = self.task.initial_state
         history = list(start.message_history or []) if start is not None else []
         self.world.set_state(
@@ -77,7 +77,7 @@ class Conversation:
         self._resume(self.messages[-1])
 
     def say(self, text: str) -> None:
-        """The agent speaks to the user; with `STOP` in it, that is the end."""
+        """Send the agent's message to the user; a message with `STOP` ends the conversation."""
         self._append(self._message.AssistantMessage(role="assistant", content=text))
         if STOP in text:
             self.ended = "agent_stop"
@@ -86,10 +86,10 @@ class Conversation:
         self._check_errors()
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        """The agent calls a tool.
+        """Call a tool as the agent.
 
         Returns:
-            tau2 `ToolMessage`, the last of `messages`.
+            The answer as a tau2 `ToolMessage`, the last of `messages`.
         """
         request = self._message.ToolCall(name=name, arguments=dict(arguments), requestor="assistant")
         self._append(self._message.AssistantMessage(role="assistant", tool_calls=[request]))
@@ -98,12 +98,12 @@ class Conversation:
         return answer
 
     def count_error(self) -> None:
-        """Counts a call that never reached the world."""
+        """Count a call that did not reach a tool."""
         self.errors += 1
         self._check_errors()
 
     def _resume(self, last: Any) -> None:
-        """Goes on after the last message of a task's history, whoever's turn it is."""
+        """Continue after the last message of a task's history, whoever's turn it is."""
         message = self._message
         if isinstance(last, message.AssistantMessage):
             if last.is_tool_call():
@@ -144,7 +144,7 @@ class Conversation:
     def _answer(self, call: Any) -> Any:
         try:
             return self.world.get_response(call)
-        except (ValueError, RecursionError) as error:  # tau2 catches what its tools raise, not what writing it raises
+        except (ValueError, RecursionError) as error:  # tau2 catches errors of tools, but not of serialisation
             return self._message.ToolMessage(
                 id=call.id, role="tool", content=f"Error: {error}", requestor=call.requestor, error=True
             )
@@ -159,7 +159,7 @@ class Conversation:
 
 
 def _for_user(message: Any) -> bool:
-    """Whether the user may know of a message, as `tau2.user.base.is_valid_user_history_message` has it."""
+    """Return whether the user may see a message, as in `tau2.user.base.is_valid_user_history_message`."""
     if message.role == "tool":
         return bool(message.requestor == "user")
     return message.role == "user" or (message.role == "assistant" and not message.is_tool_call())

@@ -1,4 +1,4 @@
-"""A database that many environments read and each may write: a row is copied when one first reaches for it."""
+"""Copy-on-access databases that many environments share: a row is copied on the first access by its key."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["SharedTable", "changes", "share"]
 
 
 class SharedTable(dict[str, Any]):
-    """A table over shared rows; a row that is reached by its key is copied first, and only the copy can be written to.
+    """A table over shared rows; a row that is accessed by its key is copied first, and only the copy may be changed.
 
-    What iterates over all rows (``values``, ``items``) sees the shared ones: tau2's tools only read them there, which
-    the tests prove by calling every tool of every domain.
+    Iteration over all rows (``values``, ``items``) yields the shared rows: tau2's tools only read them there, as the
+    tests prove by calling every tool of every domain.
 
     Attributes:
-        base: the shared rows.
-        reached: keys of rows that were copied, added or removed.
+        base: The shared rows.
+        reached: Keys of rows that were copied, added or removed.
     """
 
     def __init__(self, base: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ class SharedTable(dict[str, Any]):
         return row
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The row of a key, or the default."""
+        """Return the row of a key, or the default."""
         return self[key] if key in self else default
 
     def __setitem__(self, key: str, row: Any) -> None:
@@ -45,7 +45,7 @@ class SharedTable(dict[str, Any]):
         self.reached.add(key)
 
     def pop(self, key: str, *default: Any) -> Any:
-        """Removes the row of a key and returns it."""
+        """Remove the row of a key and return it."""
         if key not in self and default:
             return default[0]
         row = self[key]
@@ -54,10 +54,10 @@ class SharedTable(dict[str, Any]):
 
 
 def share(database: Any) -> Any:
-    """A database over the rows of another one, which stays as it is.
+    """Make a database over the rows of another one, which does not change.
 
     Args:
-        database: a pydantic model whose tables are dictionaries of pydantic rows.
+        database: A pydantic model whose tables are dictionaries of pydantic rows.
     """
     tables = {
         name: SharedTable(table) if isinstance(table, dict) else table for name, table in database.__dict__.items()
@@ -66,15 +66,15 @@ def share(database: Any) -> Any:
 
 
 def changes(database: Any) -> dict[str, dict[str, str | None]] | None:
-    """What differs between a shared database and its base: for each table, rows as tau2 hashes them; None if removed.
+    """Compare a shared database with its base; return the changed rows of each table, None for a removed row.
 
     Two databases over the same base have equal changes exactly if tau2 gives them the same hash.
 
     Args:
-        database: as `share` returns it.
+        database: A database made by `share`.
 
     Returns:
-        ``{table: {key: row as JSON}}``; None if the database is not shared, or no longer so.
+        ``{table: {key: row as JSON}}``; None if the database is not shared, or no longer shared.
     """
     found: dict[str, dict[str, str | None]] = {}
     for name, table in database.__dict__.items():
@@ -89,5 +89,5 @@ def changes(database: Any) -> dict[str, dict[str, str | None]] | None:
 
 
 def _hashed(row: Any) -> str:
-    """A row as `tau2.utils.get_dict_hash` sees it."""
+    """Serialise a row as `tau2.utils.get_dict_hash` does."""
     return json.dumps(row.model_dump(), sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""The domains of τ²-bench: their tasks, and fresh worlds to play them in; what can be shared is loaded once."""
+"""The domains of τ²-bench: their tasks and fresh tau2 environments; what can be shared is loaded once."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ __all__ = ["DOMAINS", "SOLO_DOMAINS", "Domain", "load_domain", "load_task", "spl
 
 DOMAINS = ("airline", "retail", "telecom", "telecom-workflow", "mock")
 SOLO_DOMAINS = ("telecom", "telecom-workflow", "mock")
-"""Domains whose tasks can be a ticket that the agent works off without a user."""
+"""Domains with tasks that are a ticket, which the agent handles without a user."""
 
 
 class MakeWorld(Protocol):
-    """Makes a world in its first state."""
+    """Makes a tau2 environment in its initial state."""
 
     def __call__(self, purpose: str = "play") -> Any:
-        """A fresh tau2 `Environment`; ids that it invents follow from the purpose."""
+        """Make a fresh tau2 `Environment`; the ids that it generates depend on the purpose."""
         ...
 
 
 @dataclass(frozen=True)
 class Domain:
-    """A domain in one way of playing it.
+    """A domain in one mode, with or without a user.
 
     Attributes:
-        name: one of `DOMAINS`.
-        solo: whether the agent has the user's tools as well, and no user.
-        policy: what the agent is to follow.
-        tools: what the agent can call, by name.
-        user_tools: what the user can call, by name; empty if nothing, or in solo mode.
-        make: makes worlds, which never see each other's writes.
+        name: One of `DOMAINS`.
+        solo: Whether the agent also has the user's tools, and there is no user.
+        policy: The policy that the agent must follow.
+        tools: The agent's tools, by name.
+        user_tools: The user's tools, by name; empty if there are none, or in solo mode.
+        make: Makes tau2 environments, which are isolated from each other.
     """
 
     name: str
@@ -54,25 +54,25 @@ class Domain:
 
     @property
     def supports_solo(self) -> bool:
-        """Whether there is a solo mode."""
+        """Whether the domain has a solo mode."""
         return self.name in SOLO_DOMAINS
 
 
 @cache
 def load_domain(name: str, solo: bool = False) -> Domain:
-    """Loads a domain; up to a second at first, as its database is read.
+    """Load a domain; the first call takes up to a second to read its database.
 
     Args:
-        name: one of `DOMAINS`.
-        solo: whether the agent plays alone.
+        name: One of `DOMAINS`.
+        solo: Whether the agent plays without a user.
 
     Raises:
-        InvalidConfigError: an unknown domain, or one without a solo mode.
+        InvalidConfigError: If the domain is unknown, or has no solo mode.
     """
     _check(name)
     if solo and name not in SOLO_DOMAINS:
         raise InvalidConfigError(
-            f'Domain {name!r} cannot be played with user="solo"; expected one of {", ".join(SOLO_DOMAINS)}.'
+            f'Expected a domain of {", ".join(SOLO_DOMAINS)} with user="solo", actual: {name!r}. Change either.'
         )
     module = _module(name)
     arguments = {"policy_type": "workflow"} if name == "telecom-workflow" else {}
@@ -91,26 +91,26 @@ def load_domain(name: str, solo: bool = False) -> Domain:
 
 @cache
 def splits(name: str) -> dict[str, tuple[str, ...]]:
-    """The task ids of each split of a domain, in tau2's order."""
+    """Return the task ids of each split of a domain, in tau2's order."""
     _check(name)
     return {split: tuple(ids) for split, ids in _module(name).get_tasks_split().items()}
 
 
 def task_ids(name: str) -> tuple[str, ...]:
-    """The ids of all tasks of a domain, in the order of tau2's file."""
+    """Return the ids of all tasks of a domain, in the order of tau2's file."""
     _check(name)
     return tuple(_raw_tasks(_base(name)))
 
 
 def load_task(name: str, task_id: str) -> Any:
-    """A task of a domain, a tau2 `Task`; not to be changed.
+    """Load a task of a domain, a tau2 `Task`; do not change it.
 
     Raises:
-        GameNotFoundError: there is no such task.
+        GameNotFoundError: If there is no such task.
     """
     tasks = _raw_tasks(_base(name))
     if task_id not in tasks:
-        raise GameNotFoundError(f"No task {task_id!r} in domain {name!r}; expected one such as {next(iter(tasks))!r}.")
+        raise GameNotFoundError(f"Expected a task of {name!r} such as {next(iter(tasks))!r}, actual: {task_id!r}.")
     return _task(_base(name), task_id)
 
 
@@ -121,14 +121,14 @@ def _task(name: str, task_id: str) -> Any:
 
 @cache
 def _raw_tasks(name: str) -> dict[str, bytes]:
-    """Every task as JSON: telecom's 2,285 take 14 MB like this and several times as much once parsed."""
+    """Return every task as JSON: telecom's 2,285 take 14 MB in this form and several times as much once parsed."""
     path = getattr(load(f"domains.{name}.utils"), f"{name.upper()}_TASK_SET_PATH")
     tasks = json.loads(path.read_text(encoding="utf-8"))
     return {task["id"]: json.dumps(task, separators=(",", ":")).encode() for task in tasks}
 
 
 def _maker(first: Any) -> MakeWorld:
-    """How to make more worlds such as the first one, which is not played itself."""
+    """Return a function that makes environments like the first one, which is never played itself."""
     kind: Any = type(first)
     tools = _mended(type(first.tools))
     shared = {"domain_name": first.domain_name, "policy": first.policy}
@@ -140,9 +140,9 @@ def _maker(first: Any) -> MakeWorld:
 
     if first.user_tools is None:
         return make_shared
-    # telecom's databases are lists, and small: copied whole in a tenth of a millisecond, by way of bytes made here
+    # telecom's databases are lists, and small: unpickling these bytes copies them in a tenth of a millisecond
     user_tools = type(first.user_tools)
-    # … with what hangs on the class, such as the default VPN, which a broken one would spoil for all later worlds
+    # also copy class attributes, such as the default VPN, because a broken one would affect all later environments
     defaults = {name: value for name, value in vars(user_tools).items() if hasattr(value, "model_dump")}
     parts = pickle.dumps((first.tools.db, first.user_tools.db, defaults), protocol=pickle.HIGHEST_PROTOCOL)
 
@@ -158,11 +158,11 @@ def _maker(first: Any) -> MakeWorld:
 
 
 def _mended(kind: Any) -> Any:
-    """A toolkit of tau2, with the two tools replaced that can hang or are not deterministic."""
+    """Return a tau2 toolkit with two tools replaced: one can hang, and one is not deterministic."""
     methods: dict[str, Any] = {}
     if hasattr(kind, "calculate"):
 
-        @functools.wraps(kind.calculate)  # which keeps it a tool of the same schema
+        @functools.wraps(kind.calculate)  # keeps it a tool with the same schema
         def bounded(self: Any, expression: str) -> str:
             return calculate(expression)
 
@@ -174,7 +174,7 @@ def _mended(kind: Any) -> Any:
             known = {bill.bill_id for bill in self.db.bills}
             result = kind._apply_one_time_charge(self, customer_id, amount, description)
             for bill in self.db.bills:
-                if bill.bill_id not in known:  # tau2 draws its id, so that no two worlds with one are ever equal
+                if bill.bill_id not in known:  # tau2's random id would make all databases with a bill differ
                     text = f"{self.purpose} {customer_id} {len(known)}"
                     new, customer = f"B{hashlib.sha256(text.encode()).hexdigest()[:8]}", bill.customer_id
                     owner = self.get_customer_by_id(customer)
@@ -187,7 +187,7 @@ def _mended(kind: Any) -> Any:
 
 
 def _base(name: str) -> str:
-    """The domain whose tasks and tools another one has."""
+    """Return the domain that has the tasks and tools of a domain."""
     return name.removesuffix("-workflow")
 
 
@@ -197,4 +197,4 @@ def _module(name: str) -> Any:
 
 def _check(name: str) -> None:
     if name not in DOMAINS:
-        raise InvalidConfigError(f"Unknown domain {name!r}; expected one of {', '.join(DOMAINS)}.")
+        raise InvalidConfigError(f"Expected domain to be one of {', '.join(DOMAINS)}, actual: {name!r}.")

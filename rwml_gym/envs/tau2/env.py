@@ -1,4 +1,4 @@
-"""τ²-bench as a Gymnasium environment: an agent serves a customer, by words and by tools, under a policy."""
+"""τ²-bench as a Gymnasium environment: an agent serves a customer under a policy, with messages and tools."""
 
 from __future__ import annotations
 
@@ -22,45 +22,46 @@ __all__ = ["USERS", "Tau2Env"]
 USERS = ("scripted", "solo", "model")
 
 MAX_ACTION = 10_000
-"""Characters of the longest action; the longest gold action has 600. Some of tau2's tools take the square of a list."""
+"""Maximal length of an action; the longest gold action has 600. Some of tau2's tools need quadratic time for a list."""
 
 DONE = ToolSpec("done", "Call this function when you are done with the task.", {"type": "object", "properties": {}})
-"""The agent's way to end the conversation, as in tau2's own gym."""
+"""The agent's call to end the conversation, as in tau2's own gym."""
 
 
 class Tau2Env(TextEnv[NamedTask]):
-    """A customer service agent at work: it talks to a user, calls tools, and is scored as tau2 scores it.
+    """A customer service agent's task: the agent talks to a user, calls tools, and gets tau2's score.
 
     Observation: what the agent may see since its last action, ``user: …`` and ``tool: …``. Action: text to the user, or
     one tool call as text: JSON, ``name(argument="value")``, in ``<tool_call>`` tags, after prose; see
-    `envs.tau2.actions`. A malformed call is answered with what is wrong, costs a step, and changes nothing.
-    ``done()``, ``###STOP###`` or the user's goodbye ends the conversation. Reward: tau2's, at the end, else 0. The
-    registered ids, ``rwml_gym/Tau2-v0`` and one for each domain such as ``rwml_gym/Tau2-retail-v0``, truncate after 100
+    `envs.tau2.actions`. A malformed call gets an error message, costs a step, and changes nothing. ``done()``,
+    ``###STOP###`` or the user's goodbye ends the conversation. Reward: tau2's score at the end, otherwise 0. The
+    registered ids, ``rwml_gym/Tau2-v0`` and one per domain such as ``rwml_gym/Tau2-retail-v0``, truncate after 100
     actions.
 
     ``info``, with the same keys at `reset` and `step`:
 
-    * ``task``: one sentence on what is to be done (the ticket, in solo mode); ``policy``; ``tools``: JSON schemas.
+    * ``task``: the task in one sentence (in solo mode, the ticket); ``policy``; ``tools``: JSON schemas.
     * ``messages``: the new messages as ``{"role": …, "content": …}``; ``message_role``: the role of the last one.
-    * ``invalid_action``: whether the last action was refused; ``tool_error``: whether a tool answered with an error.
-    * ``won``: whether the score is 1; ``score_parts``: tau2's checks by name, empty until the end; ``counted``: those
-      this task counts; ``ended``: tau2's reason, empty until the end; ``user_error``: why the user's model failed.
-    * ``game``: the name to give to ``reset(options={"game": name})``; ``domain``; ``data_version``;
-      ``admissible_actions``: always empty, there is no list of what one may say.
+    * ``invalid_action``: whether the last action was rejected; ``tool_error``: whether a tool answered with an error.
+    * ``won``: whether the score is 1; ``score_parts``: tau2's checks by name, empty until the end; ``counted``: the
+      checks that count for this task; ``ended``: tau2's reason, empty until the end; ``user_error``: why the user's
+      model failed.
+    * ``game``: the name for ``reset(options={"game": name})``; ``domain``; ``data_version``; ``admissible_actions``:
+      always empty, because messages are free text.
 
-    Nothing of the gold actions or of what is scored reaches the agent before the end.
+    Neither the gold actions nor the scoring criteria reach the agent before the end.
 
     Args:
         domain: ``airline``, ``retail``, ``telecom``, ``telecom-workflow`` or ``mock``.
-        split: ``train``, ``test`` or ``base`` (what publications score on); telecom also ``small`` and ``full``.
+        split: ``train``, ``test`` or ``base`` (used in publications); telecom also has ``small`` and ``full``.
         user: ``scripted`` (no model, deterministic), ``solo`` (no user; telecom and mock) or ``model``.
-        user_model: with ``user="model"``: a litellm id, or a function of messages and tools (`ChatModel`).
-        user_arguments: for the model: ``temperature``, ``seed``, ``api_base``, …
-        on_user_error: what follows when the user's model fails: ``raise`` a `UserModelError`, or ``truncate`` the
-            episode with the error in ``info["user_error"]``.
-        policy_in_observation: whether the first observation begins with the task, the policy and the tools.
-        max_errors: after how many errors tau2 gives up.
-        render_mode: ``ansi``: `render` returns the conversation so far.
+        user_model: With ``user="model"``: a litellm id, or a function of messages and tools (`ChatModel`).
+        user_arguments: Arguments for the litellm model: ``temperature``, ``seed``, ``api_base``, …
+        on_user_error: What to do if the user's model fails: ``raise`` a `UserModelError`, or ``truncate`` the episode
+            with the error in ``info["user_error"]``.
+        policy_in_observation: Whether the first observation begins with the task, the policy and the tools.
+        max_errors: Number of errors after which tau2 ends the task.
+        render_mode: With ``ansi``, `render` returns the conversation so far.
 
     Example:
         >>> import gymnasium, rwml_gym
@@ -91,15 +92,16 @@ class Tau2Env(TextEnv[NamedTask]):
         _check("on_user_error", on_user_error, ("raise", "truncate"))
         if (user == "model") != (user_model is not None):
             raise InvalidConfigError(
-                f'Give `user_model` with user="model" and only then, actual: user={user!r}, user_model={user_model!r}.'
+                f'Expected `user_model` exactly with user="model", actual: user={user!r}, user_model={user_model!r}. '
+                "Change one of them."
             )
         if user_arguments and not isinstance(user_model, str):
             raise InvalidConfigError(
-                "`user_arguments` are for a litellm id in `user_model`, "
-                f"actual: user_model={user_model!r}; leave them out, or build them into the function."
+                f"Expected a litellm id in `user_model` with `user_arguments`, actual: {user_model!r}. "
+                "Remove `user_arguments`, or build them into the function."
             )
         if not isinstance(max_errors, int) or max_errors < 1:
-            raise InvalidConfigError(f"Expected max_errors of at least 1, actual value: {max_errors!r}.")
+            raise InvalidConfigError(f"Expected max_errors of at least 1, actual: {max_errors!r}.")
         self.domain = load_domain(domain, solo=user == "solo")
         super().__init__(Tasks(domain, split, solo=user == "solo"), render_mode)
         self.user, self.on_user_error, self.max_errors = user, on_user_error, max_errors
@@ -136,7 +138,7 @@ class Tau2Env(TextEnv[NamedTask]):
         return "\n".join(_line(message) for message in map(_plain, self._conversation.messages))
 
     def _do(self, conversation: Conversation, action: str) -> str:
-        """Carries an action out; returns what is wrong with it, or nothing."""
+        """Carry out an action; return its error message, or the empty string."""
         if len(action) > MAX_ACTION:
             conversation.count_error()
             return f"Error: The action has {len(action):,} characters; the most is {MAX_ACTION:,}."
@@ -163,7 +165,7 @@ class Tau2Env(TextEnv[NamedTask]):
         return ModelUser(task, self.domain.user_tools, self._model)
 
     def _guard(self, turn: Any) -> None:
-        """Lets a turn in which the user speaks fail as the caller wishes."""
+        """Run a turn in which the user speaks; handle an error of the user's model as ``on_user_error`` says."""
         try:
             turn()
         except UserModelError as error:
@@ -219,7 +221,7 @@ class Tau2Env(TextEnv[NamedTask]):
 
 
 def _plain(message: Any) -> dict[str, Any]:
-    """A tau2 message as the agent may see it; hidden if it is between the user and the user's own tools."""
+    """Convert a tau2 message for the agent; it is hidden if it is between the user and the user's own tools."""
     calls = getattr(message, "tool_calls", None) or []
     text = message.content or ""
     if calls:
@@ -234,4 +236,4 @@ def _line(message: Mapping[str, Any]) -> str:
 
 def _check(argument: str, value: Any, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise InvalidConfigError(f"Unknown {argument} {value!r}; expected one of {', '.join(known)}.")
+        raise InvalidConfigError(f"Expected {argument} to be one of {', '.join(known)}, actual: {value!r}.")

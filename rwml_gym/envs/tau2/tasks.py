@@ -28,21 +28,21 @@ class NamedTask:
 
 
 class Tasks:
-    """Lists and draws the tasks of a split.
+    """The tasks of a split, which can be listed and sampled.
 
-    The number is tau2's own id where that is one; telecom's ids say what is broken, so that its tasks, and mock's, are
-    numbered as they stand in tau2's file.
+    The number is tau2's own id if that is a number. telecom's ids describe what is broken, so its tasks, like those of
+    mock, are numbered in the order of tau2's file.
 
     Args:
-        domain: one of `rwml_gym.envs.tau2.domains.DOMAINS`.
-        split: one of its splits.
-        solo: whether only tasks with a ticket are wanted.
+        domain: One of `rwml_gym.envs.tau2.domains.DOMAINS`.
+        split: One of the domain's splits.
+        solo: Whether to keep only tasks with a ticket.
     """
 
     def __init__(self, domain: str, split: str, solo: bool = False) -> None:
         known = splits(domain)
         if split not in known:
-            raise InvalidConfigError(f"Unknown split {split!r} of {domain}; expected one of {', '.join(known)}.")
+            raise InvalidConfigError(f"Expected split of {domain} to be one of {', '.join(known)}, actual: {split!r}.")
         numbers = {task: task if task.isdecimal() else str(number) for number, task in enumerate(task_ids(domain))}
         self._domain = domain
         self._ids = {
@@ -53,7 +53,7 @@ class Tasks:
 
     @property
     def names(self) -> Sequence[str]:
-        """All the names, in tau2's order."""
+        """All names, in tau2's order."""
         return list(self._ids)
 
     def sample(self, rng: np.random.Generator) -> NamedTask:
@@ -69,11 +69,11 @@ class Tasks:
         return NamedTask(name, load_task(self._domain, self.task_id(name)))
 
     def task_id(self, name: str) -> str:
-        """tau2's id of a task.
+        """Return tau2's id of a task.
 
         Raises:
-            GameNotFoundError: no task has this name.
+            GameNotFoundError: If no task has this name.
         """
         if name not in self._ids:
-            raise GameNotFoundError(f"No task {name!r} in this split; expected one such as {next(iter(self._ids))!r}.")
+            raise GameNotFoundError(f"Expected a task like {next(iter(self._ids))!r}, actual: {name!r}. See `names`.")
         return self._ids[name]

@@ -1,7 +1,7 @@
-"""The tools of a τ²-bench domain as data: their JSON schemas, and whether a call's arguments fit them.
+"""The tools of a τ²-bench domain as data: their JSON schemas, and a check of a call's arguments against them.
 
-tau2 checks no arguments: it calls the tool and tells the agent what Python says. Checked here is what its own data
-models would check, as leniently as they do, so that a call that works in tau2 works here, with its arguments untouched.
+tau2 does not check arguments: it calls the tool and passes Python's error to the agent. The check here is as lenient as
+tau2's own data models, so that a call that works in tau2 works here, with unchanged arguments.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _BOOLEANS = frozenset({"0", "1", "false", "true", "no", "yes", "off", "on", "f",
 
 
 def _is_integer(value: Any) -> bool:
-    """Whether pydantic reads an integer: also from 2.0, "2" and true."""
+    """Return whether pydantic reads the value as an integer, which includes 2.0, "2" and true."""
     if isinstance(value, float):
         return value.is_integer()
     return isinstance(value, int) or (isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value) is not None)
 
 
 def _is_boolean(value: Any) -> bool:
-    """Whether pydantic reads a truth value: also from 0, 1 and "yes"."""
+    """Return whether pydantic reads the value as a truth value, which includes 0, 1 and "yes"."""
     return (isinstance(value, int | float) and value in (0, 1)) or (
         isinstance(value, str) and value.lower() in _BOOLEANS
     )
@@ -54,13 +54,12 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 
 @dataclass(frozen=True)
 class ToolSpec:
-    """What can be said of a tool without calling it.
+    """The description of a tool.
 
     Attributes:
-        name: what it is called by.
-        description: what it does, for a model.
-        parameters: JSON schema of the object that holds its arguments; the properties are in the order in which
-            arguments without a name are read. Not to be changed.
+        name: Name of the tool.
+        description: Description for a model.
+        parameters: Read-only JSON schema of the arguments, with properties in the order of positional arguments.
     """
 
     name: str
@@ -69,32 +68,32 @@ class ToolSpec:
 
     @cached_property
     def order(self) -> tuple[str, ...]:
-        """Names of the parameters, in the order in which arguments without a name are read."""
+        """Names of the parameters, in the order of positional arguments."""
         return tuple(self.parameters.get("properties", ()))
 
     @cached_property
     def required(self) -> tuple[str, ...]:
-        """Names of the parameters that every call has to give."""
+        """Names of the required parameters."""
         return tuple(self.parameters.get("required", ()))
 
     @property
     def schema(self) -> dict[str, Any]:
-        """The tool as chat templates and OpenAI's interface take it: plain data, to be passed on unchanged."""
+        """The tool as plain data for chat templates and OpenAI's interface; pass it on unchanged."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}
         return {"type": "function", "function": function}
 
     def validate(self, arguments: Mapping[str, Any]) -> str | None:
-        """Check the arguments of a call against the schema. They are not converted: tau2 gets them as they are.
+        """Check the arguments of a call against the schema, without converting them.
 
-        Lenient where tau2's data models are: a whole number may be written 2.0, "2" or true, and what may be left out
-        may be null. Stricter than tau2 where its tools ignore their own schema: a value outside an enumeration, a
-        fraction for an integer, or no text for a text is refused, also where the tool would have stored it.
+        The check is lenient where tau2's data models are: a whole number may be 2.0, "2" or true, and an optional
+        argument may be null. It is stricter than tau2 where its tools ignore their own schema: it rejects a value
+        outside an enumeration, a fraction for an integer, or a non-text for a text, even if the tool would store it.
 
         Args:
-            arguments: Value by name of the parameter.
+            arguments: Values by parameter name.
 
         Returns:
-            What is wrong, for the agent, or None.
+            The error message for the agent, or None.
 
         >>> parameters = {"properties": {"user_id": {"type": "string"}}, "required": ["user_id"]}
         >>> ToolSpec("get_user", "Get a user.", parameters).validate({"user_id": 7})
@@ -123,13 +122,13 @@ _specs_by_class: dict[type, dict[str, ToolSpec]] = {}
 
 
 def specs_of(toolkit: Any) -> dict[str, ToolSpec]:
-    """Describe the tools of a tau2 toolkit. The first call for its class takes milliseconds, the others nothing.
+    """Describe the tools of a tau2 toolkit; cached by class, because the first call takes milliseconds.
 
     Args:
-        toolkit: A `tau2.environment.toolkit.ToolKitBase`, or anything that has `get_tools`.
+        toolkit: A `tau2.environment.toolkit.ToolKitBase`, or any object with `get_tools`.
 
     Returns:
-        Description by the tool's name, in tau2's order.
+        Descriptions by tool name, in tau2's order.
     """
     specs = _specs_by_class.get(type(toolkit))
     if specs is None:
@@ -140,7 +139,7 @@ def specs_of(toolkit: Any) -> dict[str, ToolSpec]:
 
 
 def _problem(value: Any, schema: Mapping[str, Any], definitions: Mapping[str, Any], where: str) -> str | None:
-    """Say what is wrong with a value. As deep as the schema, whose definitions do not refer to themselves."""
+    """Describe the problem with a value. The recursion ends, because the schema's definitions are not recursive."""
     schema = _resolved(schema, definitions)
     if "anyOf" in schema:
         choices = _choices(schema["anyOf"], definitions)
@@ -180,7 +179,7 @@ def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapp
 
 
 def _choices(schemas: list[Mapping[str, Any]], definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Resolve alternatives. "A model or any object" means the model: tau2 makes it of the object, or fails."""
+    """Resolve alternatives. "A model or any object" means the model: tau2 converts the object to it, or fails."""
     choices = [_resolved(schema, definitions) for schema in schemas]
     if any("properties" in choice for choice in choices):
         choices = [choice for choice in choices if choice.get("type") != "object" or "properties" in choice]
@@ -201,7 +200,7 @@ def _should_be(where: str, value: Any, expected: str) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    """Name a few; an agent may have sent thousands."""
+    """List a few names, because an agent may send thousands."""
     return ", ".join(_short(repr(name)) for name in names[:12]) + (", …" if len(names) > 12 else "")
 
 

@@ -1,4 +1,4 @@
-"""The users an agent can talk to: a scripted one without a model, and one that a language model speaks for."""
+"""The users that an agent can talk to: a scripted one without a model, and one played by a language model."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from rwml_gym.errors import DependencyNotInstalled, RWMLGymError
 __all__ = ["ChatModel", "ModelUser", "ScriptedUser", "UserModelError", "litellm_model"]
 
 ChatModel = Callable[[list[dict[str, Any]], list[dict[str, Any]]], Mapping[str, Any]]
-"""A language model: OpenAI-style messages and tool schemas in, one OpenAI-style assistant message out."""
+"""A language model: a function from OpenAI-style messages and tool schemas to an OpenAI-style assistant message."""
 
 EMPTY_ANSWERS = 3
-"""How often a model that says nothing is asked again, as in tau2."""
+"""Number of retries after an empty answer of the model, as in tau2."""
 
 
 class UserModelError(RWMLGymError, RuntimeError):
-    """The language model that speaks for the user has failed, or has said nothing."""
+    """The user's language model has failed, or has returned only empty answers."""
 
 
 class ScriptedUser:
-    """A user without a model: always the same words, on every task of every domain.
+    """A user without a model, with the same words in every task of every domain.
 
-    It opens with why it calls and what it knows. It calls those of its own tools that the agent names with their
-    arguments, as in ``toggle_roaming()``, and reports the results. It says goodbye when the agent does, and agrees to
-    everything else.
+    The user first states the reason for the call and what is known. If the agent names some of the user's own tools
+    with their arguments, as in ``toggle_roaming()``, the user calls them and reports the results. The user says goodbye
+    when the agent does, and agrees to everything else.
     """
 
     def __init__(self, task: Any, tools: Mapping[str, ToolSpec]) -> None:
-        """Takes its part.
+        """Prepare the user.
 
         Args:
-            task: tau2 `Task`.
-            tools: what it can call.
+            task: A tau2 `Task`.
+            tools: The user's tools.
         """
         self._task, self._tools = task, tools
         self._message = load("data_model.message")
 
     def begin(self, history: list[Any]) -> None:
-        """Starts over."""
+        """Start over."""
         self._opened = any(message.role == "user" for message in history)
         self._calls = 0
 
     def reply(self, messages: list[Any]) -> Any:
-        """The next thing it says or does."""
+        """Return the next message or tool calls."""
         if messages[0].role == "tool":
             return self._say("\n".join(message.content or "" for message in messages))
         if not self._opened:
@@ -79,12 +79,12 @@ class ScriptedUser:
 
 
 class ModelUser:
-    """A user that a language model plays, prompted exactly as tau2 prompts its own.
+    """A user played by a language model, with exactly tau2's prompt.
 
     Args:
-        task: tau2 `Task`.
-        tools: what it can call.
-        model: what speaks.
+        task: A tau2 `Task`.
+        tools: The user's tools.
+        model: The language model.
     """
 
     def __init__(self, task: Any, tools: Mapping[str, ToolSpec], model: ChatModel) -> None:
@@ -96,31 +96,33 @@ class ModelUser:
         self._prompt = f"{rules}\n\n<scenario>\n{task.user_scenario}\n</scenario>".strip()
 
     def begin(self, history: list[Any]) -> None:
-        """Starts over."""
+        """Start over."""
         self._heard: list[dict[str, Any]] = [{"role": "system", "content": self._prompt}]
         for message in history:
             self._hear(message)
 
     def reply(self, messages: list[Any]) -> Any:
-        """What the model says.
+        """Return the model's answer.
 
         Raises:
-            UserModelError: it fails, or says nothing however often it is asked.
+            UserModelError: If the model fails, or all its answers are empty.
         """
         for message in messages:
             self._hear(message)
         for _ in range(EMPTY_ANSWERS + 1):
             try:
                 answer = self._message_of(self._model(list(self._heard), list(self._tools)))
-            except Exception as error:  # whatever a model or the way to it raises
-                raise UserModelError(f"The user's model failed: {type(error).__name__}: {error}") from error
+            except Exception as error:  # the model or the connection to it may raise anything
+                raise UserModelError(
+                    f"Expected an answer of the user's model, actual: {type(error).__name__}: {error}."
+                ) from error
             if answer is not None:
                 self._hear(answer)
                 return answer
-        raise UserModelError(f"The user's model said nothing {EMPTY_ANSWERS + 1} times in a row.")
+        raise UserModelError(f"Expected an answer of the user's model, actual: empty {EMPTY_ANSWERS + 1} times.")
 
     def _hear(self, message: Any) -> None:
-        """Remembers a message from the user's side: what the agent says is what the model is told."""
+        """Add a message to the model's history, from the user's side: the agent's messages have the role `user`."""
         if message.role == "assistant":
             self._heard.append({"role": "user", "content": message.content})
         elif message.role == "tool":
@@ -138,7 +140,7 @@ class ModelUser:
             self._heard.append({**said, "tool_calls": calls} if calls else said)
 
     def _message_of(self, answer: Mapping[str, Any]) -> Any:
-        """The model's answer as a tau2 `UserMessage`; None if there is nothing in it."""
+        """Convert the model's answer to a tau2 `UserMessage`; None if it is empty."""
         content = answer.get("content")
         calls = [
             self._message.ToolCall(
@@ -149,7 +151,7 @@ class ModelUser:
             )
             for number, call in enumerate(answer.get("tool_calls") or [])
         ]
-        if calls:  # a message has words or calls; tau2 lets the calls count
+        if calls:  # a message is text or calls; tau2 prefers the calls
             return self._message.UserMessage(role="user", content=content, tool_calls=calls)
         if content is None or not content.strip():
             return None
@@ -157,19 +159,21 @@ class ModelUser:
 
 
 def litellm_model(name: str, **arguments: Any) -> ChatModel:
-    """A model by its litellm id.
+    """Make a model from its litellm id.
 
     Args:
-        name: such as ``gpt-4.1``, or ``openai/NAME`` with ``api_base="http://localhost:8000/v1"`` for a local endpoint.
-        arguments: for ``litellm.completion``: ``temperature``, ``seed``, ``api_base``, ``api_key``, …
+        name: Id like ``gpt-4.1``, or ``openai/NAME`` with ``api_base="http://localhost:8000/v1"`` for a local endpoint.
+        arguments: Arguments for ``litellm.completion``: ``temperature``, ``seed``, ``api_base``, ``api_key``, …
     """
     import os
 
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise the import asks the network for prices
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise the import downloads prices
     try:
         import litellm
     except ImportError as error:
-        raise DependencyNotInstalled('litellm is not installed; run `pip install "rwml-gym[tau2]"`') from error
+        raise DependencyNotInstalled(
+            'Expected litellm, actual: not installed. Run `pip install "rwml-gym[tau2]"`.'
+        ) from error
 
     def answer(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Mapping[str, Any]:
         wanted = {"tools": tools, "tool_choice": "auto"} if tools else {}

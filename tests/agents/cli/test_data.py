@@ -130,8 +130,8 @@ def test_a_model_is_sampled_as_training_would(capsys, shop, tiny_folder, tmp_pat
 @pytest.mark.parametrize(
     ("words", "fix"),
     [
-        (["calibrate", "no/such/folder"], "No transitions in 'no/such/folder'"),
-        (["audit", "no/such/folder"], "No transitions in 'no/such/folder'"),
+        (["calibrate", "no/such/folder"], "written by `TransitionDataset.save`, actual: 'no/such/folder'"),
+        (["audit", "no/such/folder"], "written by `TransitionDataset.save`, actual: 'no/such/folder'"),
         (["audit"], "DATA"),
         (["audit", "SHOP", "--encoder", "no-such-org/none"], "no-such-org/none"),
         (["calibrate", "SHOP", "--encoder", "hashing", "no-such-org/none"], "no-such-org/none"),

@@ -125,9 +125,9 @@ def test_a_model_counts_the_same_in_a_plain_loop(tiny_folder):
         (EvaluateConfig(agent="expert", env="tau2"), InvalidConfigError, "τ²-bench, random"),
         (EvaluateConfig(agent="transfer"), InvalidConfigError, "ALFWorld, random"),
         (EvaluateConfig(env="tau2", rooms=("kitchen",)), InvalidConfigError, "rooms. Remove it"),
-        (EvaluateConfig(split="dev"), InvalidConfigError, "expected one of"),
+        (EvaluateConfig(split="dev"), InvalidConfigError, "Expected split to be one of"),
         (EvaluateConfig(split="valid_seen", data="no_such_folder"), GameNotFoundError, "no_such_folder"),
-        (EvaluateConfig(env="tau2", domain="bank"), InvalidConfigError, "expected one of airline"),
+        (EvaluateConfig(env="tau2", domain="bank"), InvalidConfigError, "to be one of airline"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_play(config, error, match):

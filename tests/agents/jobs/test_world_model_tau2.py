@@ -139,7 +139,7 @@ def test_the_default_preset_is_that_of_the_environment(monkeypatch):
     ("words", "fix"),
     [
         (["--domain", "bank"], "telecom"),
-        (["--split", "valid"], "expected one of"),
+        (["--split", "valid"], "to be one of"),
         (["--collect.games", "75"], "--collect.games"),
         (["--tool-threshold", "1.5"], "(0, 1], the range of the rouge gap"),
         (["--tool-gap", "bleu"], "rouge"),

@@ -88,7 +88,7 @@ def test_alfworld_is_not_warned_of(alfworld):
     found = audit(alfworld, "hashing", rewards=sampled(HEALTHY))
     assert found.findings == ()
     assert found.level == "should teach"
-    assert "Nothing found" in verdict(found)
+    assert "No reason against it was found" in verdict(found)
     assert found.predictable > 0.6
     assert found.signal.share[1] > MIN_SIGNAL
 
@@ -96,7 +96,7 @@ def test_alfworld_is_not_warned_of(alfworld):
 def test_a_model_that_knows_everything_gets_other_advice(alfworld):
     found = audit(alfworld, "hashing", rewards=sampled([1.0]))
     assert topics(found) == {"signal"}
-    assert "drop what is too easy" in verdict(found)
+    assert "drop easy transitions" in verdict(found)
 
 
 def test_a_model_is_sampled_on_held_out_games_and_scored(alfworld):
@@ -183,7 +183,7 @@ def test_blank_answers_are_left_out(shop):
     blank = [replace(t, next_state=" ") for t in shop[:50]]
     found = audit([*shop, *blank], "hashing")
     assert (found.transitions, found.silent) == (len(shop), 50)
-    assert "50 more say nothing" in audit_table(found)
+    assert "50 blank ones are left out" in audit_table(found)
 
 
 def test_everything_is_written_and_data_stays_data(shop, tmp_path):
@@ -208,7 +208,7 @@ def test_the_picture_takes_many_types_and_none_scored(shop, tmp_path):
     pytest.importorskip("matplotlib")
     data = [replace(t, action=f"verb{i % 40} it") for i, t in enumerate(shop)]
     found = audit(data, "hashing", limit=5)
-    assert "and 26 rarer ones" in audit_table(found)
+    assert "and 26 rarer rows" in audit_table(found)
     plot_audit(tmp_path / "audit.png", found)
     assert (tmp_path / "audit.png").stat().st_size > 10_000
 
@@ -237,7 +237,7 @@ def test_bad_arguments_are_refused(shop, arguments, fix):
 
 @pytest.mark.parametrize("attempts", [[], [[]] * 4, [["a"], ["a", "b"], ["a"], ["a"]]])
 def test_samples_that_are_no_table_are_refused(shop, attempts):
-    with pytest.raises(InvalidConfigError, match="k samples, at least 1, of each of 4"):
+    with pytest.raises(InvalidConfigError, match="k samples, at least 1, for each of 4"):
         audit(shop[:60], "hashing", sample=lambda chosen: attempts, prompts=4, limit=5)
 
 

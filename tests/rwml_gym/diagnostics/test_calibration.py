@@ -142,7 +142,7 @@ def test_a_useless_encoder_is_called_so(toy):
     def random(texts):
         return np.random.default_rng(0).normal(size=(len(texts), 8))
 
-    with pytest.warns(UserWarning, match=r"No threshold reaches a precision of 0\.99 .*stronger encoder"):
+    with pytest.warns(UserWarning, match=r"Expected a threshold with a precision of 0\.99 .*stronger encoder"):
         calibration = calibrate(toy, random, precision=0.99)
     assert not calibration.reached
     assert 0 < calibration.threshold <= 2

@@ -97,5 +97,5 @@ def test_bad_rewards_are_refused(rewards, group_size, games, fix):
 
 
 def test_one_sample_a_prompt_tells_nothing():
-    with pytest.raises(InvalidConfigError, match="Expected at least 2 samples a prompt, better 8, actual: 1"):
+    with pytest.raises(InvalidConfigError, match=r"Expected at least 2 samples per prompt, actual: 1\. Take 8"):
         group_signal(np.ones((20, 1)), 8)

@@ -99,7 +99,7 @@ def test_a_request_that_fails_once_is_sent_again(server):
 
 
 def test_an_unknown_model_is_an_error_that_says_so(server):
-    with pytest.raises(EncoderError, match=r"Cannot encode 1 texts .*NotFoundError.*knows the model"):
+    with pytest.raises(EncoderError, match=r"Expected 1 embeddings .*NotFoundError.*has the model"):
         make_encoder(server.address.replace("#hashing", "#other")).encode(["a"])
 
 
@@ -141,7 +141,7 @@ def test_an_empty_key_is_none(server, monkeypatch):
 
 def test_an_address_that_is_no_api_says_so(server):
     server.page = True
-    with pytest.raises(EncoderError, match=r"Expected embeddings from .* mostly ends in /v1"):
+    with pytest.raises(EncoderError, match=r"Expected embeddings from .* usually ends in /v1"):
         EndpointEncoder(server.address).encode(["a"])
 
 

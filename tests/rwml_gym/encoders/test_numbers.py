@@ -69,7 +69,7 @@ def test_texts_within_go_through_the_text_encoder():
     encoder = SpaceEncoder(space, text_encoder=make_encoder("hashing"))
     state = {"mission": "a b c", "where": 0}
     assert distance(encoder, state, {**state, "mission": "c c c"}) > 0.1
-    with pytest.raises(InvalidConfigError, match="Expected a space of numbers, actual: Text"):
+    with pytest.raises(InvalidConfigError, match="Expected a numeric space, actual: Text"):
         SpaceEncoder(space)
 
 

@@ -44,9 +44,9 @@ def test_what_an_environment_raises_names_its_slot_and_a_reset_goes_on(expected,
     with pytest.raises(KeyError, match="no such thing") as caught:
         envs.step(["look", "look", "look", "raise", "look"])
     assert caught.value.__notes__ == ["Raised by the environment of slot 3."]
-    with pytest.raises(ResetNeeded, match=r"last step\(\) failed"):
+    with pytest.raises(ResetNeeded, match=r"Expected a successful step\(\), actual: the last one failed"):
         envs.step(["look"] * 5)
-    with pytest.raises(ResetNeeded, match="must not leave out slots"):
+    with pytest.raises(ResetNeeded, match="Expected all slots in the reset mask"):
         envs.reset(options={"reset_mask": np.arange(5) == 3})
     assert_same(walk_and_close(envs, "NextStep"), expected["NextStep"])
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_unpickled_comes_as_text():
 def test_the_death_of_a_worker_is_an_error_that_names_it(action, fate, exitcode, context):
     envs = TextVectorEnv([OddEnv] * 4, workers=2, context=context)
     envs.reset(seed=0)
-    with pytest.raises(WorkerDiedError, match=rf"Worker 1 \(slots 2 to 3, process \d+\) died: .*{fate}") as caught:
+    with pytest.raises(WorkerDiedError, match=rf"Worker 1 \(slots 2 to 3, process \d+\) died \(.*{fate}\)") as caught:
         envs.step(["look", "look", action, "look"])
     assert (caught.value.worker, caught.value.slots, caught.value.exitcode) == (1, range(2, 4), exitcode)
     for call in (lambda: envs.reset(), lambda: envs.call("render")):
@@ -114,7 +114,7 @@ def test_a_worker_that_died_between_calls_is_named_by_the_next():
 def test_a_death_is_seen_while_another_worker_hangs():
     envs = TextVectorEnv([OddEnv] * 2, workers=2)
     envs.reset(seed=0)
-    with pytest.raises(WorkerDiedError, match=r"Worker 1 .* died: exit status 3"):
+    with pytest.raises(WorkerDiedError, match=r"Worker 1 .* died \(exit status 3\)"):
         envs.step(["hang", "exit"])
     envs.close()
 
@@ -134,7 +134,7 @@ def test_a_worker_that_hangs_is_named_after_the_timeout():
     with pytest.raises(WorkerTimeoutError, match=r"Worker 0 \(slots 0 to 1") as caught:
         envs.step(["hang", "look", "look", "look"])
     assert isinstance(caught.value, TimeoutError)
-    assert str(caught.value).startswith("Worker 0")
+    assert "actual: none from Worker 0" in str(caught.value)
     with pytest.raises(WorkerTimeoutError):
         envs.reset()
     envs.close()
@@ -156,7 +156,7 @@ def test_an_environment_that_cannot_be_made_is_named(workers):
 
 
 def test_a_worker_that_dies_while_it_makes_its_environments_is_named():
-    with pytest.raises(WorkerDiedError, match=r"Worker 1 \(slot 1, process \d+\) died: exit status 7"):
+    with pytest.raises(WorkerDiedError, match=r"Worker 1 \(slot 1, process \d+\) died \(exit status 7\)"):
         TextVectorEnv([OddEnv, partial(OddEnv, fails="exit")], workers=2)
 
 
@@ -170,7 +170,7 @@ def test_closing(workers):
     assert all(env.closed for env in inside)
     envs.close()
     for call in (lambda: envs.reset(), lambda: envs.step(["look"] * 3), lambda: envs.get_attr("steps")):
-        with pytest.raises(ClosedEnvironmentError, match="make another"):
+        with pytest.raises(ClosedEnvironmentError, match="Make another"):
             call()
 
 

@@ -55,7 +55,7 @@ def test_world_models_by_name():
 
 @pytest.mark.parametrize("bad", ["oracle", None, NothingChanges, 3])
 def test_anything_else_is_refused(bad):
-    with pytest.raises(InvalidConfigError, match="Expected a world model's name"):
+    with pytest.raises(InvalidConfigError, match="Expected a world model"):
         make_world_model(bad)
 
 

@@ -1,1 +1,1 @@
-"""What plays an ALFWorld game: the compiled engine, and stock TextWorld as its reference."""
+"""The engines that play ALFWorld games: the compiled one, and stock TextWorld as its reference."""

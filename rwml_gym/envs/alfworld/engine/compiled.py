@@ -1,4 +1,4 @@
-"""A game compiled into what stays the same while it is played: shared by all who play it, kept on disk."""
+"""Compiled games: the constant part of a game, shared by all engines that play it and kept on disk."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from rwml_gym.errors import InvalidGameError
 __all__ = ["GAMES_KEPT", "CompiledGame", "Lists", "compile_game", "forget_games"]
 
 GAMES_KEPT = 64
-"""How many games a process keeps in memory, about 0.2 MB each."""
+"""Number of games that a process keeps in memory, about 0.2 MB each."""
 
 FORMAT = "2"
-"""Part of the key on disk: to be raised when the data of `lay_out` or of `grammar.parse` changes its meaning."""
+"""Part of the key on disk: raise it when the data of `lay_out` or of `grammar.parse` changes its meaning."""
 
 _disk = DiskCache("alfworld", files=20_000)
 
 
 class Lists:
-    """Many short lists of numbers in two flat arrays, a tenth of the memory of tuples."""
+    """Many short lists of numbers in two flat arrays, with a tenth of the memory of tuples."""
 
     def __init__(self, flat: Sequence[Sequence[int]]) -> None:
         self._numbers, self._ends = map(_packed, flat)
@@ -40,22 +40,22 @@ class Lists:
 
 
 class CompiledGame:
-    """The operators of a game, its first state and its texts; what they are is said by `lay_out`.
+    """The operators of a game, its initial state and its texts; `lay_out` describes the data.
 
-    Whoever plays it copies what changes (`true`, `facts`, `missing`, `applicable`); nothing else here ever does, except
-    for commands that are remembered once they were written.
+    An engine copies what changes during play (`true`, `facts`, `missing`, `applicable`). The rest is constant, except
+    for the cache of commands.
     """
 
     def __init__(self, data: Mapping[str, Any], texts: Texts, goal_sentence: str) -> None:
-        """Packs a game.
+        """Pack a game.
 
         Args:
-            data: as `lay_out` returns it, through JSON.
-            texts: the text grammar of the game.
-            goal_sentence: what `grammar.GOAL` stands for in it.
+            data: The data from `lay_out`, after a round trip through JSON.
+            texts: The text grammar of the game.
+            goal_sentence: The sentence for `grammar.GOAL` in the grammar.
 
         Raises:
-            InvalidGameError: something in it is beyond the compiled engine.
+            InvalidGameError: If the compiled engine does not support the game.
         """
         self.texts = texts
         self.goal_sentence = goal_sentence
@@ -94,20 +94,20 @@ class CompiledGame:
         for action in self._actions:
             if not texts.is_static(action, self.fluents):
                 raise InvalidGameError(
-                    f'The command of action {action!r} depends on the state; play this game with engine="textworld".'
+                    f'Expected a constant command, actual: action {action!r}. Play this game with engine="textworld".'
                 )
 
     def atom(self, variable: int) -> tuple[str, Row]:
-        """The predicate and the entities of a variable."""
+        """Return the predicate and the entities of a variable."""
         return self._predicates[self._atom_predicates[variable]], tuple(self._atom_rows[variable])
 
     def action(self, operator: int) -> tuple[str, dict[str, int]]:
-        """The action of an operator and the entities its parameters stand for."""
+        """Return the action of an operator and the entities for its parameters."""
         name = self._actions[self._operator_actions[operator]]
         return name, dict(zip(self._parameters[name], self._arguments[operator], strict=False))
 
     def command(self, operator: int) -> str:
-        """What a player says to take an operator; the same in every state."""
+        """Return the command of an operator, which is the same in every state."""
         command = self._commands.get(operator)
         if command is None:
             name, binding = self.action(operator)
@@ -115,24 +115,24 @@ class CompiledGame:
         return command
 
     def block(self, literal: int) -> dict[str, int]:
-        """The commands, with their operators, that a literal admits on its own; not to be changed."""
+        """Return the commands that a literal alone makes admissible, with their operators; do not change them."""
         block = self._blocks.get(literal)
         if block is None:
-            # backwards: of commands that read the same, the first operator is meant
+            # backwards, so that the first of several operators with the same command is used
             block = self._blocks[literal] = {self.command(o): o for o in reversed(self.alone[literal])}
         return block
 
 
 def _packed(numbers: Sequence[int]) -> array[int]:
-    """An array of the smallest unsigned type, of two or four bytes, that takes the numbers."""
+    """Pack the numbers into an array of the smallest sufficient unsigned type, of two or four bytes."""
     return array("H" if max(numbers, default=0) < 2**16 else "I", numbers)
 
 
 def _check_types(data: Mapping[str, Any], texts: Texts) -> None:
-    """Makes sure that a query finds its facts by their predicate alone, without looking at types.
+    """Check that a query finds its facts by their predicate alone, without types.
 
-    textworld looks facts up by predicate and types. In a game where each predicate has the same types everywhere, and
-    each placeholder of a query and each parameter of an action fits them, that comes to the same.
+    textworld finds facts by predicate and types. If each predicate has the same types everywhere, and each placeholder
+    of a query and each parameter of an action fits them, the result is the same.
     """
     for predicate, placeholders in texts.queries:
         signatures = data["signatures"].get(predicate.removeprefix("not_"), ())
@@ -143,16 +143,16 @@ def _check_types(data: Mapping[str, Any], texts: Texts) -> None:
         )
         if len(signatures) > 1 or not fits:
             raise InvalidGameError(
-                f"The text grammar asks for {predicate!r} of {placeholders}, and the game has it of {signatures}; "
-                'play this game with engine="textworld".'
+                f"Expected the text grammar's types of {placeholders} for {predicate!r}, actual: {signatures}. "
+                'Play this game with engine="textworld".'
             )
     for action, parameters in data["parameters"].items():
         for name, kind in parameters:
             wanted = texts.placeholders.get(name, kind)
             if kind != wanted and kind in data["types"]:
                 raise InvalidGameError(
-                    f"Parameter {name!r} of action {action!r} is a {kind}, the text grammar takes it for a {wanted}; "
-                    'play this game with engine="textworld".'
+                    f"Expected parameter {name!r} of action {action!r} to be a {wanted}, as in the text grammar, "
+                    f'actual: {kind}. Play this game with engine="textworld".'
                 )
 
 
@@ -161,14 +161,14 @@ _lock = threading.Lock()
 
 
 def compile_game(domain: str, text_grammar: str, problem: str) -> CompiledGame:
-    """Compiles a game, or finds it among the last ones of this process, or its translation on disk.
+    """Compile a game, or find it in this process's memory, or find its translation on disk.
 
     Args:
-        domain: PDDL domain.
-        text_grammar: ``.twl2`` text grammar.
-        problem: PDDL problem.
+        domain: The PDDL domain.
+        text_grammar: The ``.twl2`` text grammar.
+        problem: The PDDL problem.
     """
-    key = content_hash(domain, text_grammar, problem)  # the texts themselves would be half of what a game takes
+    key = content_hash(domain, text_grammar, problem)  # the texts themselves would take half of a game's memory
     with _lock:
         if key in _games:
             _games.move_to_end(key)
@@ -185,7 +185,7 @@ def compile_game(domain: str, text_grammar: str, problem: str) -> CompiledGame:
 
 
 def forget_games() -> None:
-    """Empties the memory of this process; what is on disk stays."""
+    """Empty the memory of this process; the files on disk stay."""
     with _lock:
         _games.clear()
     _texts.cache_clear()
@@ -197,4 +197,4 @@ def _texts(text_grammar: str) -> Texts:
     return Texts(_disk.get((*made_by, text_grammar), lambda: grammar.parse(text_grammar)))
 
 
-_version = cache(metadata.version)  # it reads a file each time
+_version = cache(metadata.version)  # each call reads a file

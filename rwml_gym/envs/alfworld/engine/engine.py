@@ -1,8 +1,7 @@
-"""Plays ALFWorld games: what textworld's engine says, letter for letter, without textworld.
+"""An engine for ALFWorld games that gives exactly the texts of textworld's engine, without textworld.
 
-A game is compiled once (`compiled`). After that a step flips a few facts, keeps the actions that can
-be taken up to date, and writes one text. Engines share nothing that changes: any number of them may play the same game,
-each in a thread of its own. `stock` is the reference.
+A game is compiled once (`compiled`). Then a step changes some facts, updates the admissible actions, and writes a text.
+Engines share no mutable state: any number may play the same game, each in its own thread. `stock` is the reference.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from rwml_gym.envs.alfworld.engine.text import Row
 __all__ = ["NOTHING_HAPPENS", "Engine", "GameEngine", "State"]
 
 NOTHING_HAPPENS = "Nothing happens."
-"""The answer to whatever is not admissible."""
+"""The answer to every command that is not admissible."""
 
 
 class State(NamedTuple):
-    """What the world says, and what it would take next.
+    """An observation and the admissible commands.
 
     Attributes:
-        text: the answer to the last command, or the introduction.
-        admissible: every command that would be taken now, sorted; the caller may keep and change it.
-        won: whether the goal holds.
+        text: The answer to the last command, or the introduction.
+        admissible: All admissible commands, sorted; the caller may keep and change the list.
+        won: Whether the goal holds.
     """
 
     text: str
@@ -34,29 +33,29 @@ class State(NamedTuple):
 
 
 class GameEngine(Protocol):
-    """Plays one game at a time."""
+    """An engine that plays one game at a time."""
 
     def start(self, game: Mapping[str, Any]) -> State:
-        """Starts a game from its beginning.
+        """Start a game from its beginning.
 
         Args:
-            game: what is in a ``game.tw-pddl``: ``pddl_domain``, ``grammar``, ``pddl_problem``.
+            game: The content of a ``game.tw-pddl``: ``pddl_domain``, ``grammar``, ``pddl_problem``.
         """
         ...
 
     def step(self, command: str) -> State:
-        """Says a command to the world; any string will do."""
+        """Send a command to the game; any string is allowed."""
         ...
 
     def close(self) -> None:
-        """Gives back what the engine holds."""
+        """Release the engine's resources."""
         ...
 
 
 class Engine:
-    """The compiled engine: the same text and the same admissible commands as stock alfworld.
+    """The compiled engine, with the same texts and the same admissible commands as stock alfworld.
 
-    Where two actions read the same, which no ALFWorld game has, one of them is taken, always the same.
+    If two actions have the same command, which happens in no ALFWorld game, it always takes the same one of them.
 
     Example:
         >>> from rwml_gym.envs.alfworld.games.generator import generate
@@ -71,14 +70,14 @@ class Engine:
         self._game: CompiledGame | None = None
 
     def start(self, game: Mapping[str, Any]) -> State:
-        """Starts a game from its beginning.
+        """Start a game from its beginning.
 
         Args:
-            game: what is in a ``game.tw-pddl``: ``pddl_domain``, ``grammar``, ``pddl_problem``.
+            game: The content of a ``game.tw-pddl``: ``pddl_domain``, ``grammar``, ``pddl_problem``.
 
         Raises:
-            InvalidGameError: it needs something that only ``engine="textworld"`` has.
-            Exception: whatever textworld or fast-downward raises where it is malformed, `SystemExit` included.
+            InvalidGameError: If the game needs a feature that only ``engine="textworld"`` has.
+            Exception: Whatever textworld or fast-downward raises for a malformed game, including `SystemExit`.
         """
         compiled = compile_game(game["pddl_domain"], game["grammar"], game["pddl_problem"])
         self._game = compiled
@@ -96,10 +95,10 @@ class Engine:
         return self._state(compiled, compiled.texts.intro(self, {}))
 
     def step(self, command: str) -> State:
-        """Says a command to the world.
+        """Send a command to the game.
 
         Args:
-            command: any string; spaces around it do not matter. One that is not admissible changes nothing.
+            command: Any string; surrounding spaces are ignored. An inadmissible command changes nothing.
         """
         game = self._playing()
         operator = self._commands.get(command.strip())
@@ -111,12 +110,12 @@ class Engine:
         return self._state(game, game.texts.feedback[name](self, binding))
 
     def close(self) -> None:
-        """Forgets the game; `start` begins another."""
+        """Forget the game; `start` begins another."""
         self._game = None
 
     def _playing(self) -> CompiledGame:
         if self._game is None:
-            raise RuntimeError("No game has been started: call Engine.start() first.")
+            raise RuntimeError("Expected a started game, actual: none. Call Engine.start() first.")
         return self._game
 
     def _apply(self, game: CompiledGame, operator: int) -> None:
@@ -129,7 +128,7 @@ class Engine:
                 self._make_true(game, literal)
 
     def _say_true(self, game: CompiledGame, literal: int) -> None:
-        """Tells the texts of an effect; as in textworld, of a conditional one whether or not it happens."""
+        """Update the facts for the texts; like textworld, apply a conditional effect whether or not it fires."""
         predicate, row = game.atom(literal >> 1)
         untrue = f"not_{predicate}"
         added, removed = (untrue, predicate) if literal & 1 else (predicate, untrue)

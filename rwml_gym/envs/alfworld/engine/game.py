@@ -1,4 +1,4 @@
-"""One ALFWorld game as data, and how its entities are named in text."""
+"""One ALFWorld game as data, and the names of its entities in texts."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ TASK_TYPES = (
     "pick_cool_then_place_in_recep",
     "pick_two_obj_and_place",
 )
-"""The six task types, in the order in which alfworld numbers them from 1."""
+"""The six task types, in alfworld's order (numbered from 1)."""
 
 ROOMS = ("kitchen", "living_room", "bedroom", "bathroom")
-"""The types of room, in the order in which AI2-THOR numbers their floor plans."""
+"""The types of room, in the order of AI2-THOR's floor plan numbers."""
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What a game asks for.
+    """The goal of a game.
 
     Attributes:
-        task_type: one of `TASK_TYPES`.
-        target: the type of the objects to be fetched, such as ``Mug``.
-        receptacle: the type of receptacle they have to end up in; empty where the task is to use a lamp.
-        lamp: the type of lamp to be used; empty where there is none.
+        task_type: One of `TASK_TYPES`.
+        target: Type of the objects to fetch, such as ``Mug``.
+        receptacle: Type of receptacle for the objects; empty if the task is to use a lamp.
+        lamp: Type of lamp to use; empty if there is none.
     """
 
     task_type: str
@@ -41,7 +41,7 @@ class Goal:
 
     @property
     def count(self) -> int:
-        """How many objects have to be fetched."""
+        """Number of objects to fetch."""
         return 2 if self.task_type == "pick_two_obj_and_place" else 1
 
 
@@ -50,17 +50,16 @@ class Game:
     """One playable game.
 
     Attributes:
-        name: what `load` of its source takes; starts with the split.
-        task_type: one of `TASK_TYPES`.
-        task: the goal sentence, such as ``put a clean mug in coffeemachine``.
-        data: what the engine loads: ``pddl_domain``, ``grammar``, ``pddl_problem``.
-        plan: actions that win it, where they are known.
-        data_version: which release of the data, and which grammar, the text comes from.
-        path: the file it was read from, if any; error messages name it.
-        goal: what it asks for, in alfworld's types.
-        floor_plan: the number of its room in AI2-THOR.
-        difficulty: the number of receptacles one has to search, where it is known: those of the room in which an
-            object of the goal's target type may be at the start.
+        name: Argument for `load` of the game's source; it starts with the split.
+        task_type: One of `TASK_TYPES`.
+        task: The goal sentence, such as ``put a clean mug in coffeemachine``.
+        data: Data for the engine: ``pddl_domain``, ``grammar``, ``pddl_problem``.
+        plan: Actions that win the game, if known.
+        data_version: Release of the data and the grammar of the texts.
+        path: File of the game, if any, for error messages.
+        goal: The goal, in alfworld's types.
+        floor_plan: Number of the room in AI2-THOR.
+        difficulty: Number of receptacles that may hold an object of the target type at the start, if known.
     """
 
     name: str
@@ -76,18 +75,18 @@ class Game:
 
 
 def room_of(floor_plan: int) -> str:
-    """The type of room of a floor plan: those of kitchens are below 100, of living rooms above 200, and so on."""
+    """Return the type of room of a floor plan: below 100 a kitchen, above 200 a living room, and so on."""
     return ROOMS[max(floor_plan // 100 - 1, 0)]
 
 
 def entity_names(ids: Iterable[str]) -> dict[str, str]:
-    """Names entities as alfworld does: by type, numbered downwards in the order of their ids.
+    """Name entities as alfworld does: by type, numbered downwards in the order of their ids.
 
-    ``fridge_bar__plus_00_dot_10…`` becomes ``fridge 1``. Same result as ``Demangler(shuffle=False)`` of
-    ``alfworld.agents.utils.misc``, the trailing space of an entity without a position (``agent1``) included.
+    ``fridge_bar__plus_00_dot_10…`` becomes ``fridge 1``. The result is that of ``Demangler(shuffle=False)`` in
+    ``alfworld.agents.utils.misc``, including the trailing space of an entity without a position (``agent1``).
 
     Args:
-        ids: all the ids of a game, in lower case.
+        ids: All ids of a game, in lower case.
     """
     ordered = sorted(ids)
     remaining = Counter(_type_of(entity) for entity in ordered if "_bar_" in entity)
@@ -103,5 +102,5 @@ def entity_names(ids: Iterable[str]) -> dict[str, str]:
 
 
 def _type_of(entity: str) -> str:
-    # sink|…|sinkbasin is a "sinkbasin" and not a "sink"
+    # sink|…|sinkbasin is a "sinkbasin", not a "sink"
     return entity.split("_bar_", 1)[0] + ("basin" if "basin" in entity else "")

@@ -1,13 +1,13 @@
-"""Reads a ``.twl2`` text grammar into plain data, with textworld's own parsers; `text` uses it.
+"""Parsing of a ``.twl2`` text grammar into plain data, with textworld's own parsers; `text` uses the data.
 
-The data, made of lists, strings and None alone, so that it can be kept as JSON::
+The data has only lists, strings and None, so that it can be stored as JSON::
 
     grammar = {"rules": {name: [[query, symbols], …]}, "actions": {name: {"command": symbols, "feedback": symbols}}}
     symbols = [symbol, …]
     symbol  = ["text", words] | ["rule", name] | ["value", expression] | ["each", symbol, query] | ["list", symbol]
     query   = None | [[predicate, [[placeholder, type], …]], …]
 
-textworld's parsers are global objects: a lock makes reading safe from several threads.
+textworld's parsers are global objects, so a lock makes parsing thread-safe.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Any
 __all__ = ["GOAL", "parse", "without_goal"]
 
 GOAL = "UNKNOWN GOAL"
-"""Stands for the goal sentence in a grammar that many games share."""
+"""Placeholder of the goal sentence in a grammar that many games share."""
 
 _lock = threading.Lock()
 
 
 def without_goal(grammar: str) -> tuple[str, str]:
-    """Takes the goal sentence out of a game's grammar: the rest is the same for every game of a release.
+    """Remove the goal sentence from a game's grammar; the rest is the same for every game of a release.
 
     Returns:
-        The grammar with `GOAL` in its place, and the sentence; or the grammar as it is and `GOAL`, unless the sentence
-        is of plain words, which the parser leaves as they are.
+        The grammar with `GOAL` in place of the sentence, and the sentence. If the sentence has more than plain words,
+        which the parser might change, the unchanged grammar and `GOAL`.
     """
     parts = re.split(r'("rhs": "Your task is to: )([\w ,\'-]+)(\.")', grammar, flags=re.ASCII)
     if len(parts) != 5 or GOAL in grammar:
@@ -40,13 +40,13 @@ def without_goal(grammar: str) -> tuple[str, str]:
 
 
 def parse(grammar: str) -> dict[str, Any]:
-    """Parses a grammar; about a second, half of it the import of textworld.
+    """Parse a grammar; this takes about a second, half of it for the import of textworld.
 
     Args:
-        grammar: the text of a ``.twl2`` file.
+        grammar: Text of a ``.twl2`` file.
 
     Raises:
-        Exception: whatever textworld raises where the text is malformed.
+        Exception: Whatever textworld raises for a malformed text.
     """
     with _lock:
         return _parse(grammar)

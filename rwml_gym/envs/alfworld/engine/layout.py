@@ -1,4 +1,4 @@
-"""Lays a translated game out for playing: what an engine would compute at each load, computed once and kept on disk."""
+"""Layout of a translated game for play: it is computed once and kept on disk, so that engines load it fast."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ Flat = list[list[int]]
 
 
 def lay_out(game: Mapping[str, Any]) -> dict[str, Any]:
-    """Sorts operators by what they need, and packs lists of lists flat.
+    """Sort operators by their needs, and flatten lists of lists.
 
     Args:
-        game: as `rwml_gym.envs.alfworld.engine.translation.translate` returns it.
+        game: The data from `rwml_gym.envs.alfworld.engine.translation.translate`.
 
     Returns:
-        Lists, strings and numbers alone. *Flat* is ``[numbers, ends]``: of lists, number ``i`` being
+        Only lists, strings and numbers. *Flat* lists of lists are ``[numbers, ends]``; list ``i`` is
         ``numbers[ends[i] : ends[i + 1]]``.
 
-        * ``ids``: the entities, sorted, numbers everywhere else; ``names``: what texts call them.
+        * ``ids``: the sorted entities, which are numbers everywhere else; ``names``: their names in texts.
         * ``facts``: ``{predicate: rows of entities}`` at the start; ``signatures``: ``{predicate: lists of types}``;
           ``types``, ``parameters``: as translated.
-        * ``predicates``: those that actions change, after an empty one; ``atom_predicates``: of each variable, the
-          number of its predicate; ``atom_rows``: flat, its entities; ``true``: the variables true at the start.
+        * ``predicates``: an empty one, then those that actions change; ``atom_predicates``: the number of each
+          variable's predicate; ``atom_rows``: flat, its entities; ``true``: the variables true at the start.
         * ``actions``: names; ``operator_actions``: the number of each operator's action; ``arguments``, ``effects``:
           flat; ``conditions``: as translated.
-        * ``alone``: ``{literal: operators that need nothing else}``, under -1 those that need nothing at all;
-          ``needed_by``: flat, by literal, the operators that need it together with others; ``missing``: how many needed
-          literals are false at the start, of such operators; ``applicable``: those of them that lack none.
-        * ``goal``, ``axioms``: as translated; ``goal_variables``: the variables they mention.
+        * ``alone``: ``{literal: operators that need only this literal}``, with -1 for operators without needs;
+          ``needed_by``: flat, by literal, the operators that need it and others; ``missing``: the number of needed
+          literals that are false at the start, for these operators; ``applicable``: those with none missing.
+        * ``goal``, ``axioms``: as translated; ``goal_variables``: the variables in them.
     """
     atoms, operators = game["atoms"], game["operators"]
     true = set(game["initial"])

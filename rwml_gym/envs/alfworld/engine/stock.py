@@ -1,4 +1,4 @@
-"""Stock textworld's engine behind our interface: the reference, hundreds of times slower, ``engine="textworld"``."""
+"""Stock textworld's engine with our interface, ``engine="textworld"``: the reference, hundreds of times slower."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from rwml_gym.envs.alfworld.engine.game import entity_names
 __all__ = ["TextworldEngine"]
 
 _libraries: list[Any] = []
-"""Planner libraries nobody uses at the moment. Each is a private copy of about 35 MB on an unlinked file that can never
-be given back (closing it crashes the process at exit), so engines hand theirs on."""
+"""Planner libraries that are free at the moment. Each is a private copy of about 35 MB on an unlinked file that can
+never be unloaded (closing it crashes the process at exit), so engines reuse them."""
 
 
 class TextworldEngine:
-    """textworld's `PddlEnv`, untouched, with alfworld's names for things.
+    """textworld's unchanged `PddlEnv`, with alfworld's names for entities.
 
-    It evaluates Python expressions that a game's text grammar contains: play no files you do not trust. It cannot be
-    used from several threads, nor while another thread translates a game.
+    It evaluates Python expressions in a game's text grammar, so do not play files that you do not trust. It is not
+    thread-safe, even if only another thread translates a game.
     """
 
     def __init__(self) -> None:
         infos = textworld.EnvInfos(feedback=True, won=True, admissible_commands=True)
         env: Any = PddlEnv.__new__(PddlEnv)
-        textworld.Environment.__init__(env, infos)  # PddlEnv's own would load one more library
+        textworld.Environment.__init__(env, infos)  # PddlEnv's own constructor would load another library
         env.downward_lib = _libraries.pop() if _libraries else fast_downward.load_lib()
         self._env = env
         self._hand_on_library = weakref.finalize(self, _libraries.append, env.downward_lib)
         self._hand_on_library.atexit = False
 
     def start(self, game: Mapping[str, Any]) -> State:
-        """Starts a game from its beginning; about a second.
+        """Start a game from its beginning, in about a second.
 
         Args:
-            game: what is in a ``game.tw-pddl``.
+            game: The content of a ``game.tw-pddl``.
         """
         env = self._open_env()
         with _process_kept():
@@ -53,19 +53,19 @@ class TextworldEngine:
             return _state(env.reset())
 
     def step(self, command: str) -> State:
-        """Says a command to the world."""
+        """Send a command to the game."""
         state, _, _ = self._open_env().step(command)
         return _state(state)
 
     def close(self) -> None:
-        """Hands the planner library on; the engine cannot be used afterwards."""
+        """Release the planner library; the engine cannot be used afterwards."""
         self._hand_on_library()
-        # by now the library may be another engine's: nothing here may reach it any more
+        # now another engine may use the library, so this one must not reach it
         self._env = None
 
     def _open_env(self) -> Any:
         if self._env is None:
-            raise RuntimeError("This engine is closed; make another one.")
+            raise RuntimeError("Expected an open engine, actual: closed. Make another one.")
         return self._env
 
 
@@ -75,7 +75,7 @@ def _state(state: Any) -> State:
 
 @contextlib.contextmanager
 def _process_kept() -> Iterator[None]:
-    """Puts back what `fast_downward.pddl2sas` replaces for good when it fails, and ``sys.argv`` always."""
+    """Restore ``sys.argv``, and the standard output, which a failing `fast_downward.pddl2sas` does not restore."""
     argv, stdout = sys.argv, sys.stdout
     try:
         yield

@@ -1,9 +1,9 @@
-"""What a game says: the text grammar that `grammar` has read, made into functions of the facts.
+"""The texts of a game: functions of the facts, made from the text grammar that `grammar` has parsed.
 
-The order of a list, which variables may be the same thing, what is said of an empty list: all as in textworld's
-``ContextSensitiveGrammar``. Two things differ. textworld evaluates its expressions as Python, whatever a game file has
-in them; here they are names, attributes, strings, ``+`` and ``or``, and anything else is refused. And each placeholder
-has one type in the whole grammar, which is checked, so that it can be known by its name.
+The order of lists, which variables may be the same entity, and the text of an empty list are those of textworld's
+``ContextSensitiveGrammar``. There are two differences. textworld evaluates the expressions of a game file as Python;
+here only names, attributes, strings, ``+`` and ``or`` are allowed, and everything else is rejected. And each
+placeholder must have the same type in the whole grammar, so that its name identifies it.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ __all__ = ["Binding", "Texts", "World", "Writer"]
 
 Row = tuple[int, ...]
 Binding = Mapping[str, int]
-"""Which entity each placeholder stands for."""
+"""The entity of each placeholder."""
 
 
 class World(Protocol):
-    """What a text is written from. Entities are numbers, in the order of their ids."""
+    """The data for texts. Entities are numbers, in the order of their ids."""
 
     @property
     def names(self) -> Sequence[str]:
-        """What entities are called."""
+        """Names of the entities."""
 
     @property
     def ids(self) -> Sequence[str]:
-        """Their ids, sorted."""
+        """Ids of the entities, sorted."""
 
     @property
     def facts(self) -> Mapping[str, Collection[Row]]:
-        """By predicate, the entities of which it holds."""
+        """For each predicate, the rows of entities for which it holds."""
 
     @property
     def goal_sentence(self) -> str:
-        """What `GOAL` stands for."""
+        """The sentence for `GOAL`."""
 
 
 Writer = Callable[[World, Binding], str]
@@ -47,25 +47,25 @@ Query = list[tuple[str, tuple[str, ...]]]
 
 
 class Texts:
-    """A grammar, ready to write.
+    """A grammar that can write texts.
 
     Attributes:
-        queries: every (predicate, placeholders) that a text asks for; ``not_p`` asks for what was made untrue.
-        predicates: those of the queries.
-        placeholders: the type of each placeholder.
-        commands: by action, what a player says to take it.
-        feedback: by action, what the world answers.
-        intro: the first thing the world says.
+        queries: Every (predicate, placeholders) that a text uses; ``not_p`` finds what was made untrue.
+        predicates: The predicates of the queries.
+        placeholders: The type of each placeholder.
+        commands: For each action, the writer of its command.
+        feedback: For each action, the writer of the answer.
+        intro: Writer of the first observation.
     """
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        """Makes the functions.
+        """Make the functions.
 
         Args:
-            data: as `rwml_gym.envs.alfworld.engine.grammar.parse` returns it.
+            data: The data from `rwml_gym.envs.alfworld.engine.grammar.parse`.
 
         Raises:
-            InvalidGameError: an expression or a placeholder is beyond what this module knows.
+            InvalidGameError: If an expression or a placeholder is not supported.
         """
         self.queries: Query = []
         self.placeholders: dict[str, str] = {}
@@ -79,11 +79,11 @@ class Texts:
         self._asked = {name: _asked(action["command"]) for name, action in data["actions"].items()}
 
     def is_static(self, action: str, fluents: Collection[str]) -> bool:
-        """Whether the command of an action reads the same in every state of a game.
+        """Return whether an action's command is the same in every state of a game.
 
         Args:
-            action: its name.
-            fluents: the predicates that some action changes.
+            action: Name of the action.
+            fluents: The predicates that actions change.
         """
         asked = self._asked[action]
         return asked is not None and not asked.intersection(fluents)
@@ -115,12 +115,12 @@ class Texts:
             for query, writer in self._rules.get(name, ()):
                 if query is None or next(_solutions(world, query, binding), None) is not None:
                     return writer(world, binding)
-            raise InvalidGameError(f"No rule #{name}# of the text grammar applies; the game file is corrupt.")
+            raise InvalidGameError(f"Expected a matching rule #{name}#, actual: none. Replace the corrupt game file.")
 
         return write
 
     def _items(self, symbol: Sequence[Any]) -> Callable[[World, Binding], list[str]]:
-        """One text for each way in which a query holds."""
+        """Return a function that writes one text for each solution of a query."""
         write, query = self._symbol(symbol[1]), self._query(symbol[2])
         if query is None:
             return lambda world, binding: [write(world, binding)]
@@ -148,8 +148,8 @@ class Texts:
             for name, kind in placeholders:
                 if self.placeholders.setdefault(name, kind) != kind:
                     raise InvalidGameError(
-                        f"Placeholder {name!r} of the text grammar is a {kind} and a {self.placeholders[name]}; "
-                        'play this game with engine="textworld".'
+                        f"Expected one type for placeholder {name!r} of the text grammar, actual: {kind} and "
+                        f'{self.placeholders[name]}. Play this game with engine="textworld".'
                     )
         query = [(predicate, tuple(name for name, _ in placeholders)) for predicate, placeholders in data]
         self.queries += query
@@ -157,7 +157,7 @@ class Texts:
 
 
 def _asked(symbols: Sequence[Any]) -> frozenset[str] | None:
-    """The predicates that a command depends on; None if it goes through rules, which may ask for anything."""
+    """Return the predicates that a command depends on; None if it uses rules, which may depend on anything."""
     asked: set[str] = set()
     for symbol in symbols:
         inner = symbol[1] if symbol[0] == "list" else symbol
@@ -170,7 +170,7 @@ def _asked(symbols: Sequence[Any]) -> frozenset[str] | None:
 
 
 def _solutions(world: World, query: Query, binding: Binding, depth: int = 0) -> Iterator[Binding]:
-    """The ways in which all of a query holds, each extending ``binding``; no two placeholders stand for one entity."""
+    """Yield the solutions of a query that extend ``binding``; no two placeholders may have the same entity."""
     if depth == len(query):
         yield binding
         return
@@ -202,11 +202,11 @@ def _extend(binding: Binding, names: tuple[str, ...], row: Row) -> Binding | Non
 
 
 def _value(expression: str) -> Writer:
-    """An expression such as ``o.indefinite + ' ' + o.name``, as a function."""
+    """Compile an expression such as ``o.indefinite + ' ' + o.name`` to a function."""
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError) as error:
-        raise InvalidGameError(f"The text grammar has an expression that cannot be read: {expression!r}.") from error
+        raise InvalidGameError(f"Expected an expression in the text grammar, actual: {expression!r}.") from error
     return _node(tree.body)
 
 
@@ -232,6 +232,6 @@ def _node(node: ast.expr) -> Writer:
                 or options[-1](world, binding)
             )
     raise InvalidGameError(
-        f"The text grammar has the expression {ast.unparse(node)!r}, which is not evaluated: it could be any Python. "
-        'Only if you trust the file, play it with engine="textworld".'
+        f"Expected a simple expression in the text grammar, actual: {ast.unparse(node)!r}, which may run any Python. "
+        'If you trust the file, play it with engine="textworld".'
     )

@@ -1,7 +1,7 @@
-"""Translates a game's PDDL into plain data with fast-downward: its facts, its grounded operators, its goal.
+"""Translation of a game's PDDL into plain data with fast-downward: its facts, its grounded operators, its goal.
 
-fast-downward keeps its options in module globals, reads ``sys.argv`` when it is imported, and prints what it does. A
-lock makes translating safe from several threads, and the process is left as it was found.
+fast-downward keeps its options in module globals, reads ``sys.argv`` when it is imported, and prints its progress. A
+lock makes translation thread-safe, and the state of the process is restored.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ _lock = threading.Lock()
 
 
 def translate(domain: str, problem: str) -> dict[str, Any]:
-    """Translates a game; 0.05 to 0.4 seconds.
+    """Translate a game in 0.05 to 0.4 seconds.
 
     Args:
-        domain: PDDL domain.
-        problem: PDDL problem.
+        domain: The PDDL domain.
+        problem: The PDDL problem.
 
     Returns:
-        Lists, strings and numbers alone. Entities are numbers, in the order of their ids. A *literal* is ``2 * v``
-        where variable ``v`` is true, ``2 * v + 1`` where it is false.
+        Only lists, strings and numbers. Entities are numbers, in the order of their ids. A *literal* is ``2 * v`` if
+        variable ``v`` is true, and ``2 * v + 1`` if it is false.
 
         * ``entities``: ``[[id, type], …]``; ``types``: ``{type: [supertypes]}``.
-        * ``parameters``: of each action, ``{action: [[name, type], …]}``.
-        * ``facts``: ``[[predicate, entity, …], …]``, what the problem says of the start.
-        * ``atoms``: of each variable, ``[predicate, entity, …]``, or None where it stands for a part of the goal.
+        * ``parameters``: the parameters of each action, ``{action: [[name, type], …]}``.
+        * ``facts``: ``[[predicate, entity, …], …]``, the initial facts of the problem.
+        * ``atoms``: for each variable, ``[predicate, entity, …]``, or None if it stands for a part of the goal.
         * ``initial``: the variables that are true at the start.
-        * ``operators``: as columns, one item an operator: ``action``, ``arguments`` (entities), ``needed`` (literals)
-          and ``effects`` (literals made true, in this order); and ``conditions``, of those operators that have some,
-          ``{number: [[literal, …] for each effect]}``.
-        * ``goal``: literals; ``axioms``: layers of ``[[literal, …], literal]``, for goals that are no plain
+        * ``operators``: as columns with one item per operator: ``action``, ``arguments`` (entities), ``needed``
+          (literals) and ``effects`` (literals made true, in this order); and ``conditions``, for the operators that
+          have some, ``{number: [[literal, …] for each effect]}``.
+        * ``goal``: literals; ``axioms``: layers of ``[[literal, …], literal]``, for goals that are not a plain
           conjunction.
 
     Raises:
-        InvalidGameError: the PDDL uses something that `rwml_gym.envs.alfworld.engine.engine.Engine` does not have.
-        Exception: whatever fast-downward raises where the PDDL is malformed, `SystemExit` included.
+        InvalidGameError: If `rwml_gym.envs.alfworld.engine.engine.Engine` does not support the PDDL.
+        Exception: Whatever fast-downward raises for malformed PDDL, including `SystemExit`.
     """
     with _lock, _quietly():
         task, sas = _run(domain, problem)
@@ -62,7 +62,7 @@ def translate(domain: str, problem: str) -> dict[str, Any]:
             action.name: [[parameter.name.strip("?"), parameter.type_name] for parameter in action.parameters]
             for action in task.actions
         },
-        # numbers (distances, costs) are left out: no text asks for them
+        # numbers (distances, costs) are left out, because no text uses them
         "facts": [
             [atom.predicate, *(number[argument] for argument in atom.args)]
             for atom in task.init
@@ -80,14 +80,14 @@ def translate(domain: str, problem: str) -> dict[str, Any]:
 
 
 def _run(domain: str, problem: str) -> tuple[Any, Any]:
-    """What `fast_downward.pddl2sas` does, without writing its result as text."""
+    """Do the same as `fast_downward.pddl2sas`, without writing its result as text."""
     argv, sys.argv = sys.argv, ["translate.py", "domain", "task"]
     try:
         from fast_downward.translate import normalize, options, translate
         from fast_downward.translate.pddl_parser import lisp_parser, parsing_functions
     finally:
         sys.argv = argv
-    # textworld's options: every fact and operator is kept, and every variable is a fact that is true or false
+    # textworld's options: keep every fact and operator, and make every variable a fact that is true or false
     options.filter_unimportant_vars = False
     options.filter_unreachable_facts = False
     options.use_partial_encoding = False
@@ -110,8 +110,8 @@ def _operators(sas: Any, number: dict[str, int]) -> dict[str, Any]:
         conditions = [condition for *_, condition in operator.pre_post]
         if derived.intersection(v for v, _ in needed.union(*conditions)):
             raise InvalidGameError(
-                f"Action {action} depends on a derived predicate, which the compiled engine does not have; "
-                'play this game with engine="textworld".'
+                f"Expected preconditions without derived predicates, actual: action {action} has one. "
+                'Play this game with engine="textworld".'
             )
         columns["action"].append(action)
         columns["arguments"].append([number[argument] for argument in arguments])
@@ -126,8 +126,8 @@ def _atom(names: list[str], number: dict[str, int]) -> list[str | int]:
     match = re.fullmatch(r"Atom ([^( ]+)\((.*)\)", names[0])
     if match is None or len(names) != 2:
         raise InvalidGameError(
-            f"Expected a variable of two values, an atom and its negation, actual: {names}; "
-            'play this game with engine="textworld".'
+            f"Expected a variable of two values, an atom and its negation, actual: {names}. "
+            'Play this game with engine="textworld".'
         )
     return [match[1], *(number[argument] for argument in match[2].split(", ") if argument)]
 
@@ -141,7 +141,7 @@ def _literals(pairs: Any) -> list[int]:
 
 
 class _Silence:
-    """A standard output that swallows what one thread prints and passes on what others do."""
+    """A standard output that discards the output of one thread and passes on that of the others."""
 
     def __init__(self, stdout: TextIO) -> None:
         self._stdout = stdout
@@ -156,7 +156,7 @@ class _Silence:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """No word from fast-downward, and no garbage collection: it makes a million objects that stay till the end."""
+    """Suppress fast-downward's output, and garbage collection: it makes a million objects that live to the end."""
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -1,1 +1,1 @@
-"""Where ALFWorld games come from: official files, and a generator."""
+"""The sources of ALFWorld games: official files, and a generator."""

@@ -1,9 +1,9 @@
-"""Writes games as the folders that alfworld itself finds and plays.
+"""Export of games to folders that alfworld itself finds and plays.
 
 Each game becomes ``<folder>/<split>/<task type>-<target>-None-<receptacle or lamp>-<floor plan>/trial_…`` with the
-three files that official games have: ``game.tw-pddl`` (what is played, with the plan as its ``walkthrough``),
-``initial_state.pddl`` (its PDDL problem) and ``traj_data.json`` (what alfworld lists games by and its expert reads).
-That of a generated game has no images and no low-level actions: no simulator has seen it.
+three files of official games: ``game.tw-pddl`` (the game, with the plan as its ``walkthrough``), ``initial_state.pddl``
+(its PDDL problem) and ``traj_data.json`` (used by alfworld to list games, and by its expert). A generated game has no
+images and no low-level actions in it, because it was never simulated.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ __all__ = ["export_games"]
 
 
 def export_games(games: Iterable[Game], folder: str | Path, overwrite: bool = False) -> list[Path]:
-    """Writes games, each in one go: an interrupted export leaves whole games only.
+    """Write games atomically: an interrupted export leaves only complete games.
 
     Args:
-        games: generated or official ones.
-        folder: where to; for alfworld, the splits in it are what its configuration calls ``data_path``.
-        overwrite: whether to add to a split that is there already, and replace the same games in it.
+        games: Generated or official games.
+        folder: Target folder; alfworld's configuration calls the splits in it ``data_path``.
+        overwrite: Whether to add to an existing split, and to replace the same games in it.
 
     Returns:
         The folder of each game.
 
     Raises:
-        InvalidConfigError: the folder of a split is there already or cannot be made, or nobody knows a game's goal.
+        InvalidConfigError: If the folder of a split exists or cannot be made, or a game's goal is unknown.
     """
     written: list[Path] = []
     begun = set()
@@ -42,14 +42,14 @@ def export_games(games: Iterable[Game], folder: str | Path, overwrite: bool = Fa
         split = target.parent.parent
         if split.exists() and split not in begun and not overwrite:
             raise InvalidConfigError(
-                f"{split} exists already; export to another folder, or add to it and replace the same games in it "
-                "(`overwrite=True`, on the command line --overwrite)."
+                f"Expected a new folder, actual: {split} exists. Export to another folder, or add to this one and "
+                "replace the same games in it (`overwrite=True`, on the command line --overwrite)."
             )
         begun.add(split)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InvalidConfigError(f"Cannot write games to {folder} ({error}); export to another folder.") from error
+            raise InvalidConfigError(f"Expected a writable folder, actual: {folder} ({error}). Use another.") from error
         _write(game, target, draft=Path(folder) / f".{target.name}-{os.getpid()}")
         written.append(target)
     return written
@@ -74,27 +74,27 @@ def _write(game: Game, target: Path, draft: Path) -> None:
 
 
 def _game_folder(game: Game) -> Path:
-    """Where a game goes, as official games are laid out."""
+    """Return the folder of a game, in the layout of official games."""
     goal = _goal(game)
     split, *rest = game.name.split("/")
     task = f"{goal.task_type}-{goal.target}-None-{goal.receptacle or goal.lamp}-{game.floor_plan}"
     if rest and rest[-1].startswith("trial_"):
         return Path(split) / task / rest[-1]
-    # a generated name without its task type, which the folder above has
+    # a generated name without its task type, which the parent folder has
     return Path(split) / task / "_".join(["trial", split, *rest[1:]])
 
 
 def _goal(game: Game) -> Goal:
     if game.goal is None or game.floor_plan is None:
         raise InvalidConfigError(
-            f"The folder of {game.name} does not say its goal and floor plan, so it cannot be exported; name it as "
-            "alfworld does, such as pick_and_place_simple-Mug-None-Shelf-3, or put its traj_data.json back."
+            f"Expected the goal and floor plan in the folder name of {game.name}, actual: none. Name the folder as "
+            "alfworld does, such as pick_and_place_simple-Mug-None-Shelf-3, or restore its traj_data.json."
         )
     return game.goal
 
 
 def _trajectory(game: Game, trial: str) -> dict[str, Any]:
-    """What alfworld reads of a recorded demonstration, and its place holders for what it does not."""
+    """Return what alfworld reads of a recorded demonstration, and placeholders for the rest."""
     if game.path is not None:
         recorded = Path(game.path).with_name("traj_data.json")
         if recorded.exists():

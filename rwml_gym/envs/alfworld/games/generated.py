@@ -1,4 +1,4 @@
-"""Generated games as a source: listed, drawn and loaded by names that say how to make them."""
+"""Generated games as a source: the games are listed, sampled and loaded by names that define them."""
 
 from __future__ import annotations
 
@@ -22,26 +22,25 @@ NUMBER = "0|[1-9][0-9]{0,9}"
 
 
 class GeneratedGames:
-    """Games made on the fly from their names.
+    """Games generated on the fly from their names.
 
-    A name is all it takes to make its game again, in any process: ``<split>/<task type>/<seed>``, or
-    ``<split>/<task type>/<room>/<fewest>-<most>/<seed>`` where the source was asked for rooms, for a difficulty, or for
-    both. The generator is seeded with the whole name, so the two splits, and different requests, never share a game. A
-    source loads the games of every name of its split that meets its own requests, so one with none loads all of them.
+    A name defines its game in every process: ``<split>/<task type>/<seed>``, or
+    ``<split>/<task type>/<room>/<fewest>-<most>/<seed>`` if the source was restricted to rooms, to a difficulty, or to
+    both. The whole name is the seed of the generator, so the two splits, and different restrictions, never share a
+    game. A source loads every name of its split that meets its own restrictions; without restrictions, every name.
 
-    The plans of games win in every case that was tried (the slow tests play hundreds); ``verify=True`` plays the plan
-    of each game at load.
+    The plan of every tested game wins (the slow tests play hundreds). With ``verify=True``, `load` plays each plan.
 
     Args:
-        split: one of `GENERATED_SPLITS`.
-        task_types: some of `TASK_TYPES`; by default all that exist in the rooms.
-        rooms: some of `ROOMS`; by default all, as often as official games have them.
-        difficulty: how many receptacles one has to search: those of the room in which an object of the target's type
-            may be at the start. A number, or the fewest and the most; whatever comes by default (1 to 45).
-        verify: whether to prove each game solvable by playing its plan before it is handed out.
+        split: One of `GENERATED_SPLITS`.
+        task_types: Some of `TASK_TYPES`; all that exist in the rooms by default.
+        rooms: Some of `ROOMS`; all by default, as often as in official games.
+        difficulty: Number of receptacles to search, or its range: those in the room in which an object of the target's
+            type may be at the start. Any by default (1 to 45).
+        verify: Whether to check that each game is solvable by playing its plan.
 
     Raises:
-        InvalidConfigError: an argument is unknown, or there are no such games.
+        InvalidConfigError: If an argument is unknown, or there are no such games.
 
     Example:
         >>> games = GeneratedGames("generated_held_out", ["pick_two_obj_and_place"])
@@ -73,25 +72,25 @@ class GeneratedGames:
 
     @property
     def names(self) -> Sequence[str]:
-        """All the names, some billions, in the order of their seeds; task types and rooms take turns."""
+        """All names, some billions, in the order of their seeds; task types and rooms alternate."""
         return GeneratedNames(self.split, {kind: self._requests(kind) for kind in self.task_types})
 
     def sample(self, rng: np.random.Generator) -> Game:
-        """Makes the game of a seed drawn from ``rng``; task types are equally likely."""
+        """Generate the game of a seed drawn from ``rng``; task types are equally likely."""
         names = self.names
         return self.load(names[int(rng.integers(len(names)))])
 
     def load(self, name: str) -> Game:
-        """Makes the game of a name.
+        """Generate the game of a name.
 
         Raises:
-            GameNotFoundError: the name is none of this source.
-            InvalidGameError: with ``verify=True``, the plan of the game does not win.
+            GameNotFoundError: If the source does not have the name.
+            InvalidGameError: If ``verify=True`` and the plan of the game does not win.
         """
         wanted = _parse_name(name, self.split)
         if wanted is None or not self._includes(*wanted):
             raise GameNotFoundError(
-                f"No game {name!r} in split {self.split!r}; expected {self._pattern()} with a task type of "
+                f"Expected a game name {self._pattern()} of split {self.split!r}, actual: {name!r}. Use a task type of "
                 f"{', '.join(self.task_types)} and a seed in [0, {SEEDS})."
             )
         game = generate(name, *wanted)
@@ -100,12 +99,12 @@ class GeneratedGames:
         return game
 
     def _rooms_of(self, task_type: str, difficulty: bool = True) -> list[str]:
-        """The rooms in which there are games of a task type, with the difficulty asked for or with any."""
+        """Return the rooms with games of a task type, of the requested difficulty or of any."""
         wanted = self.difficulty if difficulty else None
         return [room for room in self.rooms or ROOMS if _exists(task_type, room, wanted)]
 
     def _requests(self, task_type: str) -> list[str]:
-        """The middle parts of the names of a task type, one for each room that was asked for."""
+        """Return the middle parts of the names of a task type, one per requested room."""
         rooms = [""] if self.rooms is None else [f"/{room}" for room in self._rooms_of(task_type)]
         return [room + self._range("/") for room in rooms]
 
@@ -117,24 +116,24 @@ class GeneratedGames:
             rooms = self._rooms_of(task_type, difficulty=False)
             if not rooms:
                 raise InvalidConfigError(
-                    f"There is no {task_type} in rooms={list(self.rooms or ())}, only in "
-                    f"{', '.join(rooms_of(task_type))}; ask for one of these rooms, or leave the task type out."
+                    f"Expected a room of {', '.join(rooms_of(task_type))} for {task_type}, actual: "
+                    f"rooms={list(self.rooms or ())}. Request one of these rooms, or leave the task type out."
                 )
             if not self._rooms_of(task_type):
                 known = frozenset[int]().union(*(difficulties(task_type, room) for room in rooms))
                 raise InvalidConfigError(
-                    f"No game of {task_type} in {', '.join(rooms)} makes one search {_in_words(self.difficulty)}; "
-                    f"expected a difficulty between {min(known)} and {max(known)}."
+                    f"Expected a difficulty of {min(known)} to {max(known)} for {task_type} in {', '.join(rooms)}, "
+                    f"actual: {_in_words(self.difficulty)} to search."
                 )
         for room in self.rooms or ():
             if not any(room in self._rooms_of(task_type) for task_type in self.task_types):
                 raise InvalidConfigError(
-                    f"There is no {' or '.join(self.task_types)} in a {room}"
-                    f"{self._range(' with difficulty ')}; ask for another task type, or leave the room out."
+                    f"Expected a game of {' or '.join(self.task_types)} in a {room}, actual: none"
+                    f"{self._range(' with difficulty ')}. Request another task type, or leave the room out."
                 )
 
     def _includes(self, task_type: str, room: str | None, difficulty: Range | None) -> bool:
-        """Whether a request is one that this source meets: at least as narrow as its own, and possible."""
+        """Return whether a request is possible and at least as narrow as that of this source."""
         if task_type not in self.task_types or (self.rooms is not None and room not in self.rooms):
             return False
         if self.difficulty is not None:
@@ -149,10 +148,10 @@ class GeneratedGames:
 
 
 class GeneratedNames(Sequence[str]):
-    """The names of a generated split, computed rather than stored."""
+    """The names of a generated split, which are computed and not stored."""
 
     def __init__(self, split: str, requests: Mapping[str, Sequence[str]]) -> None:
-        """Takes the split, and what names of each task type have between the task type and the seed."""
+        """Store the split, and the name parts between task type and seed, by task type."""
         self.split = split
         self.requests = {task_type: list(middle) for task_type, middle in requests.items()}
 
@@ -184,14 +183,14 @@ def _in_words(difficulty: Range | None) -> str:
 
 
 def _exists(task_type: str, room: str, difficulty: Range | None) -> bool:
-    """Whether there are games of a task type in a type of room, with a difficulty within a range."""
+    """Return whether there are games of a task type in a type of room, within a range of difficulties."""
     if room not in rooms_of(task_type):
         return False
     return difficulty is None or any(difficulty[0] <= n <= difficulty[1] for n in difficulties(task_type, room))
 
 
 def _parse_name(name: object, split: str) -> tuple[str, str | None, Range | None] | None:
-    """The task type, room and difficulty in the name of a generated game; None if it is no such name."""
+    """Return the task type, room and difficulty in the name of a generated game; None if it is not such a name."""
     task_types, rooms = "|".join(TASK_TYPES), "|".join(ROOMS)
     pattern = rf"{split}/({task_types})(?:/({rooms}))?(?:/({NUMBER})-({NUMBER}))?/({NUMBER})"
     match = re.fullmatch(pattern, name, re.ASCII) if isinstance(name, str) else None
@@ -201,7 +200,7 @@ def _parse_name(name: object, split: str) -> tuple[str, str | None, Range | None
 
 
 def _check_difficulty(difficulty: int | Sequence[int] | None) -> Range | None:
-    """The fewest and the most receptacles to search."""
+    """Convert a difficulty to the fewest and the most receptacles to search."""
     match (difficulty, difficulty) if type(difficulty) is int else difficulty:
         case None:
             return None
@@ -209,5 +208,5 @@ def _check_difficulty(difficulty: int | Sequence[int] | None) -> Range | None:
             return int(fewest), int(most)
     raise InvalidConfigError(
         "Expected difficulty to be a number of receptacles to search, at least 1, or the fewest and the most such as "
-        f"(5, 15), actual value: {difficulty!r}."
+        f"(5, 15), actual: {difficulty!r}."
     )

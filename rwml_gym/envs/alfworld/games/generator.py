@@ -1,21 +1,20 @@
-"""Makes new ALFWorld games from the installed alfworld package alone: no download, no simulator.
+"""Generator of new ALFWorld games from the installed alfworld package alone: no download, no simulator.
 
-A game is one of the real floor plans, filled with objects as in recorded games, and a goal of one of the six task
-types. The goal never holds at the start, and each game carries a plan that wins it; `verify` proves that by playing the
-plan in the engine.
+A game is one of the real floor plans, filled with objects as in recorded games, with a goal of one of the six task
+types. The goal never holds at the start, and each game has a plan that wins it; `verify` plays the plan in the engine.
 
-How near that is to official games, in total variation of (object, receptacle) pairs: ``valid_seen``, which nothing was
-fitted to, is 0.12 away with its recorded objects placed anew, 0.13 with its rooms furnished anew, 0.13 with whole games
-made anew. Its halves are 0.23 apart, and sampling alone would leave a perfect generator about 0.11 away.
-``python benchmarks/generator/measure_games.py --data FOLDER`` prints these numbers and more; ``fit_tables.py`` beside
-it fits the tables to ``valid_train``.
+Distance to official games, in total variation of (object, receptacle) pairs: ``valid_seen``, which was not used for
+fitting, is 0.12 away from itself with its recorded objects placed anew, 0.13 with its rooms furnished anew, and 0.13
+with whole games generated anew. Its halves are 0.23 apart, and sampling alone would leave a perfect generator about
+0.11 away. ``python benchmarks/generator/measure_games.py --data FOLDER`` prints these numbers and more;
+``fit_tables.py`` beside it fits the tables to ``valid_train``.
 
-What differs from official games:
+Differences to official games:
 
-* A floor lamp that a task asks for stands at a seat or a side table. Recorded ones stand on the floor, where alfworld's
-  domain lets nobody use them, and no recorded task asks for one.
+* A floor lamp in a task stands at a seat or a side table. Recorded ones stand on the floor, where alfworld's domain
+  does not allow their use, and no recorded task needs one.
 * No object is in two receptacles at once (1.6 % of the recorded ones) or inside another object (0.6 %).
-* On floor plans that ``valid_train`` lacks, receptacles that alfworld's layout files leave out are a guess.
+* On floor plans that ``valid_train`` lacks, receptacles that alfworld's layout files omit are a guess.
 * Places to stand are those of the layout files; official ones differ from game to game, which no text shows.
 """
 
@@ -34,14 +33,14 @@ __all__ = ["generate", "verify"]
 
 
 def generate(name: str, task_type: str, room: str | None = None, difficulty: Range | None = None) -> Game:
-    """Makes the game of a name: the name is the seed, so that the same name is the same game in every process.
+    """Generate the game of a name: the name is the seed, so that it defines the same game in every process.
 
     Args:
-        name: any string.
-        task_type: one of `TASK_TYPES`.
-        room: one of the `rooms_of` the task type; by default drawn, as often as official games have it.
-        difficulty: the fewest and the most receptacles to search, of which at least one must be among the
-            `difficulties` of the task type and room; whatever comes by default.
+        name: Any string.
+        task_type: One of `TASK_TYPES`.
+        room: One of the `rooms_of` the task type; by default drawn, as often as in official games.
+        difficulty: The fewest and the most receptacles to search; at least one value in this range must be among the
+            `difficulties` of the task type and room. Any by default.
 
     Returns:
         A game with a plan that wins it.
@@ -74,7 +73,7 @@ def generate(name: str, task_type: str, room: str | None = None, difficulty: Ran
 
 
 def _free_location(rng: random.Random, room: Room) -> str:
-    """Where the agent starts: somewhere in the room, at no receptacle."""
+    """Draw the agent's start: a location in the room that is not at a receptacle."""
     while True:
         location = f"loc|{rng.randint(-15, 15)}|{rng.randint(-15, 15)}|{rng.randint(0, 3)}|30"
         if location not in room.receptacles.values():
@@ -82,7 +81,7 @@ def _free_location(rng: random.Random, room: Room) -> str:
 
 
 def _plan(room: Room, goal: Goal) -> list[str]:
-    """Writes actions that win: fetch each target, treat it if the task says so, put it down (or use the lamp)."""
+    """Write actions that win: fetch each target, treat it if necessary, and put it down (or use the lamp)."""
     ids = {entity: symbol(entity).lower() for entity in (*room.receptacles, *room.objects)}
     names = entity_names(ids.values())
     say = {entity: names[symbol] for entity, symbol in ids.items()}
@@ -92,7 +91,7 @@ def _plan(room: Room, goal: Goal) -> list[str]:
 
     def visit(receptacle: str, look_inside: bool = True) -> None:
         nonlocal here
-        if room.receptacles[receptacle] != here:  # some receptacles share a location; one cannot go where one is
+        if room.receptacles[receptacle] != here:  # receptacles may share a location; the agent cannot go to where it is
             actions.append(f"go to {say[receptacle]}")
             here = room.receptacles[receptacle]
         if look_inside and kind_of(receptacle) in OPENABLE and receptacle not in opened:
@@ -119,27 +118,27 @@ def _plan(room: Room, goal: Goal) -> list[str]:
 
 
 def verify(game: Game) -> int:
-    """Plays a game's own plan in the engine.
+    """Play a game's own plan in the engine.
 
     Returns:
         The number of actions after which it was won.
 
     Raises:
-        InvalidGameError: there is no plan, the goal holds at the start, an action of the plan is not admissible, or
+        InvalidGameError: If there is no plan, the goal holds at the start, an action of the plan is not admissible, or
             the plan does not win.
     """
     from rwml_gym.envs.alfworld.engine.engine import Engine
 
     if game.plan is None:
-        raise InvalidGameError(f"Game {game.name} has no plan to verify; only generated games bring one.")
+        raise InvalidGameError(f"Expected a plan to verify, actual: none in {game.name}. Verify generated games only.")
     engine = Engine()
     state = engine.start(game.data)
     if state.won:
-        raise InvalidGameError(f"Game {game.name} is won before the first action.")
+        raise InvalidGameError(f"Expected a game that is not won at the start, actual: {game.name} is won.")
     for count, action in enumerate(game.plan, start=1):
         if action not in state.admissible:
-            raise InvalidGameError(f"Game {game.name}: action {count} of its plan, {action!r}, is not admissible.")
+            raise InvalidGameError(f"Expected admissible actions in {game.name}'s plan, actual: {action!r} at {count}.")
         state = engine.step(action)
         if state.won:
             return count
-    raise InvalidGameError(f"Game {game.name} is not won by its own plan {game.plan}.")
+    raise InvalidGameError(f"Expected a plan that wins {game.name}, actual: {game.plan} does not.")

@@ -1,4 +1,4 @@
-"""Which goals a floor plan allows, how many receptacles each makes one search, and which one a game asks for."""
+"""The goals that a floor plan allows, their difficulties, and the choice of a goal for a game."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ Range = tuple[int, int]
 LAMPS = ("DeskLamp", "FloorLamp")
 
 ROOM_NAMES = dict(zip(("Kitchen", "LivingRoom", "Bedroom", "Bathroom"), ROOMS, strict=True))
-"""alfworld's names of the types of room, and ours."""
+"""alfworld's names of the types of room, with ours."""
 
 
 @cache
 def rooms_of(task_type: str) -> tuple[str, ...]:
-    """The types of room in which there are games of a task type."""
+    """Return the types of room that have games of a task type."""
     named = {ROOM_NAMES[name] for name in package.constants().GOALS_VALID[task_type]}
     return tuple(room for room in ROOMS if room in named)
 
 
 @cache
 def options(task_type: str, floor_plan: int) -> dict[Goal, int]:
-    """The goals of a task type that can be met on a floor plan, and the difficulty of each.
+    """Return the goals of a task type that can be met on a floor plan, with the difficulty of each.
 
-    The difficulty is the number of receptacles one has to search: those in which an object of the target's type may be
-    at the start. Objects on no receptacle, and where the lamp of a task is, do not count.
+    The difficulty is the number of receptacles to search: those in which an object of the target's type may be at the
+    start. Objects outside receptacles, and the place of the task's lamp, are not counted.
     """
     plan = layout(floor_plan)
     present = {kind_of(receptacle) for receptacle in plan.receptacles}
@@ -54,13 +54,13 @@ def options(task_type: str, floor_plan: int) -> dict[Goal, int]:
 def allowed_goals(
     task_type: str, objects: Iterable[str], receptacles: Collection[str], lamps: Iterable[str]
 ) -> list[Goal]:
-    """The goals of a task type that alfworld's tables allow in a room that has such things.
+    """Return the goals of a task type that alfworld's tables allow in a room with such things.
 
     Args:
-        task_type: one of `TASK_TYPES`.
-        objects: types of object; only those that alfworld places somewhere are asked for.
-        receptacles: types of receptacle.
-        lamps: types of lamp that can be used.
+        task_type: One of `TASK_TYPES`.
+        objects: Types of object; those that alfworld places nowhere are ignored.
+        receptacles: Types of receptacle.
+        lamps: Types of usable lamp.
     """
     targets = [kind for kind in objects if any(kind in kinds for kinds in placeable().values())]
     if task_type == "look_at_obj_in_light":
@@ -84,26 +84,26 @@ def _difficulty(plan: Layout, goal: Goal) -> int:
 
 @cache
 def difficulties(task_type: str, room: str) -> frozenset[int]:
-    """The difficulties that games of a task type can have in a type of room."""
+    """Return the difficulties of games of a task type in a type of room."""
     plans = FLOOR_PLANS[room] if room in rooms_of(task_type) else ()
     return frozenset(difficulty for plan in plans for difficulty in options(task_type, plan).values())
 
 
 def choose(rng: random.Random, task_type: str, room: str | None, wanted: Range | None) -> tuple[int, Goal]:
-    """Draws a floor plan and a goal for it, as often as recorded games have such rooms and ask for such things.
+    """Draw a floor plan and a goal for it, with the frequencies of recorded games.
 
     Args:
-        rng: draws them.
-        task_type: one of `TASK_TYPES`.
-        room: one of `ROOMS`; drawn if None.
-        wanted: the difficulties to choose from. Some goal of the task type and room must have one of them.
+        rng: Random generator.
+        task_type: One of `TASK_TYPES`.
+        room: One of `ROOMS`; drawn if None.
+        wanted: The fewest and the most receptacles to search. Some goal of the task type and room must be in the range.
 
     Returns:
         The number of the floor plan, and the goal.
     """
     rooms = rooms_of(task_type) if room is None else (room,)
     weights = [fitted()["rooms"][task_type][name] for name in rooms]
-    while True:  # most floor plans have such goals; a narrow range of difficulties takes some tries
+    while True:  # most floor plans have such goals; a narrow range of difficulties needs a few tries
         floor_plan = rng.choice(FLOOR_PLANS[rng.choices(rooms, weights)[0]])
         goals = options(task_type, floor_plan)
         fitting = [goal for goal, n in goals.items() if wanted is None or wanted[0] <= n <= wanted[1]]

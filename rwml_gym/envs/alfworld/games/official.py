@@ -1,4 +1,4 @@
-"""Official games as a source: found, drawn and loaded from the folders that alfworld-download leaves."""
+"""Official games as a source: the games in the folders of alfworld-download are listed, sampled and loaded."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ GAME_FILE = "game.tw-pddl"
 
 
 class OfficialGames:
-    """The games of the ALFRED rooms that ``alfworld-download`` fetches, one folder each.
+    """The games of the ALFRED rooms from ``alfworld-download``, one folder each.
 
-    Only paths are listed at construction. As in alfworld, movable-receptacle and slicing tasks are left out, and
-    unsolvable games are never drawn; `load` refuses them.
+    The constructor only lists paths. As in alfworld, movable-receptacle and slicing tasks are left out. Unsolvable
+    games are never sampled, and `load` rejects them.
 
     Args:
-        data: folder that holds the split, or a ``json_2.1.x`` folder that holds it; by default the environment
-            variable ``ALFWORLD_DATA``, or else ``~/.cache/alfworld``, where ``alfworld-download`` puts them.
-        split: one of `OFFICIAL_SPLITS`.
-        task_types: some of `TASK_TYPES`; all of them by default.
+        data: Folder with the split, or with a ``json_2.1.x`` folder that has it. By default the environment variable
+            ``ALFWORLD_DATA``, or else ``~/.cache/alfworld``, the target of ``alfworld-download``.
+        split: One of `OFFICIAL_SPLITS`.
+        task_types: Some of `TASK_TYPES`; all by default.
         grammar: ``"installed"`` rewrites older files to the domain and words of the installed alfworld and keeps their
-            goal sentence; ``"original"`` plays the file as it is.
-        rooms: some of `ROOMS`; all of them by default.
+            goal sentence; ``"original"`` plays the unchanged file.
+        rooms: Some of `ROOMS`; all by default.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class OfficialGames:
         self._unsolvable: set[str] = set()
         if not self._files:
             raise GameNotFoundError(
-                f"No {GAME_FILE} of {', '.join(self.task_types)} in {', '.join(self.rooms)} under {self.folder}; run "
-                "`alfworld-download` again, ask for other `task_types` or `rooms`, or use "
+                f"Expected a {GAME_FILE} of {', '.join(self.task_types)} in {', '.join(self.rooms)}, actual: none "
+                f"under {self.folder}. Run `alfworld-download` again, request other `task_types` or `rooms`, or use "
                 'split="generated", which needs no data.'
             )
 
     @property
     def names(self) -> Sequence[str]:
-        """The listed games, sorted: ``<split>/<task folder>/<trial>``. Files are not opened, so a few may be bad."""
+        """The listed games, sorted: ``<split>/<task folder>/<trial>``. A few may be bad, as files are not opened."""
         return list(self._files)
 
     def sample(self, rng: np.random.Generator) -> Game:
-        """Draws a solvable game; all of them are equally likely.
+        """Sample a solvable game uniformly.
 
         Raises:
-            InvalidGameError: a drawn file is corrupt, or no game is solvable.
+            InvalidGameError: If a sampled file is corrupt, or no game is solvable.
         """
         names = list(self._files)
         while len(self._unsolvable) < len(names):
@@ -80,23 +80,23 @@ class OfficialGames:
                 if content.get("solvable"):
                     return self._game(name, content)
                 self._unsolvable.add(name)
-        raise InvalidGameError(f"No game under {self.folder} is marked as solvable; run `alfworld-download` again.")
+        raise InvalidGameError(f"Expected a solvable game, actual: none in {self.folder}. Run `alfworld-download`.")
 
     def load(self, name: str) -> Game:
-        """Loads the game of a name.
+        """Load the game of a name.
 
         Raises:
-            GameNotFoundError: the name is none of this source.
-            InvalidGameError: the file is corrupt, or its game cannot be solved.
+            GameNotFoundError: If the source does not have the name.
+            InvalidGameError: If the file is corrupt, or its game cannot be solved.
         """
         if name not in self._files:
             raise GameNotFoundError(
-                f"No game {name!r} under {self.folder}; expected one of {len(self._files)} names such as "
-                f"{next(iter(self._files))!r}. `names` lists them."
+                f"Expected one of the {len(self._files)} games under {self.folder} such as "
+                f"{next(iter(self._files))!r}, actual: {name!r}. See `names` for all."
             )
         content = self._read(name)
         if not content.get("solvable"):
-            raise InvalidGameError(f"{self._files[name]} is not marked as solvable; choose another of `names`.")
+            raise InvalidGameError(f"Expected a solvable game, actual: {self._files[name]}. Choose another of `names`.")
         return self._game(name, content)
 
     def _list(self) -> Iterator[tuple[str, Path]]:
@@ -121,7 +121,7 @@ class OfficialGames:
 
     def _game(self, name: str, content: dict[str, Any]) -> Game:
         file = self._files[name]
-        # Both releases unpack into a folder named json_2.1.1; only their commands tell them apart.
+        # Both releases unpack into a folder named json_2.1.1; only their commands differ.
         release = "json_2.1.2" if "move {o} to {r}" in content["grammar"] else "json_2.1.1"
         goal = re.search(r'"rhs":\s*"Your task is to: ((?:[^"\\]|\\.)*?)\.?\s*"', content["grammar"])
         if goal is None:
@@ -146,11 +146,10 @@ class OfficialGames:
 
 
 def rewrite(content: dict[str, Any], goal: str) -> tuple[dict[str, Any], bool]:
-    """Puts a game into the domain and the words of the installed alfworld, with its own goal sentence.
+    """Rewrite a game in the domain and the words of the installed alfworld, with its own goal sentence.
 
     Returns:
-        The content, and whether anything but white space had to change. What changes also loses its walkthrough, which
-        is in the old words.
+        The content, and whether more than white space changed. A changed game loses its walkthrough in the old words.
     """
     grammar = package.grammar().replace("UNKNOWN GOAL", goal)
     if content["pddl_domain"] == package.domain() and content["grammar"] == grammar:
@@ -159,14 +158,14 @@ def rewrite(content: dict[str, Any], goal: str) -> tuple[dict[str, Any], bool]:
 
 
 def _corrupt(file: Path, reason: str) -> InvalidGameError:
-    return InvalidGameError(f"{file} is not a readable ALFWorld game ({reason}); run `alfworld-download --force`.")
+    return InvalidGameError(f"Expected a readable game in {file}, actual: {reason}. Run `alfworld-download --force`.")
 
 
 def _read_folder(file: Path) -> tuple[str, Goal | None, int | None]:
-    """The task type, the goal and the floor plan of a game file.
+    """Return the task type, the goal and the floor plan of a game file.
 
-    Its task folder says them, such as ``pick_and_place_simple-Mug-None-Shelf-3``, else the trajectory beside the file
-    does; without either, nothing is known of it.
+    They are in the name of its task folder, such as ``pick_and_place_simple-Mug-None-Shelf-3``, or else in the
+    trajectory beside the file. Without either, they are unknown.
     """
     task_type, *rest = file.parent.parent.name.split("-")
     if task_type in TASK_TYPES and len(rest) == 4 and rest[3].isdecimal():
@@ -191,19 +190,19 @@ def _goal(task_type: str, target: str, place: str) -> Goal:
 
 
 def _find_split(data: str | Path | None, split: str) -> Path:
-    """The folder of a split, in ``data`` itself or in the newest ``json_*`` folder inside it."""
+    """Return the folder of a split, in ``data`` itself or in the newest ``json_*`` folder inside it."""
     root = Path(data or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld").expanduser()
     homes = [root, *sorted(root.glob("json_*"), reverse=True)]
     for home in homes:
         if split in OFFICIAL_SPLITS and (home / split).is_dir():
             return home / split
     present = sorted({folder.name for home in homes if home.is_dir() for folder in home.iterdir() if folder.is_dir()})
-    found = f"found there: {', '.join(present) or 'nothing'}"
+    found = f"folders there: {', '.join(present) or 'none'}"
     if split not in OFFICIAL_SPLITS:
         known = ", ".join((*OFFICIAL_SPLITS, *GENERATED_SPLITS))
-        raise InvalidConfigError(f"Unknown split {split!r}; expected one of {known}. Data folder {root}, {found}.")
+        raise InvalidConfigError(f"Expected split to be one of {known}, actual: {split!r}. Data in {root}, {found}.")
     raise GameNotFoundError(
-        f"No games of split {split!r} under {root} ({found}). Run `alfworld-download`, set the environment variable "
-        'ALFWORLD_DATA or the argument `data=` to the folder that holds them, or use split="generated", '
-        "which needs no data."
+        f"Expected games of split {split!r}, actual: none under {root} ({found}). Run `alfworld-download`, set the "
+        "environment variable ALFWORLD_DATA or the argument `data=` to the folder that has them, or use "
+        'split="generated", which needs no data.'
     )

@@ -1,7 +1,7 @@
-"""What is read from the installed alfworld package, without importing it.
+"""Data from the installed alfworld package, read without importing it.
 
-``import alfworld`` creates ``~/.cache/alfworld`` and sets the environment variable ``ALFWORLD_DATA``. Everything needed
-here is data: the PDDL domain, the text grammar, floor plans, and two modules of tables that import nothing of alfworld.
+``import alfworld`` creates ``~/.cache/alfworld`` and sets the environment variable ``ALFWORLD_DATA``. This package only
+needs data: the PDDL domain, the text grammar, floor plans, and two modules of tables that import nothing of alfworld.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = [
 
 
 def missing_dependency(module: str) -> DependencyNotInstalled:
-    """The error for a package of the ``alfworld`` extra that is not installed."""
-    return DependencyNotInstalled(f'{module} is not installed; run `pip install "rwml-gym[alfworld]"`')
+    """Make the error for a missing package of the ``alfworld`` extra."""
+    return DependencyNotInstalled(f'Expected {module}, actual: not installed. Run `pip install "rwml-gym[alfworld]"`.')
 
 
 def require_engine() -> None:
-    """Raises `DependencyNotInstalled` unless alfworld and its text engine can be found; imports none of them."""
+    """Raise `DependencyNotInstalled` unless alfworld and its text engine can be found; import none of them."""
     for module in ("alfworld", "textworld", "fast_downward"):
         if importlib.util.find_spec(module) is None:
             raise missing_dependency(module)
@@ -42,39 +42,39 @@ def require_engine() -> None:
 
 @cache
 def version() -> str:
-    """The installed alfworld version, such as ``0.4.2``."""
+    """Return the installed alfworld version, such as ``0.4.2``."""
     require_engine()
     return metadata.version("alfworld")
 
 
 @cache
 def domain() -> str:
-    """The PDDL domain: which actions exist and what they do."""
+    """Return the PDDL domain, which defines the actions and their effects."""
     return (_root() / "data" / "alfred.pddl").read_text(encoding="utf-8")
 
 
 @cache
 def grammar() -> str:
-    """The text grammar, with ``UNKNOWN GOAL`` where a game's goal sentence goes."""
+    """Return the text grammar, with ``UNKNOWN GOAL`` in place of a game's goal sentence."""
     return (_root() / "data" / "alfred.twl2").read_text(encoding="utf-8")
 
 
 @cache
 def constants() -> ModuleType:
-    """``alfworld.gen.constants``: which objects exist, where they may be placed and what can be done to them."""
+    """Return ``alfworld.gen.constants``: the objects, their places, and the actions that apply to them."""
     return _load_alone("constants")
 
 
 @cache
 def goal_library() -> dict[str, dict[str, Any]]:
-    """``alfworld.gen.goal_library.gdict``: goal formula and sentence templates by task type."""
+    """Return ``alfworld.gen.goal_library.gdict``: goal formula and sentence templates by task type."""
     goals: dict[str, dict[str, Any]] = _load_alone("goal_library").gdict
     return goals
 
 
 @cache
 def floor_plan(number: int) -> tuple[dict[str, list[float]], list[str]]:
-    """One of the 120 rooms: where to stand for each large receptacle, and the types of things in it.
+    """Return one of the 120 rooms: where to stand for each large receptacle, and the types of things in it.
 
     Returns:
         ``{receptacle id: [x, z, rotation, horizon]}`` in metres and degrees, and the list of types.
@@ -94,7 +94,7 @@ def _root() -> Path:
 
 
 def _load_alone(name: str) -> ModuleType:
-    """Runs one module of ``alfworld.gen`` by its path, without the packages above it."""
+    """Run one module of ``alfworld.gen`` by its path, without its parent packages."""
     spec = importlib.util.spec_from_file_location(f"rwml_gym.envs.alfworld._{name}", _root() / "gen" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

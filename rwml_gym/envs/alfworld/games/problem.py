@@ -1,4 +1,4 @@
-"""Rooms as PDDL problems, written as alfworld reads them and read as official games have them."""
+"""Rooms as PDDL problems: writing them for alfworld, and reading those of official games."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _FACT = re.compile(r"\((inReceptacle|receptacleAtLocation|objectType)\s+(\S+)\s+
 
 
 def symbol(entity: str) -> str:
-    """An id as PDDL takes it, mangled as in official games."""
+    """Return an id in PDDL's form, mangled as in official games."""
     for character, word in _MANGLED.items():
         entity = entity.replace(character, word)
     return entity
 
 
 def write_problem(room: Room, start: str, goal: Goal) -> str:
-    """Writes the PDDL problem of a game: what there is, where it is, what can be done with it, what is wanted.
+    """Write the PDDL problem of a game: its entities, their places, the possible actions, and the goal.
 
     Args:
-        room: the things at the start.
-        start: the location of the agent at the start.
-        goal: what is wanted.
+        room: The things at the start.
+        start: Location of the agent at the start.
+        goal: The goal.
     """
     receptacles, objects = room.receptacles, room.objects
     locations = {
@@ -38,7 +38,7 @@ def write_problem(room: Room, start: str, goal: Goal) -> str:
         for thing, receptacle in objects.items()
     }
     everywhere = sorted({*receptacles.values(), *locations.values(), start})
-    # the domain's actions name these types, whether or not the room has one
+    # the domain's actions name these types, even if the room has none
     object_types = sorted({*room.object_kinds(), "Knife", "ButterKnife"})
     receptacle_types = sorted({*room.receptacle_kinds(), "SinkBasin", "Microwave", "Fridge"})
     entities = ["agent1 - agent"]
@@ -61,13 +61,13 @@ def write_problem(room: Room, start: str, goal: Goal) -> str:
 
 
 def read_room(problem: str) -> Room:
-    """Reads the things in the room of a game at its start.
+    """Read the things in the room of a game at its start.
 
-    Some official games have an object in two receptacles at once, such as a mug in a coffee machine on a counter top;
-    it is taken to be in the first one.
+    If an official game has an object in two receptacles at once (a mug in a coffee machine on a counter top), the first
+    one is used.
 
     Args:
-        problem: the PDDL problem of an official or a generated game.
+        problem: PDDL problem of an official or a generated game.
     """
     room = Room()
     inside: dict[str, str] = {}
@@ -102,7 +102,7 @@ def _object_facts(thing: str, receptacle: str | None, goal: Goal) -> list[str]:
         facts.append(f"(isReceptacleObject {name})")
     able = [ability for ability in ABILITIES if kind in tables.VAL_ACTION_OBJECTS[ability]]
     facts += [f"({ability.lower()} {name})" for ability in able]
-    # as in official games, of all that is in a fridge only what is to be fetched is cold
+    # as in official games, only the target is cold among the things in a fridge
     if kind == goal.target and receptacle is not None and kind_of(receptacle) == "Fridge" and "Coolable" in able:
         facts.append(f"(isCool {name})")
     return facts
@@ -114,13 +114,13 @@ def _goal_formula(goal: Goal) -> str:
 
 
 def _beside(thing: str) -> str:
-    """Where an object is that is in no receptacle: a location of its own, below its place in space."""
+    """Return the place of an object in no receptacle: a location of its own, below its place in space."""
     x, _, z = (round(float(value) * 4) for value in thing.split("|")[1:4])
     return f"loc|{x}|{z}|0|60"
 
 
 def _entity(name: str) -> str:
-    """The id of a mangled name."""
+    """Return the id of a mangled name."""
     for character, word in _MANGLED.items():
         name = name.replace(word, character)
     return name

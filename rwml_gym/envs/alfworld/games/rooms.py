@@ -1,4 +1,4 @@
-"""Generated rooms: the receptacles of a real floor plan, and objects placed in them as in recorded games."""
+"""Generated rooms: the receptacles of a real floor plan, and objects placed as in recorded games."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ __all__ = [
 ]
 
 VALID_UNSEEN_FLOOR_PLANS = frozenset({10, 219, 308, 424})
-"""The rooms of the official ``valid_unseen`` split: generated games leave them unseen."""
+"""The rooms of the official ``valid_unseen`` split, which generated games do not use."""
 
 FLOOR_PLANS = {
     room: tuple(number for number in range(first, first + 30) if number not in VALID_UNSEEN_FLOOR_PLANS)
     for room, first in zip(ROOMS, (1, 201, 301, 401), strict=True)
 }
-"""The floor plans generated games use, by type of room."""
+"""The floor plans of generated games, by type of room."""
 
 OPENABLE = frozenset({"Fridge", "Cabinet", "Microwave", "Drawer", "Safe"})
 
 FLOOR_LAMP_STANDS = frozenset({"ArmChair", "Sofa", "SideTable"})
-"""Where a floor lamp is that a task asks for. Recorded ones stand on the floor, where alfworld's domain lets nobody use
-them: both its action and its goal formula want the lamp in a receptacle."""
+"""Receptacles for a floor lamp in a task. Recorded lamps stand on the floor, where alfworld's domain does not allow
+their use: both its action and its goal formula require the lamp in a receptacle."""
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """What has to be done to the object of a task before it is put down."""
+    """The treatment of a task's object before it is put down."""
 
     verb: str
     applies_to: str
@@ -60,36 +60,36 @@ class Room:
     """A room with things in it.
 
     Attributes:
-        receptacles: where to stand for each receptacle, by its id.
-        objects: the receptacle each object is in, by its id; None where it is in none.
+        receptacles: The place to stand for each receptacle, by its id.
+        objects: The receptacle of each object, by the object's id; None for no receptacle.
     """
 
     receptacles: dict[str, str] = field(default_factory=dict)
     objects: dict[str, str | None] = field(default_factory=dict)
 
     def of_kind(self, kind: str) -> list[str]:
-        """The ids of all receptacles, or all objects, of a type."""
+        """Return the ids of all receptacles, or all objects, of a type."""
         return [entity for entity in (*self.receptacles, *self.objects) if kind_of(entity) == kind]
 
     def within_reach(self, kind: str) -> dict[str, str]:
-        """The receptacle of each object of a type; those in none, which nobody can take or use, are left out."""
+        """Return the receptacle of each object of a type; objects in no receptacle, which are useless, are omitted."""
         return {thing: place for thing, place in self.objects.items() if place and kind_of(thing) == kind}
 
     def place_of(self, thing: str) -> str:
-        """The type of receptacle an object is in, or `FLOOR`."""
+        """Return the type of receptacle an object is in, or `FLOOR`."""
         receptacle = self.objects[thing]
         return FLOOR if receptacle is None else kind_of(receptacle)
 
     def receptacle_kinds(self) -> list[str]:
-        """The types of receptacle in the room, sorted."""
+        """Return the types of receptacle in the room, sorted."""
         return sorted({kind_of(receptacle) for receptacle in self.receptacles})
 
     def object_kinds(self) -> list[str]:
-        """The types of object in the room, sorted."""
+        """Return the types of object in the room, sorted."""
         return sorted({kind_of(thing) for thing in self.objects})
 
     def place(self, rng: random.Random, kind: str, places: Collection[str]) -> None:
-        """Puts one more object of a type in one of the types of place given: first a type is drawn, then one of it."""
+        """Add an object of a type: draw one of the given types of place, then a place of this type."""
         choices = list(places)
         place = rng.choices(choices, [place_weight(kind, choice) for choice in choices])[0]
         self.objects[f"{kind}|{position(rng)}"] = None if place == FLOOR else rng.choice(self.of_kind(place))
@@ -97,34 +97,34 @@ class Room:
 
 @dataclass(frozen=True)
 class Layout:
-    """What never changes about a floor plan: where each receptacle is, and which types of object there are."""
+    """The constant part of a floor plan: the place of each receptacle, and the types of object."""
 
     receptacles: dict[str, str]
     kinds: tuple[str, ...]
 
     def places(self, kind: str) -> list[str]:
-        """Where an object of a type may be: types of receptacle, and `FLOOR`."""
+        """Return the possible places of an object type: types of receptacle, and `FLOOR`."""
         present = sorted({kind_of(receptacle) for receptacle in self.receptacles})
         return kinds_of_place(kind, present, fitted()["place_factors"].get(kind, ()))
 
 
 def kind_of(entity: str) -> str:
-    """The type of an entity: ``Mug|+01.00|…`` is a ``Mug``, ``Sink|…|SinkBasin`` a ``SinkBasin``."""
+    """Return the type of an entity: ``Mug|+01.00|…`` is a ``Mug``, ``Sink|…|SinkBasin`` a ``SinkBasin``."""
     parts = entity.split("|")
     return parts[-1] if entity.endswith("Basin") else parts[0]
 
 
 def position(rng: random.Random) -> str:
-    """A place in space, as ids end with."""
+    """Draw a place in space, in the form of the end of an id."""
     return "|".join(f"{rng.uniform(-3.5, 3.5):+06.2f}" for _ in range(3))
 
 
 @cache
 def layout(floor_plan: int) -> Layout:
-    """The layout of a floor plan.
+    """Return the layout of a floor plan.
 
-    alfworld's files leave out some receptacles. How many there are was recorded for most floor plans; for the others it
-    is the most common number among floor plans that leave out the type as well.
+    alfworld's files omit some receptacles. Their number was recorded for most floor plans; for the others it is the
+    most common number among floor plans that omit the same type.
     """
     positions, types = package.floor_plan(floor_plan)
     receptacles = {}
@@ -141,17 +141,16 @@ def layout(floor_plan: int) -> Layout:
         _, east, north, turn, _ = rng.choice(stands).split("|")
         prefix, suffix = ("Sink", "|SinkBasin") if kind == "SinkBasin" else (kind, "")
         for index in range(count):
-            # two burners share a place to stand, as in official games; horizon 60 keeps clear of the other receptacles
+            # as in official games, two burners share a place; horizon 60 keeps it apart from other receptacles
             location = f"loc|{east}|{int(north) + 1 + index // 2}|{turn}|60"
             receptacles[f"{prefix}|{position(rng)}{suffix}"] = location
     return Layout(receptacles, tuple(sorted(set(types) & package.constants().NON_RECEPTACLES_SET)))
 
 
 def hiding_places(plan: Layout, goal: Goal) -> list[str]:
-    """The types of receptacle in which the target of a goal may be at the start.
+    """Return the types of receptacle in which the target of a goal may be at the start.
 
-    Like official games, generated ones keep it out of the tool it is to be treated with and, where it needs no
-    treatment, out of the goal's receptacles.
+    As in official games, the target is never in its tool, or, without a treatment, in one of the goal's receptacles.
     """
     treatment = TREATMENTS.get(goal.task_type)
     avoided = goal.receptacle if treatment is None else treatment.tool
@@ -159,12 +158,12 @@ def hiding_places(plan: Layout, goal: Goal) -> list[str]:
 
 
 def furnish(rng: random.Random, floor_plan: int, goal: Goal | None = None) -> Room:
-    """Fills a floor plan with objects so that a goal can be met and is not met yet.
+    """Fill a floor plan with objects so that a goal can be met and is not met yet.
 
     Args:
-        rng: draws the numbers of objects and their places.
-        floor_plan: which one.
-        goal: what the room is for, if anything.
+        rng: Draws the numbers of objects and their places.
+        floor_plan: Number of the floor plan.
+        goal: Goal for the room, if any.
     """
     plan = layout(floor_plan)
     room = Room(dict(plan.receptacles))
@@ -184,7 +183,7 @@ def furnish(rng: random.Random, floor_plan: int, goal: Goal | None = None) -> Ro
 
 
 def lamp_stands(plan: Layout, lamp: str) -> list[str]:
-    """The types of receptacle for a lamp that a task asks for."""
+    """Return the types of receptacle for a lamp in a task."""
     if lamp == "FloorLamp":
         return sorted({kind_of(receptacle) for receptacle in plan.receptacles} & FLOOR_LAMP_STANDS)
     return [place for place in plan.places(lamp) if place != FLOOR]

@@ -1,4 +1,4 @@
-"""Where ALFWorld games come from, official files or the generator; a source lists, draws and loads them by name."""
+"""Sources of ALFWorld games, official files or the generator; a source lists, samples and loads games by name."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ def make_games(
     rooms: Sequence[str] | None = None,
     difficulty: int | Sequence[int] | None = None,
 ) -> GameSource[Game]:
-    """Makes the source of a split, official or generated.
+    """Make the source of a split, official or generated.
 
     Args:
-        split: one of `OFFICIAL_SPLITS` or `GENERATED_SPLITS`.
-        task_types: some of `TASK_TYPES`; all of them by default.
-        grammar: one of `GRAMMARS`; generated games are always in the installed grammar.
-        data: folder of official games; see `OfficialGames`.
-        rooms: some of `ROOMS`; all of them by default.
-        difficulty: how many receptacles one has to search; see `GeneratedGames`.
+        split: One of `OFFICIAL_SPLITS` or `GENERATED_SPLITS`.
+        task_types: Some of `TASK_TYPES`; all by default.
+        grammar: One of `GRAMMARS`; generated games are always in the installed grammar.
+        data: Folder of official games; see `OfficialGames`.
+        rooms: Some of `ROOMS`; all by default.
+        difficulty: Number of receptacles to search; see `GeneratedGames`.
     """
     check("grammar", grammar, GRAMMARS)
     if split not in GENERATED_SPLITS:
         if difficulty is not None:
             raise InvalidConfigError(
-                f"Only generated games come with a difficulty to choose, actual difficulty: {difficulty!r} for split "
-                f"{split!r}; leave `difficulty` out, or choose a split of {', '.join(GENERATED_SPLITS)}."
+                f"Expected no `difficulty` for the official split {split!r}, actual: {difficulty!r}. "
+                f"Remove `difficulty`, or choose a split of {', '.join(GENERATED_SPLITS)}."
             )
         return OfficialGames(data, split, task_types, grammar, rooms)
     if grammar != "installed":
         raise InvalidConfigError(
-            f"Split {split!r} exists only in the installed grammar, actual grammar: {grammar!r}; "
-            'leave `grammar` out, or choose an official split to play with grammar="original".'
+            f"Expected the installed grammar for split {split!r}, actual: {grammar!r}. "
+            'Remove `grammar`, or choose an official split to play with grammar="original".'
         )
     if data is not None:
         raise InvalidConfigError(
-            f"Split {split!r} reads no data, actual data: {os.fspath(data)!r}; leave `data` out, "
+            f"Expected no `data` for split {split!r}, actual: {os.fspath(data)!r}. Remove `data`, "
             f"or choose an official split ({', '.join(OFFICIAL_SPLITS)})."
         )
     return GeneratedGames(split, task_types, rooms, difficulty)

@@ -1,8 +1,8 @@
-"""What was fitted to recorded games, and what alfworld allows: the numbers behind generated rooms and goals.
+"""Tables for generated rooms and goals: fitted to recorded games, or given by alfworld.
 
 ``benchmarks/generator/fit_tables.py`` writes ``tables.json`` from the 200 official games of ``valid_train`` alone.
-Every weight in it is that of a conditional logit: among the things one can choose from, each is chosen with a
-probability proportional to its weight. What was never recorded has weight 1, the mode of the prior.
+Every weight in it is that of a conditional logit: each option is chosen with a probability proportional to its weight
+among the possible ones. An option that was never recorded has weight 1, the mode of the prior.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from rwml_gym.envs.alfworld.games import package
 __all__ = ["FLOOR", "fitted", "goal_weight", "instances", "kinds_of_place", "place_weight", "placeable"]
 
 FLOOR = "Floor"
-"""Stands for a type of receptacle where an object is on none."""
+"""Stands for the type of receptacle of an object in no receptacle."""
 
 
 @cache
 def fitted() -> dict[str, Any]:
-    """The fitted tables, by name."""
+    """Return the fitted tables, by name."""
     tables: dict[str, Any] = json.loads(
         resources.files("rwml_gym.envs.alfworld.games").joinpath("tables.json").read_text(encoding="utf-8")
     )
@@ -32,7 +32,7 @@ def fitted() -> dict[str, Any]:
 
 @cache
 def placeable() -> dict[str, frozenset[str]]:
-    """Which object types alfworld allows in which receptacle types, slices and movable receptacles left out."""
+    """Return alfworld's object types for each receptacle type, without slices and movable receptacles."""
     tables = package.constants()
     return {
         receptacle: frozenset(kind for kind in kinds if "Sliced" not in kind)
@@ -42,12 +42,12 @@ def placeable() -> dict[str, frozenset[str]]:
 
 
 def kinds_of_place(kind: str, receptacle_kinds: Iterable[str], recorded: Collection[str]) -> list[str]:
-    """Where an object type may be at the start: in a receptacle that alfworld allows or that it was recorded in.
+    """Return the places of an object type at the start: receptacles that alfworld allows, and recorded ones.
 
     Args:
-        kind: the object type.
-        receptacle_kinds: the types of receptacle in the room.
-        recorded: the types of place in which this object type was recorded.
+        kind: The object type.
+        receptacle_kinds: Types of receptacle in the room.
+        recorded: Types of place in which this object type was recorded.
 
     Returns:
         Types of receptacle, and `FLOOR`.
@@ -56,14 +56,14 @@ def kinds_of_place(kind: str, receptacle_kinds: Iterable[str], recorded: Collect
 
 
 def place_weight(kind: str, place: str) -> float:
-    """How much a type of place attracts an object type, next to the other types of place in the room."""
+    """Return the weight of a type of place for an object type, relative to the other types of place in the room."""
     base: float = fitted()["place_weights"].get(place, 1.0)
     factor: float = fitted()["place_factors"].get(kind, {}).get(place, 1.0)
     return base * factor
 
 
 def goal_weight(task_type: str, target: str, receptacle: str) -> float:
-    """How often games of a task type ask for a target and a receptacle (or lamp), where the room has both."""
+    """Return the weight of a target and a receptacle (or lamp) for a task type, if the room has both."""
     wanted = fitted()["goals"][task_type]
     weight: float = wanted["target"].get(target, 1.0) * wanted["receptacle"].get(receptacle, 1.0)
     return weight
@@ -71,10 +71,10 @@ def goal_weight(task_type: str, target: str, receptacle: str) -> float:
 
 @cache
 def instances(room: str, kind: str) -> tuple[list[int], list[int]]:
-    """How many objects of a type such a room has, and in how many recorded games it has as many.
+    """Return the possible numbers of objects of a type in a room, and the number of recorded games for each.
 
-    Where no room of the type was recorded with one, those of all rooms count; an object type never recorded occurs
-    once.
+    If no room of this type has a recorded object of the type, the counts of all rooms are used; an object type that was
+    never recorded occurs once.
     """
     recorded = fitted()["instances"]
     counts: dict[int, int] = {}

@@ -229,7 +229,7 @@ def test_python_in_a_text_grammar_is_refused_and_not_run(tmp_path):
     trap = tmp_path / "trap"
     evil = game.data["grammar"].replace("{r.name or r.id}", "{open('" + str(trap) + "', 'w')}")
     assert evil != game.data["grammar"]
-    with pytest.raises(InvalidGameError, match="which is not evaluated"):
+    with pytest.raises(InvalidGameError, match="which may run any Python"):
         Engine().start({**game.data, "grammar": evil})
     assert not trap.exists()
 

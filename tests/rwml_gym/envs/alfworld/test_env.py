@@ -84,7 +84,7 @@ def test_the_plan_wins_and_only_the_last_action_is_rewarded(env):
     observation, reward, terminated, truncated, info = env.step(last)
     assert (reward, terminated, truncated, info["won"]) == (1.0, True, False, True)
     assert isinstance(reward, float)
-    with pytest.raises(ResetNeeded, match="after the end of an episode"):
+    with pytest.raises(ResetNeeded, match="no episode is running"):
         env.step("look")
     env.reset()
     env.step("look")
@@ -173,7 +173,7 @@ def test_any_string_is_playable(shared_env, action):
 @pytest.mark.parametrize("action", [None, 3, b"look", ["look"], {"action": "look"}])
 def test_what_is_no_string_is_refused(shared_env, action):
     shared_env.reset(options={"game": GAME})
-    with pytest.raises(TypeError, match="Expected the action to be a string, actual type"):
+    with pytest.raises(TypeError, match="Expected a string as action, actual: "):
         shared_env.step(action)
 
 
@@ -233,10 +233,10 @@ def test_a_synchronous_vector_environment_plays():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"split": "test"}, InvalidConfigError, "Unknown split 'test'"),
-        ({"task_types": ["cook"]}, InvalidConfigError, "Unknown task type 'cook'"),
-        ({"grammar": "new"}, InvalidConfigError, "Unknown grammar 'new'"),
-        ({"render_mode": "human"}, InvalidConfigError, "Expected render_mode None or \"ansi\", actual: 'human'"),
+        ({"split": "test"}, InvalidConfigError, "Expected split to be one of .*, actual: 'test'"),
+        ({"task_types": ["cook"]}, InvalidConfigError, "Expected task type to be one of .*, actual: 'cook'"),
+        ({"grammar": "new"}, InvalidConfigError, "Expected grammar to be one of .*, actual: 'new'"),
+        ({"render_mode": "human"}, InvalidConfigError, "Expected render_mode to be .*, actual: 'human'"),
         ({"split": "train", "data": "/nowhere"}, GameNotFoundError, "alfworld-download"),
     ],
 )
@@ -246,11 +246,11 @@ def test_wrong_arguments_are_refused_by_the_constructor(arguments, error, messag
 
 
 def test_wrong_options_are_refused(shared_env):
-    with pytest.raises(GameNotFoundError, match="No game 'nothing'"):
+    with pytest.raises(GameNotFoundError, match="actual: 'nothing'"):
         shared_env.reset(options={"game": "nothing"})
     with pytest.raises(ResetNeeded):
         shared_env.step("look")  # the failed reset left no game
-    with pytest.raises(InvalidConfigError, match="actual also: 'gmae'"):
+    with pytest.raises(InvalidConfigError, match="Expected only \"game\" in options, actual: also 'gmae'"):
         shared_env.reset(options={"gmae": GAME})
 
 

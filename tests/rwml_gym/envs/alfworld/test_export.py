@@ -140,7 +140,7 @@ def test_what_is_there_is_left_alone_unless_asked(tmp_path):
     first, second = (source.load(name) for name in source.names[:2])
     export_games([first], tmp_path)
     before = files_under(tmp_path)
-    with pytest.raises(InvalidConfigError, match=r"generated exists already.*--overwrite"):
+    with pytest.raises(InvalidConfigError, match=r"actual: .*generated exists\..*--overwrite"):
         export_games([second], tmp_path)
     assert files_under(tmp_path) == before
     export_games([first, second], tmp_path, overwrite=True)
@@ -151,7 +151,7 @@ def test_what_is_there_is_left_alone_unless_asked(tmp_path):
 def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     source = GeneratedGames()
-    with pytest.raises(InvalidConfigError, match=r"Cannot write games to .*file"):
+    with pytest.raises(InvalidConfigError, match=r"Expected a writable folder, actual: .*file"):
         export_games([source.load(source.names[0])], tmp_path / "file")
 
 

@@ -79,7 +79,7 @@ def test_an_environment_can_be_asked_for_rooms_and_difficulty():
         assert re.fullmatch(r"generated/\w+/bathroom/5-15/\d+", info["game"])
         assert "toilet" in observation
     env.reset(options={"game": "generated/pick_and_place_simple/bathroom/7-7/3"})
-    with pytest.raises(InvalidConfigError, match="no look_at_obj_in_light in rooms"):
+    with pytest.raises(InvalidConfigError, match="for look_at_obj_in_light, actual: rooms="):
         gymnasium.make("rwml_gym/ALFWorld-v0", task_types=["look_at_obj_in_light"], rooms=["bathroom"])
 
 
@@ -227,18 +227,18 @@ def test_the_goal_sentence_stands_in_the_grammar_once():
 
 def test_verify_refuses_a_plan_that_does_not_win():
     game = generate("refused", "pick_and_place_simple")
-    with pytest.raises(InvalidGameError, match="not won by its own plan"):
+    with pytest.raises(InvalidGameError, match=r"Expected a plan that wins .* does not"):
         verify(replace(game, plan=game.plan[:-1]))
-    with pytest.raises(InvalidGameError, match="action 1 of its plan, 'fly', is not admissible"):
+    with pytest.raises(InvalidGameError, match=r"Expected admissible actions in .* actual: 'fly' at 1"):
         verify(replace(game, plan=("fly", *game.plan)))
-    with pytest.raises(InvalidGameError, match="no plan"):
+    with pytest.raises(InvalidGameError, match="Expected a plan to verify, actual: none"):
         verify(replace(game, plan=None))
 
 
 def test_verify_refuses_a_game_won_at_the_start(monkeypatch):
     # the targets are put where they have to end up
     monkeypatch.setattr(rooms, "hiding_places", lambda plan, goal: [goal.receptacle])
-    with pytest.raises(InvalidGameError, match="won before the first action"):
+    with pytest.raises(InvalidGameError, match=r"not won at the start, actual: .* is won"):
         verify(generate("won", "pick_and_place_simple"))
 
 
@@ -246,5 +246,5 @@ def test_a_source_can_verify_at_load(monkeypatch):
     games = GeneratedGames(task_types=["look_at_obj_in_light"], verify=True)
     assert games.load(games.names[0]).plan
     monkeypatch.setattr(generator, "_plan", lambda room, goal: ["look"])
-    with pytest.raises(InvalidGameError, match="not won"):
+    with pytest.raises(InvalidGameError, match=r"Expected a plan that wins .* does not"):
         games.load(games.names[0])
