@@ -16,7 +16,7 @@ from tests.helpers.paths import ROOT
 def test_the_script_for_trl_trains_in_two_processes(tiny_folder, tmp_path):
     pytest.importorskip("trl")
     pytest.importorskip("alfworld")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "large.md").read_text("utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python notest\n(.*?)```", (ROOT / "docs" / "large.md").read_text("utf-8"), re.DOTALL)
     (script,) = [block for block in blocks if "GRPOTrainer" in block]
     (tmp_path / "train_trl.py").write_text(script, "utf-8")
     config = ROOT / "configs" / "accelerate" / "cpu_2.yaml"
