@@ -21,7 +21,7 @@ class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorAr
     lines, the oldest first, optionally below the task::
 
         Task: Put the mug into the bedroom.
-        You are in the kitchen. Here, you see a mug, and a soap.
+        You are in the kitchen. Here, you see a mug, an apple, a book, a soap, and a key.
         > take mug
         You pick up the mug from the kitchen.
 
@@ -41,7 +41,7 @@ class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorAr
         >>> env = TextHistory(ToyHouseEnv(), history=2)
         >>> _ = env.reset(seed=0, options={"game": "house-0"})
         >>> print(env.step("take mug")[0])
-        You are in the kitchen. Here, you see a mug, and a soap.
+        You are in the kitchen. Here, you see a mug, an apple, a book, a soap, and a key.
         > take mug
         You pick up the mug from the kitchen.
     """
