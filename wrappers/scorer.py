@@ -6,28 +6,44 @@ import copy
 import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, SupportsFloat, get_args
+from typing import Any, Literal, SupportsFloat, TypedDict, get_args
 
 import numpy as np
 from gymnasium import spaces
 
-from rwml_gym.encoders.cached import Embedded, Encoder, make_encoder
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, Encoder, make_encoder
 from rwml_gym.encoders.numbers import SpaceEncoder, inside, outside
 from rwml_gym.errors import InvalidConfigError, InvalidObservationError, RWMLGymError, WorldModelError
 from rwml_gym.reward.distances import DISTANCES
 from rwml_gym.reward.gap import GapReward, Measure, RewardShape
-from rwml_gym.reward.tags import check_tags, split_prediction
+from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, check_tags, split_prediction
 from rwml_gym.text import is_blank
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models.base import OnlineWorldModel, WorldModel, predict_checked, takes_tasks
 from rwml_gym.world_models.by_name import ENCODING, make_world_model
 
-__all__ = ["Describe", "RewardMode", "Scored", "Scorer"]
+__all__ = ["Describe", "RewardMode", "RewardOptions", "Scored", "Scorer"]
 
 RewardMode = Literal["add", "replace", "report"]
 Describe = str | Callable[[Any], str]
 
 _KEYS = {"action", "prediction"}
+
+
+class RewardOptions(TypedDict, total=False):
+    """The arguments of both reward wrappers, as `WorldModelRewardWrapper` explains them."""
+
+    threshold: float | None
+    shape: RewardShape
+    weight: float
+    mode: RewardMode
+    predictor: str | WorldModel | None
+    tags: Sequence[str]
+    history: int
+    measures: Mapping[str, Mapping[str, Any]] | None
+    describe: Describe | None
+    describe_action: Describe | None
+    scale: float | Sequence[float] | None
 
 
 class Scorer:
@@ -47,18 +63,18 @@ class Scorer:
         observation_space: spaces.Space,
         action_space: spaces.Space,
         *,
-        encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
-        threshold: float | None,
-        shape: RewardShape,
-        weight: float,
-        mode: RewardMode,
-        predictor: str | WorldModel | None,
-        tags: Sequence[str],
-        history: int,
-        measures: Mapping[str, Mapping[str, Any]] | None,
-        describe: Describe | None,
-        describe_action: Describe | None,
-        scale: float | Sequence[float] | None,
+        encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] = DEFAULT_ENCODER,
+        threshold: float | None = None,
+        shape: RewardShape = "binary",
+        weight: float = 1.0,
+        mode: RewardMode = "add",
+        predictor: str | WorldModel | None = None,
+        tags: Sequence[str] = (OPEN_TAG, CLOSE_TAG),
+        history: int = 4,
+        measures: Mapping[str, Mapping[str, Any]] | None = None,
+        describe: Describe | None = None,
+        describe_action: Describe | None = None,
+        scale: float | Sequence[float] | None = None,
     ):
         """Check the arguments and load the encoder; see `WorldModelRewardWrapper`."""
         self.weight = weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from gymnasium import spaces
@@ -14,12 +14,9 @@ from gymnasium.vector.utils import batch_space, iterate
 
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.gap import RewardShape
-from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG
 from rwml_gym.transitions import Turn
 from rwml_gym.vector.infos import Info, vectorize_infos
-from rwml_gym.world_models.base import WorldModel
-from rwml_gym.wrappers.scorer import Describe, RewardMode, Scored, Scorer
+from rwml_gym.wrappers.scorer import RewardOptions, Scored, Scorer
 
 __all__ = ["WorldModelRewardVectorWrapper"]
 
@@ -55,34 +52,15 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         self,
         env: VectorEnv,
         encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] = DEFAULT_ENCODER,
-        threshold: float | None = None,
-        shape: RewardShape = "binary",
-        weight: float = 1.0,
-        mode: RewardMode = "add",
-        predictor: str | WorldModel | None = None,
-        tags: Sequence[str] = (OPEN_TAG, CLOSE_TAG),
-        history: int = 4,
-        measures: Mapping[str, Mapping[str, Any]] | None = None,
-        describe: Describe | None = None,
-        describe_action: Describe | None = None,
-        scale: float | Sequence[float] | None = None,
+        **options: Unpack[RewardOptions],  # type: ignore[misc] # mypy does not follow the editable install
     ):
         """Wrap a vector environment and load the encoder.
 
         Args:
             env: Any vector environment whose slots have equal spaces.
             encoder: See `WorldModelRewardWrapper`, also for the arguments below.
-            threshold: τ_d.
-            shape: `"binary"` or `"continuous"`.
-            weight: Factor of the gap reward.
-            mode: How the gap reward is combined with the task reward.
-            predictor: A world model or its name, called once per step for all slots without a prediction.
-            tags: Opening and closing tag of a prediction in the action text.
-            history: Number of turns that the predictor sees.
-            measures: Other measures for message roles.
-            describe: Function from one slot's observation to text, or its name.
-            describe_action: Function from one slot's action to text, or its name.
-            scale: Unit of numbers.
+            **options: See `WorldModelRewardWrapper`. `describe` and `describe_action` take what is one slot's, and the
+                predictor is asked once a step for all slots without a prediction.
 
         Raises:
             InvalidConfigError: If an argument is out of range, the slots' spaces differ, or the environment does not
@@ -103,23 +81,8 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
                 raise InvalidConfigError(f"Expected the {name} {expected}, equal in all slots, actual: {space}.")
         super().__init__(env)
         self._autoreset = _autoreset_mode(env)
-        self._scorer = Scorer(
-            env.single_observation_space,
-            env.single_action_space,
-            encoder=encoder,
-            threshold=threshold,
-            shape=shape,
-            weight=weight,
-            mode=mode,
-            predictor=predictor,
-            tags=tags,
-            history=history,
-            measures=measures,
-            describe=describe,
-            describe_action=describe_action,
-            scale=scale,
-        )
-        self._turns: list[deque[Turn]] = [deque(maxlen=history) for _ in range(env.num_envs)]
+        self._scorer = Scorer(env.single_observation_space, env.single_action_space, encoder=encoder, **options)
+        self._turns: list[deque[Turn]] = [deque(maxlen=self._scorer.history) for _ in range(env.num_envs)]
         self._tasks = [""] * env.num_envs
         self._ended = np.zeros(env.num_envs, dtype=np.bool_)
 
