@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 if a strict audit finds something, 2 for bad input, 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if os.getcwd() not in sys.path:  # where `--env module:Id-v0` is looked for last, as `python -m` does first
+        sys.path.append(os.getcwd())
     try:
         status = _run(words)
         sys.stdout.flush()

@@ -42,7 +42,7 @@ def _train(name: str, title: str, presets: Mapping[str, Any], job: str, words: l
         config = load_config(type(config), start.config)
     if start.env and start.env != config.env:
         # A preset's choice of games belongs to its own environment.
-        config = replace(config, **{field.name: field.default for field in fields(EnvConfig)}, env=start.env)
+        config = replace(config, **{**{field.name: field.default for field in fields(EnvConfig)}, "env": start.env})
     prefix = "" if name == "rwml" else f"{name}-"
     folder = start.run_dir or f"runs/{prefix}{Path(start.config).stem if start.config else start.preset or default}"
     config = tyro.cli(

@@ -237,10 +237,9 @@ class Source:
                     f"{env.action_space}. Register an id that wraps it in gymnasium.wrappers.TransformObservation and "
                     "TransformAction, which put them into words."
                 )
-        spec = gym.spec(name)
         tools, admissible = bool(info.get("tools")), "admissible_actions" in info
         return World(
-            title=spec.id,
+            title=name.rpartition(":")[2],
             env_id=name,
             expert="expert_action" in info,
             prompt_world="service" if tools else "game",

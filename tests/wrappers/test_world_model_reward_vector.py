@@ -207,9 +207,15 @@ def test_one_predictor_learns_from_all_slots():
 def test_it_has_the_arguments_of_the_scalar_wrapper():
     import inspect
 
-    scalar, vector = (inspect.signature(c.__init__) for c in (WorldModelRewardWrapper, WorldModelRewardVectorWrapper))
-    strip = lambda signature: [(p.name, p.default) for p in list(signature.parameters.values())[2:]]  # noqa: E731
-    assert strip(scalar) == strip(vector)
+    from rwml_gym.wrappers.scorer import RewardOptions, Scorer
+
+    scalar, vector, scorer = (
+        {name: p.default for name, p in inspect.signature(c.__init__).parameters.items() if name not in ("self", "env")}
+        for c in (WorldModelRewardWrapper, WorldModelRewardVectorWrapper, Scorer)
+    )
+    assert scalar == {name: default for name, default in scorer.items() if not name.endswith("_space")}
+    assert scalar.keys() == {"encoder", *RewardOptions.__annotations__}
+    assert vector["encoder"] == scalar["encoder"]
 
 
 def test_predictions_of_numbers_come_beside_the_actions():
