@@ -10,7 +10,7 @@ import importlib.util
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, overload
@@ -30,6 +30,7 @@ __all__ = [
     "Turn",
     "action_type",
     "count_games",
+    "unit_of",
 ]
 
 EPISODE = "episode-"
@@ -109,11 +110,15 @@ def action_type(action: str) -> str:
     return match["word"].lower() if match else ""
 
 
-def count_games(transitions: Iterable[Transition]) -> str:
-    """How many games there are, in words: `40 games`, or `40 episodes` where the environment names no games."""
-    games = {transition.game for transition in transitions}
-    own = bool(games) and all(game.startswith(EPISODE) for game in games)
-    return f"{len(games)} {'episode' if own else 'game'}{'' if len(games) == 1 else 's'}"
+def count_games(played: Iterable[Any]) -> str:
+    """Count the games of transitions or predictions in words: `40 games`, or `40 episodes` if games have no names."""
+    games = {each.game for each in played}
+    return f"{len(games)} {unit_of(games) if len(games) != 1 else unit_of(games)[:-1]}"
+
+
+def unit_of(games: Collection[str]) -> str:
+    """Return what intervals resample: `games`, or `episodes` if the environment names no games."""
+    return "episodes" if games and all(game.startswith(EPISODE) for game in games) else "games"
 
 
 class TransitionDataset(Sequence[Transition]):

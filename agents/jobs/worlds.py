@@ -154,7 +154,7 @@ class Source:
         given = {**({} if split is None else {"split": split}), **self._arguments, **arguments}
         if max_steps is not None:
             given["max_episode_steps"] = max_steps
-        return partial(gym.make, self.world.env_id, disable_env_checker=True, **given)
+        return partial(_make, self.world.env_id, **given)
 
     def prepare(self, seed: int, games: int, held_out_games: int, max_steps: int, rollouts: int = 1) -> Games:
         """Choose the games of a run. Nothing is played yet, so that bad input costs no time.
@@ -218,16 +218,12 @@ class Source:
         """What a registered id is, from one reset: bad input shows before any work."""
         name = self.config.env
         try:
-            env = gym.make(name, disable_env_checker=True, **self._arguments)
+            env = _make(name, **self._arguments)
         except (gym.error.UnregisteredEnv, gym.error.NameNotFound, ModuleNotFoundError) as error:
             ids = [key for key in gym.registry if key.startswith("rwml_gym/")]
             raise InvalidConfigError(
                 f"Expected env among {list(WORLDS)} or a registered Gymnasium id (module:Id-v0), actual: {name!r} "
                 f"({error}).{nearest(name, [*WORLDS, *ids])}"
-            ) from error
-        except (TypeError, gym.error.Error) as error:
-            raise InvalidConfigError(
-                f"Expected arguments that {name} takes, actual: {self._arguments} ({error}). Change --env-arguments."
             ) from error
         with env:
             observation, info = env.reset(seed=0)
@@ -246,6 +242,19 @@ class Source:
             roles="message_role" in info,
             player=RandomCallerAgent if tools else RandomAgent if admissible else None,
         )
+
+
+def _make(env_id: str, **arguments: Any) -> gym.Env[str, str]:
+    """Make an environment; an argument that it does not take is an error of ours."""
+    try:
+        return gym.make(env_id, disable_env_checker=True, **arguments)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        reason = str(error).partition(" was raised from")[0]
+        raise InvalidConfigError(
+            f"Expected arguments that {env_id} takes, actual: {arguments} ({reason}). Change --env-arguments."
+        ) from error
 
 
 def choose_games(env: gym.Env[str, str], count: int, seed: int, exclude: Collection[GameName] = ()) -> list[GameName]:

@@ -17,6 +17,7 @@ from rwml_gym.files import read_json, write_json
 from rwml_gym.reward.distances import DISTANCES
 from rwml_gym.reward.gap import GapReward, Measure
 from rwml_gym.statistics import bootstrap_interval
+from rwml_gym.transitions import count_games, unit_of
 
 __all__ = ["Context", "results_table", "write_report"]
 
@@ -86,11 +87,10 @@ def write_report(
 def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, context: Context) -> str:
     """Reward, gap and exact match of every model by message role and action type, with 95 % intervals over games."""
     first = next(iter(results.values()))
-    games = len({p.game for p in first})
     width = 20
     lines = [
-        f"Held-out: {len(first)} transitions of {games} games, greedy predictions, τ_d = {gap.threshold:.4g}. "
-        "[95 % interval, bootstrap over games]",
+        f"Held-out: {len(first)} transitions of {count_games(first)}, greedy predictions, τ_d = {gap.threshold:.4g}. "
+        f"[95 % interval, bootstrap over {unit_of({p.game for p in first})}]",
         f"Data: {context.data_version}",
         *(_described(role, measure, gap.encoder.name) for role, measure in gap.measures.items()),
         "States that fit into a prediction: "

@@ -32,7 +32,7 @@ from rwml_gym.reward.distances import DISTANCES, GapName, gap_for
 from rwml_gym.reward.gap import GapReward, Measure, RewardShape
 from rwml_gym.statistics import bootstrap_interval
 from rwml_gym.text import is_blank
-from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset
+from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, unit_of
 
 __all__ = ["GapChoice", "audit"]
 
@@ -139,6 +139,7 @@ def audit(
         transitions=len(said),
         silent=len(transitions) - len(said),
         games=len(said.games),
+        unit=unit_of(said.games),
         scored=len(chosen),
         encoder=encode.name,
         chosen_threshold=threshold,

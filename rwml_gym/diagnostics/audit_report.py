@@ -26,7 +26,7 @@ _MAX_ROWS = 14
 
 def verdict(audit: Audit) -> str:
     """Return the verdict as text: the level, then each reason with its advice."""
-    of = f"{audit.transitions} transitions of {audit.games} games"
+    of = f"{audit.transitions} transitions of {audit.games} {audit.unit}"
     if not audit.findings:
         asked = (
             "" if audit.signal else " Use --model to measure whether your model finds it neither too hard nor too easy."
@@ -42,7 +42,7 @@ def verdict(audit: Audit) -> str:
 def audit_table(audit: Audit) -> str:
     """Return the audit as text, with the verdict last."""
     silent = f" {audit.silent} blank ones are left out." if audit.silent else ""
-    lines = [f"{audit.transitions} transitions of {audit.games} games.{silent}", "", *_thresholds(audit)]
+    lines = [f"{audit.transitions} transitions of {audit.games} {audit.unit}.{silent}", "", *_thresholds(audit)]
     lines += [
         "",
         f"Predictable at all: {audit.predictable:.0%} name nothing unseen (an optimistic bound: a guess may also name "
@@ -56,7 +56,10 @@ def audit_table(audit: Audit) -> str:
         + (f", {repeats.agreement:.0%} of their pairs have the same outcome." if repeats.transitions else ".")
     )
     lines.append(f"Repeated word for word in another game: {audit.repeated_elsewhere:.0%}.")
-    lines += ["", f"Rewards of answers to {audit.scored} held-out transitions (the truth: 1.000) [95 % over games]:"]
+    lines += [
+        "",
+        f"Rewards of {audit.scored} held-out answers (the truth: 1.000) [95 % over {audit.unit}]:",
+    ]
     for name, (mean, low, high) in audit.earned.items():
         lines.append(f"  {name:<20}{mean:.3f} [{low:.2f}, {high:.2f}]  {BASELINES[name]}")
     if audit.signal is not None:
@@ -127,7 +130,9 @@ def plot_audit(path: Path, audit: Audit) -> None:
     axes[1].text(0.99, -0.55, "the truth", ha="right", va="center", color="C2", fontsize=8)
     axes[1].set_yticks(range(len(names)), names)
     axes[1].invert_yaxis()
-    axes[1].set(title="Rewards without a model, 95 % intervals", xlim=(0, 1.03), xlabel="mean reward on held-out games")
+    axes[1].set(
+        title="Rewards without a model, 95 % intervals", xlim=(0, 1.03), xlabel=f"mean reward on held-out {audit.unit}"
+    )
     if audit.signal is not None:
         signal = audit.signal
         edges = np.linspace(0, 1, min(signal.samples, 10) + 2)
@@ -158,7 +163,7 @@ def _thresholds(audit: Audit) -> list[str]:
         how = "calibrated" if audit.chosen_threshold is None else f"given; the calibrated one is {result.threshold:.4g}"
         reached = "reached" if result.reached else f"NOT reached, {result.fit_precision:.2f} at best"
         lines.append(
-            f"{name}{gap}, {paid} ({how}): precision {precision:.2f}, recall {recall:.2f} on held-out games; "
+            f"{name}{gap}, {paid} ({how}): precision {precision:.2f}, recall {recall:.2f} on held-out {audit.unit}; "
             f"target {result.target_precision:.2f}: {reached}."
         )
     return [_wrapped(line, "") for line in lines]

@@ -65,6 +65,7 @@ class Audit:
         transitions: Number of transitions that are not blank.
         silent: Number of blank transitions, which cannot be rewarded; they are left out of everything else.
         games: Number of games.
+        unit: What `games` counts: `games`, or `episodes` if the environment names no games.
         scored: Number of held-out transitions for the baselines; constant and most frequent answers are of other games.
         encoder: Name of the encoder.
         chosen_threshold: The given threshold; `None` if calibrated.
@@ -89,6 +90,7 @@ class Audit:
     transitions: int
     silent: int
     games: int
+    unit: str
     scored: int
     encoder: str
     chosen_threshold: float | None

@@ -124,7 +124,7 @@ def _baselines(audit: Audit) -> list[Finding]:
                 Finding(
                     "warning",
                     "baselines",
-                    f"{what} earns {earned[name]:.2f} on held-out games, and the truth earns 1.00.",
+                    f"{what} earns {earned[name]:.2f} on held-out {audit.unit}, and the truth earns 1.00.",
                     "Lower the --threshold, or use another --encoder or --gap: this reward needs no world model.",
                 )
             )
@@ -133,7 +133,7 @@ def _baselines(audit: Audit) -> list[Finding]:
             Finding(
                 "caution",
                 "baselines",
-                f"The most frequent outcome of each action earns {earned['most frequent']:.2f} on held-out games.",
+                f"The most frequent outcome of an action earns {earned['most frequent']:.2f} on held-out {audit.unit}.",
                 "There is little left to learn: record harder games, or drop easy transitions.",
             )
         )

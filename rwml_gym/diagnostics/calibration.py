@@ -26,7 +26,7 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, Distance, GapName
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.text import without_nan
-from rwml_gym.transitions import Transition, TransitionDataset
+from rwml_gym.transitions import Transition, TransitionDataset, unit_of
 
 __all__ = ["Calibration", "NoPairsError", "PerturbedPairs", "calibrate", "calibrate_by_action", "calibrate_by_role"]
 
@@ -82,6 +82,7 @@ class Calibration:
         seed: Seed of the split and of the pairs.
         gap: The distance, a name in `distances.DISTANCES`; only the cosine uses the encoder.
         curve: Other thresholds in ascending order, each with its precision and recall on the held-out games.
+        unit: What is counted: `games`, or `episodes` if the environment names no games.
     """
 
     encoder: str
@@ -99,6 +100,7 @@ class Calibration:
     seed: int
     gap: GapName = "cosine"
     curve: tuple[tuple[float, float, float], ...] = ()
+    unit: str = "games"
 
     @property
     def measure(self) -> dict[str, Any]:
@@ -132,8 +134,8 @@ class Calibration:
         name = f"Encoder {self.encoder}" if DISTANCES[self.gap].between is None else self._name
         lines = [
             f"{name}, threshold {self.threshold:.4f}: precision {self.precision:.3f}, "
-            f"recall {self.recall:.3f} on {self.games} held-out games",
-            f"(on the {self.fit_games} games that chose it: {self.fit_precision:.3f} and {self.fit_recall:.3f}; "
+            f"recall {self.recall:.3f} on {self.games} held-out {self.unit}",
+            f"(on the {self.fit_games} {self.unit} that chose it: {self.fit_precision:.3f} and {self.fit_recall:.3f}; "
             f"target precision: {self.target_precision:.2f}, {'reached' if self.reached else 'NOT reached'}).",
             "",
             f"{'pairs that say':<16} {'made by':<24} {'pairs':>6} {'median d':>9} {'below':>7}",
@@ -242,6 +244,7 @@ def calibrate(
         seed=seed,
         gap=gap,
         curve=check.curve(),
+        unit=unit_of(dataset.games),
     )
     if not reached:
         warnings.warn(calibration.advice, stacklevel=2)

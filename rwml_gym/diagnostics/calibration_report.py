@@ -96,7 +96,7 @@ def calibrate_each(
 
 def calibrations_table(found: Sequence[Calibrations]) -> str:
     """Return one row for all transitions, each message role and each type of action, then the advice."""
-    lines = ["Precision and recall on held-out games, for balanced pairs of same and different states."]
+    lines = ["Precision and recall on the held-out half, for balanced pairs of same and different states."]
     for each in found:
         lines += [
             "",
@@ -156,7 +156,7 @@ def plot_calibrations(path: Path, found: Sequence[Calibrations]) -> None:
         axis.plot([result.threshold] * 2, [result.precision, result.recall], "o", color="0.3", ms=4)
         axis.set_xscale("log")
         axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=4)
-    figure.suptitle("Separation of same and different states by distance (held-out games)")
+    figure.suptitle("Separation of same and different states by distance (held-out half)")
     save(figure, path)
 
 

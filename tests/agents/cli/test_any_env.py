@@ -1,0 +1,164 @@
+"""Every command and every job plays the toy house, and any registered environment of texts, without a line for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("peft")
+pytest.importorskip("matplotlib")
+
+from rwml_gym.agents.cli import main as cli
+from rwml_gym.transitions import TransitionDataset
+
+PLAIN = "tests.helpers.plain_env:rwml_gym_tests/Plain-v0"
+ENVS = ["toy", PLAIN]
+MODEL = ["--dtype", "float32", "--lora-rank", "4", "--max-prompt-tokens", "300"]
+SMALL = ["--encoder", "hashing", "--pairs", "5"]
+
+
+def run(*words: object) -> int:
+    """Exit status, also where the parser exits by itself."""
+    try:
+        return cli.main([str(word) for word in words])
+    except SystemExit as error:
+        return int(error.code or 0)
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return " ".join((out + err).replace("│", " ").split())
+
+
+@pytest.fixture
+def model(tiny_folder: Path) -> list[str]:
+    return ["--model", str(tiny_folder), *MODEL]
+
+
+@pytest.mark.parametrize(("env", "unit"), [("toy", "games"), (PLAIN, "episodes")])
+def test_transitions_are_recorded_calibrated_and_audited(capsys, tmp_path, env, unit):
+    data = tmp_path / "data"
+    assert run("record", "--env", env, "--games", 12, "--max-steps", 6, "--out", data) == 0
+    assert f"of 12 {unit} in" in said(capsys)
+    recorded = TransitionDataset.load(data)
+    assert len(recorded.games) == 12, "where the environment names no games, each episode is its own"
+    assert run("calibrate", data, "--gap", "cosine", "rouge", "exact", *SMALL, "--out", tmp_path / "c") == 0
+    out = said(capsys)
+    assert "ROUGE-L" in out
+    assert "exact match" in out
+    assert run("audit", data, *SMALL, "--out", tmp_path / "a") == 0
+    assert f"transitions of 12 {unit}" in said(capsys)
+
+
+@pytest.mark.parametrize(("env", "unit"), [("toy", "games"), (PLAIN, "episodes")])
+def test_a_world_model_is_trained(capsys, tmp_path, model, env, unit):
+    words = ["train", "rwml", "--preset", "smoke", "--env", env, "--run-dir", tmp_path / "run", *model]
+    words += ["--encoder", "hashing", "--threshold", "0.5", "--max-new-tokens", "24", "--collect.games", "6"]
+    words += ["--collect.held-out-games", "4", "--collect.random-share", "1"]
+    assert run(*words) == 0
+    out = said(capsys)
+    assert f"{unit} held out" in out
+    report = (tmp_path / "run" / "report.txt").read_text()
+    assert f"{unit}, greedy predictions" in report
+    assert list((tmp_path / "run").rglob("README.md")), "a model card"
+    # Once more: everything is there, nothing is computed.
+    assert run(*words) == 0
+
+
+@pytest.mark.parametrize("env", ENVS)
+def test_a_policy_is_trained_and_evaluated(capsys, tmp_path, model, env):
+    folder = tmp_path / "run"
+    words = ["train", "policy", "--preset", "smoke", "--env", env, "--run-dir", folder, *model]
+    if env != "toy":  # an expert to imitate is the toy's
+        assert run(*words) == 2
+        assert "Expected an environment with an expert to imitate" in said(capsys)
+        assert not folder.exists()
+        words += ["--imitation.steps", "0"]
+    assert run(*words) == 0
+    assert "Success of" in said(capsys)
+    evaluations = json.loads((folder / "report.json").read_text())
+    assert {row["name"] for row in evaluations} == {"held-out"}
+    adapter = folder / "adapters" / "policy"
+    evaluate = ["evaluate", "--env", env, "--agent", "model", "--model", model[1], "--adapter", adapter]
+    assert run(*evaluate, "--dtype", "float32", "--episodes", "3", "--max-steps", "3", "--history", "0") == 0
+    out = said(capsys)
+    assert out.startswith("3 episodes")
+    assert ('gives no info["won"]' in out) == (env == PLAIN)
+
+
+@pytest.mark.parametrize("env", ENVS)
+@pytest.mark.parametrize("target", ["states", "actions"])
+def test_supervised_fine_tuning(capsys, tmp_path, model, env, target):
+    words = ["train", "sft", "--preset", "smoke", "--env", env, "--target", target, "--run-dir", tmp_path / "run"]
+    if target == "actions" and env != "toy":
+        assert run(*words, *model) == 2
+        assert "with an expert to imitate" in said(capsys)
+        return
+    assert run(*words, *model, "--max-steps", "6") == 0
+    name = "sft" if target == "states" else "imitation"
+    assert (tmp_path / "run" / "adapters" / name / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("agent", "success"), [("expert", "1.000"), ("random", "0."), ("task-words", "0.")])
+def test_the_toy_house_is_played(capsys, agent, success):
+    assert run("evaluate", "--env", "toy", "--agent", agent, "--episodes", "12") == 0
+    out = said(capsys)
+    assert "12 episodes (toy-1)" in out
+    assert f"all 12 {success}" in out
+
+
+def test_arguments_reach_the_environment(capsys):
+    assert run("evaluate", "--env", PLAIN, "--env-arguments", '{"size": 1}', "--episodes", "4") == 0
+    assert "mean reward of an episode: 1.000" in said(capsys)
+    assert run("evaluate", "--env", PLAIN, "--env-arguments", "size: 1", "--episodes", "4") == 0
+    assert "mean reward of an episode: 1.000" in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["--env", "toy", "--env-arguments", "[1]"], 'a mapping such as {"size": 4}'),
+        (["--env", "toy", "--env-arguments", "{"], "invalid YAML"),
+        (["--env", "toy", "--env-arguments", "{split: train}", "--split", "train"], "['split'] twice"),
+        (["--env", "toy", "--env-arguments", "{gmaes: 3}"], "gmaes"),
+        (["--env", PLAIN, "--env-arguments", "{sise: 3}"], "Change --env-arguments"),
+        (["--env", "toy", "--rooms", "kitchen"], "rooms. Remove it"),
+        (["--env", "alfwrld"], "Did you mean 'alfworld'?"),
+        (["--env", "no_such_module:Some-v0"], "a registered Gymnasium id"),
+        (["--env", "tests.helpers.plain_env:rwml_gym_tests/Numbers-v0"], "text observations and actions"),
+        (["--env", "toy", "--split", "test"], "held_out"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+@pytest.mark.parametrize("command", ["evaluate", "record", "train rwml"])
+def test_bad_input_names_its_fix_before_any_work(capsys, tmp_path, command, words, fix):
+    out = {"record": ["--out", tmp_path / "x"], "train rwml": ["--preset", "smoke", "--run-dir", tmp_path / "x"]}
+    assert run(*command.split(), *words, *out.get(command, [])) == 2
+    assert fix in said(capsys)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_random_player_needs_to_know_the_actions(capsys, tmp_path):
+    words = ["--env", PLAIN, "--env-arguments", "{actions: false}", "--out", tmp_path / "x"]
+    assert run("record", *words) == 2
+    assert 'Expected info["admissible_actions"] or info["tools"] for a random player' in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("env", "there", "missing", "problem"),
+    [
+        ("toy", "task", "task_type", "Nothing to object to."),
+        (PLAIN, "admissible_actions", "won", "each episode is its own game"),
+    ],
+)
+def test_check_env_says_what_is_there_and_what_more_would_give(capsys, env, there, missing, problem):
+    assert run("check-env", env) == 0
+    out = capsys.readouterr().out
+    marks = {line.split()[1]: line.split()[0] for line in out.splitlines() if line.startswith("  ")}
+    assert (marks[there], marks[missing]) == ("yes", "-")
+    assert problem in out
+    assert run("check-env", "tests.helpers.plain_env:rwml_gym_tests/Numbers-v0") == 2
+    assert "Register an id that wraps it" in capsys.readouterr().err
