@@ -214,7 +214,7 @@ def audit(words: Sequence[str]) -> int:
 def _sampler(
     command: AuditCommand, transitions: Sequence[Transition]
 ) -> Callable[[Sequence[Transition]], list[list[str]]]:
-    """Loads the model and says how to sample it: as stage 1 does, at temperature 1."""
+    """Load the model and return its sampler, which works as in stage 1, at temperature 1."""
     if command.group_size < 2:
         raise InvalidConfigError(f"Expected --group-size of at least 2, actual: {command.group_size}.")
     from rwml_gym.agents.language.models import load_adapter, load_model

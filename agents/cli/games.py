@@ -42,7 +42,7 @@ class Selection:
     """Folder of official games; the environment variable ALFWORLD_DATA by default."""
 
     def names(self) -> tuple[GameSource, list[str]]:
-        """The source, and the chosen names of it."""
+        """Return the source and the chosen names."""
         number = self.number
         if number is None and self.split in GENERATED_SPLITS:
             number = DEFAULT_NUMBER

@@ -28,14 +28,14 @@ Config = TypeVar("Config")
 
 
 def at_least(config: object, least: float, *names: str) -> None:
-    """Checks that fields of a configuration are not below a number."""
+    """Check that fields of a configuration are not below a number."""
     for name in names:
         if getattr(config, name) < least:
             raise InvalidConfigError(f"Expected {name} of at least {least}, actual: {getattr(config, name)}.")
 
 
 def share(config: object, *names: str) -> None:
-    """Checks that fields of a configuration lie between 0 and 1."""
+    """Check that fields of a configuration lie between 0 and 1."""
     for name in names:
         if not 0 <= getattr(config, name) <= 1:
             raise InvalidConfigError(f"Expected {name} between 0 and 1, actual: {getattr(config, name)}.")
@@ -53,16 +53,16 @@ def one_of(config: object, name: str, values: Sequence[str]) -> None:
 
 
 def nearest(actual: object, values: Iterable[str]) -> str:
-    """A sentence that names the nearest value, with a blank before it; empty if none is near."""
+    """Name the nearest value in a sentence, with a blank before it; return an empty text if none is near."""
     found = difflib.get_close_matches(str(actual), list(values), 1)
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
 def find_preset(presets: Mapping[str, Config], name: str) -> Config:
-    """A preset by name.
+    """Find a preset by its name.
 
     Raises:
-        InvalidConfigError: There is none of that name.
+        InvalidConfigError: No preset has this name.
     """
     if name not in presets:
         raise InvalidConfigError(
@@ -73,12 +73,12 @@ def find_preset(presets: Mapping[str, Config], name: str) -> Config:
 
 @dataclass(frozen=True)
 class FaultConfig:
-    """What a run does when something fails; whatever it does, it says so and keeps its last good checkpoint.
+    """What a run does after a failure. It always says so and keeps its last good checkpoint.
 
     Attributes:
-        on_nan: A loss or gradient that is no number: `stop`, or `skip` the step.
-        on_save_error: A checkpoint that cannot be written: `stop`, or `go_on` and try again at the next.
-        on_env_error: An environment that raises while it is trained on: `raise`, or `drop` the episode.
+        on_nan: After a loss or gradient that is not finite: `stop`, or `skip` the step.
+        on_save_error: After a failure to write a checkpoint: `stop`, or `go_on` and try again at the next one.
+        on_env_error: After an error of an environment in training: `raise` it, or `drop` the episode.
     """
 
     on_nan: Literal["stop", "skip"] = "stop"
@@ -115,7 +115,7 @@ class EnvConfig:
     grammar: Literal["installed", "original"] | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of the environment that are set, those of `env_arguments` included.
+        """Collect the arguments of the environment that are set, those of `env_arguments` included.
 
         Raises:
             InvalidConfigError: If `env_arguments` is no mapping, or sets what another option sets.
@@ -151,8 +151,8 @@ class JobConfig(EnvConfig):
         lora_alpha: LoRA scale.
         prompt_style: `transcript` or `chat`, see `language.prompts.Prompts`.
         history: Window H, in turns.
-        max_prompt_tokens: Longer prompts lose their oldest turns.
-        max_state_characters: Longer states are shown in part; 0 for no limit.
+        max_prompt_tokens: Token limit of a prompt; longer ones lose their oldest turns.
+        max_state_characters: Prompts show only the beginning of a longer state; 0 for no limit.
         tracker: Where metrics go beside the run's folder, through accelerate: `tensorboard`, `wandb`, `trackio`, `all`
             that are installed, or `none`.
         push_to_hub: Repository to upload the trained adapter to, such as `name/repository` (private); none if absent.

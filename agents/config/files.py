@@ -25,10 +25,10 @@ _FLOAT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 
 
 class _Dumper(yaml.SafeDumper):
-    """The safe dumper, which loses rare line breaks (NEL) outside double quotes."""
+    """The safe dumper; outside double quotes, it would lose rare line breaks (NEL)."""
 
     def text(self, value: str) -> yaml.Node:
-        """A text; in double quotes, with escapes, if there is anything in it that does not show."""
+        """Represent a text, in double quotes and with escapes if it has a character that is not printable."""
         return self.represent_scalar("tag:yaml.org,2002:str", value, None if value.isprintable() else '"')
 
 
@@ -36,7 +36,7 @@ _Dumper.add_representer(str, _Dumper.text)
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, without what a configuration does not need and what would be misread in silence."""
+    """The safe loader without aliases and repeated keys, which a configuration does not need."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):  # a few lines of them make gigabytes
@@ -56,7 +56,7 @@ for _side in (_Dumper, _Loader):
 
 
 def save_config(config: Any, path: str | Path) -> None:
-    """Writes a configuration as YAML, so that the file is complete or not there at all.
+    """Write a configuration as YAML; the file is complete or not there at all.
 
     Args:
         config: A dataclass.
@@ -69,7 +69,7 @@ def save_config(config: Any, path: str | Path) -> None:
 
 
 def flatten(config: Any) -> dict[str, float | str]:
-    """The values of a configuration for those who show it: nested keys joined by dots, numbers and texts.
+    """Flatten a configuration to numbers and texts, with nested keys joined by dots.
 
     Args:
         config: A dataclass.
@@ -85,7 +85,7 @@ def flatten(config: Any) -> dict[str, float | str]:
 
 
 def load_config(cls: type[Config], path: str | Path) -> Config:
-    """Reads a configuration; what the file leaves out has its default.
+    """Read a configuration; fields that the file leaves out have their defaults.
 
     Args:
         cls: The dataclass.
@@ -139,14 +139,14 @@ def _problem(cls: type, details: ErrorDetails) -> str:
     if details["type"] == "value_error":  # what the dataclass itself says
         return f"{where}: {details['ctx']['error']}"
     if details["type"] in ("missing", "missing_argument"):
-        return f"{where}: expected a value, actual none"
+        return f"{where}: expected a value, actual: none"
     if details["type"] == "dataclass_type":
-        return f"{where}: expected keys with values, actual {actual}"
-    return f"{where}: expected {details['msg'].removeprefix('Input should be ')}, actual {actual}"
+        return f"{where}: expected keys with values, actual: {actual}"
+    return f"{where}: expected {details['msg'].removeprefix('Input should be ')}, actual: {actual}"
 
 
 def _names(cls: type, keys: list[str]) -> list[str]:
-    """The fields of the dataclass that is found in `cls` at these keys."""
+    """List the fields of the dataclass that is found in `cls` at these keys."""
     for key in keys:
         hint = get_type_hints(cls)[key]
         cls = next(kind for kind in (hint, *get_args(hint)) if isinstance(kind, type) and is_dataclass(kind))

@@ -20,12 +20,12 @@ class EpisodeConfig:
 
     Attributes:
         max_steps: Step budget of an episode (30 in the paper).
-        action_tokens: Longest turn, thought and prediction included.
-        decoding: `free` text, or `constrained` to the admissible actions where the world lists them.
-        thoughts: Whether a thought stands before each action (ReAct, as in the paper).
-        predictions: Whether the agent writes what it expects the world to answer; the wrapper scores it.
-        thinking: `enable_thinking` of chat templates that know it; theirs to decide if absent.
-        show_policy: Whether τ²-bench's policy is shown.
+        action_tokens: Token limit of a turn, with its thought and prediction.
+        decoding: `free` text, or `constrained` to the admissible actions if the environment lists them.
+        thoughts: Whether the agent writes a thought before each action (ReAct, as in the paper).
+        predictions: Whether the agent predicts the next observation behind each action; the wrapper scores it.
+        thinking: `enable_thinking` of chat templates that have it; the template's default if absent.
+        show_policy: Whether the prompt holds τ²-bench's policy.
         slots: Episodes played side by side.
     """
 
@@ -42,26 +42,26 @@ class EpisodeConfig:
         at_least(self, 1, "max_steps", "action_tokens", "slots")
         if self.decoding == "constrained" and (self.thoughts or self.predictions):
             raise InvalidConfigError(
-                "A choice among the admissible actions has no place for thoughts or predictions: use decoding 'free'."
+                "Expected no thoughts or predictions with decoding 'constrained', actual: some. Use decoding 'free'."
             )
         if self.decoding == "scored":
             raise InvalidConfigError(
-                "Actions that are chosen by their score are not written token by token, so there is nothing to train: "
-                "use decoding 'free' or 'constrained'."
+                "Expected decoding 'free' or 'constrained' in training, actual: 'scored', which writes no tokens to train. "
+                "Use one of the two."
             )
 
 
 @dataclass(frozen=True)
 class ImitationConfig:
-    """A short imitation start, for models that would hardly ever succeed.
+    """A short imitation start, for models that would rarely succeed.
 
     Attributes:
-        steps: Updates; 0 for none, as in the paper.
-        games: Of the expert (ALFWorld), none of them trained on afterwards.
-        transitions: Folder of recorded transitions to imitate in its place; episodes that were not won are left out.
-        batch_size: Demonstrations an update: episodes, or turns with a history window.
-        learning_rate: Of AdamW, after `warmup` steps.
-        warmup: Steps of warm-up.
+        steps: Number of updates; 0 for no imitation, as in the paper.
+        games: Number of games that the expert plays; GRPO does not train on them.
+        transitions: Folder of recorded transitions to imitate instead; episodes that were not won are left out.
+        batch_size: Demonstrations per update: episodes, or turns with a history window.
+        learning_rate: Learning rate of AdamW after the warm-up.
+        warmup: Steps over which the learning rate rises linearly.
     """
 
     steps: int = 0
@@ -78,24 +78,24 @@ class ImitationConfig:
 
 @dataclass(frozen=True)
 class PolicyStageConfig:
-    """Policy GRPO: how many episodes of how many games an update is made of, and what they are worth.
+    """Policy GRPO: how many episodes of how many games make an update, and how they are rewarded.
 
     Sampling is at temperature 1.0: the update's ratio is that of the untempered policy.
 
     Attributes:
-        steps: Updates.
-        games: Games that are trained on; 0 for all of a split that is not generated.
-        groups: Games played for an update.
-        group_size: Episodes of each (G).
-        rounds: Most rounds of `groups` games for one update: as long as too few groups have a reward difference,
-            others are played (DAPO's dynamic sampling). 1 for none.
-        sequence: What one training sequence is: an `episode`, or a `turn`. With a history window every turn is one.
-        task_weight: Of the advantage of task success, an episode's.
-        world_model_weight: Of the advantage of the gap reward, a turn's own; needs predictions.
-        encoder: Of the gap reward.
+        steps: Number of updates.
+        games: Number of games that are trained on; 0 for all of a split that is not generated.
+        groups: Games played per round, and groups with a reward difference wanted per update.
+        group_size: Episodes per game (G).
+        rounds: Maximal number of rounds per update: while too few groups have a reward difference, another round is
+            played (DAPO's dynamic sampling). 1 turns that off.
+        sequence: One training sequence: an `episode`, or a `turn`. With a history window, every turn is a sequence.
+        task_weight: Weight of the advantage of task success, which belongs to the episode.
+        world_model_weight: Weight of the advantage of the gap reward, which belongs to the turn; needs predictions.
+        encoder: Encoder of the gap reward.
         threshold: τ_d of the cosine; calibrate it (stage 1 does).
-        tool_threshold: τ_d of ROUGE-L, with which τ²-bench's tool results are compared.
-        warmup: Steps of warm-up of the learning rate.
+        tool_threshold: τ_d of ROUGE-L, which compares τ²-bench's tool results.
+        warmup: Steps over which the learning rate rises linearly.
         checkpoint_every: Updates between checkpoints.
     """
 
@@ -119,7 +119,7 @@ class PolicyStageConfig:
         at_least(self, 2, "group_size")
         one_of(self, "sequence", ("episode", "turn"))
         if not self.task_weight and not self.world_model_weight:
-            raise InvalidConfigError("Expected a task_weight or a world_model_weight above 0, actual both 0")
+            raise InvalidConfigError("Expected a task_weight or a world_model_weight above 0, actual: both 0.")
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,11 @@ class EvaluationConfig:
     """How success is measured, before, during and after training.
 
     Attributes:
-        games: Held-out games; 0 for none.
-        repeats: Episodes of each; more than 1 make sense at a temperature only.
-        temperature: 0 takes the likeliest token.
-        every: Updates between evaluations; 0 for the start and the end only.
-        training_games: Whether the games that are trained on are played, too.
+        games: Number of held-out games; 0 for none.
+        repeats: Episodes per game; more than 1 is useful only above temperature 0.
+        temperature: Temperature of sampling; 0 takes the likeliest token.
+        every: Updates between evaluations; 0 evaluates at the start and the end only.
+        training_games: Whether the training games are evaluated too.
     """
 
     games: int = 40
@@ -150,12 +150,12 @@ class PolicyConfig(JobConfig):
     """Policy training: play games in groups, update with GRPO on success, measure.
 
     Attributes:
-        history: Window H, in turns; 0 for the whole episode as one text, which costs each turn its new tokens only.
-        adapter: Folder of the LoRA adapter to start from, stage 1's; a fresh one if absent.
+        history: Window H, in turns; 0 for the whole episode as one text, of which each turn runs its new tokens only.
+        adapter: Folder of the LoRA adapter to start from, such as stage 1's; a fresh one if absent.
         episode: How the agent plays.
-        imitation: A short imitation start.
-        stage: How much is played, and what it is worth.
-        grpo: The update.
+        imitation: The imitation start.
+        stage: How much is played, and how it is rewarded.
+        grpo: The GRPO update.
         evaluation: How success is measured.
     """
 
@@ -172,8 +172,8 @@ class PolicyConfig(JobConfig):
         super().__post_init__()
         if self.stage.world_model_weight and not self.episode.predictions:
             raise InvalidConfigError(
-                f"A world_model_weight of {self.stage.world_model_weight} needs predictions to reward: set "
-                "episode.predictions, or the weight to 0."
+                f"Expected episode.predictions for a world_model_weight of {self.stage.world_model_weight}, actual: none. "
+                "Set episode.predictions, or the weight to 0."
             )
 
 
@@ -231,9 +231,9 @@ POLICY_PRESETS: dict[str, PolicyConfig] = {
 
 
 def policy_preset(name: str) -> PolicyConfig:
-    """A preset by name.
+    """Find a preset by its name.
 
     Raises:
-        InvalidConfigError: There is none of that name.
+        InvalidConfigError: No preset has this name.
     """
     return find_preset(POLICY_PRESETS, name)

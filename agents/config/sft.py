@@ -56,9 +56,9 @@ SFT_PRESETS: dict[str, SFTJobConfig] = {
 
 
 def sft_preset(name: str) -> SFTJobConfig:
-    """A preset by name.
+    """Find a preset by its name.
 
     Raises:
-        InvalidConfigError: There is none of that name.
+        InvalidConfigError: No preset has this name.
     """
     return find_preset(SFT_PRESETS, name)

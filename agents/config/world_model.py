@@ -1,4 +1,4 @@
-"""The configuration of the main job, its presets, and where every default comes from."""
+"""The configuration of the main job and its presets, with the source of every default."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ class CollectConfig:
     """Interaction learning: who plays how much.
 
     Attributes:
-        games: Training games.
-        held_out_games: Games that are only predicted, never trained on.
-        rollouts: Episodes a training game (the paper's N: 3 on ALFWorld, 6 on τ²-bench); one a held-out game.
+        games: Number of training games.
+        held_out_games: Number of games that are only predicted, never trained on.
+        rollouts: Episodes per training game (N in the paper: 3 on ALFWorld, 6 on τ²-bench); a held-out game has one.
         max_steps: Step budget of an episode (30 in the paper).
-        temperature: Of the model's actions (1.0 in the paper).
-        random_share: Share of random actions, admissible ones or a random caller's; 0 in the paper, more for models
-            that hardly know a command.
+        temperature: Temperature of the model's actions (1.0 in the paper).
+        random_share: Share of random actions: 0 in the paper, more for models that hardly know a command.
         slots: Episodes played side by side.
-        action_tokens: Longest action of the model; a command of ALFWorld is short, a tool call is not.
-        show_policy: Whether the model is shown τ²-bench's policy when it acts: 2,000 tokens and more.
+        action_tokens: Token limit of an action; a command of ALFWorld is short, a tool call is long.
+        show_policy: Whether the prompt holds τ²-bench's policy, 2,000 tokens and more.
     """
 
     games: int = 200
@@ -48,17 +47,16 @@ class CollectConfig:
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """Dropping of too-easy triplets, by attempts of the model fine-tuned on a share of them.
+    """The filter of too-easy triplets, by attempts of the model fine-tuned on a share of them.
 
     Attributes:
-        share: Share of the triplets for next-state SFT (0.1 in the paper); the rest are tried, and trained on.
+        share: Share of the triplets for next-state SFT (0.1 in the paper); the rest are tried and trained on.
         attempts: Predictions of each remaining triplet (10 in the paper).
-        easy_rate: Success rate from which a triplet is too easy ("almost always"); mean reward where that is
-            continuous.
+        easy_rate: Pass rate from which a triplet is too easy ("almost always"); the mean reward if that is continuous.
         keep_easy: Probability of keeping a too-easy triplet (0.1 in the paper).
-        keep_hard: Probability of keeping one that no attempt got right. 1 in the paper; less spends a small budget on
-            groups that can have a reward difference.
-        limit: Most triplets that are tried, chosen at random; the others are left out of training. 0 for no limit.
+        keep_hard: Probability of keeping a triplet that no attempt got right. 1 in the paper; less spends a small
+            budget on groups that can have a reward difference.
+        limit: Maximal number of triplets that are tried, chosen at random; training leaves out the others. 0 for all.
     """
 
     share: float = 0.1
@@ -73,7 +71,7 @@ class FilterConfig:
         at_least(self, 0, "limit")
         share(self, "share", "easy_rate", "keep_easy", "keep_hard")
         if not 0 < self.share < 1:
-            raise InvalidConfigError(f"Expected a share above 0 and below 1, actual {self.share}")
+            raise InvalidConfigError(f"Expected a share above 0 and below 1, actual: {self.share}.")
 
 
 @dataclass(frozen=True)
@@ -83,12 +81,12 @@ class StageConfig:
     Sampling is at temperature 1.0, as in the paper: the update's ratio is that of the untempered policy.
 
     Attributes:
-        steps: Updates.
-        groups: Groups with reward difference wanted an update.
-        group_size: Completions a group (G).
-        rounds: Most rounds of sampling `groups` prompts for one update: as long as too few groups have a reward
-            difference, others are sampled (DAPO's dynamic sampling). 1 for none.
-        checkpoint_every: Updates between checkpoints, of SFT too.
+        steps: Number of updates.
+        groups: Groups sampled per round, and groups with a reward difference wanted per update.
+        group_size: Completions per group (G).
+        rounds: Maximal number of sampling rounds per update: while too few groups have a reward difference, another
+            round is sampled (DAPO's dynamic sampling). 1 turns that off.
+        checkpoint_every: Updates between checkpoints, also of SFT.
     """
 
     steps: int = 100
@@ -108,25 +106,24 @@ class RWMLConfig(JobConfig):
     """The main job: collect, calibrate, filter, train a world model with GRPO, evaluate.
 
     Attributes:
-        max_new_tokens: Longest prediction.
+        max_new_tokens: Token limit of a prediction.
         encoder: Frozen text encoder E (Qwen3-Embedding-8B in the paper).
-        precision: Wanted precision of the calibrated threshold.
-        calibration_pairs: Most pairs of a kind in each half of the games; they cost an encoding each.
+        precision: Target precision of the calibrated threshold.
+        calibration_pairs: Maximal pairs per perturbation in each half of the games; each costs an encoding.
         threshold: τ_d of the cosine; calibrated from the training transitions if absent.
-        tool_gap: How predicted tool results are measured; the paper takes ROUGE where the state is structured.
+        tool_gap: Distance for tool results, a name of `DISTANCES`; the paper uses ROUGE for structured states.
         tool_threshold: τ_d of tool results; calibrated if absent.
-        tool_reward: `binary`, as the paper's reward, or `continuous`, 1 - d, from which models learn that get no long
-            result right word for word.
+        tool_reward: `binary`, as in the paper, or `continuous` (1 - d), for models that predict no long result exactly.
         collect: Interaction learning.
-        sft: Next-state SFT for the filter, and of the warm start.
-        warm_start: Whether GRPO starts from the SFT model. The paper starts from the model as it is; small models then
+        sft: Next-state SFT, for the filter and the warm start.
+        warm_start: Whether GRPO starts from the SFT model. The paper starts from the base model, but small base models
             have too few right predictions to learn from.
-        filter: Dropping of too-easy triplets.
-        stage: World-model GRPO.
-        grpo: Its update.
-        baseline: Also train next-state SFT for the wall-clock time that GRPO took, from the same start.
-        max_held_out: Most held-out transitions that are predicted; 0 for all.
-        batch_rows: Completions written at a time.
+        filter: The filter of too-easy triplets.
+        stage: Size and number of the GRPO updates.
+        grpo: The GRPO update.
+        baseline: Whether to train next-state SFT from the same start for the wall-clock time that GRPO took.
+        max_held_out: Maximal number of held-out transitions that are predicted; 0 for all.
+        batch_rows: Completions sampled side by side.
     """
 
     max_new_tokens: int = 96
@@ -152,9 +149,9 @@ class RWMLConfig(JobConfig):
         at_least(self, 1, "history", "max_new_tokens", "batch_rows")
         at_least(self, 0, "max_held_out")
         if self.threshold is not None and not 0 < self.threshold <= 2:
-            raise InvalidConfigError(f"Expected a threshold above 0 and at most 2, actual {self.threshold}")
+            raise InvalidConfigError(f"Expected a threshold above 0 and at most 2, actual: {self.threshold}.")
         if self.tool_threshold is not None:
-            Measure(self.tool_gap, self.tool_threshold, self.tool_reward)  # refuses what is out of the gap's range
+            Measure(self.tool_gap, self.tool_threshold, self.tool_reward)  # refuses a value out of the gap's range
 
 
 PRESETS: dict[str, RWMLConfig] = {
@@ -243,9 +240,9 @@ PRESETS: dict[str, RWMLConfig] = {
 
 
 def preset(name: str) -> RWMLConfig:
-    """A preset by name.
+    """Find a preset by its name.
 
     Raises:
-        InvalidConfigError: There is none of that name.
+        InvalidConfigError: No preset has this name.
     """
     return find_preset(PRESETS, name)

@@ -96,7 +96,7 @@ def play(
 def reference_scores(
     config: EnvConfig, split: str | None = None, max_steps: int | None = None
 ) -> dict[str, list[Episode]]:
-    """Play the agents that serve nobody, which every score of their environment stands beside.
+    """Play the agents that serve nobody; every score of their environment should stand beside theirs.
 
     On τ²-bench `no-op` says goodbye at once, and `transfer` transfers to a human before it does; other environments
     have none.
@@ -124,13 +124,13 @@ def reference_scores(
 
 
 def success(episodes: Sequence[Episode]) -> str:
-    """How many episodes were won, of how many, and their share."""
+    """Say how many episodes were won, of how many, and their share."""
     won = sum(episode.won for episode in episodes)
     return f"{won}/{len(episodes)} ({won / len(episodes):.1%})"
 
 
 def success_table(episodes: Sequence[Episode]) -> str:
-    """A table of success by task type, with 95 % intervals, mean steps and the share of invalid actions."""
+    """Make a table of success by task type, with 95 % intervals, mean steps and the share of invalid actions."""
     versions = sorted({episode.data_version for episode in episodes} - {""})
     joined = ", ".join(versions)
     lines = [

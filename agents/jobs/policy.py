@@ -282,7 +282,7 @@ def _plan_memory(config: PolicyConfig, model: nn.Module) -> None:
 
 
 def _predicting(run: Run, make_env: MakeEnv) -> MakeEnv:
-    """The environment as the agent plays it: what it predicts is taken out of its actions."""
+    """Wrap the environment so that predictions are taken out of the agent's actions."""
     return partial(_wrapped, make_env, run.config, run.world.roles) if run.config.episode.predictions else make_env
 
 

@@ -22,7 +22,7 @@ _WORDS = "user"
 def make_gap(
     config: RWMLConfig, roles: bool, encoder: str | Encoder, thresholds: Mapping[str, float] | None = None
 ) -> GapReward:
-    """The reward of a configuration.
+    """Make the reward of a configuration.
 
     Args:
         config: The configuration; a threshold in it counts.

@@ -54,7 +54,7 @@ _PACKAGES = (
 
 @dataclass
 class Run:
-    """What the stages of a job share.
+    """The state that the stages of a job share.
 
     Attributes:
         config: The configuration.
@@ -99,9 +99,9 @@ class Run:
 
         Raises:
             ConfigMismatchError: The folder holds a run of another configuration.
-            InvalidConfigError: A value that does not work; also an unknown split or task type.
-            DependencyNotInstalled: A library that the environment, the reward or the tracker needs is not installed.
-            GameNotFoundError: No games where they were looked for.
+            InvalidConfigError: A value does not work, such as an unknown split or task type.
+            DependencyNotInstalled: The environment, the reward or the tracker needs a library that is not installed.
+            GameNotFoundError: There are no games in the data folder.
             ModelNotFoundError: The language model or the adapter cannot be loaded.
         """
         folder = Path(folder)
@@ -155,11 +155,11 @@ class Run:
         return bool(self.accelerator.is_main_process)
 
     def seed(self, *parts: int | str) -> int:
-        """A seed for one purpose of the run."""
+        """Derive a seed for one purpose of the run."""
         return seed_of(self.config.seed, *parts)
 
     def world_model(self) -> LanguageWorldModel:
-        """The model as a predictor of next states."""
+        """Make a predictor of next states from the model."""
         config = self.config
         rows = getattr(config, "batch_rows", 64)
         return LanguageWorldModel(self.model, self.tokenizer, self.prompts, config.max_new_tokens, rows)
@@ -169,11 +169,11 @@ class Run:
         return self.folder / "adapters" / _slug(name)
 
     def once(self, file: str, compute: Callable[[], Any]) -> Any:
-        """The content of a JSON file of the run, computed where it is not there.
+        """Return the content of a JSON file of the run; compute and write it first if it is missing.
 
         Args:
             file: Its path in the run's folder.
-            compute: Computes it; every process does, and the main one writes it.
+            compute: Computes the content in every process; the main process writes it.
         """
         path = self.folder / file
         if not path.is_file():
@@ -186,7 +186,7 @@ class Run:
     def collect(
         self, name: str, make_env: MakeEnv, agent: Agent, games: Sequence[GameName], **settings: Any
     ) -> TransitionDataset:
-        """Recorded transitions, played where they are not there.
+        """Return recorded transitions; play and save them first if they are missing.
 
         Args:
             name: Name of the data set in the run's `transitions`.
@@ -219,7 +219,7 @@ class Run:
             name: Name of the stage, of its metrics, checkpoints and adapter.
             step: Does one update, see `loop.train_loop`.
             steps: Number of updates.
-            learning_rate: Of AdamW, after the warm-up.
+            learning_rate: Learning rate of AdamW after the warm-up.
             warmup: Steps over which the learning rate rises linearly.
             checkpoint_every: Updates between checkpoints.
             line: The metrics of an update as one line.
@@ -319,12 +319,12 @@ def start_run(config: JobConfig, folder: Path) -> None:
 
 
 def with_outcome(data: TransitionDataset) -> TransitionDataset:
-    """The transitions with an outcome: not those such as the agent's own end of a conversation, which earn nothing."""
+    """Leave out transitions without an outcome, such as the agent's end of a conversation: they earn nothing."""
     return TransitionDataset(transition for transition in data if transition.next_state.strip())
 
 
 def some_of(data: TransitionDataset, limit: int, seed: int) -> TransitionDataset:
-    """At most `limit` random transitions, in their order; all for 0."""
+    """Choose at most `limit` random transitions, in their order; all for 0."""
     if not limit or len(data) <= limit:
         return data
     return TransitionDataset(data[i] for i in sorted(random.Random(seed).sample(range(len(data)), limit)))

@@ -30,7 +30,7 @@ _INSTALL = {"tensorboard": '"rwml-gym[track]"', "all": '"rwml-gym[track]"'}
 
 
 def make_accelerator(folder: str | Path, tracker: TrackerName = "none") -> Accelerator:
-    """An accelerator for a run, on a GPU if there is one, that logs with a tracker; nothing is written yet.
+    """Make an accelerator for a run, on a GPU if there is one, that logs with a tracker. It writes nothing yet.
 
     Args:
         folder: The run's folder; what is tracked on disk goes into its `tracking`.
@@ -45,7 +45,7 @@ def make_accelerator(folder: str | Path, tracker: TrackerName = "none") -> Accel
         InvalidConfigError: Unknown tracker.
     """
     if tracker not in get_args(TrackerName):
-        raise InvalidConfigError(f"Expected a tracker among {list(get_args(TrackerName))}, actual {tracker!r}")
+        raise InvalidConfigError(f"Expected a tracker among {list(get_args(TrackerName))}, actual: {tracker!r}.")
     missing = not get_available_trackers() if tracker == "all" else importlib.util.find_spec(tracker) is None
     if tracker != "none" and missing:
         what = "No tracker" if tracker == "all" else f"The tracker {tracker}"
@@ -61,7 +61,7 @@ def make_accelerator(folder: str | Path, tracker: TrackerName = "none") -> Accel
 
 
 def make_log(accelerator: Accelerator, name: str, config: Any) -> Log | None:
-    """What `train_loop` logs a loop's steps with; the first one of a run starts the trackers.
+    """Make the function with which `train_loop` logs steps; the first one of a run starts the trackers.
 
     Args:
         accelerator: Of `make_accelerator`.

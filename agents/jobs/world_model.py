@@ -210,7 +210,7 @@ def grpo_step(
             for t, row, advantage, differs in zip(chosen, attempts, advantages, has_signal(score.rewards), strict=True)
             if differs
         ]
-    # All groups that were paid for are used; more than were wanted do no harm.
+    # All sampled groups are used, because they are paid for; more than were wanted do no harm.
     stats = update(world_model.model, optimizer, signal, config.grpo, accelerator, world_model.max_new_tokens)
     sampled = sum(len(score.rewards) for score in scores)
     return {
@@ -299,7 +299,7 @@ def _collect(run: Run, name: str) -> TransitionDataset:
 
 
 def _divide(data: TransitionDataset, share: float, seed: int) -> tuple[TransitionDataset, TransitionDataset]:
-    """A random share of the transitions and the rest, both in random order."""
+    """Split off a random share of the transitions; both parts are in random order."""
     order = random.Random(seed).sample(range(len(data)), len(data))
     count = min(max(1, round(share * len(data))), len(data) - 1)
     return TransitionDataset(data[i] for i in order[:count]), TransitionDataset(data[i] for i in order[count:])
@@ -332,7 +332,7 @@ def _fine_tune(
 
 
 def _filter(run: Run, world_model: LanguageWorldModel, data: TransitionDataset, gap: GapReward) -> TransitionDataset:
-    """The triplets that GRPO trains on, by attempts of the fine-tuned model."""
+    """Choose the triplets that GRPO trains on, by attempts of the fine-tuned model."""
     config: FilterConfig = run.config.filter
     tried = data if not config.limit else data[: config.limit]  # `data` is in random order
 
@@ -398,7 +398,7 @@ def _evaluate(
 
 
 def _context(run: Run, played: TransitionDataset, held_out: TransitionDataset) -> Context:
-    """What the table says beside its numbers; `played` are all held-out games, `held_out` what is predicted."""
+    """Collect what the table says beside its numbers; `held_out` is the predicted part of `played`."""
     config, length = run.config, run.config.max_new_tokens
     fits = {
         role: float(np.mean([len(run.prompts.target(t.next_state)) <= length for t in held_out if t.role == role]))

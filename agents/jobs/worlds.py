@@ -47,7 +47,7 @@ class World:
         roles: Whether its answers have message roles (`info["message_role"]`).
         player: Makes the player of recordings and of random actions from a seed; `None` where nobody knows its actions.
         agents: Further agents that play it, by name.
-        reference: Who is scored beside every result because they serve nobody: agents of `agents`.
+        reference: Agents of `agents` that serve nobody; their score stands beside every result.
     """
 
     title: str
@@ -143,7 +143,7 @@ class Source:
             )
 
     def make(self, max_steps: int | None = None, split: str | None = None, **arguments: Any) -> MakeEnv:
-        """A function that makes the environment.
+        """Return a function that makes the environment.
 
         Args:
             max_steps: Step budget of an episode; the registered one if absent.
@@ -197,10 +197,10 @@ class Source:
         return self.world.held_out.get(self.config.split or self.world.split or "")
 
     def player(self, seed: int) -> Agent:
-        """The random player of this environment.
+        """Make the random player of this environment.
 
         Raises:
-            InvalidConfigError: If nobody knows which actions there are.
+            InvalidConfigError: If info does not say which actions there are.
         """
         if self.world.player is None:
             raise InvalidConfigError(
@@ -215,7 +215,7 @@ class Source:
         return None if self.world.player in (None, RandomAgent) else self.player(seed)
 
     def _registered(self) -> World:
-        """What a registered id is, from one reset: bad input shows before any work."""
+        """Find out from one reset what a registered id is, so that bad input shows before any work."""
         name = self.config.env
         try:
             env = _make(name, **self._arguments)
@@ -245,7 +245,7 @@ class Source:
 
 
 def _make(env_id: str, **arguments: Any) -> gym.Env[str, str]:
-    """Make an environment; an argument that it does not take is an error of ours."""
+    """Make an environment; an unknown argument is an `InvalidConfigError`."""
     try:
         return gym.make(env_id, disable_env_checker=True, **arguments)
     except TypeError as error:
@@ -300,7 +300,7 @@ def choose_games(env: gym.Env[str, str], count: int, seed: int, exclude: Collect
 
 
 def first_games(env: gym.Env[str, str], count: int | None, default: int = 100) -> list[GameName]:
-    """The first games of an environment, in their order.
+    """List the first games of an environment, in their order.
 
     Args:
         env: The environment.
