@@ -46,8 +46,8 @@ class EpisodeConfig:
             )
         if self.decoding == "scored":
             raise InvalidConfigError(
-                "Expected decoding 'free' or 'constrained', actual: 'scored'. It writes no tokens to train on: use one of "
-                "the two."
+                "Expected decoding 'free' or 'constrained', actual: 'scored', which writes no tokens to train on. Use one "
+                "of the two."
             )
 
 
@@ -172,8 +172,8 @@ class PolicyConfig(JobConfig):
         super().__post_init__()
         if self.stage.world_model_weight and not self.episode.predictions:
             raise InvalidConfigError(
-                f"Expected episode.predictions for world_model_weight {self.stage.world_model_weight}, actual: none. Set "
-                "episode.predictions, or the weight to 0."
+                f"Expected episode.predictions with world_model_weight {self.stage.world_model_weight}, actual: False. "
+                "Set it, or the weight to 0."
             )
 
 
