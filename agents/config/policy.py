@@ -46,7 +46,7 @@ class EpisodeConfig:
             )
         if self.decoding == "scored":
             raise InvalidConfigError(
-                "Expected decoding 'free' or 'constrained', actual: 'scored', which writes no tokens to train on. Use one "
+                "Expected decoding 'free' or 'constrained', actual: 'scored'. It has no tokens to train on: use one "
                 "of the two."
             )
 
