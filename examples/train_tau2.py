@@ -18,8 +18,8 @@ from rwml_gym.agents.config.policy import (
     PolicyConfig,
     PolicyStageConfig,
 )
+from rwml_gym.agents.jobs.evaluate import reference_scores, success
 from rwml_gym.agents.jobs.policy import run_policy
-from rwml_gym.agents.jobs.success import score_baselines
 from rwml_gym.agents.learning.options import GRPOConfig
 
 
@@ -66,8 +66,8 @@ def main() -> None:
     )
     run_policy(config, args.run_dir)
     print(f"\nWhat is won without serving anyone, {args.domain} test:")
-    for name, score in score_baselines(args.domain, "test").items():
-        print(f"  {name:<9} {score}")
+    for name, episodes in reference_scores(config, "test").items():
+        print(f"  {name:<9} {success(episodes)}")
 
 
 if __name__ == "__main__":
