@@ -189,7 +189,7 @@ def test_splits_are_scored_apart():
     pytest.importorskip("tau2")
     assert len(evaluate(EvaluateConfig("tau2", agent="no-op", domain="retail"))) == 40
     assert len(evaluate(EvaluateConfig("tau2", agent="random-caller", domain="mock", split="base", max_steps=5))) == 9
-    with pytest.raises(InvalidConfigError, match="split of retail to be one of .*, actual: 'valid'"):
+    with pytest.raises(InvalidConfigError, match=r"split of retail to be one of .*, actual: 'valid'"):
         evaluate(EvaluateConfig("tau2", agent="no-op", split="valid"))
 
 
