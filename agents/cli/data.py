@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rwml_gym.agents.config.base import EnvConfig
+from rwml_gym.agents.config.base import EnvConfig, at_least
 from rwml_gym.agents.language.prompts import PromptStyle
 from rwml_gym.diagnostics.audit import GapChoice
 from rwml_gym.diagnostics.audit import audit as run_audit
@@ -58,7 +58,7 @@ class RecordCommand(EnvConfig):
 def record(words: Sequence[str]) -> int:
     """Run `rwml-gym record` with the words after it."""
     command = tyro.cli(RecordCommand, args=words, prog="rwml-gym record")
-    _at_least_1(command, "games", "max_steps", "history")
+    at_least(command, 1, "games", "max_steps", "history")
     if command.out.exists() and not command.overwrite:
         raise InvalidConfigError(
             f"Expected a new folder, actual: {str(command.out)!r} exists. Choose another --out, or add --overwrite."
@@ -81,7 +81,7 @@ def record(words: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class CalibrateCommand:
-    """Which threshold separates the same state from another, at what precision and recall.
+    """Find the threshold that separates the same state from another, with its precision and recall.
 
     One row for all transitions, each message role and each type of action. The threshold is chosen on half of the
     games and measured on the other half.
@@ -94,13 +94,13 @@ class CalibrateCommand:
     gap: tuple[GapName, ...] = ("cosine", "rouge")
     """Which distances: cosine, for each encoder; rouge; exact."""
     by: tuple[Literal["role", "action"], ...] = ("role", "action")
-    """What to calibrate apart: message roles, types of action."""
+    """Separate calibrations: per message role, per action type."""
     precision: float = 0.9
-    """Wanted share of right among the rewarded."""
+    """Target precision: the share of right predictions among the rewarded."""
     pairs: int = 50
-    """Most pairs of a perturbation in each half of the games."""
+    """Maximal pairs per perturbation in each half of the games."""
     seed: int = 0
-    """Of the split and the pairs."""
+    """Seed of the split and the pairs."""
     out: Folder = None
     """Where to write calibrations.txt, .json and .png."""
 
@@ -108,7 +108,7 @@ class CalibrateCommand:
 def calibrate(words: Sequence[str]) -> int:
     """Run `rwml-gym calibrate` with the words after it."""
     command = tyro.cli(CalibrateCommand, args=words, prog="rwml-gym calibrate")
-    _at_least_1(command, "pairs")
+    at_least(command, 1, "pairs")
     if not 0 < command.precision <= 1:
         raise InvalidConfigError(f"Expected --precision above 0 and at most 1, actual: {command.precision}.")
     if not command.gap or not command.encoder:
@@ -131,7 +131,7 @@ def calibrate(words: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class AuditCommand:
-    """Whether a reward can teach anything, before anyone spends GPU hours: a verdict in words, a table, a plot."""
+    """Find out before training whether a reward can teach anything: a verdict in words, a table, a plot."""
 
     data: Data
     """Folder of recorded transitions (`rwml-gym record`, `TransitionDataset.save`)."""
@@ -140,43 +140,43 @@ class AuditCommand:
     threshold: str = "auto"
     """τ_d of every message role; auto calibrates each."""
     gap: GapChoice = "auto"
-    """cosine or rouge; auto takes ROUGE for results of tools and the cosine for all else."""
+    """A distance (cosine, rouge, exact); auto takes ROUGE for tool results and the cosine for all else."""
     reward: RewardShape = "binary"
     """binary, or continuous: 1 - d."""
     precision: float = 0.9
-    """Wanted precision of a calibrated threshold."""
+    """Target precision of a calibrated threshold."""
     pairs: int = 50
-    """Most pairs of a perturbation in each half of the games."""
+    """Maximal pairs per perturbation in each half of the games."""
     limit: int = 200
-    """Most held-out transitions that baselines are scored on."""
+    """Maximal number of held-out transitions that baselines are scored on."""
     model: str | None = None
-    """A language model whose predictions are sampled, as training would: a name, folder or hub id."""
+    """Language model whose predictions are sampled as in training: a name, folder or hub id."""
     adapter: str | None = None
     """Folder of a LoRA adapter for it."""
     samples: int = 8
-    """Samples of each prompt; as many as a group has make the estimate unbiased."""
+    """Samples per prompt; at least the group size makes the estimate unbiased."""
     group_size: int = 8
-    """Completions a group, G."""
+    """Completions per group, G."""
     prompts: int = 64
-    """Held-out transitions that are sampled."""
+    """Number of held-out transitions that are sampled."""
     prompt_style: PromptStyle = "transcript"
     """transcript or chat."""
     history: int = 4
-    """Turns the model is shown."""
+    """Turns in the prompt."""
     max_prompt_tokens: int = 1024
-    """Longer prompts lose their oldest turns."""
+    """Token limit of a prompt; longer ones lose their oldest turns."""
     max_state_characters: int = 0
-    """Longer states are shown in part; 0 for no limit."""
+    """The prompt shows only the beginning of a longer state; 0 for no limit."""
     max_new_tokens: int = 96
-    """Longest prediction."""
+    """Token limit of a prediction."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the model."""
+    """Data type of the model."""
     seed: int = 0
-    """Of every choice and sample."""
+    """Seed of every choice and sample."""
     out: Folder = None
     """Where to write audit.txt, .json and .png."""
     strict: bool = False
-    """Exit with status 1 unless nothing speaks against the reward: for scripts."""
+    """Exit with status 1 if anything speaks against the reward, for scripts."""
 
 
 def audit(words: Sequence[str]) -> int:
@@ -184,7 +184,7 @@ def audit(words: Sequence[str]) -> int:
     command = tyro.cli(AuditCommand, args=words, prog="rwml-gym audit")
     if command.model is not None and command.samples == 1:
         raise InvalidConfigError(f"Expected --samples of at least 2, better {command.group_size}, actual: 1.")
-    _at_least_1(command, "pairs", "limit", "samples", "prompts", "history", "max_prompt_tokens", "max_new_tokens")
+    at_least(command, 1, "pairs", "limit", "samples", "prompts", "history", "max_prompt_tokens", "max_new_tokens")
     if command.adapter is not None and command.model is None:
         raise InvalidConfigError("Expected the --model that the --adapter belongs to, actual: none.")
     threshold = None if command.threshold == "auto" else _number(command.threshold)
@@ -269,13 +269,6 @@ def _check_out(folder: Path | None) -> None:
         raise DependencyNotInstalled('--out needs matplotlib: pip install "rwml-gym[report]"')
     if folder.exists() and not folder.is_dir():
         raise InvalidConfigError(f"Expected --out to be a folder, actual: the file {str(folder)!r}.")
-
-
-def _at_least_1(command: object, *names: str) -> None:
-    for name in names:
-        if getattr(command, name) < 1:
-            option = f"--{name.replace('_', '-')}"
-            raise InvalidConfigError(f"Expected {option} of at least 1, actual: {getattr(command, name)}.")
 
 
 def _say_written(paths: Sequence[Path]) -> None:
