@@ -44,9 +44,9 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
     Example:
         >>> from rwml_gym.envs.toy import ToyHouseEnv
         >>> env = AdmissibleActions(ToyHouseEnv(), encoder="hashing", max_actions=12)
-        >>> observation, info = env.reset(seed=0)
+        >>> observation, info = env.reset(options={"game": "house-0"})
         >>> env.actions[3], observation["action_mask"].tolist()
-        ('take mug', [1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0])
+        ('take mug', [1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0])
         >>> env.step(3)[0]["observation"]
         'You pick up the mug from the kitchen.'
     """
