@@ -110,9 +110,9 @@ def reference_scores(
         The episodes of each of these agents.
 
     Example:
-        >>> scores = reference_scores(EnvConfig("tau2", domain="retail"), "base")
+        >>> scores = reference_scores(EnvConfig("tau2", domain="mock"), "base")
         >>> success(scores["no-op"])
-        '7/114 (6.1%)'
+        '1/9 (11.1%)'
     """
     source = Source(config)
     make_env = source.make(max_steps, split)
