@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ import gymnasium as gym
 import torch
 
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.language.sampling import sample
+from rwml_gym.agents.language.sampling import cut_at_stop, sample
 from rwml_gym.agents.language.shared_prefix import ATTENTION
 from rwml_gym.agents.learning.distributed import check_distributed
 from rwml_gym.agents.seeding import seed_of
@@ -297,7 +296,7 @@ class EnvironmentRollout:
         self, slot: int, episode: _Episode, tokens: Sequence[int], logprobs: Sequence[float | None], limit: int
     ) -> None:
         """Plays what the model wrote, and lets the model hear what comes of it if there is room for one more turn."""
-        count, text = self._until_stop(list(tokens[: self.action_tokens]))
+        count, text = self._until_stop(tokens[: self.action_tokens])
         written = list(tokens[:count])
         episode.add(written, list(logprobs[:count]))
         try:
@@ -318,17 +317,15 @@ class EnvironmentRollout:
         else:
             episode.over = True
 
-    def _until_stop(self, tokens: list[int]) -> tuple[int, str]:
-        """How many of the tokens come before the end of the turn, that included, and their text up to it."""
+    def _until_stop(self, tokens: Sequence[int]) -> tuple[int, str]:
+        """Return the number of tokens up to the end of the turn, which is included, and their text up to it."""
         tokenizer: Any = self.prompts.tokenizer
+        text = ""
         for count in range(1, len(tokens) + 1):
-            text = str(tokenizer.decode(tokens[:count], skip_special_tokens=True))
-            for stop in self.prompts.action_stop:
-                if isinstance(stop, str) and stop in text:
-                    return count, text[: text.find(stop)]
-                if isinstance(stop, re.Pattern) and (match := stop.search(text)):
-                    return count, text[: match.end()]
-        return len(tokens), str(tokenizer.decode(tokens, skip_special_tokens=True))
+            text = str(tokenizer.decode(list(tokens[:count]), skip_special_tokens=True))
+            if (cut := cut_at_stop(text, self.prompts.action_stop)) is not None:
+                return count, cut
+        return len(tokens), text
 
     def _end(self, episode: _Episode) -> None:
         end = self.prompts.tokenizer.eos_token_id
