@@ -68,7 +68,7 @@ class LanguageModelAgent:
         temperature: Sampling temperature; the paper collects with 1.0.
         random_share: Probability of a random admissible action, or the explorer's, instead of the model's.
         seed: Seed of the agent; an episode's seed depends on it, the game and how often the game was played before.
-        explorer: Agent that plays the random actions if the environment lists no admissible ones.
+        explorer: Agent that plays the random actions, for environments that list no admissible ones.
         action_tokens: Token limit of an action with its thought and prediction; the default suits short commands.
         show_policy: Whether the prompt contains the environment's policy, `info["policy"]`.
         decoding: How the model writes an action: as `free` text, `constrained` token by token to the admissible

@@ -145,7 +145,6 @@ class _Seen:
         self._by_shape: dict[str, dict[str, None]] = {}
 
     def read(self, text: str) -> None:
-
         try:
             data = json.loads(text)
         except ValueError:
