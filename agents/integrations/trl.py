@@ -62,10 +62,7 @@ def make_dataset(games: Sequence[str | int]) -> Dataset:
     """Return the games as TRL's training data, in which a prompt names a game for `EnvironmentRollout`.
 
     Args:
-        games: Names of games, for `reset(options={"game": name})`, or seeds for `reset(seed=…)`.
-
-    Raises:
-        InvalidConfigError: If there are no games.
+        games: At least one name of a game, for `reset(options={"game": name})`, or seed for `reset(seed=…)`.
     """
     from datasets import Dataset
 
@@ -81,11 +78,8 @@ def prediction_dataset(transitions: Sequence[Transition], prompts: Prompts) -> D
     either style has one.
 
     Args:
-        transitions: Transitions to predict.
+        transitions: At least one transition to predict.
         prompts: Builds the model's prompts.
-
-    Raises:
-        InvalidConfigError: If there are no transitions.
     """
     from datasets import Dataset
 
@@ -132,8 +126,7 @@ def world_model_reward(
 ) -> list[float | None]:
     """Return the mean world-model reward of each episode, `None` for failed ones, which TRL then leaves out.
 
-    Raises:
-        InvalidConfigError: If the environment gives no world-model reward.
+    The environment needs `WorldModelRewardWrapper`.
     """
     rewards = [None if f else reward for reward, f in zip(episode_world_model, episode_failed, strict=True)]
     if all(reward is None for reward in rewards):

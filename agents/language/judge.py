@@ -55,9 +55,6 @@ class JudgeReward:
             shape: `"binary"`, or `"continuous"` for `P(Yes)`.
             max_characters: Number of characters that are compared; the rest of a text is ignored.
             batch_rows: Number of questions per forward pass.
-
-        Raises:
-            InvalidConfigError: If a value is out of range.
         """
         if not 0 < threshold <= 1:
             raise InvalidConfigError(f"Expected `threshold` in (0, 1], actual: {threshold}.")
@@ -83,9 +80,6 @@ class JudgeReward:
             predictions: `n` predicted next states; `None` for a missing prediction.
             next_states: `n` realised next states.
             roles: `n` message roles, removed from the beginning of texts that start with them; all `""` if absent.
-
-        Raises:
-            InvalidConfigError: If the lengths differ.
         """
         roles = [""] * len(predictions) if roles is None else roles
         if not len(predictions) == len(next_states) == len(roles):

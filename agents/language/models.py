@@ -56,7 +56,6 @@ def load_model(
 
     Raises:
         ModelNotFoundError: If the model cannot be loaded; the message names the fix.
-        InvalidConfigError: If `dtype` is unknown.
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch_dtype = _dtype(dtype, target)
@@ -158,11 +157,7 @@ def add_adapter(model: PreTrainedModel, rank: int = 16, alpha: int = 32, seed: i
 
 
 def load_adapter(model: PreTrainedModel, path: str | Path, trainable: bool = False) -> PeftModel:
-    """Load an adapter that was saved in PEFT format.
-
-    Raises:
-        ModelNotFoundError: If there is no adapter, or it belongs to another model.
-    """
+    """Load an adapter in PEFT format; raise `ModelNotFoundError` if it is missing or belongs to another model."""
     try:
         return PeftModel.from_pretrained(model, str(path), is_trainable=trainable).eval()
     except (OSError, ValueError, RuntimeError) as error:

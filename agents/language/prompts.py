@@ -11,15 +11,7 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, split_prediction
 from rwml_gym.transitions import Turn
 
-__all__ = [
-    "STYLES",
-    "PromptStyle",
-    "PromptWorld",
-    "Prompts",
-    "Tokenizer",
-    "special_tokens",
-    "without_special_tokens",
-]
+__all__ = ["STYLES", "PromptStyle", "PromptWorld", "Prompts", "Tokenizer", "special_tokens", "without_special_tokens"]
 
 PromptStyle = Literal["transcript", "chat"]
 STYLES: tuple[PromptStyle, ...] = ("transcript", "chat")
@@ -108,7 +100,7 @@ class Prompts:
 
     Args:
         tokenizer: The model's tokenizer.
-        style: `transcript` or `chat`.
+        style: `transcript`, or `chat`, which requires a chat template.
         history: Number of the last turns in a prompt (the paper's window H). At 0 the prompt is the whole episode,
             which grows as one text (`reply`), in `chat` as a conversation.
         max_tokens: Token limit of a prompt; longer ones lose their oldest turns, then the beginning of the rest.
@@ -120,9 +112,6 @@ class Prompts:
             `WorldModelRewardWrapper` reads.
         thinking: `enable_thinking` of chat templates that support it (Qwen3's); the template's default if absent. Text
             between `<think>` tags is never part of an action.
-
-    Raises:
-        InvalidConfigError: If an argument is unknown or out of range, or `chat` finds no chat template.
     """
 
     def __init__(
@@ -198,14 +187,11 @@ class Prompts:
         return ids[1:] if written and end is not None and written[-1] == end == ids[0] else ids
 
     def action_target(self, action: str, prediction: str | None = None) -> list[int]:
-        """Return the token ids with which an agent plays an action, including its end.
+        """Return the token ids with which an agent plays an action, including its end. Prompts with thoughts fail.
 
         Args:
             action: The action.
             prediction: The expected observation; required if and only if the prompts ask for predictions.
-
-        Raises:
-            InvalidConfigError: If the prompts ask for thoughts, or predictions and `prediction` do not agree.
         """
         if self.thoughts or self.predictions != (prediction is not None):
             raise InvalidConfigError(

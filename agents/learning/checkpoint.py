@@ -32,8 +32,7 @@ _KEPT = 2  # checkpoints: the newest and a fallback
 def save_adapter(model: PeftModel, path: Path) -> None:
     """Save the policy's adapter in PEFT format (`adapter_config.json`, `adapter_model.safetensors`), atomically.
 
-    Raises:
-        CheckpointError: If it cannot be written; an earlier adapter in `path` is then unchanged.
+    If it cannot be written, a `CheckpointError` is raised, and an earlier adapter in `path` does not change.
     """
     with _written(path, _size(get_peft_model_state_dict(model, adapter_name="default"))) as partial:
         model.save_pretrained(str(partial), selected_adapters=["default"], safe_serialization=True)

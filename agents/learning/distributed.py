@@ -21,14 +21,11 @@ _WORKING = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI
 
 
 def check_distributed(accelerator: Accelerator) -> None:
-    """Check that sampling and updates work with the distribution: one process or data parallel, without fp16.
+    """Raise `InvalidConfigError` unless the run is one process or data parallel, without fp16.
 
     Sharded models gather a layer's weights in every forward pass, so all processes must run equally many passes, and a
     shard cannot be merged with the adapter for sampling. DeepSpeed steps its own optimizer. Use TRL for both. In fp16,
     losses are scaled for an optimizer that `accelerate` has prepared.
-
-    Raises:
-        InvalidConfigError: If they do not work with it.
     """
     if accelerator.distributed_type not in _WORKING:
         raise InvalidConfigError(

@@ -206,7 +206,7 @@ def update(
         optimizer: Optimizer of the adapter's parameters.
         groups: This process's groups with reward difference, of any sizes; without any groups nothing changes.
         config: Options of the update.
-        accelerator: The processes and their device.
+        accelerator: The processes and their device, see `learning.distributed.check_distributed`.
         max_completion_length: Constant of `dr_grpo`, in tokens.
 
     Returns:
@@ -214,9 +214,6 @@ def update(
         `clip_fraction`, `ratio`, `approx_kl` (of this update to the policy that sampled, Schulman's k3), `grad_norm`;
         and the difference of log-probabilities between sampling and training: `sampling_mismatch`, its mean absolute
         value, and `sampling_mismatch_max`.
-
-    Raises:
-        InvalidConfigError: If the distribution is not supported, see `learning.distributed.check_distributed`.
     """
     check_distributed(accelerator)
     parts = list(_micro_batches(groups, config.tokens_per_pass(accelerator.device.type)))

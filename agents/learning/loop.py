@@ -70,7 +70,6 @@ def train_loop(
     Raises:
         TrainingDivergedError: If a loss or gradient is not finite, or too many in a row are not.
         CheckpointError: If a checkpoint cannot be written, or the last one is damaged.
-        InvalidConfigError: If `on_nan` or `on_save_error` is unknown.
     """
     if on_nan not in ("stop", "skip"):
         raise InvalidConfigError(f"Expected `on_nan` 'stop' or 'skip', actual: {on_nan!r}.")

@@ -108,7 +108,7 @@ def plan(
     sampling_rows: int | None = None,
     checkpointing: bool = False,
 ) -> MemoryPlan:
-    """Estimate the memory for training a model, to about 30 %.
+    """Estimate the memory for training a model, to about 30 %. All numbers must be at least 1.
 
     Args:
         model: Model with its adapter, on the device of the training.
@@ -120,9 +120,6 @@ def plan(
         micro_tokens: Token limit per forward pass, see `GRPOConfig`; all rows in one pass if absent.
         sampling_rows: Completions sampled in parallel; `rows` if absent.
         checkpointing: Whether a layer's activations are computed again for its gradient.
-
-    Raises:
-        InvalidConfigError: If a number is below 1.
     """
     counted = completion_tokens if counted_tokens is None else counted_tokens
     for name, value in {"rows": rows, "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}.items():

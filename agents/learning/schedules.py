@@ -18,9 +18,6 @@ def constant_with_warmup(warmup: int) -> Schedule:
 
     Args:
         warmup: Number of warm-up steps, the last of which has factor 1; 0 for none.
-
-    Raises:
-        InvalidConfigError: If `warmup` is negative.
     """
     if warmup < 0:
         raise InvalidConfigError(f"Expected `warmup` of at least 0 steps, actual: {warmup}.")
@@ -37,11 +34,8 @@ def warmup_linear(warmup: int, steps: int) -> Schedule:
     After the warm-up it equals transformers' `get_linear_schedule_with_warmup`.
 
     Args:
-        warmup: Number of warm-up steps; 0 for none.
+        warmup: Number of warm-up steps, below `steps`; 0 for none.
         steps: Number of all steps.
-
-    Raises:
-        InvalidConfigError: If `warmup` is negative or not below `steps`.
     """
     rise = constant_with_warmup(warmup)
     if warmup >= steps:

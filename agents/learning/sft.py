@@ -35,16 +35,13 @@ def sft_update(
         optimizer: Optimizer of the adapter.
         prompts: n token lists; n can differ between processes.
         targets: n token lists.
-        accelerator: The processes and their device.
+        accelerator: The processes and their device, see `learning.distributed.check_distributed`.
         max_grad_norm: Gradients with a larger norm are clipped to this norm.
         micro_batch: Rows per forward pass. Affects memory and padding, not the gradient.
         masks: 1 on the target tokens to learn, 0 on others (an environment's); all 1 if absent.
 
     Returns:
         `loss`: mean negative log-likelihood of a target token (natural logarithm); `grad_norm` before clipping.
-
-    Raises:
-        InvalidConfigError: If the distribution is not supported, see `learning.distributed.check_distributed`.
     """
     check_distributed(accelerator)
     # Similar lengths share a pass, so that little is padded; the gradient is that of one batch.
@@ -95,12 +92,9 @@ def demonstrations(
 
     Args:
         transitions: Transitions of episodes to imitate, with histories as long as those in the prompts.
-        prompts: Prompts of the agent. With `history=0` an episode is one demonstration, cut at the token limit of a
-            prompt; otherwise every turn is one.
+        prompts: Prompts of the agent, without thoughts, which transitions do not contain. With `history=0` an episode
+            is one demonstration, cut at the token limit of a prompt; otherwise every turn is one.
         describe: Makes the task in the prompt from the transition's task.
-
-    Raises:
-        InvalidConfigError: If the prompts ask for thoughts, which transitions do not contain.
     """
     episodes = [list(steps) for _, steps in groupby(transitions, key=lambda transition: transition.episode)]
     if prompts.history == 0:

@@ -114,11 +114,7 @@ class ExpertAgent:
     """
 
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
-        """Return the advised action of each slot; the empty string where the game is won.
-
-        Raises:
-            InvalidConfigError: If an environment gives no advice.
-        """
+        """Return the advised action of each slot, which every info must contain; it is empty where the game is won."""
         for slot, info in enumerate(infos):
             if info.get("expert_action") is None:
                 raise InvalidConfigError(

@@ -72,10 +72,8 @@ class LanguageModelAgent:
         action_tokens: Token limit of an action with its thought and prediction; the default suits short commands.
         show_policy: Whether the prompt contains the environment's policy, `info["policy"]`.
         decoding: How the model writes an action: as `free` text, `constrained` token by token to the admissible
-            actions, or `scored`, a choice by each action's log-probability. Without a list it is free text.
-
-    Raises:
-        InvalidConfigError: If `decoding` is unknown, or not `free` while the prompts ask for thoughts or predictions.
+            actions, or `scored`, a choice by each action's log-probability. Without a list it is free text. Thoughts
+            and predictions require `free`.
     """
 
     def __init__(

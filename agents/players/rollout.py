@@ -109,9 +109,6 @@ def roll_out(
             its `error`, and make a new environment.
         progress: Called with 1 for each episode that ends.
         ended: Called with an ended episode's number and its environment, before the environment is used again.
-
-    Raises:
-        InvalidConfigError: If `on_error` is unknown or `slots` is not positive.
     """
     if on_error not in get_args(OnError):
         raise InvalidConfigError(f"Expected `on_error` among {list(get_args(OnError))}, actual: {on_error!r}.")
@@ -241,13 +238,10 @@ def collect(
     Args:
         make_env: Makes a text environment with its step budget.
         agent: The agent, which plays all slots in one batch.
-        games: Names of games or seeds, see `EpisodeSpec`; episodes are numbered in this order.
+        games: At least one name of a game or seed, see `EpisodeSpec`; episodes are numbered in this order.
         history: Window H of the transitions.
         slots: Maximal number of episodes in parallel.
         progress: Called with 1 for each episode that ends.
-
-    Raises:
-        InvalidConfigError: If there are no games.
     """
     if not games:
         raise InvalidConfigError("Expected at least one game to play, actual: none. Add names or seeds to `games`.")

@@ -81,15 +81,9 @@ def _type_of(transition: Transition) -> str:
 
 
 def paired_difference(
-    ours: Sequence[Prediction],
-    others: Sequence[Prediction],
-    metric: Callable[[Prediction], float] = lambda p: p.reward,
+    ours: Sequence[Prediction], others: Sequence[Prediction], metric: Callable[[Prediction], float] = lambda p: p.reward
 ) -> tuple[float, float, float]:
-    """Return the mean difference on the same transitions, with its 95 % interval over games.
-
-    Raises:
-        ValueError: If the transitions differ.
-    """
+    """Return the mean difference on the same transitions in the same order, with its 95 % interval over games."""
     key = [(p.game, p.action, p.next_state) for p in ours]
     if key != [(p.game, p.action, p.next_state) for p in others]:
         raise ValueError("Expected predictions of the same transitions in the same order, actual: others.")

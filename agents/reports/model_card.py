@@ -83,16 +83,13 @@ def write_card(
     The same base model is written into the adapter's configuration, where PEFT puts the folder it was loaded from.
 
     Args:
-        folder: Folder of `learning.checkpoint.save_adapter`.
+        folder: Folder with an adapter of `learning.checkpoint.save_adapter`.
         base_model: The language model: a hub id, a packaged name, or a folder, whose last name alone goes on the card.
         title: Heading of the card.
         config: The run's configuration, a dataclass.
         metrics: Results by name; numbers are rounded to four digits.
         data_version: Training data, with its release.
         command: Command that started the run.
-
-    Raises:
-        ModelNotFoundError: If the folder contains no adapter.
     """
     folder = _adapter(folder)
     model = Path(base_model).name if Path(base_model).is_dir() else base_model
@@ -120,13 +117,11 @@ def push_adapter(folder: str | Path, repo_id: str, private: bool = True) -> str:
     """Upload a saved adapter with its card to a model hub, and return the address of the repository.
 
     Args:
-        folder: Folder of `learning.checkpoint.save_adapter`.
+        folder: Folder with an adapter of `learning.checkpoint.save_adapter`.
         repo_id: `OWNER/NAME`; the repository is created if it does not exist.
         private: Whether a new repository is private.
 
     Raises:
-        ModelNotFoundError: If the folder contains no adapter.
-        InvalidConfigError: If `repo_id` is not a valid name.
         HubError: If the hub cannot be reached or refuses, or there is no token; the message names the fix.
     """
     folder = _adapter(folder)

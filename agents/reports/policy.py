@@ -49,11 +49,7 @@ class Evaluation:
 
 
 def write_policy_report(folder: Path, config: PolicyConfig, evaluations: Sequence[Evaluation]) -> str:
-    """Write `report.txt`, `report.json` and `curves.png` into a run's folder, and return the report's text.
-
-    Raises:
-        DependencyNotInstalled: If matplotlib is missing.
-    """
+    """Write `report.txt`, `report.json` and `curves.png` (with matplotlib) into a run's folder; return the text."""
     rows = read_json(folder / "metrics" / "policy.json")
     lines = [f"Success of {config.model}, 95 % intervals (Wilson):"]
     for name in dict.fromkeys(evaluation.name for evaluation in evaluations):
@@ -82,14 +78,11 @@ def write_policy_report(folder: Path, config: PolicyConfig, evaluations: Sequenc
 def plot_policy_curves(
     path: Path, runs: Mapping[str, tuple[Sequence[Mapping[str, Any]], Sequence[Evaluation]]]
 ) -> None:
-    """Draw the learning curves of one run or several.
+    """Draw the learning curves of one run or several with matplotlib.
 
     Args:
         path: Path of the picture.
         runs: For each label the metrics of the updates and the evaluations.
-
-    Raises:
-        DependencyNotInstalled: If matplotlib is missing.
     """
     figure, (success, length, ratio) = draw(3, width=4.3)
     for number, (label, (rows, evaluations)) in enumerate(runs.items()):

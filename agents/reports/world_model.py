@@ -149,11 +149,7 @@ def _pairs(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def plot_curves(folder: Path, results: Mapping[str, Sequence[Prediction]]) -> None:
-    """Draw the learning curves and the held-out reward of the models as `curves.png`.
-
-    Raises:
-        DependencyNotInstalled: If matplotlib is missing.
-    """
+    """Draw the learning curves and the held-out reward of the models as `curves.png` with matplotlib."""
     metrics = {path.stem: read_json(path) for path in sorted((folder / "metrics").glob("*.json"))}
     figure, axes = draw(6, height=3.75, width=4.3, rows=2)
     grpo = metrics.get("rwml", [])
