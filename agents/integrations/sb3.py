@@ -17,10 +17,7 @@ __all__ = ["ActionScoringPolicy"]
 
 
 class _FlatChoices(BaseFeaturesExtractor):
-    """Concatenates the observation of `AdmissibleActions` to one row, because SB3's networks take one tensor.
-
-    The row contains the vector of the state, the vectors of the actions, and the mask.
-    """
+    """Concatenates the vectors of the state and the actions and the mask, because SB3's networks take one tensor."""
 
     def __init__(self, observation_space: gym.spaces.Dict):
         state, actions = observation_space["observation"], observation_space["actions"]

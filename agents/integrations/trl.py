@@ -124,10 +124,7 @@ def task_reward(episode_reward: list[float], episode_failed: list[bool], **_: An
 def world_model_reward(
     episode_world_model: list[float | None], episode_failed: list[bool], **_: Any
 ) -> list[float | None]:
-    """Return the mean world-model reward of each episode, `None` for failed ones, which TRL then leaves out.
-
-    The environment needs `WorldModelRewardWrapper`.
-    """
+    """Return each episode's mean reward of `WorldModelRewardWrapper`, which is required; `None` for failed ones."""
     rewards = [None if f else reward for reward, f in zip(episode_world_model, episode_failed, strict=True)]
     if all(reward is None for reward in rewards):
         raise InvalidConfigError(

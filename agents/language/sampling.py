@@ -1,7 +1,4 @@
-"""Sampling: tokens drawn from logits, and many completions of a prompt that runs once.
-
-Every row has its own random numbers. A row ends at a stop text, and it can be limited to given sequences.
-"""
+"""Sampling: tokens drawn from logits, and many completions of a prompt that runs once."""
 
 from __future__ import annotations
 
@@ -121,14 +118,11 @@ class Writer:
         return [row for row in rows if not self.rows[row].ended]
 
     def append(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
-        """Draw the next token of each row; a row that has ended gets a filler token.
+        """Draw the next token of each row, (len(rows), 1) ids; a row that has ended gets a filler token.
 
         Args:
-            logits: (len(rows), vocabulary).
+            logits: (len(rows), vocabulary), on the device of the returned ids.
             rows: Row numbers in 0 … R - 1.
-
-        Returns:
-            (len(rows), 1) token ids on the device of the logits.
         """
         logits = logits.float()
         allowed = {i: self._allowed(row) for i, row in enumerate(rows)} if any(self.choices) else {}
@@ -255,8 +249,7 @@ def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]
 class _Batch:
     """P prompts with n completions each, sampled until all of them have ended.
 
-    The attention to shared keys needs a rectangle of prompts by slots. `rows` holds the row number of each slot, in
-    0 … P·n - 1.
+    `rows` holds the row numbers (0 … P·n - 1) as the rectangle, prompts by slots, that attention to shared keys needs.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ def shared_prefix_attention(
     shared_prefix: SharedPrefix | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Compute the attention of R = P·G rows to their own keys and to those of the prompt they share.
+    """Compute the attention of R = P·G rows to their own keys and those of their prompt, (R, T, heads, head size).
 
     Without `shared_prefix` this is PyTorch's scaled dot product attention as `transformers` calls it.
 
@@ -81,9 +81,6 @@ def shared_prefix_attention(
         dropout: Must be 0 with a prefix; sampling and updates run without dropout.
         shared_prefix: The prompts.
         **kwargs: Passed to PyTorch's attention if there is no prefix.
-
-    Returns:
-        The output, (R, T, heads, head size), and `None` for the weights.
     """
     if shared_prefix is None:
         return sdpa_attention_forward(

@@ -26,9 +26,7 @@ def episode_groups(
     world_model_weight: float = 0.0,
     scale: bool = True,
 ) -> list[Group]:
-    """Return the groups of an update from G episodes of one game: one group for each prompt.
-
-    The list is empty if all advantages are 0.
+    """Return the groups for an update from G episodes of one game, one per prompt; none if all advantages are 0.
 
     Args:
         episodes: The episodes; failed ones are ignored.

@@ -48,7 +48,7 @@ class LocalChatModel:
         self.model, self.tokenizer = load_model(name, dtype, device)
         if getattr(self.tokenizer, "chat_template", None) is None:
             raise InvalidConfigError(
-                f"Expected a tokenizer with a chat template, actual: none for {name}. Use an instruction-tuned model."
+                f"Expected a chat template, actual: none for {name}. Use an instruction-tuned model."
             )
         if adapter is not None:
             self.model = load_adapter(self.model, adapter)

@@ -1,7 +1,6 @@
-"""A player of τ²-bench without a model: it calls random tools with values from the conversation.
+"""A player of τ²-bench without a model, to collect transitions if the language model rarely writes a valid call.
 
-It collects transitions where the language model rarely writes a valid call. This deviates from RWML, where the model
-itself plays (arXiv 2602.05842).
+This deviates from RWML, where the model itself plays (arXiv 2602.05842).
 """
 
 from __future__ import annotations
