@@ -92,9 +92,9 @@ def without_special_tokens(text: str, special: Sequence[str]) -> str:
 class Prompts:
     """Builds prompts of one style and reads the model's answers.
 
-    `transcript` shows the episode as a plain transcript that the model continues, without chat template. It suits
-    small and base models. `chat` asks an instruction-tuned model in its chat template to reason first and to mark its
-    prediction with tags, as the paper does (arXiv 2602.05842).
+    `transcript` shows the episode as a plain transcript without chat template. It suits small and base models, which
+    can continue a transcript. `chat` asks an instruction-tuned model in its chat template to reason first and to mark
+    its prediction with tags, as the paper does (arXiv 2602.05842).
 
     Special tokens inside observations, actions and tasks are neutralised.
 

@@ -37,7 +37,7 @@ class TaskWordsAgent:
     """Prefers new actions that share words with the task.
 
     Among the admissible actions played least in the episode, it plays one that contains the most words of the task. If
-    none contains any, it explores (`go`, `open`).
+    none contains any, it explores (`go`, `open`) and does not touch objects that the task does not name.
 
     Args:
         seed: Seed of the choice among equally good actions.
