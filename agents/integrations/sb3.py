@@ -17,10 +17,7 @@ __all__ = ["ActionScoringPolicy"]
 
 
 class _FlatChoices(BaseFeaturesExtractor):
-    """The observation of `AdmissibleActions` as one row: vector of the state, vectors of the actions, mask.
-
-    Stable-Baselines3 hands one tensor from the features extractor to the networks.
-    """
+    """Concatenates the vectors of the state and the actions and the mask, because SB3's networks take one tensor."""
 
     def __init__(self, observation_space: gym.spaces.Dict):
         state, actions = observation_space["observation"], observation_space["actions"]
@@ -31,7 +28,6 @@ class _FlatChoices(BaseFeaturesExtractor):
         super().__init__(observation_space, self.state_width + self.count * (self.width + 1))
 
     def forward(self, observations: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Concatenates the parts."""
         names = ("observation", "actions", "action_mask")
         return torch.cat([observations[name].flatten(start_dim=1) for name in names], dim=1)
 
@@ -39,15 +35,15 @@ class _FlatChoices(BaseFeaturesExtractor):
 class _ActionScorer(nn.Module):
     """The actor's logits and the critic's latent, with the two methods of SB3's `MlpExtractor`.
 
-    The state is the observation's vector and the mean of the actions' vectors. The actor makes a query of it; an
-    action's logit is the scaled product of the query and the action's key, plus learnt weights times its likeness to
-    each text of the observation (the task, say), so that what is learnt of one word serves the next.
+    The state is the observation's vector and the mean of the actions' vectors. The actor maps it to a query. The logit
+    of an action is the scaled product of the query and the action's key, plus learnt weights times its similarity to
+    each text of the observation, such as the task. These weights generalise from one word to the next.
     """
 
     def __init__(self, features: _FlatChoices, hidden: int, activation: type[nn.Module]):
         super().__init__()
         self.count, self.width, self.state_width = features.count, features.width, features.state_width
-        # Vectors of the same encoder, of texts of the observation, can be compared with those of the actions.
+        # The vectors of the observation's texts can be compared with the actions' if they come from the same encoder.
         self.texts = self.state_width // self.width if self.state_width % self.width == 0 else 0
         size = self.state_width + self.width
         self.latent_dim_pi, self.latent_dim_vf = self.count, hidden
@@ -57,11 +53,10 @@ class _ActionScorer(nn.Module):
         self.query = nn.Linear(hidden, hidden + self.texts)
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits of the actions, `(n, count)`, and the critic's latent, `(n, hidden)`."""
+        """Return the logits of the actions, `(n, count)`, and the critic's latent, `(n, hidden)`."""
         return self.forward_actor(features), self.forward_critic(features)
 
     def forward_actor(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits of the actions, `(n, count)`."""
         state, actions, summary = self._parts(features)
         keys = torch.tanh(self.key(actions)) / math.sqrt(self.latent_dim_vf)
         if self.texts:
@@ -71,14 +66,13 @@ class _ActionScorer(nn.Module):
         return (keys @ query.unsqueeze(2)).squeeze(2)
 
     def forward_critic(self, features: torch.Tensor) -> torch.Tensor:
-        """The critic's latent, `(n, hidden)`."""
         return self.critic(self._parts(features)[2])
 
     def _parts(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         state, actions, mask = features.split([self.state_width, self.count * self.width, self.count], dim=1)
-        # The numbers in a unit vector are small: brought to a size that a network learns from.
+        # The numbers in a unit vector are small, so they are scaled for the network.
         state, actions = state * math.sqrt(self.width), actions.view(-1, self.count, self.width) * math.sqrt(self.width)
-        # The vectors behind the listed ones are zeros; a list may be empty at the end of an episode.
+        # The vectors after the listed actions are zeros; the list may be empty at the end of an episode.
         mean = actions.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
         return state, actions, torch.cat([state, mean], dim=1)
 
@@ -86,11 +80,11 @@ class _ActionScorer(nn.Module):
 class ActionScoringPolicy(MaskableMultiInputActorCriticPolicy):
     """Actor and critic over `AdmissibleActions(EmbedText(env))`, for `MaskablePPO`.
 
-    An ordinary policy has an output a number, and a number means another action at each step. This one scores the
-    actions' vectors, so the order of the list does not matter: permuted actions get the same probabilities, permuted.
+    An ordinary policy has one output per number, but the meaning of a number changes at each step. This policy scores
+    the actions' vectors, so that an action's probability does not depend on its position in the list.
 
     `net_arch=[size]` sets the width of the hidden layers, 64 by default. `MaskablePPO.save` writes a zip file with
-    pickled objects in it: load only files you wrote yourself.
+    pickled objects, so load only files that you wrote yourself.
 
     Example:
         >>> import gymnasium as gym
@@ -107,15 +101,15 @@ class ActionScoringPolicy(MaskableMultiInputActorCriticPolicy):
     """
 
     def __init__(self, observation_space: gym.spaces.Dict, *args: Any, **arguments: Any):
-        """Make the networks; arguments as `MaskableActorCriticPolicy` has them.
+        """Make the networks; the arguments are those of `MaskableActorCriticPolicy`.
 
         Args:
-            observation_space: That of `AdmissibleActions` over vectors.
-            args: As there.
-            arguments: As there; `features_extractor_class` is this policy's own, `net_arch` one width, `[64]`.
+            observation_space: Observation space of `AdmissibleActions` over vectors.
+            args: Positional arguments.
+            arguments: Keyword arguments; `features_extractor_class` is replaced, and `net_arch` is one width, `[64]`.
 
         Raises:
-            InvalidConfigError: If the observations are other ones, or `net_arch` is not one width.
+            InvalidConfigError: If the observation space is another, or `net_arch` is not one width.
         """
         parts = observation_space.spaces if isinstance(observation_space, gym.spaces.Dict) else {}
         if set(parts) != {"observation", "actions", "action_mask"} or not isinstance(
@@ -128,7 +122,8 @@ class ActionScoringPolicy(MaskableMultiInputActorCriticPolicy):
         sizes = arguments.get("net_arch")
         if sizes is not None and not (isinstance(sizes, list) and len(sizes) == 1 and isinstance(sizes[0], int)):
             raise InvalidConfigError(
-                f"Expected `net_arch` as a list of one number, the width of all hidden layers, actual: {sizes!r}."
+                f"Expected `net_arch` as a list of one number, the width of all hidden layers, actual: {sizes!r}. "
+                "Use `net_arch=[64]`."
             )
         super().__init__(observation_space, *args, **{**arguments, "features_extractor_class": _FlatChoices})
 
@@ -141,7 +136,7 @@ class ActionScoringPolicy(MaskableMultiInputActorCriticPolicy):
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
-        # The extractor's output are the logits already; the optimizer is made anew without the layer left out.
+        # The extractor already returns logits, so this layer goes, and a new optimizer is made without it.
         self.action_net = nn.Identity()
         if self.ortho_init:
             nn.init.orthogonal_(self.mlp_extractor.query.weight, gain=0.01)  # type: ignore[arg-type, union-attr]

@@ -1,29 +1,28 @@
-"""The way to many GPUs: TRL's `GRPOTrainer`, which distributes the update and samples with vLLM.
+"""Training on many GPUs with TRL's `GRPOTrainer`, which distributes the update and samples with vLLM.
 
-World-model learning fits it as it is, one prediction a completion::
+World-model learning needs its reward function and data only, with one prediction per completion::
 
     GRPOTrainer(
         model, reward_funcs=prediction_reward(gap, prompts), train_dataset=prediction_dataset(transitions, prompts)
     )
 
-Text environments, with many turns, come in through its `rollout_func`::
+Text environments, with many turns, use its `rollout_func`::
 
     rollout = EnvironmentRollout(make_env, Prompts(tokenizer, history=0))
     GRPOTrainer(
         model, rollout_func=rollout, reward_funcs=[task_reward, world_model_reward], train_dataset=make_dataset(games)
     )
 
-TRL 1.16 hands an (experimental) `rollout_func` the prompts of its batch, each as often as it wants completions, and
-takes back one row a prompt. A row here is a whole episode as one text: the first prompt, then in turns what the model
-wrote (mask 1, with the log-probabilities it was sampled with) and what the world answered (mask 0). The ids are those
-that were sampled; nothing is tokenised twice. Nothing here imports TRL.
+TRL 1.16 passes the prompts of its batch to an (experimental) `rollout_func`, each repeated once per completion, and
+expects one row per prompt. A row here is a whole episode as one text: the first prompt, then in turns the model's
+tokens (mask 1, with their log-probabilities at sampling time) and the observations (mask 0). The ids are the sampled
+ones; nothing is tokenised twice. This module does not import TRL.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ import gymnasium as gym
 import torch
 
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.language.sampling import sample
+from rwml_gym.agents.language.sampling import cut_at_stop, sample
 from rwml_gym.agents.language.shared_prefix import ATTENTION
 from rwml_gym.agents.learning.distributed import check_distributed
 from rwml_gym.agents.seeding import seed_of
@@ -54,60 +53,45 @@ __all__ = [
 ]
 
 Generate = Callable[[list[list[int]], Any], list[tuple[list[int], list[float]]]]
-"""Writes on after each of the token lists, with TRL's trainer at hand: tokens, and their log-probabilities."""
+"""Continues each of the token lists, given TRL's trainer: returns tokens and their log-probabilities."""
 
 _log = logging.getLogger(__name__)
 
 
 def make_dataset(games: Sequence[str | int]) -> Dataset:
-    """The games as TRL's training data: a prompt that names the game, from which `EnvironmentRollout` makes the text.
+    """Return the games as TRL's training data, in which a prompt names a game for `EnvironmentRollout`.
 
     Args:
-        games: Names of games, played through `options={"game": name}`, or seeds for `reset(seed=…)`.
-
-    Raises:
-        InvalidConfigError: No games.
+        games: At least one name of a game, for `reset(options={"game": name})`, or seed for `reset(seed=…)`.
     """
     from datasets import Dataset
 
     if not games:
-        raise InvalidConfigError("Expected at least one game to play, actual none")
+        raise InvalidConfigError("Expected at least one game to play, actual: none. Add names or seeds to `games`.")
     return Dataset.from_list([{"prompt": json.dumps({"game": game})} for game in games])
 
 
 def prediction_dataset(transitions: Sequence[Transition], prompts: Prompts) -> Dataset:
-    """Transitions as TRL's training data for world-model learning: what is asked, and what happened.
+    """Return transitions as TRL's training data for world-model learning: `prompt`, `next_state` and `role`.
 
-    TRL tokenises the prompts itself. Where the tokenizer puts a beginning-of-sequence token in front, as Llama's does,
-    the prompt has one, whatever its style.
+    TRL tokenises the prompts itself. If the tokenizer adds a beginning-of-sequence token, as Llama's does, a prompt of
+    either style has one.
 
     Args:
-        transitions: To predict.
-        prompts: What the model is shown.
-
-    Returns:
-        Columns `prompt`, `next_state` and `role`.
-
-    Raises:
-        InvalidConfigError: No transitions.
+        transitions: At least one transition to predict.
+        prompts: Builds the model's prompts.
     """
     from datasets import Dataset
 
     if not transitions:
-        raise InvalidConfigError("Expected at least one transition to predict, actual none")
-    rows = [
-        {
-            "prompt": _as_text(prompts, prompts.predict(t.history, t.action, t.task)),
-            "next_state": t.next_state,
-            "role": t.role,
-        }
-        for t in transitions
-    ]
-    return Dataset.from_list(rows)
+        raise InvalidConfigError("Expected at least one transition to predict, actual: none. Record some first.")
+    texts = [_as_text(prompts, prompts.predict(t.history, t.action, t.task)) for t in transitions]
+    rows = zip(texts, transitions, strict=True)
+    return Dataset.from_list([{"prompt": text, "next_state": t.next_state, "role": t.role} for text, t in rows])
 
 
 def _as_text(prompts: Prompts, tokens: list[int]) -> str:
-    """The text of a prompt, without the beginning-of-sequence token that tokenising it again would put in front."""
+    """Return the text of a prompt, without the beginning-of-sequence token that tokenising it again would add."""
     start = getattr(prompts.tokenizer, "bos_token_id", None)
     if start is not None and tokens[:1] == [start] and prompts.tokenizer.encode("")[:1] == [start]:
         tokens = tokens[1:]
@@ -115,18 +99,15 @@ def _as_text(prompts: Prompts, tokens: list[int]) -> str:
 
 
 def prediction_reward(gap: GapReward, prompts: Prompts) -> Callable[..., list[float]]:
-    """Reward function of world-model learning: the gap reward of each completion, in one call of the encoder.
+    """Return a function for `reward_funcs` that computes the gap reward of completions of `prediction_dataset`.
 
-    Without vLLM, TRL samples on to the end of the sequence; what comes after the prediction is not read, so give
-    `max_completion_length` little more than a prediction needs. With vLLM, stop there:
+    Without vLLM, TRL samples to the end of the sequence, and text after the prediction is ignored. So set
+    `max_completion_length` only a little above the length of a prediction. With vLLM, stop after the prediction:
     `generation_kwargs={"stop": list(prompts.prediction_stop)}`.
 
     Args:
         gap: The reward.
-        prompts: Those of the data, which know how a prediction is read.
-
-    Returns:
-        A function for `reward_funcs`; it reads the columns of `prediction_dataset`.
+        prompts: Prompts of the dataset, which read the predictions.
     """
 
     def gap_reward(completions: list[str], next_state: list[str], role: list[str], **_: Any) -> list[float]:
@@ -136,22 +117,18 @@ def prediction_reward(gap: GapReward, prompts: Prompts) -> Callable[..., list[fl
 
 
 def task_reward(episode_reward: list[float], episode_failed: list[bool], **_: Any) -> list[float | None]:
-    """Reward function: what the environment gave in the episode; failed ones are left out of their group."""
+    """Return the environment's reward of each episode, `None` for failed ones, which TRL then leaves out."""
     return [None if failed else reward for reward, failed in zip(episode_reward, episode_failed, strict=True)]
 
 
 def world_model_reward(
     episode_world_model: list[float | None], episode_failed: list[bool], **_: Any
 ) -> list[float | None]:
-    """Reward function: the mean world-model reward of the episode's predictions; failed ones are left out.
-
-    Raises:
-        InvalidConfigError: The environment gives none.
-    """
+    """Return each episode's mean reward of `WorldModelRewardWrapper`, which is required; `None` for failed ones."""
     rewards = [None if f else reward for reward, f in zip(episode_world_model, episode_failed, strict=True)]
     if all(reward is None for reward in rewards):
         raise InvalidConfigError(
-            'Expected info["world_model"] from the environment, actual none: let make_env wrap it in '
+            'Expected info["world_model"] from the environment, actual: none. Wrap it in make_env: '
             'WorldModelRewardWrapper(env, mode="report").'
         )
     return rewards
@@ -159,7 +136,7 @@ def world_model_reward(
 
 @dataclass
 class _Episode:
-    """A row in the making."""
+    """A row of the batch while its episode runs."""
 
     prompt: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
@@ -172,33 +149,32 @@ class _Episode:
     failure: Exception | None = None
 
     def add(self, tokens: Sequence[int], logprobs: Sequence[float | None] | None = None) -> None:
-        """Appends what the model wrote, or, without log-probabilities, what others did."""
+        """Append the model's tokens, or other tokens, which have no log-probabilities."""
         self.tokens += tokens
         self.logprobs += [0.0] * len(tokens) if logprobs is None else logprobs
         self.mask += [int(logprobs is not None)] * len(tokens)
 
 
 class EnvironmentRollout:
-    """A `rollout_func` that plays all rows' episodes side by side; rows of one prompt are episodes of one game.
+    """A `rollout_func` that plays the episodes of all rows in parallel; rows of one prompt are episodes of one game.
 
-    Beside TRL's own keys it returns `episode_reward` (the task's), `episode_world_model` (mean reward of the
-    predictions, `None` where the environment has no `WorldModelRewardWrapper`), `episode_turns` and `episode_failed`,
-    which reward functions can ask for by name. An episode in which the environment raises is no crash: it is reported
-    in the log, and its row has reward 0 and counts for nothing. Only if all of them fail, that is an error.
+    In addition to TRL's keys it returns `episode_reward` (the task reward), `episode_world_model` (mean reward of the
+    predictions, `None` without `WorldModelRewardWrapper`), `episode_turns` and `episode_failed`, which reward functions
+    can request by name. If an environment raises, the episode is logged, and its row has reward 0 and mask 0. If all
+    episodes fail, an error is raised.
 
-    An episode that came to its end closes with the end-of-sequence token (mask 0), by which TRL tells it from one that
-    `max_completion_length` cut off.
+    A finished episode closes with the end-of-sequence token (mask 0), by which TRL distinguishes it from one that
+    `max_completion_length` truncated.
 
     Args:
-        make_env: Makes a text environment, with its step budget.
-        prompts: What the model is shown and how its answers are read; its `history` plays no part, episodes are shown
-            as a whole.
-        generate: Writes the model's turns; if absent, TRL's vLLM where the trainer uses it, else this package's own
-            sampling on the trainer's model, which must come from `models.load_model`.
-        max_turns: Longest episode.
-        action_tokens: Longest turn of the model, in tokens.
-        task: The task of an episode from the info of its reset.
-        seed: Of the sampling, where it is done here.
+        make_env: Makes a text environment with its step budget.
+        prompts: Builds the prompts and reads the answers; `history` is ignored, because the text is the whole episode.
+        generate: Generates the model's turns. If absent, TRL's vLLM if the trainer uses it, otherwise this package's
+            sampling on the trainer's model, which must come from `language.models.load_model`.
+        max_turns: Maximal number of turns in an episode.
+        action_tokens: Token limit of the model's turn.
+        task: Returns the task of an episode from the info of its reset.
+        seed: Seed of this package's sampling.
     """
 
     def __init__(
@@ -213,7 +189,7 @@ class EnvironmentRollout:
     ) -> None:
         if max_turns < 1 or action_tokens < 1:
             raise InvalidConfigError(
-                f"Expected max_turns and action_tokens of at least 1, actual {max_turns} and {action_tokens}"
+                f"Expected `max_turns` and `action_tokens` of at least 1, actual: {max_turns} and {action_tokens}."
             )
         self.make_env, self.prompts, self.generate = make_env, prompts, generate
         self.max_turns, self.action_tokens, self.task, self.seed = max_turns, action_tokens, task, seed
@@ -222,31 +198,28 @@ class EnvironmentRollout:
 
     @property
     def generation_kwargs(self) -> dict[str, Any]:
-        """What to give `trl.GRPOConfig` under this name with vLLM: a completion there is a turn, not an episode."""
+        """The `generation_kwargs` for `trl.GRPOConfig` with vLLM, where a completion is a turn, not an episode."""
         return {"max_tokens": self.action_tokens, "stop": [s for s in self.prompts.action_stop if isinstance(s, str)]}
 
     def __call__(self, prompts: list[str], trainer: Any) -> dict[str, list[Any]]:
-        """Plays one episode a prompt.
+        """Play one episode per prompt; return TRL's keys and those for reward functions.
 
         Args:
-            prompts: Of `make_dataset`, as TRL repeats them.
+            prompts: Prompts of `make_dataset`, repeated by TRL.
             trainer: TRL's `GRPOTrainer`.
 
-        Returns:
-            TRL's `prompt_ids`, `completion_ids`, `logprobs` and `env_mask`, and the fields for reward functions.
-
         Raises:
-            InvalidConfigError: Settings of the trainer that do not go with episodes of turns.
-            RWMLGymError: All episodes failed.
+            InvalidConfigError: If the trainer's settings do not allow episodes of several turns.
+            RWMLGymError: If all episodes failed.
         """
         if trainer.max_completion_length <= self.action_tokens:
             raise InvalidConfigError(
-                f"Expected a max_completion_length that holds a whole episode, actual {trainer.max_completion_length} "
-                f"with action_tokens {self.action_tokens}: raise it in GRPOConfig."
+                "Expected `max_completion_length` of a whole episode, actual: "
+                f"{trainer.max_completion_length} with `action_tokens` {self.action_tokens}. Raise it in GRPOConfig."
             )
         generate = self.generate or (self._with_vllm if trainer.use_vllm else self._here)
         episodes = [self._start(slot, prompt) for slot, prompt in enumerate(prompts)]
-        # vLLM gathers the prompts of all processes, so they must ask equally often for equally many.
+        # vLLM gathers the prompts of all processes, so these must make the same calls with equally many prompts.
         in_step = trainer.use_vllm and trainer.accelerator.num_processes > 1
         while _any(trainer.accelerator, in_step, [not episode.over for episode in episodes]):
             asked = [slot for slot, episode in enumerate(episodes) if in_step or not episode.over]
@@ -257,8 +230,8 @@ class EnvironmentRollout:
         failed = [episode for episode in episodes if episode.failure is not None]
         if failed and len(failed) == len(episodes):
             raise RWMLGymError(
-                f"All {len(episodes)} episodes failed, the first one with {failed[0].failure!r}. See that make_env "
-                "plays the games of make_dataset."
+                f"Expected an episode that does not fail, actual: all {len(episodes)} episodes failed, the first with "
+                f"{failed[0].failure!r}. Check that make_env plays the games of make_dataset."
             ) from failed[0].failure
         return {
             "prompt_ids": [e.prompt for e in episodes],
@@ -272,7 +245,7 @@ class EnvironmentRollout:
         }
 
     def close(self) -> None:
-        """Closes the environments."""
+        """Close the environments."""
         while self._envs:
             self._envs.popitem()[1].close()
 
@@ -280,7 +253,7 @@ class EnvironmentRollout:
         try:
             game = json.loads(prompt)["game"]
         except (TypeError, ValueError, KeyError) as error:
-            raise InvalidConfigError(f"Expected a prompt of make_dataset, actual {prompt!r}") from error
+            raise InvalidConfigError(f"Expected a prompt of make_dataset, actual: {prompt!r}.") from error
         episode = _Episode()
         try:
             if slot not in self._envs:
@@ -288,7 +261,7 @@ class EnvironmentRollout:
             env = self._envs[slot]
             observation, info = env.reset(options={"game": game}) if isinstance(game, str) else env.reset(seed=game)
             episode.prompt = self.prompts.act([Turn("", observation)], self.task(info))
-        except Exception as error:  # whatever a world raises is the failure of one row
+        except Exception as error:  # any exception of an environment fails one row only
             episode.prompt = self.prompts.act([Turn("", "")], "")
             self._fail(slot, episode, error)
         return episode
@@ -296,8 +269,8 @@ class EnvironmentRollout:
     def _turn(
         self, slot: int, episode: _Episode, tokens: Sequence[int], logprobs: Sequence[float | None], limit: int
     ) -> None:
-        """Plays what the model wrote, and lets the model hear what comes of it if there is room for one more turn."""
-        count, text = self._until_stop(list(tokens[: self.action_tokens]))
+        """Play the model's turn, and append the observation if there is room for another turn."""
+        count, text = self._until_stop(tokens[: self.action_tokens])
         written = list(tokens[:count])
         episode.add(written, list(logprobs[:count]))
         try:
@@ -313,22 +286,20 @@ class EnvironmentRollout:
         reply = self.prompts.reply(observation, written)
         if terminated or truncated or episode.turns == self.max_turns:
             self._end(episode)
-        elif len(episode.tokens) + len(reply) + self.action_tokens < limit:  # one less, for the end
+        elif len(episode.tokens) + len(reply) + self.action_tokens < limit:  # `<` leaves a token for the end
             episode.add(reply)
         else:
             episode.over = True
 
-    def _until_stop(self, tokens: list[int]) -> tuple[int, str]:
-        """How many of the tokens come before the end of the turn, that included, and their text up to it."""
+    def _until_stop(self, tokens: Sequence[int]) -> tuple[int, str]:
+        """Return the number of tokens up to the end of the turn, which is included, and their text up to it."""
         tokenizer: Any = self.prompts.tokenizer
+        text = ""
         for count in range(1, len(tokens) + 1):
-            text = str(tokenizer.decode(tokens[:count], skip_special_tokens=True))
-            for stop in self.prompts.action_stop:
-                if isinstance(stop, str) and stop in text:
-                    return count, text[: text.find(stop)]
-                if isinstance(stop, re.Pattern) and (match := stop.search(text)):
-                    return count, text[: match.end()]
-        return len(tokens), str(tokenizer.decode(tokens, skip_special_tokens=True))
+            text = str(tokenizer.decode(list(tokens[:count]), skip_special_tokens=True))
+            if (cut := cut_at_stop(text, self.prompts.action_stop)) is not None:
+                return count, cut
+        return len(tokens), text
 
     def _end(self, episode: _Episode) -> None:
         end = self.prompts.tokenizer.eos_token_id
@@ -337,26 +308,26 @@ class EnvironmentRollout:
         episode.over = True
 
     def _fail(self, slot: int, episode: _Episode, error: Exception) -> None:
-        _log.warning("An episode failed and is left out: %r", error)
+        _log.warning("An episode failed and is ignored: %r", error)
         self._end(episode)
         episode.failure, episode.reward, episode.mask = error, 0.0, [0] * len(episode.tokens)
-        if slot in self._envs:  # nobody knows in what state it is
+        if slot in self._envs:  # its state is unknown
             self._envs.pop(slot).close()
 
     def _sequence(self, episode: _Episode) -> list[int]:
-        # One that is over is only asked about so that all processes ask alike: the shorter the better.
+        # A finished episode is generated for only to keep the processes in step, so a short text is enough.
         return episode.prompt if episode.over else [*episode.prompt, *episode.tokens]
 
     def _with_vllm(self, sequences: list[list[int]], trainer: Any) -> list[tuple[list[int], list[float]]]:
         # `GRPOTrainer.vllm_generation` (trl.generation.vllm_generation.VLLMGeneration, TRL 1.16), as the trainer's own
         # `_generate_single_turn` calls it, in both modes: takes token ids, returns (prompt ids, completion ids,
-        # log-probabilities of the likeliest tokens, their ids). The trainer has synchronised its weights already.
-        # One completion a prompt: its server mode would take every `num_generations`-th prompt alone otherwise.
+        # log-probabilities of the likeliest tokens, their ids). The trainer has already synchronised its weights.
+        # One completion per prompt, because the server mode would otherwise use only every `num_generations`-th prompt.
         vllm = trainer.vllm_generation
         if "max_tokens" not in vllm.generation_kwargs:
             raise InvalidConfigError(
-                "Expected max_tokens among the generation_kwargs, actual none: each turn would be as long as an "
-                "episode. Set GRPOConfig(generation_kwargs=rollout.generation_kwargs)."
+                "Expected `max_tokens` in generation_kwargs, actual: none, so a turn could be as long as an episode. "
+                "Set GRPOConfig(generation_kwargs=rollout.generation_kwargs)."
             )
         _, completions, logprobs, _ = vllm.generate(prompts=sequences, images=None, num_generations=1)
         return [(list(tokens), [top[0] for top in row]) for tokens, row in zip(completions, logprobs, strict=True)]
@@ -366,14 +337,17 @@ class EnvironmentRollout:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if model.config._attn_implementation != ATTENTION:
             raise InvalidConfigError(
-                "Expected a model of rwml_gym.agents.language.models.load_model, actual another one: load it so, set "
-                "use_vllm=True, or give EnvironmentRollout a `generate` of your own."
+                "Expected a model of rwml_gym.agents.language.models.load_model, actual: another one. Load it there, "
+                "set use_vllm=True, or pass your own `generate` to EnvironmentRollout."
             )
         if trainer.top_p != 1.0 or trainer.top_k or trainer.min_p:
-            raise InvalidConfigError("Expected top_p 1, top_k 0 and no min_p without vLLM: temperature alone is known.")
+            raise InvalidConfigError(
+                "Expected top_p 1, top_k 0 and no min_p without vLLM, because it samples by temperature only, actual: "
+                f"{trainer.top_p}, {trainer.top_k}, {trainer.min_p}. Reset them in GRPOConfig."
+            )
         self._calls += 1
         training = model.training
-        model.eval()  # in training, gradient checkpointing would take away the cache
+        model.eval()  # in training mode, gradient checkpointing would disable the cache
         try:
             completions = sample(
                 model,
@@ -390,7 +364,7 @@ class EnvironmentRollout:
 
 
 def _any(accelerator: Any, in_step: bool, running: Sequence[bool]) -> bool:
-    """Whether an episode goes on: in any of the processes, if they keep in step."""
+    """Return whether any episode is running, in this process or, if they keep in step, in any process."""
     if not in_step:
         return any(running)
     return bool(accelerator.gather(torch.tensor([any(running)], device=accelerator.device)).any())

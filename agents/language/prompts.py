@@ -1,4 +1,4 @@
-"""What a language model is shown, and how its answer is read: for predicting the next state and for acting."""
+"""Prompts that ask a language model for a prediction or an action, and the parsing of its answers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,13 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, split_prediction
 from rwml_gym.transitions import Turn
 
-__all__ = [
-    "STYLES",
-    "PromptStyle",
-    "PromptWorld",
-    "Prompts",
-    "Tokenizer",
-    "special_tokens",
-    "without_special_tokens",
-]
+__all__ = ["STYLES", "PromptStyle", "PromptWorld", "Prompts", "Tokenizer", "special_tokens", "without_special_tokens"]
 
 PromptStyle = Literal["transcript", "chat"]
 STYLES: tuple[PromptStyle, ...] = ("transcript", "chat")
 
 PromptWorld = Literal["game", "service"]
-"""What the transcript is of: commands in a text world, or a customer service agent that talks and calls tools."""
+"""Kind of environment: commands in a text game, or a customer service agent that talks and calls tools."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ _INSTRUCTIONS: dict[str, _Instructions] = {
 }
 
 
-# What is added to the instruction of `act`, transcript and chat, where the agent also thinks or predicts.
+# Additions to the instruction of `act` for thoughts and predictions: in a transcript, in a chat.
 _THINK = (
     " Before each command stands a thought.",
     " First write one short sentence beginning with 'Thought:', then a line beginning with 'Action:'.",
@@ -67,63 +59,59 @@ _SENTINELS = ("WHAT-THE-AGENT-WROTE", "WHAT-THE-WORLD-ANSWERED")
 
 
 class Tokenizer(Protocol):
-    """What is needed of a `transformers` tokenizer."""
+    """The methods of a `transformers` tokenizer that prompts need."""
 
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]:
-        """Token ids of a text."""
+        """Return the token ids of a text."""
         ...
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of token ids."""
+        """Return the text of token ids."""
         ...
 
     def apply_chat_template(
         self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool, **kwargs: Any
     ) -> str:
-        """A conversation as the model expects it."""
+        """Return a conversation in the model's format."""
         ...
 
 
 def special_tokens(tokenizer: object) -> list[str]:
-    """How a tokenizer's special tokens are spelt."""
+    """Return the texts of a tokenizer's special tokens."""
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     return [str(token) for token in added if token.special and len(str(token)) > 1]
 
 
 def without_special_tokens(text: str, special: Sequence[str]) -> str:
-    """A text in which no special token is spelt out: a blank takes its meaning."""
+    """Return a text whose special tokens are neutralised by a space after their first character."""
     for token in special:
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
 
 
 class Prompts:
-    """The prompts of one style.
+    """Builds prompts of one style and reads the model's answers.
 
-    `transcript` shows the world as a plain transcript that the model continues, without chat template: it suits small
-    and base models, which know how transcripts go on. `chat` asks an instruction-tuned model in its chat template to
-    reason first and to mark its prediction with tags, as the paper does (arXiv 2602.05842).
+    `transcript` shows the episode as a plain transcript without chat template. It suits small and base models, which
+    can continue a transcript. `chat` asks an instruction-tuned model in its chat template to reason first and to mark
+    its prediction with tags, as the paper does (arXiv 2602.05842).
 
-    What the world says is data: where it spells out one of the tokenizer's special tokens, a blank takes its meaning.
+    Special tokens inside observations, actions and tasks are neutralised.
 
     Args:
         tokenizer: The model's tokenizer.
-        style: `transcript` or `chat`.
-        history: How many of the last turns are shown (the paper's window H); 0 for the whole episode, which then goes
-            on as one text (`reply`), in `chat` as a conversation.
-        max_tokens: Prompts that are longer lose their oldest turns, then the beginning of what is left.
+        style: `transcript`, or `chat`, which requires a chat template.
+        history: Number of the last turns in a prompt (the paper's window H). At 0 the prompt is the whole episode,
+            which grows as one text (`reply`), in `chat` as a conversation.
+        max_tokens: Token limit of a prompt; longer ones lose their oldest turns, then the beginning of the rest.
         world: `game`, or `service` for conversations with tools such as τ²-bench's.
-        max_state: Longest state that is shown in full, in characters; of longer ones the beginning is shown, and how
-            much is left out. 0 for no limit.
+        max_state: Character limit of a state; a longer one is cut, and the prompt says how many characters are
+            missing. 0 for no limit.
         thoughts: Whether the agent writes a thought before each action (ReAct, arXiv 2210.03629).
-        predictions: Whether the agent writes behind each action what it expects the world to answer, between the tags
-            that `WorldModelRewardWrapper` reads.
-        thinking: `enable_thinking` of chat templates that know it (Qwen3's); theirs to decide if absent. What stands
+        predictions: Whether the agent writes the answer that it expects after each action, between the tags that
+            `WorldModelRewardWrapper` reads.
+        thinking: `enable_thinking` of chat templates that support it (Qwen3's); the template's default if absent. Text
             between `<think>` tags is never part of an action.
-
-    Raises:
-        InvalidConfigError: Unknown style or world, a tokenizer without the chat template that `chat` needs, or no room
-            at all.
     """
 
     def __init__(
@@ -139,17 +127,17 @@ class Prompts:
         thinking: bool | None = None,
     ) -> None:
         if style not in STYLES:
-            raise InvalidConfigError(f"Expected a prompt style among {list(STYLES)}, actual {style!r}")
+            raise InvalidConfigError(f"Expected a prompt `style` among {list(STYLES)}, actual: {style!r}.")
         if style == "chat" and not getattr(tokenizer, "chat_template", None):
-            raise InvalidConfigError("Prompt style 'chat' needs a tokenizer with a chat template; use 'transcript'.")
+            raise InvalidConfigError("Expected a chat template for `style` 'chat', actual: none. Use 'transcript'.")
         if world not in _INSTRUCTIONS:
-            raise InvalidConfigError(f"Expected a prompt world among {list(_INSTRUCTIONS)}, actual {world!r}")
+            raise InvalidConfigError(f"Expected a prompt `world` among {list(_INSTRUCTIONS)}, actual: {world!r}.")
         if max_state < 0:
-            raise InvalidConfigError(f"Expected max_state of at least 0, actual {max_state}")
+            raise InvalidConfigError(f"Expected `max_state` of at least 0, actual: {max_state}.")
         if history < 0:
-            raise InvalidConfigError(f"Expected a history of at least 1 turn, or 0 for all, actual {history}")
+            raise InvalidConfigError(f"Expected `history` of at least 1 turn, or 0 for all, actual: {history}.")
         if max_tokens < 1:
-            raise InvalidConfigError(f"Expected max_tokens of at least 1, actual {max_tokens}")
+            raise InvalidConfigError(f"Expected `max_tokens` of at least 1, actual: {max_tokens}.")
         self.tokenizer, self.style, self.history, self.max_tokens = tokenizer, style, history, max_tokens
         self.world, self.max_state = world, max_state
         self.thoughts, self.predictions, self.thinking = thoughts, predictions, thinking
@@ -159,35 +147,35 @@ class Prompts:
 
     @property
     def prediction_stop(self) -> tuple[str, ...]:
-        """Where a prediction ends: at the next command, or at the closing tag."""
+        """The stop text of a prediction: the next command, or the closing tag."""
         return ("\n>",) if self.style == "transcript" else ("</next_state>",)
 
     @property
     def action_stop(self) -> tuple[str | re.Pattern[str], ...]:
-        """Where what the agent writes ends, beside the model's own end."""
+        """The stop texts of an agent's turn, in addition to the model's end token."""
         if self.style == "chat":
             return (CLOSE_TAG,) if self.predictions else ()
         if not self.thoughts and not self.predictions:
             return ("\n",)
-        # The line with the command, unless a prediction was begun in it: that ends with its tag.
+        # The turn ends after the line with the command, or with the closing tag if a prediction begins in that line.
         command = r"\n>[^\n<]*\n" if self.thoughts else r"\A[^\n<]*\n"
         return (re.compile(command), CLOSE_TAG) if self.predictions else (re.compile(command),)
 
     def predict(self, history: Sequence[Turn], action: str, task: str) -> list[int]:
-        """Token ids of the prompt that asks for the state after `action`."""
+        """Return the token ids of the prompt that asks for the state after `action`."""
         return self._fit(history, task, f"> {action}\n", self._instructions.predict)
 
     def act(self, history: Sequence[Turn], task: str) -> list[int]:
-        """Token ids of the prompt that asks for the next action."""
+        """Return the token ids of the prompt that asks for the next action."""
         last = self._cue if self.style == "transcript" else ""
         return self._fit(history, task, last, self._instructions.act + self._extras(1), self._extras(0))
 
     def reply(self, observation: str, written: Sequence[int]) -> list[int]:
-        """Token ids that follow what the agent wrote, in an episode that is one text: the answer and the next cue.
+        """Return the token ids that follow the agent's turn if an episode is one text: observation and next cue.
 
         Args:
-            observation: What the world answered.
-            written: Token ids the agent wrote; its own end, if it wrote one, is not repeated.
+            observation: The observation after the action.
+            written: Token ids of the agent's turn; if they contain the end token, it is not repeated.
         """
         shown = self._shown(observation)
         if self.style == "transcript":
@@ -199,19 +187,17 @@ class Prompts:
         return ids[1:] if written and end is not None and written[-1] == end == ids[0] else ids
 
     def action_target(self, action: str, prediction: str | None = None) -> list[int]:
-        """Token ids an agent writes to play an action, its end included.
+        """Return the token ids with which an agent plays an action, including its end. Prompts with thoughts fail.
 
         Args:
             action: The action.
-            prediction: What it expects the world to answer, where predictions are asked for.
-
-        Raises:
-            InvalidConfigError: The agent is asked for a thought, or for a prediction and there is none.
+            prediction: The expected observation; required if and only if the prompts ask for predictions.
         """
         if self.thoughts or self.predictions != (prediction is not None):
             raise InvalidConfigError(
-                "An action that is given has no thought, and no prediction unless that is given with it: set thoughts "
-                "and predictions to False, or let the agent write freely."
+                "Expected prompts without thoughts that ask for a prediction exactly if one is given, actual: thoughts "
+                f"{self.thoughts}, predictions {self.predictions}, given {prediction is not None}. Set thoughts and "
+                "predictions to False, or let the agent write freely."
             )
         text = self._data(action)
         if prediction is not None:
@@ -224,24 +210,24 @@ class Prompts:
         return [*self._ids(text), *([] if end is None else [end])]
 
     def target(self, next_state: str) -> list[int]:
-        """Token ids that a model fine-tuned on the realised state should answer, its end included."""
+        """Return the token ids of a realised state as an SFT target, including its end."""
         if self.style == "transcript":
             return self._ids(f"{self._data(next_state)}\n>")
         return self._ids(f"{OPEN_TAG}{self._data(next_state)}{CLOSE_TAG}")
 
     def read_prediction(self, text: str) -> str:
-        """The predicted state in a completion; empty if there is none."""
+        """Return the predicted state in a completion; empty if there is none."""
         if self.style == "transcript":
             return text.split("\n>", 1)[0].strip()
-        # The stop string is cut off with the rest of the completion.
+        # Sampling cuts off the stop string, which is the closing tag.
         _, prediction = split_prediction(text + "</next_state>" if "<next_state>" in text else text)
         return (prediction or "").strip()
 
     def read_action(self, text: str) -> str:
-        """The action in a completion: its first line that says something; all of a chat's answer in `service`.
+        """Return the action in a completion: its first non-empty line, or the whole chat answer for `service`.
 
-        Thoughts are left out. Where predictions are asked for, the one that was written stays, between its tags.
-        Empty if there is no action.
+        Thoughts are removed. If the prompts ask for predictions, a prediction stays between its tags. Empty if there
+        is no action.
         """
         text = _THOUGHTS.sub("", text)
         if self.thoughts:
@@ -285,7 +271,7 @@ class Prompts:
         return self._ids(self._render([{"role": "system", "content": instruction}, user]))
 
     def _between_turns(self) -> tuple[str, str]:
-        """What the chat template puts between an agent's words and the world's, and behind these."""
+        """Return what the chat template puts between an agent's turn and the observation, and after the latter."""
         wrote, answered = _SENTINELS
         turns = ["?", wrote, answered]
         roles = ["user", "assistant", "user"]

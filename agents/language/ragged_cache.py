@@ -1,4 +1,4 @@
-"""Keys and values of rows of unequal length, side by side: new tokens are written behind each row's own end."""
+"""A key-value cache for rows of unequal length: new tokens are written after each row's own last token."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _RaggedLayer(CacheLayerMixin):
         return self.keys[rows, :, : self.seen], self.values[rows, :, : self.seen]
 
     def grow(self) -> None:
-        """Makes room, zeroed: what is masked must still be a number."""
+        """Allocate more room, filled with zeros because masked entries must still be finite."""
         rows, room = self.needed
         if rows <= self.keys.shape[0] and room <= self.keys.shape[2]:
             return
@@ -66,10 +66,10 @@ class _RaggedLayer(CacheLayerMixin):
 
 
 class RaggedCache(Cache):
-    """Rows of unequal length: each call says which rows it is for and where their new tokens lie."""
+    """Key-value cache for rows of unequal length; `open` sets the rows and token positions of the next call."""
 
     def __init__(self) -> None:
-        super().__init__(layer_class_to_replicate=self._layer)  # type: ignore[arg-type] # what makes one will do
+        super().__init__(layer_class_to_replicate=self._layer)  # type: ignore[arg-type] # a factory works too
         self._rows, self._room, self._seen = 0, 0, 0
         self._now: tuple[Sequence[int], Tensor] = ((), torch.empty(0))
 
@@ -83,11 +83,11 @@ class RaggedCache(Cache):
         layer.seen, layer.needed = self._seen, (self._rows, self._room)
 
     def ensure(self, rows: int) -> None:
-        """Makes sure there are so many rows, before the next call."""
+        """Reserve at least this many rows for the next call."""
         self._rows = max(rows, self._rows)
 
     def open(self, rows: Sequence[int], positions: Tensor) -> int:
-        """Announces the next call: its rows and the (rows, T) positions of its tokens; how many keys it will see."""
+        """Set the rows and the (rows, T) token positions of the next call; return the number of keys it attends to."""
         self._now, self._seen = (rows, positions), int(positions.max()) + 1
         if self._seen > self._room:
             self._room = max(self._seen, 128, self._room + self._room // 2)
@@ -96,7 +96,7 @@ class RaggedCache(Cache):
         return self._seen
 
     def copy(self, source: int, rows: Sequence[int], length: int) -> None:
-        """Gives rows the first keys and values of another."""
+        """Copy the first `length` keys and values of the row `source` into `rows`."""
         for layer in self._initialised():
             layer.needed = (self._rows, self._room)
             layer.grow()
@@ -104,7 +104,7 @@ class RaggedCache(Cache):
                 kept[list(rows), :, :length] = kept[source, :, :length].clone()
 
     def swap(self, a: int, b: int, length_a: int, length_b: int) -> None:
-        """Exchanges two rows."""
+        """Exchange two rows."""
         length = max(length_a, length_b)
         for layer in self._initialised():
             layer.grow()
@@ -114,7 +114,7 @@ class RaggedCache(Cache):
                 kept[b, :, :length] = first
 
     def prefix(self, row: int, length: int) -> SharedPrefix:
-        """A row as the prefix that several continuations share."""
+        """Return the beginning of a row as a prefix that several continuations share."""
         layers = self._initialised()
         keys = [layer.keys[row : row + 1, :, :length] for layer in layers]
         values = [layer.values[row : row + 1, :, :length] for layer in layers]

@@ -1,8 +1,4 @@
-"""Sampling completions: tokens drawn from logits, and many completions of a prompt that runs once.
-
-Tokens are seeded row by row, stopped by texts, and, if wanted, chosen among given sequences only. The adapter is merged
-for the time being, and finished rows leave the batch.
-"""
+"""Sampling: tokens drawn from logits, and many completions of a prompt that runs once."""
 
 from __future__ import annotations
 
@@ -19,24 +15,25 @@ from rwml_gym.agents.language.models import merged
 from rwml_gym.agents.language.shared_prefix import SharedPrefix, encode_prompts
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["Choices", "Completion", "Stop", "Writer", "end_tokens", "sample", "uniforms"]
+__all__ = ["Choices", "Completion", "Stop", "Writer", "cut_at_stop", "end_tokens", "sample", "uniforms"]
 
-# Rows are regrouped when this share of them has finished; regrouping copies their keys and values.
+# Rows are regrouped when this share of them has finished, because regrouping copies keys and values.
 _COMPACT_AT = 0.25
 
 Stop = str | re.Pattern[str]
+"""Where a text ends: before a string, or after the match of a pattern."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote after a prompt.
+    """A sampled completion of a prompt.
 
     Attributes:
-        tokens: Token ids, the ones that ended it included.
+        tokens: Token ids, including those that ended it.
         logprobs: Log-probability of each token under the distribution it was drawn from (natural logarithm).
-        text: The tokens as text, up to the stop string, special tokens left out.
-        finished: Whether it came to an end by itself (not by the token limit).
-        allowed: For each token the ids it was chosen from; `None` where nothing was forbidden.
+        text: The decoded tokens up to the stop text, without special tokens.
+        finished: Whether the completion ended before the token limit.
+        allowed: For each token the ids it was chosen from; `None` if every token was allowed.
     """
 
     tokens: list[int]
@@ -47,26 +44,26 @@ class Completion:
 
 
 class Choices:
-    """Token sequences one of which is to be written; no other can be.
+    """The only token sequences that a row can produce.
 
     Args:
-        sequences: Token lists, none empty. One that another begins with can still be chosen if both end alike, as
-            commands do that end with a new line.
+        sequences: Non-empty token lists. A sequence that is the beginning of another needs an end token of its own,
+            such as the line break after a command; otherwise only the longer one can be chosen.
     """
 
     def __init__(self, sequences: Iterable[Sequence[int]]) -> None:
         self._root: dict[int, dict] = {}
         for sequence in sequences:
             if not sequence:
-                raise InvalidConfigError("Expected sequences of one token or more to choose from, actual an empty one.")
+                raise InvalidConfigError("Expected sequences of at least 1 token, actual: an empty one. Remove it.")
             node = self._root
             for token in sequence:
                 node = node.setdefault(int(token), {})
         if not self._root:
-            raise InvalidConfigError("Expected at least one sequence to choose from, actual none.")
+            raise InvalidConfigError("Expected at least one sequence to choose from, actual: none.")
 
     def after(self, tokens: Sequence[int]) -> list[int]:
-        """Which tokens may follow; none where a sequence is complete."""
+        """Return the tokens that may follow these; an empty list after a complete sequence."""
         node = self._root
         for token in tokens:
             node = node[int(token)]
@@ -74,7 +71,7 @@ class Choices:
 
 
 def uniforms(seed: int, count: int) -> Tensor:
-    """The random numbers behind `count` tokens, (count,) float32: they follow from the seed and nothing else."""
+    """Return the random numbers of `count` tokens, (count,) float32; they depend on the seed only."""
     return torch.from_numpy(np.random.Generator(np.random.Philox(seed)).random(count, dtype=np.float32))
 
 
@@ -87,15 +84,15 @@ class _Row:
 
 
 class Writer:
-    """What R rows have written so far.
+    """The tokens of R rows and the rules by which they are drawn and end.
 
     Args:
-        tokenizer: Of the model.
-        eos: Ids that end a row.
-        draws: (R, longest) uniform numbers, one a token.
-        temperature: 0 takes the likeliest token.
-        stop: A row ends as soon as its text holds one of these strings, or matches one of these patterns.
-        choices: What each row may write, `None` for anything.
+        tokenizer: The model's tokenizer.
+        eos: Token ids that end a row.
+        draws: (R, token limit) uniform random numbers, one per token.
+        temperature: Sampling temperature; 0 is greedy.
+        stop: A row ends as soon as its text contains one of these strings or matches one of these patterns.
+        choices: The permitted sequences of each row, `None` for any text.
     """
 
     def __init__(
@@ -108,26 +105,24 @@ class Writer:
         choices: Sequence[Choices | None] | None = None,
     ) -> None:
         self.tokenizer, self.eos, self.draws, self.temperature = tokenizer, eos, draws, temperature
-        self.strings = tuple(s for s in stop if isinstance(s, str))
-        self.patterns = tuple(s for s in stop if not isinstance(s, str))
-        # A stop string that was just completed lies within this many last tokens: each holds a byte of it or more.
-        self.tail = max((len(s.encode()) for s in self.strings), default=0) + 1
+        self.stop = tuple(stop)
+        # A string that was just completed lies in this many last tokens, each of which holds at least one byte of it.
+        # A pattern may need the whole text.
+        tail = max((len(s.encode()) for s in stop if isinstance(s, str)), default=0) + 1
+        self.reach = -tail if all(isinstance(s, str) for s in stop) else None
         self.rows = [_Row() for _ in range(len(draws))]
         self.choices = choices if choices is not None and any(choices) else [None] * len(draws)
 
     def alive(self, rows: Iterable[int]) -> list[int]:
-        """Those of the rows that go on."""
+        """Return the rows that have not ended."""
         return [row for row in rows if not self.rows[row].ended]
 
     def append(self, logits: Tensor, rows: Sequence[int]) -> Tensor:
-        """Draws the next token of each row; one that has ended gets a token only to fill its place.
+        """Draw the next token of each row, (len(rows), 1) ids; a row that has ended gets a filler token.
 
         Args:
-            logits: (len(rows), vocabulary).
-            rows: Numbers in 0 … R - 1.
-
-        Returns:
-            (len(rows), 1) token ids, where the logits are.
+            logits: (len(rows), vocabulary), on the device of the returned ids.
+            rows: Row numbers in 0 … R - 1.
         """
         logits = logits.float()
         allowed = {i: self._allowed(row) for i, row in enumerate(rows)} if any(self.choices) else {}
@@ -167,28 +162,33 @@ class Writer:
         return None if choices is None or self.rows[row].ended else choices.after(self.rows[row].tokens)
 
     def _end(self, rows: Sequence[int]) -> None:
-        """Marks the rows whose last token ended them."""
-        # As the text is decoded: the name of a special token is no place for a stop string.
-        reach = None if self.patterns else -self.tail
-        tails = self.tokenizer.batch_decode([self.rows[row].tokens[reach:] for row in rows], skip_special_tokens=True)
+        """Mark the rows whose last token ended them."""
+        # Special tokens are left out, as in the final text: their names must not match a stop string.
+        ends = [self.rows[row].tokens[self.reach :] for row in rows]
+        tails = self.tokenizer.batch_decode(ends, skip_special_tokens=True)
         for row, tail in zip(rows, tails, strict=True):
             state, choices = self.rows[row], self.choices[row]
             state.ended = (
                 state.tokens[-1] in self.eos
-                or any(s in tail for s in self.strings)
-                or any(p.search(tail) for p in self.patterns)
+                or cut_at_stop(tail, self.stop) is not None
                 or (choices is not None and not choices.after(state.tokens))
             )
 
     def completion(self, row: int) -> Completion:
-        """What a row has written."""
+        """Return the completion of a row."""
         state = self.rows[row]
         text = str(self.tokenizer.decode(state.tokens, skip_special_tokens=True))
-        ends = [at for at in (text.find(s) for s in self.strings) if at >= 0]
-        ends += [match.end() for match in (p.search(text) for p in self.patterns) if match]
-        text = text[: min(ends)] if ends else text
+        cut = cut_at_stop(text, self.stop)
         allowed = state.allowed if self.choices[row] is not None else None
-        return Completion(state.tokens, state.logprobs, text, state.ended, allowed)
+        return Completion(state.tokens, state.logprobs, text if cut is None else cut, state.ended, allowed)
+
+
+def cut_at_stop(text: str, stop: Sequence[Stop]) -> str | None:
+    """Return the text up to its earliest stop, `None` if it contains no stop."""
+    starts = [text.find(s) for s in stop if isinstance(s, str)]
+    matches = [s.search(text) for s in stop if not isinstance(s, str)]
+    ends = [at for at in starts if at >= 0] + [match.end() for match in matches if match]
+    return text[: min(ends)] if ends else None
 
 
 def sample(
@@ -204,32 +204,29 @@ def sample(
     batch_rows: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Completion]]:
-    """Samples `n` completions of every prompt.
+    """Return P lists of `n` sampled completions, one list per prompt.
 
-    The random number behind a token depends on the seed, the prompt's index, the completion's index and the token's
-    position only (for a given `n` and `max_new_tokens`): regrouping and `batch_rows` do not change the numbers.
+    The random number of a token depends on the seed, the prompt's index, the completion's index and the token's
+    position only (for a given `n` and `max_new_tokens`). Regrouping and `batch_rows` do not change the numbers.
 
     Args:
-        model: A model of `load_model`, with or without adapter; an adapter is merged for the time being.
-        tokenizer: Its tokenizer.
-        prompts: P token lists, none empty.
-        n: Completions a prompt.
-        max_new_tokens: Longest completion, in tokens.
-        temperature: 0 takes the likeliest token.
-        stop: A completion ends as soon as its text contains one of these strings, or matches one of these patterns.
+        model: A model of `language.models.load_model`, with or without adapter; an adapter is merged meanwhile.
+        tokenizer: The model's tokenizer.
+        prompts: P non-empty token lists.
+        n: Number of completions per prompt.
+        max_new_tokens: Token limit of a completion.
+        temperature: Sampling temperature; 0 is greedy.
+        stop: A completion ends as soon as its text contains one of these strings or matches one of these patterns.
         seed: Seed of the sampling.
-        batch_rows: How many completions are written at a time.
-        progress: Called with the number of prompts that were completed since the last call.
-
-    Returns:
-        P lists of `n` completions.
+        batch_rows: Number of completions sampled in parallel.
+        progress: Called with the number of prompts completed since the last call.
     """
     generator = torch.Generator().manual_seed(seed)
     results: list[list[Completion]] = [[] for _ in prompts]
     if not prompts:
         return results
     uniforms = torch.rand((len(prompts), n, max_new_tokens), generator=generator)
-    # Like lengths together: little padding, and rows that end at about the same time.
+    # Similar lengths share a batch: they need little padding and end at about the same time.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     per_batch = max(1, batch_rows // n)
     with torch.inference_mode(), merged(model):
@@ -244,16 +241,15 @@ def sample(
 
 
 def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Ids that end what a model writes."""
+    """Return the token ids that end a completion of the model."""
     eos = model.generation_config.eos_token_id  # type: ignore[union-attr]
     return set(eos if isinstance(eos, list) else [eos]) | {tokenizer.eos_token_id}
 
 
 class _Batch:
-    """P prompts with n completions each, until all of them have ended.
+    """P prompts with n completions each, sampled until all of them have ended.
 
-    The rows that are still in the model form a rectangle, prompts by slots, as the attention to shared keys needs:
-    `rows` holds each slot's number in 0 … P·n - 1, `prompts` the prompts still there.
+    `rows` holds the row numbers (0 … P·n - 1) as the rectangle, prompts by slots, that attention to shared keys needs.
     """
 
     def __init__(
@@ -285,13 +281,13 @@ class _Batch:
         return [done[i : i + self.n] for i in range(0, len(done), self.n)]
 
     def _compact(self, tokens: Tensor) -> Tensor:
-        """Drops rows that have ended, if enough of them have; what is left stays a rectangle."""
+        """Drop ended rows once there are enough of them; the remaining rows stay a rectangle."""
         alive = torch.tensor([not row.ended for row in self.writer.rows])[self.rows]
         slots = int(alive.sum(1).max())
         prompts = alive.any(1).nonzero().flatten()
         if len(prompts) * slots > (1 - _COMPACT_AT) * self.rows.numel():
             return tokens
-        # Per prompt: the living first, then as many others as fill the rectangle.
+        # For each prompt, the running rows come first; ended rows fill the rectangle.
         keep = torch.argsort((~alive[prompts]).long(), dim=1, stable=True)[:, :slots]
         index = (prompts[:, None] * self.rows.shape[1] + keep).flatten()
         self.rows = self.rows.flatten()[index].view(len(prompts), slots)

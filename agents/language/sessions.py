@@ -1,10 +1,9 @@
-"""Generation that does not start over: what a model has read of each episode is kept from turn to turn.
+"""Generation that keeps the keys and values of each episode from turn to turn.
 
-A turn of an episode is its prompt so far and a few new words. The keys and values of all that the model has read and
-written are kept, so a turn costs its new tokens only; prompts that several episodes share run once; rows of unequal
-length lie side by side without padding between their tokens. An episode is known by the number of its slot. What is
-kept follows from comparing token ids, so a prompt that does not go on where the last one ended is no error: the part
-that is the same is used, the rest runs anew.
+A turn's prompt is the episode so far and a few new tokens, and only the new tokens run. A prompt that several episodes
+share runs once. Rows of unequal length have no padding between their tokens. The slot number identifies an episode.
+The cached part is found by comparing token ids, so a prompt need not extend the previous one: the common beginning is
+reused, and the rest runs again.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ from rwml_gym.agents.language.shared_prefix import rest_logits
 
 __all__ = ["Request", "Sessions"]
 
-# Tokens of a row in one forward pass over a prompt; rows in a pass times this bounds its memory.
+# Token limit per row and forward pass over prompts; it bounds the memory of a pass.
 _CHUNK = 256
-# A copy of fewer keys and values than this is not worth it.
+# A copy of fewer keys and values than this does not pay off.
 _WORTH_COPYING = 16
-# Rows that have ended are moved out of the way when this share of them has.
+# Finished rows leave the batch when they are at least this share of it.
 _COMPACT_AT = 0.5
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one episode wants written.
+    """A request for one completion.
 
     Attributes:
-        slot: Which episode it is.
-        prompt: All its tokens so far.
-        seed: Of the sampling; what is written follows from it and the prompt, whoever else is in the batch.
-        choices: What may be written; anything if absent.
+        slot: Number of the episode.
+        prompt: All tokens of the episode so far.
+        seed: Seed of the sampling; the completion depends on it and the prompt, not on the rest of the batch.
+        choices: The permitted completions; any text if absent.
     """
 
     slot: int
@@ -50,49 +49,40 @@ class Request:
 
 
 class Sessions:
-    """Writes for many episodes at once and remembers what it has read of each.
+    """Generates for many episodes in one batch and keeps the keys and values of each.
 
     Args:
-        model: A model of `load_model`, with or without adapter. Its weights must not change while sessions are kept:
-            call `clear` after an update.
-        tokenizer: Its tokenizer.
+        model: A model of `language.models.load_model`, with or without adapter. Call `clear` after its weights change.
+        tokenizer: The model's tokenizer.
     """
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.run_tokens = 0  # how many tokens went through the model, padding left out
+        self.run_tokens = 0  # number of tokens that ran through the model, without padding
         self.clear()
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Forget everything."""
         self._cache = RaggedCache()
         self._slots: list[int | None] = []
         self._read: list[list[int]] = []
 
     def forget(self, slots: Sequence[int]) -> None:
-        """Gives up the rows of these slots; what was read is used once more if a new episode begins the same."""
+        """Release the rows of these slots; a new episode with the same beginning still reuses them."""
         for row, slot in enumerate(self._slots):
             if slot in slots:
                 self._slots[row] = None
 
     def generate(
-        self,
-        requests: Sequence[Request],
-        *,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        stop: Sequence[Stop] = (),
+        self, requests: Sequence[Request], *, max_new_tokens: int, temperature: float = 1.0, stop: Sequence[Stop] = ()
     ) -> list[Completion]:
-        """Writes one completion a request.
+        """Return one completion per request, in the order of the requests.
 
         Args:
-            requests: Of different slots.
-            max_new_tokens: Longest completion, in tokens.
-            temperature: 0 takes the likeliest token.
-            stop: See `generation.sample`.
-
-        Returns:
-            The completions, in the order of the requests.
+            requests: Requests of different slots.
+            max_new_tokens: Token limit of a completion.
+            temperature: Sampling temperature; 0 is greedy.
+            stop: See `language.sampling.sample`.
         """
         if not requests:
             return []
@@ -106,14 +96,11 @@ class Sessions:
         return [writer.completion(i) for i in range(len(requests))]
 
     def score(self, requests: Sequence[Request], options: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
-        """Log-probabilities of whole continuations, several a request; none of them is remembered.
+        """Return the log-probability of each continuation of each request; only the prompts stay in the cache.
 
         Args:
-            requests: Of different slots; `seed` and `choices` are not used.
-            options: For each request its continuations, token lists of at least one.
-
-        Returns:
-            For each request one log-probability a continuation.
+            requests: Requests of different slots; `seed` and `choices` are ignored.
+            options: The continuations of each request, as non-empty token lists.
         """
         if not requests:
             return []
@@ -135,7 +122,7 @@ class Sessions:
     # Reading
 
     def _read_prompts(self, requests: Sequence[Request]) -> Tensor:
-        """Runs what is new of each prompt; the logits after its last token, (n, vocabulary)."""
+        """Run the new part of each prompt; return the logits after its last token, (n, vocabulary)."""
         known = {slot for slot in self._slots if slot is not None}
         fresh = [request for request in requests if request.slot not in known]
         for request in fresh:
@@ -144,17 +131,17 @@ class Sessions:
             self._read_shared(fresh)
         rows = [self._row(request.slot) for request in requests]
         for row, request in zip(rows, requests, strict=True):
-            # One token has to run for its logits, though all may have been read.
+            # The last token always runs, because its logits are needed.
             kept = min(_common(self._read[row], request.prompt), len(request.prompt) - 1)
             del self._read[row][kept:]
         news = [request.prompt[len(self._read[row]) :] for row, request in zip(rows, requests, strict=True)]
         return self._run(rows, [list(new) for new in news])
 
     def _begin(self, request: Request) -> None:
-        """Finds a row for an episode that begins, with as much of its prompt as any row has read."""
+        """Assign a row to a new episode and reuse the longest beginning of its prompt that is cached."""
         common = [_common(read, request.prompt) for read in self._read]
         free = [row for row, slot in enumerate(self._slots) if slot is None]
-        # The free row that has read most of it, so that nothing need be copied; else any.
+        # Prefer the free row with the longest common beginning, because it may make a copy unnecessary.
         row = max(free, key=lambda r: common[r]) if free else len(self._slots)
         if row == len(self._slots):
             self._slots.append(None)
@@ -170,7 +157,7 @@ class Sessions:
         self._slots[row] = request.slot
 
     def _read_shared(self, fresh: Sequence[Request]) -> None:
-        """Runs once what the prompts of new episodes have in common, and once each prompt that several have."""
+        """Run the common beginning of new episodes once, and every prompt that several of them share once."""
         everyone = fresh[0].prompt[: min(_common(fresh[0].prompt, request.prompt) for request in fresh)]
         same: dict[tuple[int, ...], list[int]] = {}
         for request in fresh:
@@ -179,7 +166,7 @@ class Sessions:
         self._read_once([(list(prompt), rows) for prompt, rows in same.items() if len(rows) > 1])
 
     def _read_once(self, shared: Sequence[tuple[list[int], list[int]]]) -> None:
-        """For each text and the rows that begin with it: the first row reads it, the others get a copy."""
+        """Run each text in one of the rows that begin with it and copy the result to its other rows."""
         shared = [
             (text, rows)
             for text, rows in shared
@@ -199,14 +186,14 @@ class Sessions:
                 self._read[row] = list(text[:-1])
 
     def _run(self, rows: Sequence[int], texts: Sequence[list[int]], logits: bool = True) -> Tensor:
-        """Runs a text behind what each row has read; the logits after the last token of each, (n, vocabulary)."""
+        """Append a text to each row; return the logits after each last token, (n, vocabulary)."""
         last: list[Tensor | None] = [None] * len(rows)
         done = [0] * len(rows)
         while pending := [i for i in range(len(rows)) if done[i] < len(texts[i])]:
-            # Like lengths together: a long prompt among short answers would pad them all.
+            # Similar lengths run together, because one long prompt would pad all short answers.
             shortest = min(len(texts[i]) - done[i] for i in pending)
             chosen = [i for i in pending if len(texts[i]) - done[i] <= max(2 * shortest, 32)]
-            chosen.sort(key=lambda i: rows[i])  # all rows in order are a slice of the cache, not a copy
+            chosen.sort(key=lambda i: rows[i])  # all rows in order are a view of the cache, not a copy
             parts = [texts[i][done[i] : done[i] + _CHUNK] for i in chosen]
             ends = [logits and done[i] + len(part) == len(texts[i]) for i, part in zip(chosen, parts, strict=True)]
             out = self._forward([rows[i] for i in chosen], parts, ends)
@@ -217,7 +204,7 @@ class Sessions:
         return torch.stack([row for row in last if row is not None]) if logits else torch.empty(0)
 
     def _forward(self, rows: Sequence[int], texts: Sequence[Sequence[int]], ends: Sequence[bool]) -> Tensor:
-        """One pass over a piece of text in each row; the logits after its end, where wanted, (n, vocabulary)."""
+        """Run one pass over a part of each text; return the logits at the wanted ends, (n, vocabulary)."""
         device = next(self.model.parameters()).device
         width = max(map(len, texts))
         tokens = torch.tensor([[*text, *[0] * (width - len(text))] for text in texts], device=device)
@@ -238,7 +225,7 @@ class Sessions:
         keys = torch.arange(seen, device=tokens.device)
         return self.model(
             input_ids=tokens,
-            attention_mask=(keys <= positions[..., None])[:, None],  # each token sees what lies before it in its row
+            attention_mask=(keys <= positions[..., None])[:, None],  # causal within each row
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
@@ -268,11 +255,7 @@ class Sessions:
                     self.run_tokens += 1
 
     def _to_the_front(self, slots: Sequence[int], chosen: Sequence[int]) -> list[int]:
-        """Moves the rows of the chosen slots before all others: a pass over them is one over a slice.
-
-        Returns:
-            The chosen ones in the order of their rows.
-        """
+        """Move the rows of the chosen slots to the front, where they are a view; return them in row order."""
         rows = {self._row(slots[i]): i for i in chosen}
         places = [row for row in range(len(rows)) if row not in rows]
         for place, row in zip(places, sorted(row for row in rows if row >= len(rows)), strict=True):
@@ -287,7 +270,7 @@ class Sessions:
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two texts begin with in common."""
+    """Return the length of the common beginning of two token lists."""
     length = min(len(a), len(b))
     if list(a[:length]) == list(b[:length]):
         return length

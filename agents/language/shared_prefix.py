@@ -2,11 +2,11 @@
 
 A GRPO group is one prompt and G completions. Repeating the prompt G times costs G forward and backward passes over
 it and G copies of its keys and values. Here the prompt runs once (`encode_prompts`), and the G completions attend to
-the one copy: the scores against the shared keys and against a completion's own keys are computed apart and normalised
-in one softmax, so the result is that of plain attention. It is differentiable, hence the same function serves sampling
-and the gradient. The idea is that of Hydragen (arXiv 2402.05099).
+one copy. The scores against the shared keys and against a completion's own keys are computed separately and normalised
+in one softmax, so the result equals plain attention. It is differentiable, so one function serves sampling and the
+gradient. The idea comes from Hydragen (arXiv 2402.05099).
 
-Any `transformers` model that goes through the attention interface can use it (Llama, Qwen, Mistral, SmolLM …).
+It works with any `transformers` model that uses the attention interface (Llama, Qwen, Mistral, SmolLM …).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class SharedPrefix:
     """Keys and values of P left-padded prompts, each shared by the same number of rows.
 
     Attributes:
-        keys: One tensor a layer, (P, key-value heads, L, head size).
-        values: As `keys`.
+        keys: One tensor per layer, (P, key-value heads, L, head size).
+        values: Same shapes as `keys`.
         mask: (P, L) bool, false on padding.
-        lengths: (P,) number of prompt tokens.
+        lengths: (P,) numbers of prompt tokens.
         last_logits: (P, vocabulary) logits after the last prompt token.
     """
 
@@ -46,7 +46,7 @@ class SharedPrefix:
     last_logits: Tensor
 
     def select(self, prompts: Tensor) -> SharedPrefix:
-        """The prefix of the prompts with these indices, (n,) long."""
+        """Return the prefix of the prompts with these (n,) indices."""
         return SharedPrefix(
             [k[prompts] for k in self.keys],
             [v[prompts] for v in self.values],
@@ -67,30 +67,27 @@ def shared_prefix_attention(
     shared_prefix: SharedPrefix | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of R = P·G rows to their own keys and to those of the prompt they share.
+    """Compute the attention of R = P·G rows to their own keys and those of their prompt, (R, T, heads, head size).
 
     Without `shared_prefix` this is PyTorch's scaled dot product attention as `transformers` calls it.
 
     Args:
-        module: The attention layer; `layer_idx` says which keys of the prefix are its own.
-        query: (R, heads, T, head size); rows of a prompt are adjacent.
+        module: The attention layer; `layer_idx` selects its keys in the prefix.
+        query: (R, heads, T, head size); the rows of a prompt are adjacent.
         key: (R, key-value heads, S, head size): the completions' own keys, S >= T.
-        value: As `key`.
-        attention_mask: (R or 1, 1, T, S) bool, true where a completion's token may look.
-        scaling: Factor on the scores; head size ** -0.5 if absent.
-        dropout: Must be 0 here; sampling and updates run without dropout.
+        value: Same shape as `key`.
+        attention_mask: (R or 1, 1, T, S) bool, true where a completion's token may attend.
+        scaling: Factor of the scores; head size ** -0.5 if absent.
+        dropout: Must be 0 with a prefix; sampling and updates run without dropout.
         shared_prefix: The prompts.
-        **kwargs: Passed on to PyTorch's attention if there is no prefix.
-
-    Returns:
-        (R, T, heads, head size), and no weights.
+        **kwargs: Passed to PyTorch's attention if there is no prefix.
     """
     if shared_prefix is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     if attention_mask is None:
-        raise ValueError("Expected a mask (rows, 1, T, S) with `shared_prefix`, actual None")
+        raise ValueError("Expected `attention_mask` (rows, 1, T, S) with `shared_prefix`, actual: None. Pass a mask.")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     prefix_keys, prefix_values = shared_prefix.keys[layer], shared_prefix.values[layer]
     rows, heads, length, size = query.shape
@@ -103,7 +100,7 @@ def shared_prefix_attention(
     own = torch.matmul(grouped, key.transpose(-1, -2)).float() * scaling
     own = own.view(rows, kv_heads, per_kv, length, -1)
     own = own.masked_fill(~attention_mask[:, :, None], torch.finfo(own.dtype).min)
-    # Shared keys: all rows of a prompt are queries of one product, (P, kv, G·per_kv·T, L).
+    # Shared keys: the rows of a prompt are the queries of one product, (P, kv, G·per_kv·T, L).
     folded = grouped.view(prompts, group, kv_heads, -1, size).transpose(1, 2).reshape(prompts, kv_heads, -1, size)
     shared = torch.matmul(folded, prefix_keys.transpose(-1, -2)).float() * scaling
     shared = shared.masked_fill(~shared_prefix.mask[:, None, None], torch.finfo(shared.dtype).min)
@@ -125,15 +122,12 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def encode_prompts(model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: int) -> SharedPrefix:
-    """Runs each prompt once and keeps its keys and values (with gradients, unless they are switched off).
+    """Run each prompt once; return its keys and values on the model's device (with gradients unless disabled).
 
     Args:
         model: A causal language model loaded with `attn_implementation=ATTENTION`.
-        prompts: P token lists, none empty.
+        prompts: P non-empty token lists.
         pad_id: Token id for the padding on the left; it is masked.
-
-    Returns:
-        The prefix, on the model's device.
     """
     device = next(model.parameters()).device
     width = max(map(len, prompts))
@@ -162,15 +156,12 @@ def encode_prompts(model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: i
 
 
 def completion_logits(model: nn.Module, prefix: SharedPrefix, completions: Tensor) -> Tensor:
-    """Logits that predict every token of G completions a prompt, the prompt not run again.
+    """Return the (P·G, T, vocabulary) logits of G completions per prompt; position t predicts token t.
 
     Args:
-        model: The model that made `prefix`.
+        model: The model that made `prefix`. It does not run the prompts again.
         prefix: P prompts.
-        completions: (P·G, T) token ids, right-padded, rows of a prompt adjacent.
-
-    Returns:
-        (P·G, T, vocabulary) logits; position t predicts token t.
+        completions: (P·G, T) token ids, right-padded; the rows of a prompt are adjacent.
     """
     first = prefix.last_logits.repeat_interleave(len(completions) // len(prefix.mask), 0)[:, None]
     if completions.shape[1] == 1:
@@ -179,7 +170,7 @@ def completion_logits(model: nn.Module, prefix: SharedPrefix, completions: Tenso
 
 
 def rest_logits(model: nn.Module, prefix: SharedPrefix, completions: Tensor) -> Tensor:
-    """As `completion_logits`, without those of the first token, which are `prefix.last_logits`: T of at least 2."""
+    """Return `completion_logits` without the first token's, which are `prefix.last_logits`. T must be at least 2."""
     rows, length = completions.shape
     group = rows // len(prefix.mask)
     steps = torch.arange(length - 1, device=completions.device)

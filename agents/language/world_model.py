@@ -18,11 +18,11 @@ class LanguageWorldModel:
     """A `WorldModel` that asks a language model for the next state.
 
     Args:
-        model: A model of `models.load_model`, with or without adapter.
-        tokenizer: Its tokenizer.
-        prompts: What it is shown and how its answer is read.
-        max_new_tokens: Longest prediction, in tokens.
-        batch_rows: Predictions written at a time.
+        model: A model of `language.models.load_model`, with or without adapter.
+        tokenizer: The model's tokenizer.
+        prompts: Builds the model's prompts and reads its predictions.
+        max_new_tokens: Token limit of a prediction.
+        batch_rows: Number of predictions sampled in parallel.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LanguageWorldModel:
     def predict(
         self, histories: Sequence[Sequence[Turn]], actions: Sequence[str], tasks: Sequence[str] | None = None
     ) -> list[str]:
-        """The likeliest next state (greedy) for each history and action; empty where the model wrote none."""
+        """Return the greedy prediction for each history and action; empty where the model wrote none."""
         tasks = tasks if tasks is not None else [""] * len(actions)
         prompts = [self.prompts.predict(h, a, t) for h, a, t in zip(histories, actions, tasks, strict=True)]
         return [self.prompts.read_prediction(c.text) for (c,) in self._sample(prompts, 1, 0.0, 0)]
@@ -52,17 +52,14 @@ class LanguageWorldModel:
         seed: int = 0,
         progress: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
-        """Samples `n` predictions of each transition, as completions; `prompts.read_prediction` reads their texts.
+        """Return T lists of `n` sampled completions; `Prompts.read_prediction` reads a prediction from each text.
 
         Args:
             transitions: T transitions.
-            n: Attempts at each.
-            temperature: 0 for greedy.
-            seed: Of the sampling.
-            progress: Called with the number of transitions done since the last call.
-
-        Returns:
-            T lists of `n` completions.
+            n: Number of completions per transition.
+            temperature: Sampling temperature; 0 is greedy.
+            seed: Seed of the sampling.
+            progress: Called with the number of transitions completed since the last call.
         """
         prompts = [self.prompts.predict(t.history, t.action, t.task) for t in transitions]
         return self._sample(prompts, n, temperature, seed, progress)

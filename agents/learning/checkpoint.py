@@ -1,6 +1,6 @@
-"""Checkpoints and adapters, written so that they are complete or not there at all.
+"""Checkpoints and adapters, written atomically: a folder is complete or does not exist.
 
-A checkpoint holds finite numbers only. The one before it stays too, for the case that a disk damages the newest.
+A checkpoint holds finite numbers only. The previous one stays too, in case the newest is damaged on disk.
 """
 
 from __future__ import annotations
@@ -22,34 +22,30 @@ from torch import Tensor
 from rwml_gym.errors import CheckpointError
 from rwml_gym.files import read_json, write_json
 
-__all__ = [
-    "load_adapter_weights",
-    "save_adapter",
-]
+__all__ = ["load_adapter_weights", "save_adapter"]
 
 Metrics = dict[str, Any]
 _STEP = re.compile(r"step-(\d{6,})")
-_KEPT = 2  # checkpoints: the newest, and one to fall back on
+_KEPT = 2  # checkpoints: the newest and a fallback
 
 
 def save_adapter(model: PeftModel, path: Path) -> None:
-    """Saves the policy's adapter in PEFT format (`adapter_config.json`, `adapter_model.safetensors`), atomically.
+    """Save the policy's adapter in PEFT format (`adapter_config.json`, `adapter_model.safetensors`), atomically.
 
-    Raises:
-        CheckpointError: It cannot be written; what was there before stays.
+    If it cannot be written, a `CheckpointError` is raised, and an earlier adapter in `path` does not change.
     """
     with _written(path, _size(get_peft_model_state_dict(model, adapter_name="default"))) as partial:
         model.save_pretrained(str(partial), selected_adapters=["default"], safe_serialization=True)
 
 
 def load_adapter_weights(model: PeftModel, path: Path) -> None:
-    """Puts the weights of a saved adapter into the policy's adapter of the same shape."""
+    """Load the weights of a saved adapter into the policy's adapter of the same shape."""
     set_peft_model_state_dict(model, load_file(path / "adapter_model.safetensors"), adapter_name="default")
 
 
 @contextmanager
 def _written(path: Path, needed: int) -> Iterator[Path]:
-    """A folder to fill, which takes the place of `path` when it is complete; after an error nothing of it stays."""
+    """Yield a folder to fill. It replaces `path` at the end of the context and is deleted after an error."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -58,13 +54,13 @@ def _written(path: Path, needed: int) -> Iterator[Path]:
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(partial, path)
-    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+    except (OSError, SafetensorError) as error:  # safetensors raises its own error for a full disk
         shutil.rmtree(partial, ignore_errors=True)
         there = next((parent for parent in path.parents if parent.is_dir()), Path())
         raise CheckpointError(
-            f"Cannot write {str(path)!r}: {error}. It needs {needed:,} bytes, {shutil.disk_usage(there).free:,} are "
-            "free. What was saved before is whole: make room, or the folder writable, and the same command goes on "
-            "from there."
+            f"Expected to write {needed:,} bytes to {str(path)!r}, actual: {error}; {shutil.disk_usage(there).free:,} "
+            "bytes are free. Make room, or make the folder writable; everything saved before is intact, and the same "
+            "command continues from there."
         ) from error
 
 
@@ -93,7 +89,7 @@ def save(
         save_file(state, partial / "optimizer.safetensors")
         write_json(partial / "metrics.json", metrics)
     for old in checkpoints(folder)[:-_KEPT]:
-        shutil.rmtree(old, ignore_errors=True)  # older ones are never read; the next checkpoint tries again
+        shutil.rmtree(old, ignore_errors=True)  # never read again; the next checkpoint retries
 
 
 def restore(
@@ -108,7 +104,7 @@ def restore(
         state = load_file(latest / "optimizer.safetensors")
         metrics: list[Metrics] = read_json(latest / "metrics.json")
         if len(metrics) != _step_of(latest):
-            raise ValueError(f"expected the metrics of {_step_of(latest)} steps, actual {len(metrics)}")
+            raise ValueError(f"expected the metrics of {_step_of(latest)} steps, actual: {len(metrics)}")
         set_peft_model_state_dict(model, weights, adapter_name="default")
         for key, value in state.items():
             index, _, field = key.partition(".")
@@ -116,10 +112,10 @@ def restore(
             # AdamW keeps its step count on the CPU.
             optimizer.state[parameter][field] = value if field == "step" else value.to(parameter.device)
     except (FileNotFoundError, SafetensorError, ValueError, IndexError, RuntimeError) as error:
-        before = f"from {found[-2].name}, which is kept for this" if len(found) > 1 else "from the start"
+        before = f"from {found[-2].name}" if len(found) > 1 else "from the start"
         raise CheckpointError(
-            f"The checkpoint {str(latest)!r} is damaged, or one of another model: {str(error).splitlines()[0]}. "
-            f"Delete that folder, and the same command goes on {before}."
+            f"Expected an intact checkpoint of this model in {str(latest)!r}, actual: damaged or of another model "
+            f"({str(error).splitlines()[0]}). Delete that folder. Then the same command continues {before}."
         ) from error
     return metrics
 
@@ -129,5 +125,5 @@ def _step_of(checkpoint: Path) -> int:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
+    """Return the complete checkpoints, oldest first."""
     return sorted((p for p in folder.glob("step-*") if _STEP.fullmatch(p.name)), key=_step_of)

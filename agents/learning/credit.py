@@ -1,8 +1,8 @@
-"""Who gets the credit: advantages of a group of episodes, for whole episodes and for single turns, as GRPO groups.
+"""Credit assignment: a group of episodes becomes GRPO groups with advantages of episodes and of single turns.
 
-An episode's advantage is its task reward relative to its group's (GRPO, arXiv 2402.03300). A turn's is the gap reward
-of its own prediction relative to all turns of the group: what a turn predicted is known when it is over, so no other
-turn shares in it. A token of the model gets the weighted sum of both.
+An episode's advantage is its task reward relative to its group (GRPO, arXiv 2402.03300). A turn's advantage is the gap
+reward of its own prediction relative to all turns of the group. No other turn shares it, because a prediction is scored
+as soon as its turn is over. A token of the model gets the weighted sum of both.
 """
 
 from __future__ import annotations
@@ -26,18 +26,15 @@ def episode_groups(
     world_model_weight: float = 0.0,
     scale: bool = True,
 ) -> list[Group]:
-    """The update's groups from G episodes of one game.
+    """Return the groups for an update from G episodes of one game, one per prompt; none if all advantages are 0.
 
     Args:
-        episodes: Those that failed are left out.
+        episodes: The episodes; failed ones are ignored.
         sequence: `episode`: one sequence per episode, with the observations masked out, and several whenever a turn's
-            prompt does not extend the previous one. `turn`: every turn by itself, as with a history window.
+            prompt does not extend the previous one. `turn`: one sequence per turn, as with a history window.
         task_weight: Factor of the episode's advantage.
-        world_model_weight: Factor of the turn's.
+        world_model_weight: Factor of the turn's advantage.
         scale: Whether to divide by the standard deviation, see `group_advantages`.
-
-    Returns:
-        Groups of rows with the same prompt; none if the episodes earned alike in all that has weight.
     """
     episodes = [episode for episode in episodes if episode.error is None and episode.rewards]
     if len(episodes) < 2:
@@ -59,7 +56,7 @@ def episode_groups(
 
 
 class _Row:
-    """A prompt and what follows it, the model's words and the world's in turn."""
+    """A prompt and its continuation, in which the model's tokens and the environment's alternate."""
 
     def __init__(self, prompt: list[int]) -> None:
         self.prompt = prompt
@@ -91,7 +88,7 @@ class _Row:
 def _rows(written: Sequence[TurnRecord], advantages: Sequence[float], sequence: SequenceOf) -> Iterator[_Row]:
     row: _Row | None = None
     for turn, advantage in zip(written, advantages, strict=True):
-        if turn.completion is None or not turn.completion.tokens:  # somebody else's action teaches nothing
+        if turn.completion is None or not turn.completion.tokens:  # an action that the model did not write
             continue
         before = [] if row is None else [*row.prompt, *row.tokens]
         goes_on = sequence == "episode" and row is not None and turn.prompt[: len(before)] == before

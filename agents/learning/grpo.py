@@ -1,10 +1,10 @@
-"""Group-relative policy optimisation: advantages, loss and update, on groups whose prompt is computed once.
+"""Group-relative policy optimisation (GRPO): advantages, loss and update.
 
 The losses are those of TRL's `GRPOTrainer` (`grpo`, `dr_grpo`, `dapo`); sources: GRPO arXiv 2402.03300, Dr. GRPO
-arXiv 2503.20783, DAPO arXiv 2503.14476. Where this deviates from textbook GRPO: groups without reward difference are
-left out of the update altogether (they have no policy gradient; leaving them out also leaves out their KL term and
-keeps them from diluting the others), and a prompt runs once, whatever G is (`logprobs`). The KL term is the textbook's;
-TRL 1.16 by default multiplies it with the ratio (`use_bias_correction_kl`).
+arXiv 2503.20783, DAPO arXiv 2503.14476. There are two deviations from textbook GRPO. The update omits groups without
+reward difference: they have no policy gradient, and their KL term would dilute the other groups. A prompt runs once for
+every G (`language.logprobs`). The KL term is the textbook's; TRL 1.16 by default multiplies it with the ratio
+(`use_bias_correction_kl`).
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ __all__ = ["Group", "group_advantages", "has_signal", "policy_loss", "update"]
 
 @dataclass(frozen=True)
 class Group:
-    """One prompt and its G completions; both stages hand these to the same update.
+    """One prompt and its G completions, for the update of both training stages.
 
     Attributes:
         prompt: Token ids.
-        completions: G token lists, none empty.
-        advantages: One number a completion, or one a token.
-        logprobs: The tokens' log-probabilities when they were sampled, to measure the mismatch with training.
+        completions: G non-empty token lists.
+        advantages: One number per completion, or one per token.
+        logprobs: Log-probabilities of the tokens at sampling time, to measure the mismatch with training.
         mask: 1 on the model's own tokens, 0 on others (an environment's); all 1 if absent.
         allowed: For each completion and token the ids it was chosen from, `None` for the whole vocabulary
-            (constrained decoding); the policy's probabilities are those among them.
+            (constrained decoding). The policy's probabilities are normalised over these ids.
     """
 
     prompt: Sequence[int]
@@ -49,7 +49,7 @@ class Group:
     allowed: Sequence[Sequence[Sequence[int] | None]] | None = None
 
     def rows(self) -> list[Group]:
-        """Each completion as a group of its own."""
+        """Return each completion as a separate group."""
         return [
             replace(
                 self,
@@ -64,14 +64,11 @@ class Group:
 
 
 def group_advantages(rewards: np.ndarray, scale: bool = True) -> np.ndarray:
-    """Group-relative advantages: rewards less their group's mean, over its standard deviation if asked.
+    """Return the group-relative advantages, (P, G): rewards minus their group's mean; 0 if all rewards are equal.
 
     Args:
-        rewards: (P, G).
+        rewards: (P, G) rewards.
         scale: Whether to divide by the group's (sample) standard deviation.
-
-    Returns:
-        (P, G); all zero in a group without reward difference.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     centred = rewards - rewards.mean(1, keepdims=True)
@@ -82,13 +79,13 @@ def group_advantages(rewards: np.ndarray, scale: bool = True) -> np.ndarray:
 
 
 def has_signal(rewards: np.ndarray) -> np.ndarray:
-    """Which groups of (P, G) rewards hold a difference, (P,) bool: only they have a policy gradient."""
+    """Return which groups of (P, G) rewards differ, (P,) bool, because only these have a policy gradient."""
     return np.ptp(np.asarray(rewards, dtype=np.float64), axis=1) > 1e-9
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Groups of equal size as tensors: rows are completions, those of a group adjacent."""
+    """Groups of equal size as tensors with one row per completion; the rows of a group are adjacent."""
 
     prompts: list[list[int]]
     tokens: Tensor
@@ -148,21 +145,20 @@ def policy_loss(
     tokens: float | None = None,
     max_completion_length: int | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The clipped, group-relative loss with its KL term.
+    """Return the clipped, group-relative loss with its KL term, and sums over the tokens that count.
+
+    The sums are `tokens`, `kl`, `clipped`, `ratio` and `approx_kl`.
 
     Args:
-        logprobs: (R, T) of the policy, with gradient.
-        old_logprobs: (R, T) of the policy that sampled.
-        advantages: (R, T), or (R, 1).
+        logprobs: (R, T) log-probabilities of the policy, with gradient.
+        old_logprobs: (R, T) log-probabilities of the policy that sampled.
+        advantages: (R, T) or (R, 1).
         mask: (R, T), 1 on tokens that count.
         config: Loss type, clipping and β.
-        reference_logprobs: (R, T) of the reference; needed if β is not 0.
-        completions: Completions of the whole batch if this is a part of it; R if absent.
-        tokens: Counting tokens of the whole batch; this part's if absent.
-        max_completion_length: The constant of `dr_grpo`; T if absent.
-
-    Returns:
-        The loss, and sums over the counting tokens: `tokens`, `kl`, `clipped`, `ratio`, `approx_kl`.
+        reference_logprobs: (R, T) log-probabilities of the reference; required if β is not 0.
+        completions: Number of completions in the whole batch; R if absent.
+        tokens: Number of tokens that count in the whole batch; those of this part if absent.
+        max_completion_length: Constant of `dr_grpo`; T if absent.
     """
     log_ratio = logprobs - old_logprobs
     ratio = log_ratio.exp()
@@ -172,7 +168,7 @@ def policy_loss(
     kl = torch.zeros_like(losses)
     if config.beta:
         if reference_logprobs is None:
-            raise InvalidConfigError("β is not 0: expected the reference's log-probabilities, actual None")
+            raise InvalidConfigError("Expected `reference_logprobs` if β is not 0, actual: None. Pass them.")
         gap = reference_logprobs - logprobs
         kl = gap.exp() - gap - 1  # unbiased and never negative (Schulman's k3)
         losses = losses + config.beta * kl
@@ -203,26 +199,21 @@ def update(
     accelerator: Accelerator,
     max_completion_length: int,
 ) -> dict[str, float]:
-    """One GRPO update (μ of them with `iterations`).
-
-    In several processes each hands over its own groups, as many as it has, and all do the update of all the groups
-    together; they return the same numbers.
+    """Update the policy once (μ times with `iterations`) on the groups of all processes together.
 
     Args:
-        model: The policy, a PEFT model; its reference is `models.reference`.
-        optimizer: Over the adapter's parameters.
-        groups: Groups with reward difference, of any sizes; none is a valid batch and changes nothing.
-        config: The update's configuration.
-        accelerator: Where to compute.
-        max_completion_length: In tokens, the constant of `dr_grpo`.
+        model: The policy, a PEFT model; its reference is `language.models.reference`.
+        optimizer: Optimizer of the adapter's parameters.
+        groups: This process's groups with reward difference, of any sizes; without any groups nothing changes.
+        config: Options of the update.
+        accelerator: The processes and their device, see `learning.distributed.check_distributed`.
+        max_completion_length: Constant of `dr_grpo`, in tokens.
 
     Returns:
-        Means over the counting tokens: `loss`, `kl` (to the reference), `clip_fraction`, `ratio`, `approx_kl` (of this
-        update to the policy that sampled, Schulman's k3), `grad_norm`; and the difference of log-probabilities between
-        sampling and training: `sampling_mismatch`, its mean absolute value, and `sampling_mismatch_max`.
-
-    Raises:
-        InvalidConfigError: The processes are of a kind that this does not work with (`distributed`).
+        The same numbers in all processes, as means over the tokens that count: `loss`, `kl` (to the reference),
+        `clip_fraction`, `ratio`, `approx_kl` (of this update to the policy that sampled, Schulman's k3), `grad_norm`;
+        and the difference of log-probabilities between sampling and training: `sampling_mismatch`, its mean absolute
+        value, and `sampling_mismatch_max`.
     """
     check_distributed(accelerator)
     parts = list(_micro_batches(groups, config.tokens_per_pass(accelerator.device.type)))
@@ -268,7 +259,7 @@ def update(
         optimizer.zero_grad()
     summed = total(accelerator, [totals[name] for name in _SUMS])
     means = _means(dict(zip(_SUMS, summed, strict=True)), tokens, config.iterations)
-    means["grad_norm"] = totals["grad_norm"] / config.iterations  # the same everywhere, not a sum
+    means["grad_norm"] = totals["grad_norm"] / config.iterations  # equal in all processes, so not a sum
     means["sampling_mismatch_max"] = largest(accelerator, mismatch_max)
     return means
 
@@ -295,9 +286,9 @@ def _counting_tokens(group: Group) -> int:
 
 
 def _micro_batches(groups: Sequence[Group], budget: int) -> Iterator[list[Group]]:
-    """Groups, or single rows of those whose completions are long, that go through the model together."""
+    """Yield the groups of each forward pass; a group with long completions is split into its rows."""
     parts = [part for group in groups for part in (group.rows() if _is_long(group) else [group])]
-    # Like lengths together, so that little is padded; only groups of one size share a pass.
+    # Similar lengths share a pass, so that little is padded; all groups of a pass have the same size.
     parts.sort(key=lambda g: (len(g.completions), len(g.prompt) + _longest(g)))
     batch: list[Group] = []
     for part in parts:
@@ -313,7 +304,7 @@ def _micro_batches(groups: Sequence[Group], budget: int) -> Iterator[list[Group]
 
 
 def _is_long(group: Group) -> bool:
-    """Whether sharing the prompt is not worth a table of attention scores."""
+    """Return whether the completions are too long for sharing the prompt, which needs a table of attention scores."""
     return _longest(group) > len(group.prompt)
 
 

@@ -1,6 +1,6 @@
-"""Training loops that survive being killed, full disks and divergence.
+"""A training loop that continues after kills, full disks and divergence.
 
-Randomness needs no saving: each step derives its seeds from the run's seed and the step's number.
+It saves no random state, because each step derives its seeds from the run's seed and the step's number.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rwml_gym.errors import CheckpointError, InvalidConfigError, TrainingDiverge
 
 __all__ = ["train_loop"]
 
-_MAX_SKIPPED = 5  # in a row: a model that has diverged for good is not worth computing on
+_MAX_SKIPPED = 5  # in a row; after that the model has diverged for good
 
 
 def train_loop(
@@ -42,40 +42,39 @@ def train_loop(
     on_save_error: Literal["stop", "go_on"] = "stop",
     writes: bool = True,
 ) -> list[Metrics]:
-    """Runs `step` for each step number, from the last checkpoint in `folder` if there is one.
+    """Run `step` for each step number, starting after the last checkpoint in `folder` if there is one.
 
     Args:
-        name: Shown beside the progress bar.
-        folder: Where checkpoints go; the newest two are kept.
-        model: Its trainable parameters are optimised (AdamW without weight decay).
-        learning_rate: Of AdamW; a step may set another.
-        steps: How many in all.
+        name: Label of the progress bar.
+        folder: Folder of the checkpoints; the newest two are kept.
+        model: Model whose trainable parameters are optimised (AdamW without weight decay).
+        learning_rate: Learning rate of AdamW; a step may set another.
+        steps: Number of all steps.
         step: Does one update and returns its metrics; must depend on the step's number and the model only.
-        line: The metrics as one line for the console.
-        checkpoint_every: Steps between checkpoints; there is always one after the last step.
-        prepare: Called with the optimizer (accelerate's `prepare`); what it returns is stepped.
-        schedule: Factor of the learning rate by step number, from 0, see `schedules`; the rate that results is among
-            the metrics.
-        log: Called with the number of each step, from 1, and its metrics, see `tracking`. Steps after the last
-            checkpoint are logged again after a restart.
-        on_nan: After a step whose `loss` or `grad_norm` is not finite: `stop`, or `skip`: put weights and optimizer
-            back as they were before it (a copy of both in memory), mark its metrics `skipped`, and go on.
-        on_save_error: Where a checkpoint cannot be written: `stop`, or `go_on`: warn and try again at the next one; a
-            last checkpoint that cannot be written always stops.
-        writes: Whether this process writes checkpoints; of several that train together one does, and all read them.
+        line: Formats the metrics as one line for the console.
+        checkpoint_every: Steps between checkpoints; the last step always writes one.
+        prepare: Returns the optimizer that `step` gets (accelerate's `prepare`).
+        schedule: Factor of the learning rate by step number from 0, see `learning.schedules`; the metrics contain the
+            resulting rate.
+        log: Called with the number of each step, from 1, and its metrics. Steps after the last checkpoint are logged
+            again after a restart.
+        on_nan: Reaction to a `loss` or `grad_norm` that is not finite: `stop`; or `skip`: restore weights and optimizer
+            from a copy in memory, mark the step's metrics as `skipped`, and continue.
+        on_save_error: Reaction to a checkpoint that cannot be written: `stop`; or `go_on`: warn and try again at the
+            next one. The last checkpoint always stops.
+        writes: Whether this process writes checkpoints. One of several processes writes, and all read.
 
     Returns:
-        The metrics of every step, those before a restart included, each with its wall-clock `seconds`.
+        The metrics of every step, including those before a restart, each with its wall-clock `seconds`.
 
     Raises:
-        TrainingDivergedError: A loss or gradient is not finite, or too many were in a row.
-        CheckpointError: A checkpoint cannot be written, or the one to go on from is damaged.
-        InvalidConfigError: Unknown `on_nan` or `on_save_error`.
+        TrainingDivergedError: If a loss or gradient is not finite, or too many in a row are not.
+        CheckpointError: If a checkpoint cannot be written, or the last one is damaged.
     """
     if on_nan not in ("stop", "skip"):
-        raise InvalidConfigError(f"Expected on_nan 'stop' or 'skip', actual {on_nan!r}")
+        raise InvalidConfigError(f"Expected `on_nan` 'stop' or 'skip', actual: {on_nan!r}.")
     if on_save_error not in ("stop", "go_on"):
-        raise InvalidConfigError(f"Expected on_save_error 'stop' or 'go_on', actual {on_save_error!r}")
+        raise InvalidConfigError(f"Expected `on_save_error` 'stop' or 'go_on', actual: {on_save_error!r}.")
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     metrics = restore(folder, model, optimizer, parameters)
@@ -110,7 +109,7 @@ def train_loop(
                 except CheckpointError as error:
                     if last or on_save_error == "stop":
                         raise
-                    warnings.warn(f"{error} Trying again at the next checkpoint.", stacklevel=2)
+                    warnings.warn(f"{error} The run tries again at the next checkpoint.", stacklevel=2)
     return metrics
 
 
@@ -119,12 +118,12 @@ def _not_finite(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _skipped_last(metrics: list[Metrics]) -> int:
-    """How many of the last steps were skipped in a row; from the metrics, so that restarts count too."""
+    """Return how many of the last steps were skipped in a row, including steps before a restart."""
     return next((i for i, row in enumerate(reversed(metrics)) if not row.get("skipped")), len(metrics))
 
 
 def _remember(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> Callable[[], None]:
-    """Copies what a step changes; what it returns puts the copy back."""
+    """Copy weights and optimizer; return a function that restores them from the copy."""
     weights = [parameter.detach().clone() for parameter in parameters]
     state = copy.deepcopy(optimizer.state_dict())
 
@@ -140,11 +139,11 @@ def _remember(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parame
 
 def _advice(name: str, folder: Path, step: int, bad: Mapping[str, float], skipped: int) -> str:
     kept = checkpoints(folder)
-    last = f"The last good checkpoint is {str(kept[-1])!r}" if kept else "There is no checkpoint yet"
+    last = f"The last checkpoint, without this step, is {str(kept[-1])!r}" if kept else "There is no checkpoint yet"
     values = ", ".join(f"{key} {value}" for key, value in bad.items())
-    before = f", after {skipped} steps in a row that were skipped for it" if skipped else ""
+    before = f", after {skipped} steps in a row that were skipped for the same reason" if skipped else ""
     skip = "" if skipped else ", or skip such steps (on_nan='skip')"
     return (
-        f"{name} diverged at step {step}: {values}{before}. {last}; this step is not in it. The same command would "
-        f"come to the same step: try a lower learning rate or another seed, in another run folder{skip}."
+        f"Expected finite numbers in {name}, actual: it diverged at step {step}: {values}{before}. {last}. The same "
+        f"command would diverge again: use a lower learning rate or another seed, in another run folder{skip}."
     )

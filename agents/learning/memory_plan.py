@@ -1,8 +1,7 @@
-"""What a training run needs of memory, before it is short of it: an estimate in bytes, and what would lower it.
+"""An estimate of the memory that a training run needs, in bytes, and advice that lowers it.
 
 The formula counts what autograd keeps of a Llama-like model with a LoRA adapter on every linear layer (Llama, Qwen,
-Mistral, SmolLM …), and what is computed beside it at the peak; `benchmarks/memory.py` compares it with what processes
-really take.
+Mistral, SmolLM …), and what else is in memory at the peak; `benchmarks/memory.py` compares it with real processes.
 """
 
 from __future__ import annotations
@@ -23,31 +22,31 @@ from rwml_gym.errors import InvalidConfigError
 __all__ = ["MemoryPlan", "MemoryWarning", "available_memory", "plan"]
 
 _GB = 1e9
-_FLOAT = 4  # bytes; norms, scores, losses and the adapter are in float32 whatever the model is in
-_LOGITS = 3  # copies at the peak: logits, their logarithmic softmax, the gradient
+_FLOAT = 4  # bytes; norms, scores, losses and the adapter are float32 for every dtype of the model
+_LOGITS = 3  # copies at the peak: logits, their log-softmax, the gradient
 _CUDA = 1.1
-# Of what glibc takes for a training pass, a good part is holes between blocks; less of it with either setting.
+# Much of what glibc takes for a training pass is holes between blocks; either of the settings reduces them.
 _GLIBC, _GLIBC_TUNED = 1.7, 1.15
 _TUNED = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")
 
 
 class MemoryWarning(UserWarning):
-    """A run will probably not fit into memory."""
+    """Warns that a run will probably not fit into memory."""
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes that a run takes, by what for.
+    """Bytes that a run needs, by purpose.
 
     Attributes:
-        weights: The model's, which is loaded already.
-        adapter: The adapter's, loaded already too, its gradient and AdamW's two moments.
-        sampling: At the peak of sampling: keys and values, the adapter merged into a copy of the weights, logits.
-        activations: What one training pass keeps for its gradient, with what the allocator wastes.
-        logits: Of the tokens of that pass that count.
-        loaded: The part of it all that is taken before the run begins.
-        device: Where the model is.
-        lines: The arithmetic, a line for each.
+        weights: The model's weights, already loaded.
+        adapter: The adapter's weights, already loaded, its gradient and AdamW's two moments.
+        sampling: Peak of sampling: keys and values, the adapter merged into a copy of the weights, logits.
+        activations: What one training pass keeps for its gradient, including the allocator's waste.
+        logits: Logits of the tokens that count in that pass.
+        loaded: Part of the total that is taken before the run begins.
+        device: Device of the model.
+        lines: The arithmetic, one line per purpose.
     """
 
     weights: int
@@ -61,17 +60,14 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        """The peak: sampling and training take turns."""
+        """Peak of the run, in which sampling and training alternate."""
         return self.weights + self.adapter + max(self.sampling, self.activations + self.logits)
 
     def check(self, available: int | None = None) -> bool:
-        """Warns if the rest of the run does not fit.
+        """Return whether the rest of the run fits, and warn if it does not.
 
         Args:
-            available: Bytes that are free now that the model is loaded; what is free on its device if absent.
-
-        Returns:
-            Whether it fits.
+            available: Free bytes after the model is loaded; those of its device if absent.
         """
         available = available_memory(self.device) if available is None else available
         if self.total - self.loaded <= available:
@@ -82,8 +78,8 @@ class MemoryPlan:
         elif _overhead(self.device) == _GLIBC:
             lower.append("MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 in the environment")
         warnings.warn(
-            f"This run takes {_gb(self.total)}, {_gb(self.total - self.loaded)} more than now; {_gb(available)} are "
-            f"free. What lowers it: {', '.join(lower)}, bfloat16, a smaller model.\n{self}",
+            f"Expected a run that fits into memory, actual: {_gb(self.total)}, {_gb(self.total - self.loaded)} more "
+            f"than now; {_gb(available)} are free. Use {', '.join(lower)}, bfloat16 or a smaller model.\n{self}",
             MemoryWarning,
             stacklevel=2,
         )
@@ -94,7 +90,7 @@ class MemoryPlan:
 
 
 def available_memory(device: str | torch.device = "cpu") -> int:
-    """Bytes that are free on a device."""
+    """Return the free bytes of a device."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
@@ -112,26 +108,23 @@ def plan(
     sampling_rows: int | None = None,
     checkpointing: bool = False,
 ) -> MemoryPlan:
-    """Estimates what training a model takes, to 30 % or so.
+    """Estimate the memory for training a model, to about 30 %. All numbers must be at least 1.
 
     Args:
-        model: With its adapter, on the device where it will be trained.
+        model: Model with its adapter, on the device of the training.
         rows: Completions in one update.
         prompt_tokens: Length of a prompt.
-        completion_tokens: Length of a completion, all turns of an episode included.
-        counted_tokens: Of these, how many the loss counts: only they need logits. All if absent.
-        group_size: Completions a prompt (G).
-        micro_tokens: Most tokens of one training pass, see `GRPOConfig`; all rows at once if absent.
-        sampling_rows: Completions that are written at a time; `rows` if absent.
-        checkpointing: Whether a layer's activations are computed anew for its gradient.
-
-    Raises:
-        InvalidConfigError: A number below 1.
+        completion_tokens: Length of a completion, including all turns of an episode.
+        counted_tokens: Number of these that count in the loss, because only they need logits. All if absent.
+        group_size: Completions per prompt (G).
+        micro_tokens: Token limit per forward pass, see `GRPOConfig`; all rows in one pass if absent.
+        sampling_rows: Completions sampled in parallel; `rows` if absent.
+        checkpointing: Whether a layer's activations are computed again for its gradient.
     """
     counted = completion_tokens if counted_tokens is None else counted_tokens
     for name, value in {"rows": rows, "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}.items():
         if value < 1:
-            raise InvalidConfigError(f"Expected {name} of at least 1, actual {value}")
+            raise InvalidConfigError(f"Expected `{name}` of at least 1, actual: {value}.")
     config: PreTrainedConfig = model.config.get_text_config()
     parameter = next(model.parameters())
     size, layers, vocabulary = parameter.element_size(), config.num_hidden_layers, config.vocab_size
@@ -147,14 +140,14 @@ def plan(
     drawn = sampled * vocabulary * (size + _FLOAT)
     sampling = keys + merged + drawn
 
-    # A group whose prompt is the longer part goes through as one, others row by row.
+    # A group whose prompt is at least as long as its completions runs as one, others row by row.
     together = group_size if group_size > 1 and completion_tokens <= prompt_tokens else 1
     unit = prompt_tokens + together * completion_tokens
     units = max(1, min(rows // together, (micro_tokens or rows * unit) // unit))
     tokens, in_pass = units * unit, units * together
     per_layer = _kept(config, size, _rank(model))
     tables = 0
-    if together > 1:  # scores against the prompt are kept once more, apart from those of the row's own tokens
+    if together > 1:  # the scores against the prompt are kept twice, those of the row's own tokens once
         tables = in_pass * config.num_attention_heads * completion_tokens * (2 * prompt_tokens + completion_tokens)
     if checkpointing:
         kept = tokens * (layers * config.hidden_size * size + per_layer) + tables * _FLOAT
@@ -187,9 +180,9 @@ def plan(
 
 
 def _kept(config: PreTrainedConfig, size: int, rank: int) -> int:
-    """Bytes a token that one layer keeps for its gradient."""
+    """Return the bytes per token that one layer keeps for its gradient."""
     # Inputs of the projections (three, of the hidden width), queries, keys, values; the gate, its activation, the
-    # other half, their product; what is between an adapter's two matrices. The two norms keep their input in float32.
+    # other half, their product; the tensors between an adapter's matrices. The two norms keep their input in float32.
     own = 4 * config.hidden_size + 2 * _kv_width(config) + 4 * config.intermediate_size + 7 * rank
     return int(own * size + 2 * config.hidden_size * _FLOAT)
 

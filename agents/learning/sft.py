@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: the update, and an expert's episodes as prompts with what the model should write."""
+"""Supervised fine-tuning (SFT): the update, and demonstrations from recorded episodes."""
 
 from __future__ import annotations
 
@@ -28,28 +28,23 @@ def sft_update(
     micro_batch: int = 4,
     masks: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, float]:
-    """One update on n prompts and what should follow them.
-
-    In several processes each hands over its own, as many as it has, and all do the update of all of them together.
+    """Update the model once on n prompts and their targets, and on those of all other processes.
 
     Args:
         model: A PEFT model.
-        optimizer: Over its adapter.
-        prompts: n token lists.
+        optimizer: Optimizer of the adapter.
+        prompts: n token lists; n can differ between processes.
         targets: n token lists.
-        accelerator: Where to compute.
-        max_grad_norm: Gradient clipping.
-        micro_batch: Rows in one forward pass; memory and padding only, the gradient is the same.
-        masks: 1 on the target tokens that are to be learnt, 0 on others (an environment's); all 1 if absent.
+        accelerator: The processes and their device, see `learning.distributed.check_distributed`.
+        max_grad_norm: Gradients with a larger norm are clipped to this norm.
+        micro_batch: Rows per forward pass. Affects memory and padding, not the gradient.
+        masks: 1 on the target tokens to learn, 0 on others (an environment's); all 1 if absent.
 
     Returns:
         `loss`: mean negative log-likelihood of a target token (natural logarithm); `grad_norm` before clipping.
-
-    Raises:
-        InvalidConfigError: The processes are of a kind that this does not work with (`distributed`).
     """
     check_distributed(accelerator)
-    # Like lengths together, so that little is padded; the gradient is that of one batch.
+    # Similar lengths share a pass, so that little is padded; the gradient is that of one batch.
     masks = [[1] * len(target) for target in targets] if masks is None else masks
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(targets[i]))
     (tokens_in_all,) = total(accelerator, [sum(map(sum, masks))])
@@ -77,12 +72,12 @@ def sft_update(
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A prompt, what follows it, and which of that is to be learnt.
+    """A prompt with a target and the mask of the tokens to learn.
 
     Attributes:
         prompt: Token ids.
-        target: Token ids; of a whole episode the world's answers, too.
-        mask: 1 on what the agent writes, 0 on the world's words.
+        target: Token ids; for a whole episode they include the observations.
+        mask: 1 on the agent's tokens, 0 on the environment's.
     """
 
     prompt: list[int]
@@ -93,18 +88,13 @@ class Demonstration:
 def demonstrations(
     transitions: TransitionDataset, prompts: Prompts, describe: Callable[[str], str] = str
 ) -> list[Demonstration]:
-    """Turns recorded play into demonstrations.
+    """Return recorded episodes as demonstrations.
 
     Args:
-        transitions: Of episodes worth imitating, with histories as long as the prompts show.
-        prompts: How an agent is asked and writes; with `history=0` an episode is one demonstration, else a turn is.
-        describe: The task as the agent is shown it, from the transition's.
-
-    Returns:
-        One demonstration an episode, or one a turn; an episode that is longer than a prompt may be ends there.
-
-    Raises:
-        InvalidConfigError: The prompts ask for thoughts, which nobody recorded.
+        transitions: Transitions of episodes to imitate, with histories as long as those in the prompts.
+        prompts: Prompts of the agent, without thoughts, which transitions do not contain. With `history=0` an episode
+            is one demonstration, cut at the token limit of a prompt; otherwise every turn is one.
+        describe: Makes the task in the prompt from the transition's task.
     """
     episodes = [list(steps) for _, steps in groupby(transitions, key=lambda transition: transition.episode)]
     if prompts.history == 0:

@@ -1,4 +1,4 @@
-"""The agent protocol: what plays a text environment, in batches."""
+"""The protocols of agents, which play batches of text environments."""
 
 from __future__ import annotations
 
@@ -11,44 +11,41 @@ import gymnasium as gym
 __all__ = ["Agent", "Decoding", "MakeEnv", "WritingAgent"]
 
 MakeEnv = Callable[[], gym.Env[str, str]]
-"""Makes a text environment, with its step budget."""
+"""Makes a text environment with its step budget."""
 
 Decoding = Literal["free", "constrained", "scored"]
 """How a language model writes an action, see `LanguageModelAgent`."""
 
 
 class Agent(Protocol):
-    """Plays several episodes side by side."""
+    """Plays several episodes in parallel, each in its slot."""
 
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
-        """Chooses one action an episode.
+        """Return one action per slot.
 
         Args:
-            observations: One a slot, what the world said last; `None` where no episode is played, whatever its info.
-            infos: One a slot, as the environment gave it.
-
-        Returns:
-            One action a slot.
+            observations: The last observation of each slot; `None` for a slot without episode, whose info is ignored.
+            infos: The last info of each slot.
         """
         ...
 
     def reset(self, mask: Sequence[bool]) -> None:
-        """Forgets the episodes of the slots whose mask is true: new ones start there."""
+        """Forget the episodes of the slots whose mask is true; new ones start there."""
         ...
 
 
 @runtime_checkable
 class WritingAgent(Agent, Protocol):
-    """An agent that writes its actions, and remembers what it was shown and wrote."""
+    """An agent that writes its actions and records its prompts and completions."""
 
     def reset(self, mask: Sequence[bool], seeds: Sequence[int | None] | None = None) -> None:
         """Forget the episodes of the slots whose mask is true; new ones with these seeds start there."""
         ...
 
     def written(self, slot: int) -> list[Any]:
-        """The `TurnRecord`s of the episode in a slot so far."""
+        """Return the `TurnRecord`s of the current episode in a slot."""
         ...
 
     def playing(self) -> AbstractContextManager[Any]:
-        """A context for the time of many turns, whose weights do not change."""
+        """Return a context for a series of turns in which the model's weights do not change."""
         ...

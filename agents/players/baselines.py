@@ -1,4 +1,4 @@
-"""Agents that need no model: what any learnt agent has to beat, and an expert to learn from."""
+"""Agents without a model: baselines for trained agents, and an expert to learn from."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ _EXPLORING = {"go": 0.5, "open": 0.5}
 
 
 class RandomAgent:
-    """Plays a random admissible action; `look` where the environment lists none.
+    """Plays a random admissible action, or `look` if the environment lists none.
 
     Args:
-        seed: Its choices follow from the seed and the order of the calls.
+        seed: The choices depend on the seed and the order of the calls.
     """
 
     def __init__(self, seed: int = 0) -> None:
         self._rng = random.Random(seed)
 
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
-        """Chooses one admissible action a slot."""
+        """Return one admissible action per slot."""
         return [self._rng.choice(info.get("admissible_actions") or ["look"]) for info in infos]
 
     def reset(self, mask: Sequence[bool]) -> None:
-        """Nothing to forget."""
+        """Do nothing, because the agent has no memory."""
 
 
 class TaskWordsAgent:
-    """Prefers new actions that share words with the task: no expert, no model, some sense.
+    """Prefers new actions that share words with the task.
 
-    Of the admissible actions it has played least in this episode, it takes one with the most words of the task in it;
-    where none has any, it explores (`go`, `open`) rather than meddle with things the task does not name.
+    Among the admissible actions played least in the episode, it plays one that contains the most words of the task. If
+    none contains any, it explores (`go`, `open`) and does not touch objects that the task does not name.
 
     Args:
-        seed: Breaks ties.
+        seed: Seed of the choice among equally good actions.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -48,7 +48,7 @@ class TaskWordsAgent:
         self._played: list[Counter[str]] = []
 
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
-        """Chooses one admissible action a slot."""
+        """Return one admissible action per slot."""
         self._played += [Counter() for _ in range(len(infos) - len(self._played))]
         actions = []
         for played, info in zip(self._played, infos, strict=False):
@@ -63,21 +63,21 @@ class TaskWordsAgent:
         return actions
 
     def reset(self, mask: Sequence[bool]) -> None:
-        """Forgets what was played in the slots that start again."""
+        """Forget the actions played in the slots that start again."""
         for played, start in zip(self._played, mask, strict=False):
             if start:
                 played.clear()
 
 
 class NoOpAgent:
-    """Says goodbye to the customer of τ²-bench at once: what is earned without doing anything."""
+    """Says goodbye to the customer of τ²-bench at once: the reward without any work."""
 
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
-        """Says goodbye in each slot."""
+        """Say goodbye in each slot."""
         return ["Goodbye"] * len(infos)
 
     def reset(self, mask: Sequence[bool]) -> None:
-        """Nothing to forget."""
+        """Do nothing, because the agent has no memory."""
 
 
 class TransferAgent:
@@ -87,7 +87,7 @@ class TransferAgent:
         self._transferred: list[bool] = []
 
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
-        """Transfers in each slot, or says goodbye where that is done."""
+        """Transfer the customer in each slot, or say goodbye after the transfer."""
         self._transferred += [False] * (len(infos) - len(self._transferred))
         actions = [
             "Goodbye" if done else "transfer_to_human_agents(summary='x')" for done in self._transferred[: len(infos)]
@@ -96,14 +96,14 @@ class TransferAgent:
         return actions
 
     def reset(self, mask: Sequence[bool]) -> None:
-        """Forgets the transfers of the slots that start again."""
+        """Forget the transfers of the slots that start again."""
         for slot, start in enumerate(mask[: len(self._transferred)]):
             if start:
                 self._transferred[slot] = False
 
 
 class ExpertAgent:
-    """Plays what the environment's expert advises, `info["expert_action"]`.
+    """Plays the advice of the environment's expert, `info["expert_action"]`.
 
     Example:
         >>> import gymnasium, rwml_gym
@@ -114,18 +114,14 @@ class ExpertAgent:
     """
 
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
-        """Gives the advised action of each slot; the empty string where the game is won.
-
-        Raises:
-            InvalidConfigError: an environment gives no advice.
-        """
+        """Return the advised action of each slot, which every info must contain; it is empty where the game is won."""
         for slot, info in enumerate(infos):
             if info.get("expert_action") is None:
                 raise InvalidConfigError(
-                    f'Expected info["expert_action"] in slot {slot}, actual keys: {", ".join(info) or "none"}; make '
+                    f'Expected info["expert_action"] in slot {slot}, actual: keys {", ".join(info) or "none"}. Make '
                     'the environment with gymnasium.make("rwml_gym/ALFWorld-v0", expert=True).'
                 )
         return [info["expert_action"] for info in infos]
 
     def reset(self, mask: Sequence[bool]) -> None:
-        """Nothing to forget: the environment's expert starts anew with each game."""
+        """Do nothing, because the environment's expert starts again with each game."""

@@ -1,4 +1,4 @@
-"""A language model in this process as a chat partner: it can speak for the user of τ²-bench, without any endpoint."""
+"""A local language model as a chat partner: it can play the user of τ²-bench without an endpoint."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 
 class LocalChatModel:
-    """Answers chat messages with a model of `load_model`, through the model's own chat template.
+    """Answers chat messages with a model of `language.models.load_model`, through the model's own chat template.
 
-    Give it to ``gymnasium.make("rwml_gym/Tau2-v0", user="model", user_model=…)``. A call that it writes, in one of the
-    ways `envs.tau2.actions` reads, becomes a tool call; thoughts are dropped; one that cannot be read stays words.
+    Pass it to ``gymnasium.make("rwml_gym/Tau2-v0", user="model", user_model=…)``. A call in a form that
+    `envs.tau2.actions` reads becomes a tool call; any other answer stays text. Thoughts are removed.
 
     Args:
         name: Model name, see `load_model`; its tokenizer needs a chat template.
-        adapter: Folder of a LoRA adapter to put on it.
-        max_new_tokens: Longest answer, in tokens.
-        temperature: 0 takes the likeliest token, so that the same conversation gets the same answer.
-        seed: Seed of the sampling; the answer to a conversation follows from it and from the number of messages.
+        adapter: Folder of a LoRA adapter to load.
+        max_new_tokens: Token limit of an answer.
+        temperature: Sampling temperature; 0 is greedy.
+        seed: Seed of the sampling; an answer depends on it, the conversation and the number of messages.
         dtype: See `load_model`.
         device: See `load_model`.
     """
@@ -48,21 +48,18 @@ class LocalChatModel:
         self.model, self.tokenizer = load_model(name, dtype, device)
         if getattr(self.tokenizer, "chat_template", None) is None:
             raise InvalidConfigError(
-                f"The tokenizer of {name} has no chat template; choose an instruction-tuned model."
+                f"Expected a chat template, actual: none for {name}. Use an instruction-tuned model."
             )
         if adapter is not None:
             self.model = load_adapter(self.model, adapter)
         self.max_new_tokens, self.temperature, self.seed = max_new_tokens, temperature, seed
 
     def __call__(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> dict[str, Any]:
-        """Answers a conversation.
+        """Return the OpenAI-style assistant message that answers a conversation.
 
         Args:
-            messages: OpenAI-style messages, the last one to be answered.
+            messages: OpenAI-style messages.
             tools: OpenAI-style tool schemas.
-
-        Returns:
-            An OpenAI-style assistant message.
         """
         prompt = self.tokenizer.apply_chat_template(messages, tools=tools or None, add_generation_prompt=True)
         tokens = list(prompt["input_ids"] if isinstance(prompt, dict) or hasattr(prompt, "keys") else prompt)

@@ -1,4 +1,4 @@
-"""A language model in both its roles: the agent that acts, and the world model that predicts what comes of it."""
+"""An agent that plays by writing its actions with a language model."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = ["LanguageModelAgent", "TurnRecord", "describe_task"]
 
 @dataclass(frozen=True)
 class TurnRecord:
-    """One turn as the model saw and wrote it.
+    """One turn of a language-model agent.
 
     Attributes:
-        prompt: Token ids it was shown; none where somebody else chose the action.
-        completion: What it wrote; `None` likewise.
-        action: What was handed to the environment.
+        prompt: Token ids of the prompt; empty if the model did not choose the action.
+        completion: The model's completion; `None` if the model did not choose the action.
+        action: The action passed to the environment.
     """
 
     prompt: list[int]
@@ -43,39 +43,37 @@ class TurnRecord:
 
 @dataclass
 class _Memory:
-    """What an agent remembers of a slot's episode."""
+    """An agent's memory of the episode in a slot."""
 
     seed: int | None = None
     rng: random.Random = field(default_factory=random.Random)
     turns: list[Turn] = field(default_factory=list)
     written: list[TurnRecord] = field(default_factory=list)
-    prompt: list[int] = field(default_factory=list)  # of the turn that is being written
+    prompt: list[int] = field(default_factory=list)  # of the current turn
 
 
 class LanguageModelAgent:
-    """Plays by writing its next command; optionally some actions are random ones.
+    """Plays by writing the next action; a share of the actions can be random.
 
-    Free text is played as it is: a command the world does not know is answered by the world. Where the world has tools,
-    it is shown their names and parameters with the task. With `Prompts(history=0)` the episode is one text of which
-    each turn runs its new tokens only; with a window every turn is a prompt of its own.
+    Free text is played unchanged, and the environment answers unknown commands. If the environment has tools, the task
+    in the prompt lists their names and parameters. With `Prompts(history=0)` the episode is one text, and each turn
+    runs its new tokens only. With a history window every turn has its own prompt.
 
-    What an agent does in an episode follows from the episode's seed, not from who else is in the batch.
+    The actions in an episode depend on the episode's seed, not on the rest of the batch.
 
     Args:
-        model: A model of `models.load_model`, with or without adapter.
-        tokenizer: Its tokenizer.
-        prompts: What it is shown and how its answers are read.
-        temperature: Of sampling; the paper collects with 1.0.
-        random_share: Probability of playing a random admissible action instead of the model's, or the explorer's.
-        seed: Of the agent; an episode's seed follows from it, the game, and how often that was played before.
-        explorer: Who plays the random actions, where the world lists no admissible ones.
-        action_tokens: Longest action with its thought and prediction; the default suits short commands.
-        show_policy: Whether the model is shown the world's policy, `info["policy"]`, with the task.
-        decoding: How actions are written where the world lists the admissible ones: `free` text; `constrained`, token
-            by token, to those; or `scored`, each as a whole by its log-probability. Elsewhere it is free text.
-
-    Raises:
-        InvalidConfigError: Unknown decoding, or a choice among actions beside thoughts or predictions.
+        model: A model of `language.models.load_model`, with or without adapter.
+        tokenizer: The model's tokenizer.
+        prompts: Builds the prompts and reads the model's answers.
+        temperature: Sampling temperature; the paper collects with 1.0.
+        random_share: Probability of a random admissible action, or the explorer's, instead of the model's.
+        seed: Seed of the agent; an episode's seed depends on it, the game and how often the game was played before.
+        explorer: Agent that plays the random actions, for environments that list no admissible ones.
+        action_tokens: Token limit of an action with its thought and prediction; the default suits short commands.
+        show_policy: Whether the prompt contains the environment's policy, `info["policy"]`.
+        decoding: How the model writes an action: as `free` text, `constrained` token by token to the admissible
+            actions, or `scored`, a choice by each action's log-probability. Without a list it is free text. Thoughts
+            and predictions require `free`.
     """
 
     def __init__(
@@ -92,9 +90,9 @@ class LanguageModelAgent:
         decoding: Decoding = "free",
     ) -> None:
         if decoding not in get_args(Decoding):
-            raise InvalidConfigError(f"Expected decoding among {list(get_args(Decoding))}, actual {decoding!r}")
+            raise InvalidConfigError(f"Expected `decoding` among {list(get_args(Decoding))}, actual: {decoding!r}.")
         if decoding != "free":
-            prompts.action_target("look")  # refuses prompts that ask for more than an action
+            prompts.action_target("look")  # raises if the prompts ask for more than an action
         self.prompts, self.sessions = prompts, Sessions(model, tokenizer)
         self.temperature, self.random_share, self.decoding = temperature, random_share, decoding
         self.explorer, self.action_tokens, self.show_policy = explorer, action_tokens, show_policy
@@ -103,7 +101,7 @@ class LanguageModelAgent:
         self._episodes: list[_Memory] = []
 
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
-        """Writes one action a slot; idle slots, and those whose turn it is to explore, cost no generation."""
+        """Return one action per slot; only slots where the model chooses the action cost generation."""
         self._episodes += [_Memory() for _ in range(len(observations) - len(self._episodes))]
         playing = [slot for slot, observation in enumerate(observations) if observation is not None]
         for slot in playing:
@@ -119,11 +117,11 @@ class LanguageModelAgent:
         return actions
 
     def reset(self, mask: Sequence[bool], seeds: Sequence[int | None] | None = None) -> None:
-        """Forgets the episodes of the slots that start again; if all do, what the model has read, too.
+        """Forget the episodes of the slots that start again; if all do, also clear the key-value cache.
 
         Args:
             mask: True where a new episode starts.
-            seeds: Of the new episodes, one a slot; where there is none it follows from agent and game.
+            seeds: Seeds of the new episodes, one per slot; `None` derives a seed from the agent's seed and the game.
         """
         if self.explorer is not None:
             self.explorer.reset(mask)
@@ -133,7 +131,7 @@ class LanguageModelAgent:
             self._episodes[slot] = _Memory(None if seeds is None else seeds[slot])
         if all(mask):
             del self._episodes[len(mask) :]
-            self.sessions.clear()  # the weights may be others now
+            self.sessions.clear()  # the weights may have changed
         else:
             self.sessions.forget(starting)
 
@@ -142,7 +140,7 @@ class LanguageModelAgent:
         return merged(self.sessions.model)
 
     def written(self, slot: int) -> list[TurnRecord]:
-        """The turns of the episode in a slot so far."""
+        """Return the turns of the current episode in a slot."""
         return list(self._episodes[slot].written)
 
     def _listen(self, episode: _Memory, observation: str, info: dict[str, Any]) -> None:
@@ -160,7 +158,7 @@ class LanguageModelAgent:
     def _explored(
         self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]], playing: Sequence[int]
     ) -> dict[int, str | None]:
-        """The action of each playing slot that explores, None where the model acts."""
+        """Return the exploring action of each playing slot, `None` where the model acts."""
         if self.explorer is not None:
             possible = [[action] for action in self.explorer.act(observations, infos)]
         else:
@@ -186,14 +184,14 @@ class LanguageModelAgent:
             return self._choose(requests, options)
         return self.sessions.generate(
             requests,
-            # A choice is as long as it is: cut off, it would be none.
+            # Never truncate a constrained choice.
             max_new_tokens=max([self.action_tokens, *(len(o) for row in options for o in row)]),
             temperature=self.temperature,
             stop=self.prompts.action_stop,
         )
 
     def _choose(self, requests: Sequence[Request], options: Sequence[list[list[int]]]) -> list[Completion]:
-        """One of the options each: the likeliest, or one drawn by its probability among them."""
+        """Choose the likeliest option of each request, or draw one by its probability among the options."""
         chosen = []
         for request, row, scores in zip(requests, options, self.sessions.score(requests, options), strict=True):
             best = max(scores)
@@ -213,9 +211,8 @@ class LanguageModelAgent:
             ids = [*last.prompt, *own, *self.prompts.reply(episode.turns[-1].observation, own)]
             if len(ids) <= self.prompts.max_tokens:
                 return ids
-        return self.prompts.act(
-            episode.turns, describe_task(info, self.show_policy)
-        )  # anew, without the oldest turns if need be
+        # A new prompt, without the oldest turns if they do not fit.
+        return self.prompts.act(episode.turns, describe_task(info, self.show_policy))
 
     def _play(self, slot: int, completion: Completion | None, action: str) -> str:
         episode = self._episodes[slot]
@@ -224,7 +221,7 @@ class LanguageModelAgent:
 
 
 def describe_task(info: Mapping[str, Any], show_policy: bool = False) -> str:
-    """The task as an agent is shown it: with the names and parameters of the tools, and the policy if wanted."""
+    """Return the task for a prompt, with the names and parameters of the tools, and the policy if wanted."""
     parts = [str(info.get("task", ""))]
     if show_policy and info.get("policy"):
         parts.append(f"Policy:\n{info['policy']}")

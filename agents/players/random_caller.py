@@ -1,7 +1,6 @@
-"""A player of τ²-bench without a model: calls random tools with what it has heard and read so far.
+"""A player of τ²-bench without a model, to collect transitions if the language model rarely writes a valid call.
 
-For collecting transitions where the language model can hardly write a call. That deviates from RWML, in which the model
-itself plays (arXiv 2602.05842).
+This deviates from RWML, where the model itself plays (arXiv 2602.05842).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 __all__ = ["RandomCallerAgent"]
 
-# What users say of themselves, by the name of the parameter that asks for it.
+# What users say about themselves, by the name of the parameter that needs it.
 _SAID = tuple(
     re.compile(pattern)
     for pattern in (
@@ -29,21 +28,21 @@ _TOKEN = re.compile(r"[#\w][\w-]*")
 _QUOTED = re.compile(r"'([^']+)'")
 _SPEECH = ("Could you tell me more?", "I can do that. Shall I go ahead?", "One moment, please.", "It is done.")
 _MIN_ACTIONS = 4  # before the first goodbye
-_ATTEMPTS = 4  # at a call that was not made before
+_ATTEMPTS = 4  # to find a call that was not made before
 
 
 class RandomCallerAgent:
     """Calls random tools with values from the conversation, sometimes speaks, and says goodbye in the end.
 
-    A value fits a parameter if it stood under its name in a tool's result (`order_id`; a member of `orders`), was said
-    of the user (name, zip code, mail address, phone number), or looks like the example in the parameter's description
-    (`'#W0000000'`). The tools for which everything is known are preferred. Of its calls on the training tasks 56 %
+    A value fits a parameter if a tool's result contains it under that name (`order_id`; a member of `orders`), if the
+    user said it (name, zip code, mail address, phone number), or if it looks like the example in the parameter's
+    description (`'#W0000000'`). Tools with known arguments are preferred. On the training tasks 56 % of the calls
     succeed on retail, 76 % on airline and 87 % on telecom.
 
     Args:
-        seed: Its choices follow from the seed and the order of the calls.
-        speak: Share of words to the user among its actions.
-        guess: Share of calls of any tool, whether or not its arguments are known.
+        seed: The choices depend on the seed and the order of the calls.
+        speak: Share of messages to the user among the actions.
+        guess: Share of calls of any tool, including those with unknown arguments.
         leave: Probability of a goodbye at every action from the fifth on.
     """
 
@@ -53,7 +52,7 @@ class RandomCallerAgent:
         self._seen: list[_Seen] = []
 
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
-        """Chooses one call, or some words, a slot; from `info["tools"]` and `info["messages"]`."""
+        """Return one call or message per slot, from `info["tools"]` and `info["messages"]`."""
         self._seen += [_Seen() for _ in range(len(infos) - len(self._seen))]
         actions = []
         for seen, info in zip(self._seen, infos, strict=False):
@@ -63,7 +62,7 @@ class RandomCallerAgent:
         return actions
 
     def reset(self, mask: Sequence[bool]) -> None:
-        """Forgets the conversations of the slots that start again."""
+        """Forget the conversations of the slots that start again."""
         for slot, start in enumerate(mask[: len(self._seen)]):
             if start:
                 self._seen[slot] = _Seen()
@@ -92,7 +91,7 @@ class RandomCallerAgent:
         return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
     def _arguments(self, schema: Mapping[str, Any], seen: _Seen) -> tuple[dict[str, Any], bool]:
-        """Arguments for the parameters of a tool, and whether those that it requires are known."""
+        """Return arguments for a tool, and whether none of them is a guess."""
         required = schema.get("required", [])
         arguments, all_known = {}, True
         for name, parameter in schema.get("properties", {}).items():
@@ -105,7 +104,7 @@ class RandomCallerAgent:
     def _value(
         self, name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any], seen: _Seen
     ) -> tuple[Any, bool]:
-        """A value, and whether it is more than a guess."""
+        """Return a value, and whether it is known rather than guessed."""
         if "$ref" in schema:
             schema = definitions[schema["$ref"].rpartition("/")[2]]
         if "anyOf" in schema:
@@ -129,23 +128,22 @@ class RandomCallerAgent:
         values = seen.values(name, examples)
         if values:
             return self._rng.choice(values), True
-        # "either 'no longer needed' or 'ordered by mistake'" are what may be said; "such as '#W0000000'" is not.
+        # "either 'no longer needed' or 'ordered by mistake'" lists valid values; "such as '#W0000000'" does not.
         known = bool(examples) and not any(re.search(r"\d{2}", example) for example in examples)
         return self._rng.choice(examples or ["unknown"]), known
 
 
 class _Seen:
-    """What one conversation has brought up so far."""
+    """The values that one conversation has mentioned."""
 
     def __init__(self) -> None:
         self.actions = 0
         self.calls: set[str] = set()
-        # Dictionaries without values, as sets that keep their order.
+        # Dictionaries without values serve as ordered sets.
         self._by_name: dict[str, dict[str, None]] = {}
         self._by_shape: dict[str, dict[str, None]] = {}
 
     def read(self, text: str) -> None:
-        """Remembers the values in a message."""
         try:
             data = json.loads(text)
         except ValueError:
@@ -162,7 +160,7 @@ class _Seen:
             self._add("", token.rstrip("-"))
 
     def values(self, name: str, examples: Sequence[str]) -> list[str]:
-        """Values for a parameter: those of its name, else those that look like an example of it."""
+        """Return the values for a parameter: those with its name, else those that look like its examples."""
         named = [self._by_name.get(n, {}) for n in (name, name.removesuffix("_id"), name.removeprefix("new_"))]
         if name == "id":
             named = [values for key, values in self._by_name.items() if key.endswith("_id")]
@@ -175,13 +173,13 @@ class _Seen:
     def _add(self, name: str, value: str) -> None:
         if name:
             self._by_name.setdefault(name, {})[value] = None
-        # A word without digits looks like any other; three capitals may be an airport.
+        # Words without digits all look alike, except that three capitals may be an airport.
         if re.search(r"\d", value) or re.fullmatch(r"[A-Z]{3}", value):
             self._by_shape.setdefault(_shape(value), {})[value] = None
 
 
 def _leaves(name: str, data: Any) -> Iterator[tuple[str, str]]:
-    """The texts and numbers in a tool's result under their names; members of lists under the singular."""
+    """Yield the texts in a tool's result with their names; members of lists have the name in the singular."""
     if isinstance(data, dict):
         for key, value in data.items():
             if re.search(r"\d", key):  # an id as key: {"payment_methods": {"credit_card_1": …}}
@@ -195,7 +193,7 @@ def _leaves(name: str, data: Any) -> Iterator[tuple[str, str]]:
 
 
 def _shape(text: str) -> str:
-    """What a value looks like: `#W0000000` as `#A9999999`, `sara_doe_496` as `a_a_9`."""
+    """Return the shape of a value: `#A9999999` for `#W0000000`, `a_a_9` for `sara_doe_496`."""
     shape = re.sub(r"[a-z]", "a", re.sub(r"[A-Z]", "A", re.sub(r"\d", "9", text)))
     return re.sub(r"([a9])\1+", r"\1", shape) if "a" in shape else shape
 

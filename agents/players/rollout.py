@@ -1,4 +1,4 @@
-"""Playing episodes side by side: finished ones leave, new ones enter, and one that fails is data, not a crash."""
+"""Rollouts: episodes in parallel slots, where a failing environment is recorded data and not a crash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import EPISODE, Transition, TransitionDataset
 from rwml_gym.wrappers import RecordTransitions
 
-if TYPE_CHECKING:  # torch, which agents without a model do not need
+if TYPE_CHECKING:  # imports torch, which agents without a model do not need
     from rwml_gym.agents.players.language_model import TurnRecord
 
 __all__ = ["Episode", "EpisodeSpec", "OnError", "collect", "roll_out"]
@@ -24,11 +24,11 @@ OnError = Literal["raise", "drop"]
 
 @dataclass(frozen=True)
 class EpisodeSpec:
-    """An episode to be played.
+    """An episode to play.
 
     Attributes:
-        game: Its name, played through `options={"game": name}`, or a seed for `reset(seed=…)`.
-        seed: Of a language model's sampling; the agent's own choice if absent.
+        game: Name of the game, for `reset(options={"game": name})`, or a seed for `reset(seed=…)`.
+        seed: Seed of a language model's sampling; the agent chooses it if absent.
     """
 
     game: str | int
@@ -40,13 +40,13 @@ class Episode:
     """An episode that was played to its end, or until its environment failed.
 
     Attributes:
-        spec: What was asked for.
-        rewards: One a step.
-        gap_rewards: Of `WorldModelRewardWrapper`, one a step; empty without it.
-        invalid: Whether the world refused the action, one a step.
-        info: The last one.
-        written: What a language model saw and wrote, turn by turn; empty for other agents.
-        error: What the environment failed with; the episode ends there.
+        spec: The episode that was requested.
+        rewards: Reward of each step.
+        gap_rewards: Reward of `WorldModelRewardWrapper` at each step; empty without the wrapper.
+        invalid: Whether the environment rejected the action of each step.
+        info: The last info.
+        written: Prompts and completions of a language-model agent, turn by turn; empty for other agents.
+        error: The exception that ended the episode, `None` if the environment did not fail.
     """
 
     spec: EpisodeSpec
@@ -59,7 +59,7 @@ class Episode:
 
     @property
     def won(self) -> bool:
-        """Whether the task was done."""
+        """Whether the task was solved."""
         return self.error is None and bool(self.info.get("won"))
 
     @property
@@ -74,17 +74,17 @@ class Episode:
 
     @property
     def game(self) -> str:
-        """Name of the game; the seed where the environment names none."""
+        """Name of the game; the seed if the environment does not name its games."""
         return str(self.info.get("game") or self.spec.game)
 
     @property
     def task_type(self) -> str:
-        """Task type of the game, or its domain; empty where the environment says neither."""
+        """Task type of the game, or its domain; empty if the environment reports neither."""
         return str(self.info.get("task_type") or self.info.get("domain") or "")
 
     @property
     def data_version(self) -> str:
-        """Version of the data the game was made from."""
+        """Version of the game's data."""
         return str(self.info.get("data_version", ""))
 
 
@@ -98,28 +98,22 @@ def roll_out(
     progress: Callable[[int], None] | None = None,
     ended: Callable[[int, gym.Env[str, str]], None] | None = None,
 ) -> list[Episode]:
-    """Plays episodes, as many side by side as there are slots; where one ends the next begins.
+    """Play episodes in parallel slots and return them in the order of `specs`.
 
     Args:
-        make_env: Makes a text environment, with its step budget.
-        agent: Who plays. It is told which slots start anew; a slot without episode shows it `None`.
-        specs: The episodes.
-        slots: Most episodes side by side.
-        on_error: What an exception of an environment does: `raise`, or `drop` the episode: it counts as played with
-            its `error`, and its environment is made anew.
+        make_env: Makes a text environment with its step budget.
+        agent: The agent. `reset` tells it which slots start a new episode; the observation of an idle slot is `None`.
+        specs: The episodes to play.
+        slots: Maximal number of episodes in parallel; the next episode starts in a slot that is free.
+        on_error: Reaction to an exception of an environment: `raise` it, or `drop` the episode, which is returned with
+            its `error`, and make a new environment.
         progress: Called with 1 for each episode that ends.
-        ended: Called with the number of an episode that ended and its environment, before that is used again.
-
-    Returns:
-        The episodes, in the order of `specs`.
-
-    Raises:
-        InvalidConfigError: Unknown `on_error`, or no slots.
+        ended: Called with an ended episode's number and its environment, before the environment is used again.
     """
     if on_error not in get_args(OnError):
-        raise InvalidConfigError(f"Expected on_error among {list(get_args(OnError))}, actual {on_error!r}")
+        raise InvalidConfigError(f"Expected `on_error` among {list(get_args(OnError))}, actual: {on_error!r}.")
     if slots < 1:
-        raise InvalidConfigError(f"Expected at least 1 slot, actual {slots}")
+        raise InvalidConfigError(f"Expected `slots` of at least 1, actual: {slots}.")
     envs: list[gym.Env[str, str]] = []
     try:
         envs += [make_env() for _ in range(min(slots, len(specs)))]
@@ -138,7 +132,7 @@ def roll_out(
 
 
 class _Slots:
-    """The slots of a rollout and what is played in them; `envs` is the caller's, who closes them."""
+    """The slots of a rollout and their episodes. The caller owns and closes `envs`."""
 
     def __init__(
         self,
@@ -157,7 +151,7 @@ class _Slots:
         self.failed: list[tuple[int, int]] = []
 
     def fill(self) -> bool:
-        """Starts episodes in the slots that are free; whether anything is left to do."""
+        """Start episodes in the free slots; return whether any episode is running or has just failed."""
         first, started = self.next == 0, [False] * len(self.envs)
         for slot, episode in enumerate(self.episodes):
             while episode is None and self.next < len(self.specs):
@@ -170,7 +164,7 @@ class _Slots:
         return any(episode is not None for episode in self.episodes) or bool(self.failed)
 
     def step(self) -> list[tuple[int, int]]:
-        """One action in each slot that plays; the episodes that ended, with their slots."""
+        """Play one action in each busy slot; return the numbers and slots of the episodes that ended."""
         over, self.failed = self.failed, []
         playing = [slot for slot, episode in enumerate(self.episodes) if episode is not None]
         actions = self.agent.act(self.observations, self.infos) if playing else []
@@ -207,7 +201,7 @@ class _Slots:
         return True
 
     def _take(self, slot: int, played: Episode, action: str) -> bool:
-        """Steps a slot; whether its episode is over."""
+        """Step the environment of a slot; return whether its episode is over."""
         try:
             observation, reward, terminated, truncated, info = self.envs[slot].step(action)
         except Exception as error:
@@ -227,7 +221,7 @@ class _Slots:
         try:
             self.envs[slot].close()
         except Exception as second:
-            played.error += f" (closing it failed too, {type(second).__name__}: {second})"
+            played.error += f" (closing the environment failed too, {type(second).__name__}: {second})"
         self.envs[slot] = self.make_env()
 
 
@@ -239,26 +233,20 @@ def collect(
     slots: int = 16,
     progress: Callable[[int], None] | None = None,
 ) -> TransitionDataset:
-    """Plays one episode a game and records it: interaction learning, step 1 of RWML.
+    """Play one episode per game and return the transitions in the order of `games`: step 1 of RWML.
 
     Args:
-        make_env: Makes a text environment, with its step budget.
-        agent: Who plays, for all slots at once.
-        games: Names of games, or seeds, see `EpisodeSpec`.
+        make_env: Makes a text environment with its step budget.
+        agent: The agent, which plays all slots in one batch.
+        games: At least one name of a game or seed, see `EpisodeSpec`; episodes are numbered in this order.
         history: Window H of the transitions.
-        slots: Episodes side by side.
+        slots: Maximal number of episodes in parallel.
         progress: Called with 1 for each episode that ends.
-
-    Returns:
-        The transitions, game by game in the order of `games`; episodes are numbered in that order.
-
-    Raises:
-        InvalidConfigError: No games.
     """
     if not games:
-        raise InvalidConfigError("Expected at least one game to play, actual none")
+        raise InvalidConfigError("Expected at least one game to play, actual: none. Add names or seeds to `games`.")
     episodes: list[list[Transition]] = [[] for _ in games]
-    seen: dict[int, int] = {}  # how many transitions of an environment were taken already
+    seen: dict[int, int] = {}  # number of transitions already taken from an environment
 
     def record(number: int, env: gym.Env[str, str]) -> None:
         new = env.transitions[seen.get(id(env), 0) :]  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""How well a world model predicts held-out transitions: reward, gap and exact match, with intervals over games."""
+"""Scores of a world model's predictions of held-out transitions: reward, gap and exact match."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["Prediction", "evaluate_predictions", "paired_difference"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One held-out transition, predicted.
+    """The scored prediction of one held-out transition.
 
     Attributes:
-        game: Its game; intervals resample games.
-        action_type: The action's first word; `(invalid)` if the world rejected it, whatever it was, and `(words)` for
-            what is said to a user.
-        names_nothing_new: See the function of that name.
+        game: Game of the transition; intervals resample games.
+        action_type: First word of the action; `(invalid)` for any action that the environment rejected, `(words)` for
+            a message to a user.
+        names_nothing_new: See `diagnostics.predictability.names_nothing_new`.
         action: The action.
-        next_state: What happened.
-        prediction: What was predicted.
-        reward: r_WM at τ_d, or 1 - d where the reward is continuous.
+        next_state: The realised next state.
+        prediction: The predicted next state.
+        reward: r_WM at τ_d, or 1 - d for a continuous reward.
         distance: d, 1 - cosine or 1 - ROUGE-L.
-        exact: Whether the prediction is the next state, white space at its ends aside.
-        role: Kind of message the next state is, see `Transition.role`.
+        exact: Whether the prediction equals the next state, ignoring white space at both ends.
+        role: Message role of the next state, see `Transition.role`.
     """
 
     game: str
@@ -44,22 +44,19 @@ class Prediction:
     role: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, as JSON takes them."""
+        """Return the fields for JSON."""
         return asdict(self)
 
 
 def evaluate_predictions(
     transitions: Sequence[Transition], predictions: Sequence[str], gap: GapReward
 ) -> list[Prediction]:
-    """Scores predictions of transitions.
+    """Return T scored predictions.
 
     Args:
         transitions: T transitions.
-        predictions: T predicted next states; an empty one never earns.
+        predictions: T predicted next states; the reward of an empty one is 0.
         gap: The reward.
-
-    Returns:
-        T scored predictions.
     """
     gaps = gap(predictions, [t.next_state for t in transitions], [t.role for t in transitions])
     return [
@@ -84,17 +81,11 @@ def _type_of(transition: Transition) -> str:
 
 
 def paired_difference(
-    ours: Sequence[Prediction],
-    others: Sequence[Prediction],
-    metric: Callable[[Prediction], float] = lambda p: p.reward,
+    ours: Sequence[Prediction], others: Sequence[Prediction], metric: Callable[[Prediction], float] = lambda p: p.reward
 ) -> tuple[float, float, float]:
-    """Mean difference on the same transitions, with its 95 % interval over games.
-
-    Raises:
-        ValueError: The two did not predict the same transitions.
-    """
+    """Return the mean difference on the same transitions in the same order, with its 95 % interval over games."""
     key = [(p.game, p.action, p.next_state) for p in ours]
     if key != [(p.game, p.action, p.next_state) for p in others]:
-        raise ValueError("Expected predictions of the same transitions in the same order")
+        raise ValueError("Expected predictions of the same transitions in the same order, actual: others.")
     differences = [metric(a) - metric(b) for a, b in zip(ours, others, strict=True)]
     return bootstrap_interval(differences, [p.game for p in ours])

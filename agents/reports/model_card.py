@@ -1,6 +1,6 @@
-"""Model cards of trained adapters, and their way to a model hub.
+"""Model cards of trained adapters, and their upload to a model hub.
 
-Titles, results and configurations come from anywhere, so none of their characters is taken for Markdown or HTML.
+Titles, results and configurations are untrusted text, so all Markdown and HTML characters in them are escaped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["push_adapter", "write_card"]
 
 _TAGS = ["lora", "reinforcement-learning", "world-model", "rwml-gym"]
 _PACKAGES = ("rwml-gym", "torch", "transformers", "peft", "accelerate")
-_MARKUP = re.compile(r"[^\w \-.,/=+%]|(?<![^\W_])_|_(?![^\W_])")  # `max_steps` is none
+_MARKUP = re.compile(r"[^\w \-.,/=+%]|(?<![^\W_])_|_(?![^\W_])")  # `max_steps` needs no escape
 _TEMPLATE = """---
 {header}
 ---
@@ -52,7 +52,7 @@ Data: {data}
 
 {metrics}
 
-They are of one run with one seed, on the data named above, and say nothing about other worlds.
+These results come from one run with one seed on the data named above. They do not apply to other environments.
 
 ## Use
 
@@ -64,8 +64,8 @@ They are of one run with one seed, on the data named above, and say nothing abou
 
 ## Limits
 
-The adapter works with this base model only, and shares its limits and licence terms. It was trained on text worlds;
-what it says elsewhere, about the real world above all, is not to be relied on.
+The adapter works with this base model only, and shares its limits and licence terms. It was trained on text
+environments. Do not rely on its output elsewhere, above all on statements about the real world.
 """
 
 
@@ -78,23 +78,18 @@ def write_card(
     data_version: str,
     command: str,
 ) -> None:
-    """Writes a model card into the folder of a saved adapter, in the place of PEFT's empty one.
+    """Write a model card into the folder of a saved adapter, in place of PEFT's empty one.
 
-    The adapter's own configuration names the same base model afterwards: PEFT puts the folder there that it was
-    loaded from.
+    The same base model is written into the adapter's configuration, where PEFT puts the folder it was loaded from.
 
     Args:
-        folder: Where `save_adapter` saved.
-        base_model: The language model as it was given: a hub id, a packaged name or a folder, of which the card holds
-            the last name only.
-        title: Its heading.
+        folder: Folder with an adapter of `learning.checkpoint.save_adapter`.
+        base_model: The language model: a hub id, a packaged name, or a folder, whose last name alone goes on the card.
+        title: Heading of the card.
         config: The run's configuration, a dataclass.
         metrics: Results by name; numbers are rounded to four digits.
-        data_version: What it was trained on, with the release.
-        command: What was typed.
-
-    Raises:
-        ModelNotFoundError: There is no adapter in the folder.
+        data_version: Training data, with its release.
+        command: Command that started the run.
     """
     folder = _adapter(folder)
     model = Path(base_model).name if Path(base_model).is_dir() else base_model
@@ -119,59 +114,58 @@ def write_card(
 
 
 def push_adapter(folder: str | Path, repo_id: str, private: bool = True) -> str:
-    """Uploads a saved adapter with its card to a model hub; the repository is made if there is none.
+    """Upload a saved adapter with its card to a model hub, and return the address of the repository.
 
     Args:
-        folder: Where `save_adapter` saved.
-        repo_id: `OWNER/NAME`.
-        private: Whether a new repository is for its owner only.
-
-    Returns:
-        Its address.
+        folder: Folder with an adapter of `learning.checkpoint.save_adapter`.
+        repo_id: `OWNER/NAME`; the repository is created if it does not exist.
+        private: Whether a new repository is private.
 
     Raises:
-        ModelNotFoundError: There is no adapter in the folder.
-        InvalidConfigError: Not a name that a repository can have.
-        HubError: No hub, no token, or the hub refuses; the message says what to do.
+        HubError: If the hub cannot be reached or refuses, or there is no token; the message names the fix.
     """
     folder = _adapter(folder)
-    later = f"The adapter stays in {str(folder)!r}; `hf upload {repo_id} {folder}` uploads it too."
+    later = f"The adapter stays in {str(folder)!r}. Upload it with `hf upload {repo_id} {folder}`."
+    unreachable = f"Expected a reachable model hub, actual: {constants.ENDPOINT} cannot be reached:"
     if not hub_resolves():
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "its name is not known here"
-        raise HubError(f"The model hub {constants.ENDPOINT} cannot be reached: {why}. {later}")
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "its name does not resolve"
+        raise HubError(f"{unreachable} {why}. {later}")
     if get_token() is None:
-        raise HubError(f"No token for {constants.ENDPOINT}: `hf auth login`, or set HF_TOKEN to one that may write.")
+        raise HubError(
+            f"Expected a token for {constants.ENDPOINT}, actual: none. Run `hf auth login`, or set HF_TOKEN to a token "
+            "with write access."
+        )
     hub = HfApi(endpoint=constants.ENDPOINT)
     try:
         address = hub.create_repo(repo_id, private=private, exist_ok=True)
         hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload the adapter with its card")
     except HFValidationError as error:
-        raise InvalidConfigError(f"Expected a repository as OWNER/NAME, actual {repo_id!r}: {error}") from error
+        raise InvalidConfigError(f"Expected a repository OWNER/NAME, actual: {repo_id!r} ({error}).") from error
     except HfHubHTTPError as error:
         reason = " ".join(str(error).split())
         raise HubError(
-            f"The model hub refused {repo_id!r}: {reason} The token (`hf auth whoami`) must be allowed to write there. "
-            f"{later}"
+            f"Expected write access to {repo_id!r}, actual: the model hub refused it ({reason}). Use a token that may "
+            f"write there (`hf auth whoami`). {later}"
         ) from error
-    except Exception as error:  # of whichever HTTP client the hub's library uses in this release
-        raise HubError(f"The model hub {constants.ENDPOINT} cannot be reached: {error}. {later}") from error
+    except Exception as error:  # depends on the HTTP client of the hub library's release
+        raise HubError(f"{unreachable} {error}. {later}") from error
     return str(address)
 
 
 def _adapter(folder: str | Path) -> Path:
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
-        raise ModelNotFoundError(f"No adapter in {str(folder)!r}: expected what `save_adapter` writes there.")
+        raise ModelNotFoundError(f"Expected an adapter of `save_adapter` in {str(folder)!r}, actual: none.")
     return folder
 
 
 def _without_folder(value: str) -> str:
-    """The last name of a folder of this machine, whose others are nobody else's business; other values as they are."""
+    """Return the last name of an absolute path, because the rest of it is private; other values do not change."""
     return Path(value).name if os.path.isabs(value) else value
 
 
 def _plain(text: str) -> str:
-    """A text for the middle of a line, with entities for whatever Markdown or HTML could take for its own there."""
+    """Return a text as one line, in which the characters of Markdown and HTML are entities."""
     words = " ".join(text.split()) or "-"
     line = "".join(character if character.isprintable() else "\ufffd" for character in words)
     return _MARKUP.sub(lambda match: f"&#{ord(match[0])};", line)

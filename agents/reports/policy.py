@@ -1,4 +1,4 @@
-"""What policy training shows for itself: success with its intervals, learning curves, a model card."""
+"""Report of policy training: success with its intervals, and learning curves."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Evaluation:
 
     Attributes:
         name: `training` or `held-out` games.
-        step: Updates before it.
-        won: Episodes won.
-        played: Episodes.
+        step: Number of updates before the evaluation.
+        won: Number of episodes won.
+        played: Number of episodes.
         invalid: Share of invalid actions.
-        steps: Mean length of an episode.
+        steps: Mean number of steps of an episode.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the share won (Wilson)."""
+        """The 95 % interval of the success rate (Wilson)."""
         return wilson_interval(self.won, self.played)
 
     def __str__(self) -> str:
@@ -49,14 +49,7 @@ class Evaluation:
 
 
 def write_policy_report(folder: Path, config: PolicyConfig, evaluations: Sequence[Evaluation]) -> str:
-    """Writes `report.txt`, `report.json` and `curves.png` into a run's folder.
-
-    Returns:
-        The report's text.
-
-    Raises:
-        DependencyNotInstalled: matplotlib is missing.
-    """
+    """Write `report.txt`, `report.json` and `curves.png` (with matplotlib) into a run's folder; return the text."""
     rows = read_json(folder / "metrics" / "policy.json")
     lines = [f"Success of {config.model}, 95 % intervals (Wilson):"]
     for name in dict.fromkeys(evaluation.name for evaluation in evaluations):
@@ -71,9 +64,9 @@ def write_policy_report(folder: Path, config: PolicyConfig, evaluations: Sequenc
         update = sum(row["seconds_update"] for row in rows)
         mismatch = max(row["sampling_mismatch"] for row in rows)
         lines.append(
-            f"{len(rows)} updates on {sum(row['episodes'] for row in rows)} episodes: {play:.0f} s of play, "
-            f"{update:.0f} s of updates; log-probabilities of sampling and training differ by {mismatch:.4f} at "
-            "most in the mean."
+            f"{len(rows)} updates on {sum(row['episodes'] for row in rows)} episodes: {play:.0f} s of rollouts, "
+            f"{update:.0f} s of updates. The mean difference of the log-probabilities in sampling and training is at "
+            f"most {mismatch:.4f}."
         )
     text = "\n".join(lines)
     (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
@@ -85,14 +78,11 @@ def write_policy_report(folder: Path, config: PolicyConfig, evaluations: Sequenc
 def plot_policy_curves(
     path: Path, runs: Mapping[str, tuple[Sequence[Mapping[str, Any]], Sequence[Evaluation]]]
 ) -> None:
-    """Draws the learning curves of one run or several.
+    """Draw the learning curves of one run or several with matplotlib.
 
     Args:
-        path: Of the picture.
+        path: Path of the picture.
         runs: For each label the metrics of the updates and the evaluations.
-
-    Raises:
-        DependencyNotInstalled: matplotlib is missing.
     """
     figure, (success, length, ratio) = draw(3, width=4.3)
     for number, (label, (rows, evaluations)) in enumerate(runs.items()):

@@ -1,4 +1,4 @@
-"""The result of a run as a table, as JSON and as a picture."""
+"""Report of world-model training: the results as a table, as JSON and as a picture."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _METRICS: tuple[tuple[str, Callable[[Prediction], float]], ...] = (
     ("mean gap", lambda p: p.distance),
     ("exact match", lambda p: float(p.exact)),
 )
-# An action type with fewer held-out transitions gets no row of its own: its interval would say nothing.
+# An action type with fewer held-out transitions gets no row, because its interval would be too wide.
 _MIN_ROW = 8
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a table has to say beside its numbers.
+    """The text around the numbers of a table.
 
     Attributes:
-        data_version: Release of the data that the held-out games come from.
-        fits: Share of the held-out states that are no longer than the longest prediction, by message role.
-        max_new_tokens: That length.
-        scores: What was won of the tasks by whom, as text; empty where the task score says nothing.
+        data_version: Release of the data of the held-out games.
+        fits: Share of the held-out states that are no longer than a prediction can be, by message role.
+        max_new_tokens: Token limit of a prediction.
+        scores: Task success of each player as text; empty if it is not informative.
     """
 
     data_version: str
@@ -50,17 +50,14 @@ class Context:
 def write_report(
     folder: Path, config: RWMLConfig, results: Mapping[str, Sequence[Prediction]], gap: GapReward, context: Context
 ) -> str:
-    """Writes `report.txt`, `results.json` and `curves.png` into the run's folder.
+    """Write `report.txt`, `results.json` and `curves.png`; return the table and the paths of curves and adapter.
 
     Args:
         folder: The run's folder.
-        config: Its configuration.
+        config: The run's configuration.
         results: Held-out predictions by model.
         gap: The reward.
-        context: What else the table has to say.
-
-    Returns:
-        The table, and where the rest is.
+        context: The text around the numbers.
     """
     table = results_table(results, gap, context)
     (folder / "report.txt").write_text(table + "\n", encoding="utf-8")
@@ -85,7 +82,7 @@ def write_report(
 
 
 def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, context: Context) -> str:
-    """Reward, gap and exact match of every model by message role and action type, with 95 % intervals over games."""
+    """Return reward, gap and exact match by model, message role and action type, with 95 % intervals over games."""
     first = next(iter(results.values()))
     width = 20
     lines = [
@@ -152,11 +149,7 @@ def _pairs(results: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def plot_curves(folder: Path, results: Mapping[str, Sequence[Prediction]]) -> None:
-    """Draws the learning curves and the held-out reward of the models as `curves.png`.
-
-    Raises:
-        DependencyNotInstalled: matplotlib is missing.
-    """
+    """Draw the learning curves and the held-out reward of the models as `curves.png` with matplotlib."""
     metrics = {path.stem: read_json(path) for path in sorted((folder / "metrics").glob("*.json"))}
     figure, axes = draw(6, height=3.75, width=4.3, rows=2)
     grpo = metrics.get("rwml", [])

@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_named_with_its_key(tmp_path, text, parts):
 
 def test_what_a_nested_configuration_says_is_passed_on(tmp_path):
     message = _refused(tmp_path, "grpo: {iterations: 0}", RWMLConfig)
-    assert "grpo: Expected iterations of at least 1, actual 0" in message
+    assert "grpo: Expected `iterations` of at least 1, actual: 0" in message
     assert "did you mean 'loss_type'" in _refused(tmp_path, "loss_typ: dapo", GRPOConfig)
 
 

@@ -128,7 +128,7 @@ def test_a_world_that_cannot_be_entered_is_a_row_that_counts_for_nothing(tokeniz
 
 
 def test_nothing_but_failures_is_an_error(tokenizer):
-    with pytest.raises(RWMLGymError, match=r"All 2 episodes failed.*nowhere"):
+    with pytest.raises(RWMLGymError, match=r"all 2 episodes failed.*nowhere"):
         play(tokenizer, ["nowhere", "nowhere"], [])
 
 

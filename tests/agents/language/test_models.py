@@ -54,7 +54,7 @@ def test_dtype_auto_is_one_of_the_two(tiny_folder):
 
 
 def test_an_unknown_dtype_names_those_that_work(tiny_folder):
-    with pytest.raises(InvalidConfigError, match="'bfloat16', actual 'float8'"):
+    with pytest.raises(InvalidConfigError, match="'bfloat16', actual: 'float8'"):
         load_model(str(tiny_folder), "float8")
 
 

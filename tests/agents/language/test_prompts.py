@@ -113,11 +113,11 @@ def test_a_service_is_asked_for_calls_and_words(tokenizer):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"world": "circus"}, "game.*service.*actual 'circus'"),
-        ({"max_state": -1}, "max_state of at least 0"),
-        ({"style": "poem"}, "transcript.*actual 'poem'"),
-        ({"history": -1}, "history of at least 1"),
-        ({"max_tokens": 0}, "max_tokens of at least 1"),
+        ({"world": "circus"}, "game.*service.*actual: 'circus'"),
+        ({"max_state": -1}, "`max_state` of at least 0"),
+        ({"style": "poem"}, "transcript.*actual: 'poem'"),
+        ({"history": -1}, "`history` of at least 1"),
+        ({"max_tokens": 0}, "`max_tokens` of at least 1"),
     ],
 )
 def test_wrong_arguments_are_refused(tokenizer, arguments, match):
@@ -127,7 +127,7 @@ def test_wrong_arguments_are_refused(tokenizer, arguments, match):
 
 def test_a_chat_without_template_names_the_fix(tokenizer):
     tokenizer.chat_template = None
-    with pytest.raises(InvalidConfigError, match="use 'transcript'"):
+    with pytest.raises(InvalidConfigError, match="Use 'transcript'"):
         Prompts(tokenizer, "chat")
     Prompts(tokenizer, "transcript")
 

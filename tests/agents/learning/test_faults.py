@@ -152,7 +152,7 @@ def test_a_limit_of_the_file_system_stops_the_run_and_leaves_the_last_checkpoint
         _program(_FULL, tiny_folder, tmp_path), cwd=ROOT, env=_environment(), capture_output=True, text=True, check=True
     )
     (said,) = [line for line in done.stdout.splitlines() if line.startswith("caught:")]
-    for part in (str(tmp_path / "step-000004"), "File too large", "bytes", "same command goes on"):
+    for part in (str(tmp_path / "step-000004"), "File too large", "bytes", "same command continues"):
         assert part in said
     assert _names(tmp_path) == ["step-000002"]
     model, metrics, ran = train(tiny_folder, tmp_path)
@@ -191,7 +191,7 @@ def test_whatever_cannot_be_written_is_one_error(
         _failing(patch, writer, error, {call})
         with pytest.raises(CheckpointError) as caught:
             train(tiny_folder, tmp_path)
-    for part in (str(tmp_path / "step-000004"), str(error), "are free", "goes on"):
+    for part in (str(tmp_path / "step-000004"), str(error), "are free", "continues"):
         assert part in str(caught.value)
     assert _names(tmp_path) == ["step-000002"]
     model, metrics, ran = train(tiny_folder, tmp_path)
@@ -252,7 +252,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(tiny_folder, t
     damaged = {p.name for p in path.parent.iterdir()}
     with pytest.raises(CheckpointError) as caught:
         train(tiny_folder, tmp_path)
-    for part in (str(path.parent), "damaged", "Delete that folder", "goes on from step-000002"):
+    for part in (str(path.parent), "damaged", "Delete that folder", "continues from step-000002"):
         assert part in str(caught.value)
     assert {p.name for p in path.parent.iterdir()} == damaged  # nothing is deleted unasked
     shutil.rmtree(path.parent)
@@ -265,7 +265,7 @@ def test_a_single_damaged_checkpoint_starts_afresh(tiny_folder, tmp_path, uninte
     with pytest.raises(KilledError):
         train(tiny_folder, tmp_path, kill_at=3, kill=raise_killed)
     (tmp_path / "step-000002" / "metrics.json").write_text("[]")
-    with pytest.raises(CheckpointError, match=r"expected the metrics of 2 steps, actual 0.*from the start"):
+    with pytest.raises(CheckpointError, match=r"expected the metrics of 2 steps, actual: 0.*from the start"):
         train(tiny_folder, tmp_path)
     shutil.rmtree(tmp_path / "step-000002")
     model, metrics, ran = train(tiny_folder, tmp_path)
@@ -378,6 +378,6 @@ def test_a_schedule_sets_the_learning_rate(tiny_folder, tmp_path):
 
 @pytest.mark.parametrize("option", ["on_nan", "on_save_error"])
 def test_unknown_options_are_refused_before_anything_is_done(tiny_folder, tmp_path, option):
-    with pytest.raises(InvalidConfigError, match=f"{option} 'stop' or .*'explode'"):
+    with pytest.raises(InvalidConfigError, match=f"`{option}` 'stop' or .*'explode'"):
         train(tiny_folder, tmp_path / "new", **{option: "explode"})
     assert not (tmp_path / "new").exists()

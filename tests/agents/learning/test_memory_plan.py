@@ -140,5 +140,5 @@ def test_memory_of_this_machine():
 
 @pytest.mark.parametrize("name", ["rows", "prompt_tokens", "completion_tokens"])
 def test_nothing_cannot_be_planned(adapted, name):
-    with pytest.raises(InvalidConfigError, match=f"{name} of at least 1, actual 0"):
+    with pytest.raises(InvalidConfigError, match=f"`{name}` of at least 1, actual: 0"):
         plan(adapted[0], **{"rows": 1, "prompt_tokens": 1, "completion_tokens": 1, name: 0})

@@ -183,7 +183,7 @@ def test_an_environment_that_fails_is_data_if_wanted():
         roll_out(lambda: _Breaks(make_env()), RandomAgent(0), jobs[:3], 2)
     with pytest.raises(InvalidConfigError, match="on_error"):
         roll_out(make_env, RandomAgent(0), jobs, on_error="ignore")
-    with pytest.raises(InvalidConfigError, match="slot"):
+    with pytest.raises(InvalidConfigError, match="`slots` of at least 1"):
         roll_out(make_env, RandomAgent(0), jobs, 0)
 
 
