@@ -11,8 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rwml_gym.agents.config.base import EnvConfig, at_least
-from rwml_gym.agents.language.prompts import PromptStyle
+from rwml_gym.agents.config.base import EnvConfig, ModelConfig, at_least
 from rwml_gym.diagnostics.audit import GapChoice
 from rwml_gym.diagnostics.audit import audit as run_audit
 from rwml_gym.diagnostics.audit_report import audit_table, write_audit
@@ -130,10 +129,10 @@ def calibrate(words: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True)
-class AuditCommand:
+class AuditCommand(ModelConfig):
     """Find out before training whether a reward can teach anything: a verdict in words, a table, a plot."""
 
-    data: Data
+    data: Data = tyro.MISSING
     """Folder of recorded transitions (`rwml-gym record`, `TransitionDataset.save`)."""
     encoder: str = DEFAULT_ENCODER
     """Encoder of the cosine: a name or a folder."""
@@ -159,18 +158,8 @@ class AuditCommand:
     """Completions per group, G."""
     prompts: int = 64
     """Number of held-out transitions that are sampled."""
-    prompt_style: PromptStyle = "transcript"
-    """transcript or chat."""
-    history: int = 4
-    """Turns in the prompt."""
-    max_prompt_tokens: int = 1024
-    """Token limit of a prompt; longer ones lose their oldest turns."""
-    max_state_characters: int = 0
-    """The prompt shows only the beginning of a longer state; 0 for no limit."""
     max_new_tokens: int = 96
     """Token limit of a prediction."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Data type of the model."""
     seed: int = 0
     """Seed of every choice and sample."""
     out: Folder = None
@@ -184,7 +173,7 @@ def audit(words: Sequence[str]) -> int:
     command = tyro.cli(AuditCommand, args=words, prog="rwml-gym audit")
     if command.model is not None and command.samples == 1:
         raise InvalidConfigError(f"Expected --samples of at least 2, better {command.group_size}, actual: 1.")
-    at_least(command, 1, "pairs", "limit", "samples", "prompts", "history", "max_prompt_tokens", "max_new_tokens")
+    at_least(command, 1, "pairs", "limit", "samples", "prompts", "history", "max_new_tokens")
     if command.adapter is not None and command.model is None:
         raise InvalidConfigError("Expected the --model that the --adapter belongs to, actual: none.")
     threshold = None if command.threshold == "auto" else _number(command.threshold)
@@ -218,19 +207,11 @@ def _sampler(
     if command.group_size < 2:
         raise InvalidConfigError(f"Expected --group-size of at least 2, actual: {command.group_size}.")
     from rwml_gym.agents.language.models import load_adapter, load_model
-    from rwml_gym.agents.language.prompts import Prompts
     from rwml_gym.agents.language.world_model import LanguageWorldModel
 
     assert command.model is not None
     model, tokenizer = load_model(command.model, command.dtype)
-    prompts = Prompts(
-        tokenizer,
-        command.prompt_style,
-        command.history,
-        command.max_prompt_tokens,
-        "service" if any(t.role for t in transitions) else "game",
-        command.max_state_characters,
-    )
+    prompts = command.make_prompts(tokenizer, "service" if any(t.role for t in transitions) else "game")
     adapted = model if command.adapter is None else load_adapter(model, command.adapter)
     world_model = LanguageWorldModel(adapted, tokenizer, prompts, command.max_new_tokens)
 

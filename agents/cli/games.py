@@ -48,14 +48,14 @@ class Selection:
             number = DEFAULT_NUMBER
         if self.first < 0 or (number is not None and number < 1):
             raise InvalidConfigError(
-                f"Expected --first of at least 0 and --number of at least 1, actual values: {self.first} and {number}."
+                f"Expected --first of at least 0 and --number of at least 1, actual: {self.first} and {number}."
             )
         difficulty = self.difficulty[0] if self.difficulty and len(self.difficulty) == 1 else self.difficulty
         source = make_games(self.split, self.task_types, self.grammar, self.data, self.rooms, difficulty)
         chosen = list(source.names[self.first : None if number is None else self.first + number])
         if not chosen:
             raise InvalidConfigError(
-                f"Split {self.split} has {len(source.names)} such games, actual --first: {self.first}; make it smaller."
+                f"Expected --first below {len(source.names)}, the number of games, actual: {self.first}. Lower it."
             )
         return source, chosen
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
-from rwml_gym.agents.language.prompts import STYLES, PromptStyle
+from rwml_gym.agents.language.prompts import STYLES, Prompts, PromptStyle, PromptWorld, Tokenizer
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = [
     "EnvConfig",
     "FaultConfig",
     "JobConfig",
+    "ModelConfig",
     "TrackerName",
     "at_least",
     "find_preset",
@@ -141,18 +142,44 @@ class EnvConfig:
 
 
 @dataclass(frozen=True)
-class JobConfig(EnvConfig):
-    """What all training jobs share.
+class ModelConfig:
+    """A language model, and what its prompts hold.
 
     Attributes:
         model: Language model, see `language.models.load_model`.
-        dtype: `auto`, `float32` or `bfloat16`.
-        lora_rank: LoRA r, on all linear layers.
-        lora_alpha: LoRA scale.
+        dtype: Data type of the model: `auto`, `float32` or `bfloat16`.
         prompt_style: `transcript` or `chat`, see `language.prompts.Prompts`.
-        history: Window H, in turns.
+        history: Window H, in turns; 0 for the whole episode.
         max_prompt_tokens: Token limit of a prompt; longer ones lose their oldest turns.
         max_state_characters: Prompts show only the beginning of a longer state; 0 for no limit.
+    """
+
+    model: str = "SmolLM2-135M-Instruct"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    prompt_style: PromptStyle = "transcript"
+    history: int = 4
+    max_prompt_tokens: int = 1024
+    max_state_characters: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "max_prompt_tokens")
+        at_least(self, 0, "history", "max_state_characters")
+        one_of(self, "prompt_style", STYLES)
+        one_of(self, "dtype", ("auto", "float32", "bfloat16"))
+
+    def make_prompts(self, tokenizer: Tokenizer, world: PromptWorld, **settings: Any) -> Prompts:
+        """Make the prompts of this configuration; `settings` are further arguments of `Prompts`."""
+        style, limits = self.prompt_style, (self.max_prompt_tokens, world, self.max_state_characters)
+        return Prompts(tokenizer, style, self.history, *limits, **settings)
+
+
+@dataclass(frozen=True)
+class JobConfig(ModelConfig, EnvConfig):
+    """What all training jobs share.
+
+    Attributes:
+        lora_rank: LoRA r, on all linear layers.
+        lora_alpha: LoRA scale.
         tracker: Where metrics go beside the run's folder, through accelerate: `tensorboard`, `wandb`, `trackio`, `all`
             that are installed, or `none`.
         push_to_hub: Repository to upload the trained adapter to, such as `name/repository` (private); none if absent.
@@ -160,22 +187,14 @@ class JobConfig(EnvConfig):
         seed: Seed of the run; everything follows from it.
     """
 
-    model: str = "SmolLM2-135M-Instruct"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     lora_rank: int = 16
     lora_alpha: int = 32
-    prompt_style: PromptStyle = "transcript"
-    history: int = 4
-    max_prompt_tokens: int = 1024
-    max_state_characters: int = 0
     tracker: TrackerName = "none"
     push_to_hub: str | None = None
     faults: FaultConfig = field(default_factory=FaultConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "max_prompt_tokens", "lora_rank")
-        at_least(self, 0, "history", "max_state_characters")
-        one_of(self, "prompt_style", STYLES)
-        one_of(self, "dtype", ("auto", "float32", "bfloat16"))
+        super().__post_init__()
+        at_least(self, 1, "lora_rank")
         one_of(self, "tracker", get_args(TrackerName))

@@ -116,7 +116,7 @@ def _read(path: Path) -> Any:
         raise InvalidConfigError(f"Cannot read the configuration {str(path)!r}: {error.strerror}.") from error
     if len(text) > _MAX_BYTES:
         raise InvalidConfigError(
-            f"Expected a configuration of at most {_MAX_BYTES:,} bytes, actual more in {str(path)!r}: is it another "
+            f"Expected a configuration of at most {_MAX_BYTES:,} bytes, actual: more, in {str(path)!r}. Is it another "
             "file?"
         )
     try:

@@ -166,22 +166,13 @@ def _check_agent(config: EvaluateConfig, world: World) -> None:
 
 def _model_agent(config: EvaluateConfig, world: World) -> Agent:
     from rwml_gym.agents.language.models import load_adapter, load_model
-    from rwml_gym.agents.language.prompts import Prompts
     from rwml_gym.agents.players.language_model import LanguageModelAgent
 
     model, tokenizer = load_model(config.model, config.dtype)
-    prompts = Prompts(
-        tokenizer,
-        config.prompt_style,
-        config.history,
-        config.max_prompt_tokens,
-        world.prompt_world,
-        thoughts=config.thoughts,
-    )
     return LanguageModelAgent(
         model if config.adapter is None else load_adapter(model, config.adapter),
         tokenizer,
-        prompts,
+        config.make_prompts(tokenizer, world.prompt_world, thoughts=config.thoughts),
         config.temperature,
         seed=config.seed,
         action_tokens=config.action_tokens,

@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-__all__ = ["ATTENTION", "SharedPrefix", "completion_logits", "encode_prompts", "rest_logits"]
+__all__ = ["ATTENTION", "SharedPrefix", "encode_prompts", "rest_logits"]
 
 ATTENTION = "rwml_shared_prefix"
 
@@ -155,22 +155,17 @@ def encode_prompts(model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: i
     )
 
 
-def completion_logits(model: nn.Module, prefix: SharedPrefix, completions: Tensor) -> Tensor:
-    """Return the (P·G, T, vocabulary) logits of G completions per prompt; position t predicts token t.
+def rest_logits(model: nn.Module, prefix: SharedPrefix, completions: Tensor) -> Tensor:
+    """Return the logits of G completions per prompt from the second token on; the first is `prefix.last_logits`.
 
     Args:
         model: The model that made `prefix`. It does not run the prompts again.
         prefix: P prompts.
-        completions: (P·G, T) token ids, right-padded; the rows of a prompt are adjacent.
+        completions: (P·G, T) token ids, right-padded, T of at least 2; the rows of a prompt are adjacent.
+
+    Returns:
+        (P·G, T - 1, vocabulary) logits; position t predicts token t + 1.
     """
-    first = prefix.last_logits.repeat_interleave(len(completions) // len(prefix.mask), 0)[:, None]
-    if completions.shape[1] == 1:
-        return first
-    return torch.cat([first, rest_logits(model, prefix, completions)], dim=1)
-
-
-def rest_logits(model: nn.Module, prefix: SharedPrefix, completions: Tensor) -> Tensor:
-    """Return `completion_logits` without the first token's, which are `prefix.last_logits`. T must be at least 2."""
     rows, length = completions.shape
     group = rows // len(prefix.mask)
     steps = torch.arange(length - 1, device=completions.device)

@@ -169,8 +169,8 @@ def policy_loss(
     if config.beta:
         if reference_logprobs is None:
             raise InvalidConfigError("Expected `reference_logprobs` if β is not 0, actual: None. Pass them.")
-        gap = reference_logprobs - logprobs
-        kl = gap.exp() - gap - 1  # unbiased and never negative (Schulman's k3)
+        to_reference = reference_logprobs - logprobs
+        kl = to_reference.exp() - to_reference - 1  # unbiased and never negative (Schulman's k3)
         losses = losses + config.beta * kl
     rows = completions or len(logprobs)
     if config.loss_type == "grpo":

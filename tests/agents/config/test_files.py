@@ -35,7 +35,7 @@ class _Outer:
 
     def __post_init__(self) -> None:
         if self.number < 0:
-            raise InvalidConfigError(f"Expected number of at least 0, actual {self.number}")
+            raise InvalidConfigError(f"Expected number of at least 0, actual: {self.number}")
 
 
 _FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -105,22 +105,22 @@ def test_a_saved_file_is_read_by_people(tmp_path):
         ("text: x\ninner: {rates: 4}", ["inner.rates: unknown key; did you mean 'rate'?"]),
         ("text: x\nmaybe: {nams: [a]}", ["maybe.nams: unknown key; did you mean 'names'?"]),
         ("text: x\nzzz: 4", ["zzz: unknown key; expected among ['text', 'number'"]),
-        ("text: x\nnumber: '4'", ["number: expected a valid integer, actual '4'"]),
-        ("text: x\nnumber: true", ["number: expected a valid integer, actual True"]),
-        ("text: x\nnumber: 4.5", ["number: expected a valid integer, actual 4.5"]),
-        ("text: 7", ["text: expected a valid string, actual 7"]),
-        ("text: x\nflag: 1", ["flag: expected a valid boolean, actual 1"]),
-        ("text: x\ninner: {rate: fast}", ["inner.rate: expected a valid number, actual 'fast'"]),
-        ("text: x\ninner: {kind: c}", ["inner.kind: expected 'a' or 'b', actual 'c'"]),
-        ("text: x\ninner: {names: [a, 2]}", ["inner.names.1: expected a valid string, actual 2"]),
-        ("text: x\ninner: {names: abc}", ["inner.names: expected a valid", "actual 'abc'"]),
-        ("text: x\ninner: 5", ["inner: expected keys with values, actual 5"]),
-        ("text: x\ninner:\n", ["inner: expected keys with values, actual None"]),
-        ("[1, 2]", ["the file: expected keys with values, actual [1, 2]"]),
-        ("number: 4", ["text: expected a value, actual none"]),
-        ("text: x\nnumber: -4", ["the file: Expected number of at least 0, actual -4"]),
+        ("text: x\nnumber: '4'", ["number: expected a valid integer, actual: '4'"]),
+        ("text: x\nnumber: true", ["number: expected a valid integer, actual: True"]),
+        ("text: x\nnumber: 4.5", ["number: expected a valid integer, actual: 4.5"]),
+        ("text: 7", ["text: expected a valid string, actual: 7"]),
+        ("text: x\nflag: 1", ["flag: expected a valid boolean, actual: 1"]),
+        ("text: x\ninner: {rate: fast}", ["inner.rate: expected a valid number, actual: 'fast'"]),
+        ("text: x\ninner: {kind: c}", ["inner.kind: expected 'a' or 'b', actual: 'c'"]),
+        ("text: x\ninner: {names: [a, 2]}", ["inner.names.1: expected a valid string, actual: 2"]),
+        ("text: x\ninner: {names: abc}", ["inner.names: expected a valid", "actual: 'abc'"]),
+        ("text: x\ninner: 5", ["inner: expected keys with values, actual: 5"]),
+        ("text: x\ninner:\n", ["inner: expected keys with values, actual: None"]),
+        ("[1, 2]", ["the file: expected keys with values, actual: [1, 2]"]),
+        ("number: 4", ["text: expected a value, actual: none"]),
+        ("text: x\nnumber: -4", ["the file: Expected number of at least 0, actual: -4"]),
         ("text: 1\nnumber: x", ["text: expected", "number: expected"]),
-        (f"text: x\nnumber: {'9a' * 5000}", ["number: expected a valid integer, actual '9a9a9a"]),
+        (f"text: x\nnumber: {'9a' * 5000}", ["number: expected a valid integer, actual: '9a9a9a"]),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_key(tmp_path, text, parts):

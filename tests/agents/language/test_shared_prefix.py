@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rwml_gym.agents.language.models import add_adapter, load_model
-from rwml_gym.agents.language.shared_prefix import completion_logits, encode_prompts
+from rwml_gym.agents.language.shared_prefix import SharedPrefix, encode_prompts, rest_logits
 from tests.conftest import randomise, write_model
 
 PAD = 1
@@ -46,6 +46,13 @@ def _plain_logits(model: nn.Module, prompts: Sequence[Sequence[int]], completion
         logits = model(input_ids=torch.cat([prompt, completion])[None]).logits[0]
         rows.append(logits[len(prompt) - 1 : -1])
     return torch.stack(rows)
+
+
+def completion_logits(model: nn.Module, prefix: SharedPrefix, completions: torch.Tensor) -> torch.Tensor:
+    """The logits of all tokens of the completions."""
+    first = prefix.last_logits.repeat_interleave(len(completions) // len(prefix.mask), 0)[:, None]
+    rest = [rest_logits(model, prefix, completions)] if completions.shape[1] > 1 else []
+    return torch.cat([first, *rest], dim=1)
 
 
 @pytest.mark.parametrize("group", [1, 3, 8])

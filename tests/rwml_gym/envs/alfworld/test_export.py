@@ -232,4 +232,4 @@ def test_bad_input_to_the_command_names_its_fix(tmp_path, capsys, words, fix):
 def test_there_may_be_fewer_games_than_are_left_out(tmp_path, capsys):
     words = ["games", "list", "--split", "valid_seen", "--data", str(official_data()), "--first", "140"]
     assert cli.main(words) == 2
-    assert "has 140 such games, actual --first: 140" in capsys.readouterr().err
+    assert "Expected --first below 140, the number of games, actual: 140" in capsys.readouterr().err
