@@ -6,7 +6,6 @@ Hugging Face `datasets` folder (Arrow), which other tools can read.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import uuid
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from gymnasium.error import DependencyNotInstalled
 
+from rwml_gym.checks import require
 from rwml_gym.errors import InvalidConfigError, RWMLGymError
 from rwml_gym.hub import without_progress_bars
 from rwml_gym.text import replace_surrogates
@@ -231,7 +230,7 @@ class TransitionDataset(Sequence[Transition]):
             DependencyNotInstalled: If `datasets` is not installed.
             InvalidConfigError: If `path` exists and is not a saved dataset.
         """
-        _require_datasets()
+        require("datasets", "datasets to save or load transitions", "train")
         from datasets import Dataset
         from datasets.utils import logging
 
@@ -270,7 +269,7 @@ class TransitionDataset(Sequence[Transition]):
             DependencyNotInstalled: If `datasets` is not installed.
             InvalidDatasetError: If there is no dataset, or it is corrupt or of another kind.
         """
-        _require_datasets()
+        require("datasets", "datasets to save or load transitions", "train")
         from datasets import Dataset
         from datasets.utils import logging
 
@@ -297,13 +296,6 @@ class TransitionDataset(Sequence[Transition]):
                 **{**row, "history": tuple(Turn(turn["action"], turn["observation"]) for turn in row["history"])}
             )
             for row in rows
-        )
-
-
-def _require_datasets() -> None:
-    if importlib.util.find_spec("datasets") is None:
-        raise DependencyNotInstalled(
-            'Expected datasets to save or load transitions, actual: not installed. Run `pip install "rwml-gym[train]"`.'
         )
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from rwml_gym.checks import one_of
 from rwml_gym.diagnostics.audit_baselines import baseline_answers, choose, rewards_of_answers
 from rwml_gym.diagnostics.audit_result import Audit, Row
 from rwml_gym.diagnostics.audit_verdict import judge
@@ -166,10 +167,8 @@ def audit(
 def _check(
     threshold: float | None, gap: str, reward: str, precision: float, group_size: int, *at_least_one: int
 ) -> None:
-    if gap not in ("auto", *DISTANCES):
-        raise InvalidConfigError(f"Expected `gap` to be one of {['auto', *DISTANCES]}, actual: {gap!r}.")
-    if reward not in get_args(RewardShape):
-        raise InvalidConfigError(f"Expected `reward` to be one of {get_args(RewardShape)}, actual: {reward!r}.")
+    one_of("`gap`", gap, ("auto", *DISTANCES))
+    one_of("`reward`", reward, get_args(RewardShape))
     if not 0 < precision <= 1:
         raise InvalidConfigError(f"Expected `precision` in (0, 1], actual: {precision}.")
     if threshold is not None and not (math.isfinite(threshold) and 0 < threshold <= 2):

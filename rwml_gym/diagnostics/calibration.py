@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from rwml_gym.checks import one_of
 from rwml_gym.diagnostics.predictability import type_of
 from rwml_gym.diagnostics.text_perturbations import TEXT, Perturbation, Perturbations, Pool
 from rwml_gym.diagnostics.tool_perturbations import perturbations_for
@@ -200,8 +201,7 @@ def calibrate(
     """
     if not 0 < precision <= 1:
         raise InvalidConfigError(f"Expected `precision` in (0, 1], actual: {precision}.")
-    if gap not in DISTANCES:
-        raise InvalidConfigError(f"Expected `gap` to be one of {sorted(DISTANCES)}, actual: {gap!r}.")
+    one_of("`gap`", gap, DISTANCES)
     if pairs_per_perturbation < 1:
         raise InvalidConfigError(f"Expected `pairs_per_perturbation` of at least 1, actual: {pairs_per_perturbation}.")
     dataset = TransitionDataset(transitions)

@@ -47,7 +47,6 @@ class Encoder(Protocol):
     @property
     def name(self) -> str:
         """The encoder's name in tables and run folders."""
-        ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts.
@@ -58,7 +57,6 @@ class Encoder(Protocol):
         Returns:
             float32 array of shape `(n, d)`, rows of unit length.
         """
-        ...
 
 
 class CachedEncoder:

@@ -8,14 +8,13 @@ They allow an encoder too large for this machine, such as the paper's Qwen3-Embe
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.error import DependencyNotInstalled
 
+from rwml_gym.checks import require
 from rwml_gym.errors import EncoderError, InvalidConfigError
 
 __all__ = ["EndpointEncoder"]
@@ -56,10 +55,7 @@ class EndpointEncoder:
                 "Expected an address without a password, which would be written to specs and run folders, actual: "
                 "a password. Set $OPENAI_API_KEY instead."
             )
-        if importlib.util.find_spec("openai") is None:
-            raise DependencyNotInstalled(
-                f'Expected openai for {address!r}, actual: not installed. Run `pip install "rwml-gym[endpoint]"`.'
-            )
+        require("openai", f"openai for {address!r}", "endpoint")
         # Imported here because it takes a second.
         from openai import OpenAI
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from gymnasium.error import DependencyNotInstalled
 
+from rwml_gym.checks import require
 from rwml_gym.errors import EncoderNotFoundError, InvalidConfigError
 from rwml_gym.hub import hub_resolves, without_progress_bars
 
@@ -84,11 +84,7 @@ class SentenceTransformerEncoder:
             DependencyNotInstalled: If sentence-transformers is not installed.
             EncoderNotFoundError: If the model cannot be loaded.
         """
-        if importlib.util.find_spec("sentence_transformers") is None:
-            raise DependencyNotInstalled(
-                f"Expected sentence-transformers for {name!r}, actual: not installed. "
-                'Run `pip install "rwml-gym[embed]"`.'
-            )
+        require("sentence_transformers", f"sentence-transformers for {name!r}", "embed")
         self.name = name
         folder = _local_folder(name)
         # Imported here because torch takes seconds to import.

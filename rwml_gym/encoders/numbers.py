@@ -9,10 +9,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 
-from rwml_gym.encoders.cached import CachedEncoder
+from rwml_gym.encoders.cached import CachedEncoder, make_encoder
 from rwml_gym.errors import InvalidConfigError, InvalidObservationError
 
-__all__ = ["SpaceEncoder", "inside", "outside"]
+__all__ = ["SpaceEncoder", "inside", "make_row_encoder", "outside"]
 
 # A wider range is no information about the values; environments write the largest float for "no bound".
 _WIDEST = 1e6
@@ -178,6 +178,11 @@ class SpaceEncoder:
             return np.concatenate([leaf(value[key]) for key, leaf in parts.items()])
         except (KeyError, IndexError, TypeError):
             raise self._outside(space, value) from None
+
+
+def make_row_encoder(encoder: Any) -> CachedEncoder | SpaceEncoder:
+    """Return a `SpaceEncoder` unchanged; make any other encoder with `encoders.cached.make_encoder`."""
+    return encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)
 
 
 def inside(space: spaces.Space, value: Any) -> bool:

@@ -21,8 +21,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, Embedded, Encoder, make_encoder
-from rwml_gym.encoders.numbers import SpaceEncoder
+from rwml_gym.checks import one_of
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, Encoder
+from rwml_gym.encoders.numbers import SpaceEncoder, make_row_encoder
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD, DISTANCES, GapName
 from rwml_gym.text import is_blank
@@ -55,10 +56,8 @@ class Measure:
     shape: RewardShape = "binary"
 
     def __post_init__(self) -> None:
-        if self.gap not in DISTANCES:
-            raise InvalidConfigError(f"Expected `gap` to be one of {sorted(DISTANCES)}, actual: {self.gap!r}.")
-        if self.shape not in get_args(RewardShape):
-            raise InvalidConfigError(f"Expected `shape` to be one of {get_args(RewardShape)}, actual: {self.shape!r}.")
+        one_of("`gap`", self.gap, DISTANCES)
+        one_of("`shape`", self.shape, get_args(RewardShape))
         largest = DISTANCES[self.gap].maximum
         if not (math.isfinite(self.threshold) and 0 < self.threshold <= largest):
             raise InvalidConfigError(
@@ -136,9 +135,7 @@ class GapReward:
                 f"Expected the cosine gap for observations that are not text, actual: {sorted(gaps)}. "
                 "Give `describe` to compare them as text."
             )
-        self.encoder: CachedEncoder | SpaceEncoder = (
-            encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)
-        )
+        self.encoder = make_row_encoder(encoder)
 
     @property
     def threshold(self) -> float:

@@ -7,11 +7,10 @@ Python integers takes a fifth of a second for two texts of 1,000 tokens, and min
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Sequence
 
-from gymnasium.error import DependencyNotInstalled
+from rwml_gym import checks
 
 __all__ = ["MAX_TOKENS", "require", "rouge_distance"]
 
@@ -23,10 +22,7 @@ _TOKEN = re.compile(r"[a-z0-9]+|[^\W_a-z0-9]+")
 
 def require() -> None:
     """Raise `DependencyNotInstalled` unless `rouge-score` can be found; import nothing."""
-    if importlib.util.find_spec("rouge_score") is None:
-        raise DependencyNotInstalled(
-            'Expected rouge-score for the ROUGE-L gap, actual: not installed. Run `pip install "rwml-gym[tau2]"`.'
-        )
+    checks.require("rouge_score", "rouge-score for the ROUGE-L gap", "tau2")
 
 
 def rouge_distance(prediction: str, truth: str) -> float:

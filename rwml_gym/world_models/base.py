@@ -47,7 +47,6 @@ class WorldModel(Protocol):
             `n` predicted next states: texts, members of the observation space if it is not text, or
             `encoders.cached.Embedded` predictions. `""` or `None` stands for no prediction.
         """
-        ...
 
 
 @runtime_checkable
@@ -62,7 +61,6 @@ class OnlineWorldModel(WorldModel, Protocol):
             actions: `n` actions.
             next_states: `n` realised next states.
         """
-        ...
 
 
 class NothingChanges:

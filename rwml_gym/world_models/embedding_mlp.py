@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.error import DependencyNotInstalled
 
-from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, Embedded, make_encoder
-from rwml_gym.encoders.numbers import SpaceEncoder
+from rwml_gym.checks import require
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded
+from rwml_gym.encoders.numbers import make_row_encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models.base import check_lengths
@@ -50,7 +49,7 @@ class EmbeddingWorldModel:
         """Set the sizes; the network is made at the first transition.
 
         Args:
-            encoder: Encoder of the states: see `encoders.cached.make_encoder`, or a `SpaceEncoder`.
+            encoder: Encoder of the states, see `encoders.numbers.make_row_encoder`.
             action_encoder: Encoder of the actions; the same if absent.
             hidden: Width of the two hidden layers.
             learning_rate: Learning rate of Adam.
@@ -70,14 +69,9 @@ class EmbeddingWorldModel:
                 "Expected positive `hidden`, `learning_rate`, `batch_size` and `train_every`, and `capacity` of at "
                 f"least a batch, actual: {hidden}, {learning_rate}, {batch_size}, {train_every} and {capacity}."
             )
-        if importlib.util.find_spec("torch") is None:
-            raise DependencyNotInstalled(
-                'Expected torch for a learned world model, actual: not installed. Run `pip install "rwml-gym[embed]"`.'
-            )
-        self._states = encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)
-        self._actions: CachedEncoder | SpaceEncoder = self._states
-        if action_encoder is not None:
-            self._actions = action_encoder if isinstance(action_encoder, SpaceEncoder) else make_encoder(action_encoder)
+        require("torch", "torch for a learned world model", "embed")
+        self._states = make_row_encoder(encoder)
+        self._actions = self._states if action_encoder is None else make_row_encoder(action_encoder)
         self._hidden, self._learning_rate, self._seed = hidden, learning_rate, seed
         self._batch_size, self._train_every, self.capacity = batch_size, train_every, capacity
         self._rng = np.random.default_rng(seed)

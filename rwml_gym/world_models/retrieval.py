@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, make_encoder
-from rwml_gym.encoders.numbers import SpaceEncoder
+from rwml_gym.encoders.cached import DEFAULT_ENCODER
+from rwml_gym.encoders.numbers import make_row_encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.world_models.base import check_lengths, state_key
@@ -45,7 +45,7 @@ class RetrievalWorldModel:
 
         Args:
             transitions: The first transitions; `learn` adds more.
-            encoder: Encoder of the states: see `encoders.cached.make_encoder`, or a `SpaceEncoder`.
+            encoder: Encoder of the states, see `encoders.numbers.make_row_encoder`.
             action_encoder: Encoder of the actions; the same if absent.
             capacity: Maximal number of transitions; the oldest are removed first. The time of a search is proportional
                 to it. Lowered so that the vectors take at most 256 MB.
@@ -57,8 +57,8 @@ class RetrievalWorldModel:
         if capacity < 1:
             raise InvalidConfigError(f"Expected a positive `capacity`, actual: {capacity}.")
         self.capacity = capacity
-        self._states = _state_encoder(encoder)
-        self._actions = self._states if action_encoder is None else _state_encoder(action_encoder)
+        self._states = make_row_encoder(encoder)
+        self._actions = self._states if action_encoder is None else make_row_encoder(action_encoder)
         self._slots: dict[Any, int] = {}
         self._outcomes: list[Any] = []
         self._oldest = 0
@@ -136,7 +136,3 @@ class RetrievalWorldModel:
 
 def _key(history: Sequence[Turn], action: Any) -> Any:
     return state_key(history[-1].observation), state_key(action)
-
-
-def _state_encoder(encoder: Any) -> CachedEncoder | SpaceEncoder:
-    return encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rwml_gym.checks import one_of
 from rwml_gym.envs.alfworld.engine.engine import Engine, GameEngine, State
 from rwml_gym.envs.alfworld.expert import Expert
 from rwml_gym.envs.alfworld.games.sources import Game, make_games
 from rwml_gym.envs.base import TextEnv
-from rwml_gym.errors import InvalidConfigError, InvalidGameError
+from rwml_gym.errors import InvalidGameError
 
 __all__ = ["ENGINES", "ALFWorldEnv"]
 
@@ -72,8 +73,7 @@ class ALFWorldEnv(TextEnv[Game]):
         difficulty: int | Sequence[int] | None = None,
         expert: bool = False,
     ) -> None:
-        if engine not in ENGINES:
-            raise InvalidConfigError(f"Expected engine to be one of {', '.join(ENGINES)}, actual: {engine!r}.")
+        one_of("engine", engine, ENGINES)
         self.engine = engine
         super().__init__(make_games(split, task_types, grammar, data, rooms, difficulty), render_mode)
         self._engine: GameEngine | None = None

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rwml_gym.envs.tau2.literals import LiteralReader, UnreadableError, encodable, shortened
+from rwml_gym.envs.tau2.literals import LiteralReader, UnreadableError, shortened
 from rwml_gym.envs.tau2.tools import ToolSpec
+from rwml_gym.text import replace_surrogates
 
 __all__ = ["InvalidAction", "Speech", "ToolRequest", "find_calls", "parse_action"]
 
@@ -98,7 +99,7 @@ def parse_action(text: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Spee
     >>> parse_action("Thanks (bye)", {"get_user": spec})
     Speech(text='Thanks (bye)')
     """
-    message = encodable(text)
+    message = replace_surrogates(text)
     message = message[message.rfind("</think>") + len("</think>") :] if "</think>" in message else message
     message = message.partition("<think>")[0].strip()
     if not message:
@@ -119,7 +120,7 @@ def find_calls(text: str, tools: Mapping[str, ToolSpec]) -> list[ToolRequest]:
     Returns:
         The calls in the notation ``name(…)`` whose tool exists and whose arguments fit, in the order of the text.
     """
-    text = encodable(text)
+    text = replace_surrogates(text)
     requests: list[ToolRequest] = []
     position, patience = 0, _patience(text)
     while patience > 0 and (match := _NAMED.search(text, position)):

@@ -26,11 +26,9 @@ class User(Protocol):
 
     def begin(self, history: list[Any]) -> None:
         """Start over, after the messages at the beginning of a task."""
-        ...
 
     def reply(self, messages: list[Any]) -> Any:
         """Answer the agent's message, or the results of the user's own tool calls, with a tau2 `UserMessage`."""
-        ...
 
 
 class Conversation:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rwml_gym.checks import one_of
 from rwml_gym.envs.base import TextEnv
 from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
 from rwml_gym.envs.tau2.conversation import STOP, Conversation, User
@@ -87,9 +88,9 @@ class Tau2Env(TextEnv[NamedTask]):
         max_errors: int = 10,
         render_mode: str | None = None,
     ) -> None:
-        _check("domain", domain, DOMAINS)
-        _check("user", user, USERS)
-        _check("on_user_error", on_user_error, ("raise", "truncate"))
+        one_of("domain", domain, DOMAINS)
+        one_of("user", user, USERS)
+        one_of("on_user_error", on_user_error, ("raise", "truncate"))
         if (user == "model") != (user_model is not None):
             raise InvalidConfigError(
                 f'Expected `user_model` exactly with user="model", actual: user={user!r}, user_model={user_model!r}. '
@@ -232,8 +233,3 @@ def _plain(message: Any) -> dict[str, Any]:
 
 def _line(message: Mapping[str, Any]) -> str:
     return f"{message['role']}: {message['content']}"
-
-
-def _check(argument: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InvalidConfigError(f"Expected {argument} to be one of {', '.join(known)}, actual: {value!r}.")

@@ -17,7 +17,7 @@ from functools import cache
 from importlib import metadata
 from types import ModuleType
 
-from gymnasium.error import DependencyNotInstalled
+from rwml_gym.checks import missing
 
 __all__ = ["data_version", "load", "require"]
 
@@ -30,7 +30,7 @@ _lock = threading.RLock()
 def require() -> None:
     """Raise `DependencyNotInstalled` unless tau2-bench can be found; import nothing."""
     if importlib.util.find_spec("tau2") is None or _distribution() is None:
-        raise DependencyNotInstalled('Expected tau2-bench, actual: not installed. Run `pip install "rwml-gym[tau2]"`.')
+        raise missing("tau2-bench", "tau2")
 
 
 @cache

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from rwml_gym.checks import one_of
 from rwml_gym.envs.tau2.domains import load_task, splits, task_ids
-from rwml_gym.errors import GameNotFoundError, InvalidConfigError
+from rwml_gym.errors import GameNotFoundError
 
 __all__ = ["NamedTask", "Tasks"]
 
@@ -41,8 +42,7 @@ class Tasks:
 
     def __init__(self, domain: str, split: str, solo: bool = False) -> None:
         known = splits(domain)
-        if split not in known:
-            raise InvalidConfigError(f"Expected split of {domain} to be one of {', '.join(known)}, actual: {split!r}.")
+        one_of(f"split of {domain}", split, known)
         numbers = {task: task if task.isdecimal() else str(number) for number, task in enumerate(task_ids(domain))}
         self._domain = domain
         self._ids = {

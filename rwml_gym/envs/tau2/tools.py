@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rwml_gym.envs.tau2.literals import shortened
+
 __all__ = ["ToolSpec", "specs_of"]
 
 _KINDS = {
@@ -195,14 +197,10 @@ def _should_be(where: str, value: Any, expected: str) -> str:
     if isinstance(value, dict | list):
         actual = _KINDS["object" if isinstance(value, dict) else "array"]
     else:
-        actual = {None: "null", True: "true", False: "false"}[value] if simple else _short(repr(value))
+        actual = {None: "null", True: "true", False: "false"}[value] if simple else shortened(repr(value))
     return f"{where} should be {expected}, not {actual}"
 
 
 def _listed(names: list[str]) -> str:
     """List a few names, because an agent may send thousands."""
-    return ", ".join(_short(repr(name)) for name in names[:12]) + (", …" if len(names) > 12 else "")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:60]}…"
+    return ", ".join(shortened(repr(name)) for name in names[:12]) + (", …" if len(names) > 12 else "")

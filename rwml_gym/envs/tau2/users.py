@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rwml_gym.checks import require
 from rwml_gym.envs.tau2.actions import find_calls
 from rwml_gym.envs.tau2.conversation import STOP
 from rwml_gym.envs.tau2.package import load
 from rwml_gym.envs.tau2.tools import ToolSpec
-from rwml_gym.errors import DependencyNotInstalled, RWMLGymError
+from rwml_gym.errors import RWMLGymError
 
 __all__ = ["ChatModel", "ModelUser", "ScriptedUser", "UserModelError", "litellm_model"]
 
@@ -168,12 +169,8 @@ def litellm_model(name: str, **arguments: Any) -> ChatModel:
     import os
 
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise the import downloads prices
-    try:
-        import litellm
-    except ImportError as error:
-        raise DependencyNotInstalled(
-            'Expected litellm, actual: not installed. Run `pip install "rwml-gym[tau2]"`.'
-        ) from error
+    require("litellm", "litellm", "tau2")
+    import litellm
 
     def answer(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Mapping[str, Any]:
         wanted = {"tools": tools, "tool_choice": "auto"} if tools else {}

@@ -8,9 +8,10 @@ from typing import overload
 
 import numpy as np
 
+from rwml_gym.checks import one_of
 from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game
 from rwml_gym.envs.alfworld.games import package
-from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, check, choose
+from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, choose
 from rwml_gym.envs.alfworld.games.generator import generate, verify
 from rwml_gym.envs.alfworld.games.goals import Range, difficulties, rooms_of
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
@@ -59,7 +60,7 @@ class GeneratedGames:
         *,
         verify: bool = False,
     ) -> None:
-        check("split", split, GENERATED_SPLITS)
+        one_of("split", split, GENERATED_SPLITS)
         self.split = split
         self.task_types = choose("task_types", task_types, TASK_TYPES)
         self.rooms = None if rooms is None else choose("rooms", rooms, ROOMS)

@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from rwml_gym.checks import one_of
 from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game, Goal, room_of
 from rwml_gym.envs.alfworld.games import package
-from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, OFFICIAL_SPLITS, check, choose
+from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, OFFICIAL_SPLITS, choose
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError, InvalidGameError
 
 __all__ = ["GAME_FILE", "OfficialGames"]
@@ -45,7 +46,7 @@ class OfficialGames:
         grammar: str = "installed",
         rooms: Sequence[str] | None = None,
     ) -> None:
-        check("grammar", grammar, GRAMMARS)
+        one_of("grammar", grammar, GRAMMARS)
         self.task_types = choose("task_types", task_types, TASK_TYPES)
         self.rooms = choose("rooms", rooms, ROOMS)
         package.require_engine()
