@@ -21,19 +21,10 @@ from rwml_gym.errors import InvalidConfigError, RWMLGymError
 from rwml_gym.hub import without_progress_bars
 from rwml_gym.text import replace_surrogates
 
-__all__ = [
-    "EPISODE",
-    "InvalidDatasetError",
-    "Transition",
-    "TransitionDataset",
-    "Turn",
-    "action_type",
-    "count_games",
-]
+__all__ = ["EPISODE", "InvalidDatasetError", "Transition", "TransitionDataset", "Turn", "action_type", "count_games"]
 
 EPISODE = "episode-"
 """Begins the game of a transition whose environment names no game: the episode is its own game."""
-
 
 _FIRST_WORD = re.compile(r"(?P<word>\w[\w.-]*)")
 _NAMED_CALL = re.compile(r"\{\s*\"name\"\s*:\s*\"(?P<word>\w[\w.-]*)\"")
@@ -174,9 +165,6 @@ class TransitionDataset(Sequence[Transition]):
         Args:
             history: Length of the window, in turns.
 
-        Returns:
-            A new dataset.
-
         Raises:
             InvalidConfigError: If `history` is not positive, or larger than what was recorded.
         """
@@ -257,13 +245,10 @@ class TransitionDataset(Sequence[Transition]):
 
     @classmethod
     def load(cls, path: str | Path) -> TransitionDataset:
-        """Read what `save` wrote.
+        """Read what `save` wrote into memory.
 
         Args:
             path: The folder.
-
-        Returns:
-            The transitions, in memory.
 
         Raises:
             DependencyNotInstalled: If `datasets` is not installed.
@@ -291,12 +276,8 @@ class TransitionDataset(Sequence[Transition]):
                 f"Expected readable transitions in {str(path)!r}, actual: {type(error).__name__}: {error}. "
                 "Record and save them again."
             ) from error
-        return cls(
-            Transition(
-                **{**row, "history": tuple(Turn(turn["action"], turn["observation"]) for turn in row["history"])}
-            )
-            for row in rows
-        )
+        histories = [tuple(Turn(turn["action"], turn["observation"]) for turn in row.pop("history")) for row in rows]
+        return cls(Transition(history, **row) for history, row in zip(histories, rows, strict=True))
 
 
 def _looks_saved(path: Path) -> bool:

@@ -27,6 +27,7 @@ __all__ = [
     "Pool",
     "failed",
     "json_result",
+    "named_values",
     "other_outcome",
     "shuffled_words",
 ]
@@ -112,8 +113,9 @@ class Pool:
         values: dict[str, dict[str, None]] = defaultdict(dict)
         for transition in transitions:
             if transition.role == "tool":
-                for name, value in _texts("", json_result(transition.next_state)[1]):
-                    values[name][value] = None
+                for name, value in named_values(json_result(transition.next_state)[1]):
+                    if isinstance(value, str):
+                        values[name][value] = None
         self.values = {name: list(found) for name, found in values.items()}
 
 
@@ -307,12 +309,13 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def _texts(name: str, data: Any) -> Iterator[tuple[str, str]]:
+def named_values(data: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value in JSON data with its name; the values of a list have the name of the list."""
     if isinstance(data, dict):
         for key, value in data.items():
-            yield from _texts(key, value)
+            yield from named_values(value, key)
     elif isinstance(data, list):
         for value in data:
-            yield from _texts(name, value)
-    elif isinstance(data, str):
+            yield from named_values(value, name)
+    else:
         yield name, data

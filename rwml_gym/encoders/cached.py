@@ -21,7 +21,7 @@ from rwml_gym.encoders.local import DEFAULT_ENCODER, HUB_PREFIX, HashingEncoder,
 from rwml_gym.errors import EncoderError, InvalidConfigError, RWMLGymError
 from rwml_gym.text import replace_surrogates
 
-__all__ = ["DEFAULT_ENCODER", "CachedEncoder", "Embedded", "Encoder", "make_encoder"]
+__all__ = ["DEFAULT_ENCODER", "CachedEncoder", "Embedded", "Encoder", "EncoderLike", "make_encoder"]
 
 # About 130,000 short texts at 384 dimensions, 16,000 at 4,096 (Qwen3-Embedding-8B).
 DEFAULT_CACHE_BYTES = 2**28
@@ -227,8 +227,12 @@ class _FunctionEncoder:
 _shared: dict[str, CachedEncoder] = {}
 
 
-def make_encoder(encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray]) -> CachedEncoder:
-    """Make an encoder from its name, or cache the one given.
+EncoderLike = str | Encoder | Callable[[Sequence[str]], np.ndarray]
+"""What `make_encoder` takes."""
+
+
+def make_encoder(encoder: EncoderLike) -> CachedEncoder:
+    """Make an encoder from its name, or cache the one given; return a `CachedEncoder` unchanged.
 
     Encoders made by name are shared in a process: a model is loaded once, and all its users share its cache.
 
@@ -236,9 +240,6 @@ def make_encoder(encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray])
         encoder: `"all-MiniLM-L6-v2"`, `"hashing"`, a local folder or hub id of a sentence-transformers model;
             `"https://HOST/v1#MODEL"`, see `endpoint.EndpointEncoder`; an object with `name` and `encode`; or a
             function from texts to an array of shape `(n, d)`.
-
-    Returns:
-        The encoder with a cache; a `CachedEncoder` is returned unchanged.
 
     Raises:
         DependencyNotInstalled: If sentence-transformers is needed and not installed.

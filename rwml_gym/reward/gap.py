@@ -15,14 +15,14 @@ Numeric observations are their own embedding (`encoders.numbers`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from rwml_gym.checks import one_of
-from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, Encoder
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, EncoderLike
 from rwml_gym.encoders.numbers import SpaceEncoder, make_row_encoder
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD, DISTANCES, GapName
@@ -102,7 +102,7 @@ class GapReward:
 
     def __init__(
         self,
-        encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] | SpaceEncoder = DEFAULT_ENCODER,
+        encoder: EncoderLike | SpaceEncoder = DEFAULT_ENCODER,
         threshold: float | None = None,
         shape: RewardShape = "binary",
         measures: Mapping[str, Mapping[str, Any]] | None = None,
@@ -167,9 +167,6 @@ class GapReward:
             predictions: `n` predicted next states, or `Embedded` ones; `None` for a missing prediction.
             next_states: `n` realised next states.
             roles: `n` message roles, `""` if unknown; all `""` if absent.
-
-        Returns:
-            Distances and rewards.
 
         Raises:
             InvalidConfigError: If the lengths differ.

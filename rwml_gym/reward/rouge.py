@@ -26,7 +26,7 @@ def require() -> None:
 
 
 def rouge_distance(prediction: str, truth: str) -> float:
-    """Return 1 - F1 of ROUGE-L, without stemming.
+    """Return 1 - F1 of ROUGE-L, without stemming: a symmetric distance in `[0, 1]`.
 
     A token is a run of `a` to `z` and `0` to `9` in the lower-case text, or a run of other letters and digits. The
     library ignores the latter, so that a truth negated in Chinese would earn as much as the truth. Case, punctuation
@@ -39,9 +39,6 @@ def rouge_distance(prediction: str, truth: str) -> float:
     Args:
         prediction: The predicted text.
         truth: The realised text.
-
-    Returns:
-        The distance, in `[0, 1]`; it is symmetric.
 
     Raises:
         DependencyNotInstalled: If `rouge-score` is not installed.

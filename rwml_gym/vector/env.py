@@ -120,9 +120,6 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
 
         Args:
             actions: One action per slot.
-
-        Returns:
-            Observations, rewards, terminations, truncations and infos.
         """
         self._require_open()
         actions = self._checked_actions(actions)

@@ -105,14 +105,11 @@ class Workers:
             raise
 
     def run(self, method: str, arguments: Callable[[slice], tuple[Any, ...]]) -> list[Any]:
-        """Call a method of `Slots` in all workers.
+        """Call a method of `Slots` in all workers, and return one result per worker.
 
         Args:
             method: Name of the method.
             arguments: Returns the arguments for the slots of a slice.
-
-        Returns:
-            One result per worker.
 
         Raises:
             WorkerDiedError: If a worker has died.

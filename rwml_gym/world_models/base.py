@@ -184,7 +184,7 @@ def predict_checked(
     tasks: Sequence[str] | None,
     text: bool,
 ) -> list[Any]:
-    """Call a world model and check its predictions.
+    """Call a world model and check its predictions, one per action.
 
     Args:
         model: The model.
@@ -192,9 +192,6 @@ def predict_checked(
         actions: See `WorldModel.predict`.
         tasks: See `WorldModel.predict`; `None` for a model that does not take them.
         text: Whether states are text.
-
-    Returns:
-        One prediction per action.
 
     Raises:
         WorldModelError: If the model raises, returns another number of predictions, or does not return text although

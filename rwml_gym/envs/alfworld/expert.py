@@ -15,14 +15,7 @@ from functools import cache, lru_cache
 from rwml_gym.envs.alfworld.engine.game import Goal
 from rwml_gym.envs.alfworld.games.rooms import OPENABLE, TREATMENTS, Layout, hiding_places, lamp_stands
 from rwml_gym.envs.alfworld.games.tables import place_weight, placeable
-from rwml_gym.envs.alfworld.reading import (
-    Command,
-    Happening,
-    kind_of,
-    read_command,
-    read_contents,
-    read_happening,
-)
+from rwml_gym.envs.alfworld.reading import Command, Happening, kind_of, read_command, read_contents, read_happening
 
 __all__ = ["Expert"]
 

@@ -90,9 +90,6 @@ def parse_action(text: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Spee
         text: The agent's text.
         tools: The tools of the agent, by name.
 
-    Returns:
-        The call, the message to the user, or the error.
-
     >>> spec = ToolSpec("get_user", "Get a user.", {"properties": {"user_id": {"type": "string"}}})
     >>> parse_action("Let me see.\nget_user('mia_li_3668')", {"get_user": spec})
     ToolRequest(name='get_user', arguments={'user_id': 'mia_li_3668'})
@@ -111,14 +108,11 @@ def parse_action(text: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Spee
 
 
 def find_calls(text: str, tools: Mapping[str, ToolSpec]) -> list[ToolRequest]:
-    """Find all calls in a text, such as "Please run toggle_data() and tell me".
+    """Find the calls ``name(…)`` in a text, whose tool exists and whose arguments fit, in the order of the text.
 
     Args:
-        text: Any text.
+        text: Any text, such as "Please run toggle_data() and tell me".
         tools: The available tools, by name.
-
-    Returns:
-        The calls in the notation ``name(…)`` whose tool exists and whose arguments fit, in the order of the text.
     """
     text = replace_surrogates(text)
     requests: list[ToolRequest] = []

@@ -84,11 +84,7 @@ class Conversation:
         self._check_errors()
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        """Call a tool as the agent.
-
-        Returns:
-            The answer as a tau2 `ToolMessage`, the last of `messages`.
-        """
+        """Call a tool as the agent; return the answer, a tau2 `ToolMessage` and the last of `messages`."""
         request = self._message.ToolCall(name=name, arguments=dict(arguments), requestor="assistant")
         self._append(self._message.AssistantMessage(role="assistant", tool_calls=[request]))
         (answer,) = self._run([request])

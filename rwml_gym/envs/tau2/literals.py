@@ -76,10 +76,7 @@ class LiteralReader:
         raise self._error("expected a value, text in quotes,")
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """Read the arguments of a call, from after its opening to after its closing parenthesis.
-
-        Returns:
-            The positional and the named arguments.
+        """Read the positional and the named arguments of a call, until after its closing parenthesis.
 
         Raises:
             UnreadableError: If it is not a call, or a name is given twice.

@@ -85,17 +85,15 @@ class ToolSpec:
         return {"type": "function", "function": function}
 
     def validate(self, arguments: Mapping[str, Any]) -> str | None:
-        """Check the arguments of a call against the schema, without converting them.
+        """Check the arguments of a call against the schema; return the error message for the agent, or None.
 
-        The check is lenient where tau2's data models are: a whole number may be 2.0, "2" or true, and an optional
-        argument may be null. It is stricter than tau2 where its tools ignore their own schema: it rejects a value
-        outside an enumeration, a fraction for an integer, or a non-text for a text, even if the tool would store it.
+        The arguments are not converted. The check is lenient where tau2's data models are: a whole number may be 2.0,
+        "2" or true, and an optional argument may be null. It is stricter than tau2 where its tools ignore their own
+        schema: it rejects a value outside an enumeration, a fraction for an integer, or a non-text for a text, even if
+        the tool would store it.
 
         Args:
             arguments: Values by parameter name.
-
-        Returns:
-            The error message for the agent, or None.
 
         >>> parameters = {"properties": {"user_id": {"type": "string"}}, "required": ["user_id"]}
         >>> ToolSpec("get_user", "Get a user.", parameters).validate({"user_id": 7})
@@ -124,13 +122,10 @@ _specs_by_class: dict[type, dict[str, ToolSpec]] = {}
 
 
 def specs_of(toolkit: Any) -> dict[str, ToolSpec]:
-    """Describe the tools of a tau2 toolkit; cached by class, because the first call takes milliseconds.
+    """Describe the tools of a toolkit, in tau2's order; cached by class, because the first call takes milliseconds.
 
     Args:
         toolkit: A `tau2.environment.toolkit.ToolKitBase`, or any object with `get_tools`.
-
-    Returns:
-        Descriptions by tool name, in tau2's order.
     """
     specs = _specs_by_class.get(type(toolkit))
     if specs is None:

@@ -22,15 +22,12 @@ __all__ = ["export_games"]
 
 
 def export_games(games: Iterable[Game], folder: str | Path, overwrite: bool = False) -> list[Path]:
-    """Write games atomically: an interrupted export leaves only complete games.
+    """Write games and return their folders; an interrupted export leaves only complete games.
 
     Args:
         games: Generated or official games.
         folder: Target folder; alfworld's configuration calls the splits in it ``data_path``.
         overwrite: Whether to add to an existing split, and to replace the same games in it.
-
-    Returns:
-        The folder of each game.
 
     Raises:
         InvalidConfigError: If the folder of a split exists or cannot be made, or a game's goal is unknown.

@@ -24,9 +24,8 @@ FLOOR = "Floor"
 @cache
 def fitted() -> dict[str, Any]:
     """Return the fitted tables, by name."""
-    tables: dict[str, Any] = json.loads(
-        resources.files("rwml_gym.envs.alfworld.games").joinpath("tables.json").read_text(encoding="utf-8")
-    )
+    file = resources.files("rwml_gym.envs.alfworld.games").joinpath("tables.json")
+    tables: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return tables
 
 
@@ -42,15 +41,12 @@ def placeable() -> dict[str, frozenset[str]]:
 
 
 def kinds_of_place(kind: str, receptacle_kinds: Iterable[str], recorded: Collection[str]) -> list[str]:
-    """Return the places of an object type at the start: receptacles that alfworld allows, and recorded ones.
+    """Return the places of an object type at the start: receptacles that alfworld allows, recorded ones, and `FLOOR`.
 
     Args:
         kind: The object type.
         receptacle_kinds: Types of receptacle in the room.
         recorded: Types of place in which this object type was recorded.
-
-    Returns:
-        Types of receptacle, and `FLOOR`.
     """
     return [r for r in receptacle_kinds if kind in placeable()[r] or r in recorded] + [FLOOR]
 
