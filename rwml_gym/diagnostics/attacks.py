@@ -57,18 +57,13 @@ class Knowledge:
         words: The words in observations, the most frequent first.
         centre: The text that is nearest on average to all observations.
         centres: For each type of action, the text that is nearest on average to its answers.
+
+    Args:
+        transitions: Transitions of other games than those that are attacked, at least one.
+        encoder: Encoder for the centres, see `encoders.cached.make_encoder`.
     """
 
     def __init__(self, transitions: Sequence[Transition], encoder: Any = "hashing"):
-        """Learn from transitions.
-
-        Args:
-            transitions: Transitions of other games than those that are attacked.
-            encoder: Encoder for the centres, see `encoders.cached.make_encoder`.
-
-        Raises:
-            InvalidConfigError: If there are no transitions.
-        """
         if not transitions:
             raise InvalidConfigError("Expected at least one transition to learn from, actual: 0.")
         said = [t.next_state for t in transitions]

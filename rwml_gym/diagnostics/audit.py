@@ -5,8 +5,7 @@ threshold had a precision above 68 %, and 0 to 12 % of its groups had a reward d
 
     print(audit_table(audit(TransitionDataset.load("transitions"), "all-MiniLM-L6-v2")))
 
-Its measures of predictability are proxies with known biases, see `predictability`. The verdict's constants and their
-reasons are in `audit_verdict`.
+Its measures of predictability are proxies, see `predictability`; `audit_verdict` gives the verdict's constants.
 """
 
 from __future__ import annotations
@@ -100,9 +99,9 @@ def audit(
     transitions = list(transitions)
     said = TransitionDataset(t for t in transitions if not is_blank(t.next_state))
     if not said:
-        actual = f"none of {len(transitions)}"
         raise InvalidDatasetError(
-            f"Expected transitions with text, actual: {actual}. Record games (`rwml-gym record`)."
+            f"Expected transitions with text, actual: none of {len(transitions)}. Record games first "
+            "(`rwml-gym record`)."
         )
     if len(said.games) < 2:
         raise NoPairsError(

@@ -178,8 +178,7 @@ def calibrate(
 
     A real model's mistakes have other frequencies, so also look at its predictions in training.
 
-    If no threshold reaches the target precision, the result is the one with the best F0.5, `reached` is `False`, and a
-    warning explains it.
+    If no threshold reaches the target precision, a warning says so, and the result has the best F0.5.
 
     Args:
         transitions: Recorded transitions of at least two games.
@@ -188,8 +187,7 @@ def calibrate(
         seed: Seed of the split, the choice of states and the pairs.
         pairs_per_perturbation: Maximal number of pairs per perturbation in each half.
         gap: A name in `distances.DISTANCES`.
-        perturbations: How states are reworded and falsified: `text_perturbations.TEXT` or
-            `tool_perturbations.TOOL_RESULTS`.
+        perturbations: How states are reworded and falsified; see `tool_perturbations.perturbations_for`.
 
     Raises:
         InvalidConfigError: If an argument is out of range.

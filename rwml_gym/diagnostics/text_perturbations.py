@@ -125,12 +125,7 @@ Perturbation = Callable[[Transition, Pool, np.random.Generator], str]
 
 @dataclass(frozen=True)
 class Perturbations:
-    """Perturbations for one kind of state.
-
-    Attributes:
-        same: Those that keep the state, by name.
-        different: Those that make another state, by name.
-    """
+    """Perturbations for one kind of state, by name: those that keep the state, and those that make another one."""
 
     same: Mapping[str, Perturbation]
     different: Mapping[str, Perturbation]

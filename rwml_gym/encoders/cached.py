@@ -1,8 +1,7 @@
 """Text encoders by name, with a cache: the frozen embedding space in which predictions are compared.
 
 `make_encoder` takes a name, the address of an embeddings endpoint, an object with `encode`, or a function, and returns
-a `CachedEncoder`. Environments often repeat sentences and a group of predictions shares one realised state, so the
-cache makes the reward cheap.
+a `CachedEncoder`. The cache makes the reward cheap, because sentences and states often repeat.
 """
 
 from __future__ import annotations
@@ -217,8 +216,6 @@ def _size(text: str | bytes, row: np.ndarray) -> int:
 
 
 class _FunctionEncoder:
-    """An `Encoder` made from a function from texts to vectors."""
-
     def __init__(self, function: Callable[[Sequence[str]], np.ndarray]):
         self.name = getattr(function, "__qualname__", type(function).__name__)
         self.encode = function

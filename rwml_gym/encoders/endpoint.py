@@ -21,15 +21,12 @@ __all__ = ["EndpointEncoder"]
 
 # Maximal number of texts per request. Hosted services allow more, but a failed request is sent again as a whole.
 _BATCH = 256
-_TIMEOUT_S = 60.0
-_RETRIES = 3
 
 
 class EndpointEncoder:
     """Encoder that asks an OpenAI-compatible endpoint for embeddings.
 
-    The `openai` library repeats a failed request up to three times with growing pauses. The observations leave this
-    machine, so check that they may.
+    The `openai` library repeats a failed request up to three times. Check that the observations may leave this machine.
     """
 
     def __init__(self, address: str):
@@ -65,8 +62,8 @@ class EndpointEncoder:
             base_url=base,
             # The client requires a key, which many self-hosted servers do not need.
             api_key=os.environ.get("OPENAI_API_KEY") or "none",
-            timeout=_TIMEOUT_S,
-            max_retries=_RETRIES,
+            timeout=60.0,  # seconds
+            max_retries=3,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -68,8 +68,7 @@ class SentenceTransformerEncoder:
 
     It reads only safetensors weights and runs no code from the model's repository.
 
-    A model reads a limited number of tokens (`max_tokens`; 256 for all-MiniLM-L6-v2) and ignores the rest. The first
-    longer text causes a warning with its length.
+    A model ignores what follows its first `max_tokens` (256 for all-MiniLM-L6-v2) and warns of the first longer text.
     """
 
     def __init__(self, name: str = DEFAULT_ENCODER, batch_size: int | None = None):
@@ -131,11 +130,9 @@ class SentenceTransformerEncoder:
         return np.array(tokens, dtype=np.int32).tobytes()
 
     def _warn_of_long_texts(self, texts: Sequence[str]) -> None:
-        # A token has at least one character, so short texts need no tokenisation.
-        if self._warned or self.max_tokens is None:
-            return
         longest = max(texts, key=len, default="")
-        if len(longest) <= self.max_tokens:
+        # A token has at least one character, so short texts need no tokenisation.
+        if self._warned or self.max_tokens is None or len(longest) <= self.max_tokens:
             return
         tokens = len(self.model.tokenizer(longest, truncation=False, verbose=False)["input_ids"])
         if tokens > self.max_tokens:

@@ -89,8 +89,7 @@ class GapReward:
     for every threshold. The same holds for a blank realised state.
 
     Each message role (`info["message_role"]`, `Transition.role`) may have its own measure: the paper compares tool
-    results by ROUGE. The role at the beginning of a text (`tool: {"id": 1}`) is removed first, because "tool:" alone
-    would be half of a short result.
+    results by ROUGE. The role at the beginning of a text (`tool: 5`) is removed first, as it may be half of the text.
 
     >>> gap = GapReward("hashing", threshold=0.1)
     >>> gap(["The fridge 1 is open.", "Nothing happens.", None], ["The fridge 1 is open."] * 3).rewards.tolist()
@@ -176,12 +175,12 @@ class GapReward:
         for what, values in (("next states", next_states), ("roles", roles)):
             if values is not None and len(values) != n:
                 raise InvalidConfigError(f"Expected as many {what} as predictions ({n}), actual: {len(values)}.")
+        roles = [""] * n if roles is None else roles
         distances, rewards = [1.0] * n, [0.0] * n
         scored: list[int] = []
         vectors: list[int] = []
         asked: list[Any] = []
-        for i, (prediction, state) in enumerate(zip(predictions, next_states, strict=True)):
-            role = roles[i] if roles is not None else ""
+        for i, (prediction, state, role) in enumerate(zip(predictions, next_states, roles, strict=True)):
             prediction, state = _without(role, prediction), _without(role, state)
             if _missing(prediction) or _missing(state):
                 continue
@@ -207,7 +206,7 @@ class GapReward:
             cosine = float(np.dot(guess.astype(np.float64), truth.astype(np.float64)))
             distances[i] = _rounded(min(max(1.0 - cosine, 0.0), 2.0))
         for i in scored:
-            measure = self._measures.get(roles[i], self._default) if roles is not None else self._default
+            measure = self.measure(roles[i])
             if measure.shape == "binary":
                 rewards[i] = float(distances[i] < measure.threshold)
             else:
@@ -221,10 +220,8 @@ class GapReward:
                 f"Expected a measure as a mapping with keys from {sorted(names)}, actual: {changes!r}."
             )
         gap = changes.get("gap", self._default.gap)
-        if gap not in DISTANCES or gap == self._default.gap:
-            usual = self.threshold
-        else:
-            usual = DISTANCES[gap].threshold
+        has_own = gap in DISTANCES and gap != self._default.gap  # `Measure` rejects an unknown name
+        usual = DISTANCES[gap].threshold if has_own else self.threshold
         return Measure(**{"gap": gap, "threshold": usual, "shape": self.shape, **changes})
 
 

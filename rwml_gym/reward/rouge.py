@@ -34,14 +34,11 @@ def rouge_distance(prediction: str, truth: str) -> float:
     equal texts and 1 otherwise. If only one text has none, it is 1.
 
     If texts differ in more than `MAX_TOKENS` tokens, only so many are aligned, but all are counted: the distance is
-    then an upper bound, and the time stays linear. A longer prediction gains nothing from this.
+    then an upper bound, and the time stays linear. A longer prediction gains nothing from this. See also `require`.
 
     Args:
         prediction: The predicted text.
         truth: The realised text.
-
-    Raises:
-        DependencyNotInstalled: If `rouge-score` is not installed.
 
     >>> rouge_distance('{"status": "pending"}', '{"status": "delivered"}')
     0.5

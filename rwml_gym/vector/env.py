@@ -61,8 +61,7 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
 
         Args:
             env_fns: Make one environment each, with equal text spaces. With workers, cloudpickle must pickle them.
-            autoreset_mode: What follows the end of an episode, see https://farama.org/Vector-Autoreset-Mode:
-                ``NextStep``, ``SameStep`` or ``Disabled``.
+            autoreset_mode: ``NextStep``, ``SameStep`` or ``Disabled``: https://farama.org/Vector-Autoreset-Mode.
             workers: Number of processes that share the slots, evenly and in order; 0 for none.
             context: Start method of the worker processes: ``fork``, ``spawn`` or ``forkserver``; Python's default if
                 absent. Use ``spawn`` if this process has threads, as it has once torch has computed something.

@@ -239,7 +239,6 @@ def _raise(failures: Sequence[tuple[Worker, Failure]]) -> NoReturn:
 
 
 def _end(workers: Sequence[Worker], parent: int) -> None:
-    """End all processes."""
     if os.getpid() != parent:  # a fork of the parent inherits this, but does not own the processes
         return
     for worker in workers:
@@ -284,7 +283,6 @@ def _work(
 
 
 def _failure(error: Exception) -> bytes:
-    """Make the answer for a failed call."""
     try:
         pickled = pickle.dumps(error, PROTOCOL)
         pickle.loads(pickled)  # some exceptions can be pickled but not unpickled

@@ -47,8 +47,7 @@ class ALFWorldEnv(TextEnv[Game]):
             It evaluates Python in a game file, so use it only with files that you trust.
         render_mode: With ``ansi``, `render` returns the last action and the observation after it.
         rooms: Some of ``kitchen``, ``living_room``, ``bedroom``, ``bathroom``; all by default.
-        difficulty: Number of receptacles to search, or a range such as ``(5, 15)``; only for generated games, see
-            `rwml_gym.envs.alfworld.GeneratedGames`.
+        difficulty: Number of receptacles to search, or a range such as ``(5, 15)``; only for `GeneratedGames`.
         expert: Whether to call the expert (`rwml_gym.envs.alfworld.expert.Expert`) in every state.
 
     Example:

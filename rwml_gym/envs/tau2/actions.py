@@ -33,12 +33,7 @@ _SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*+(?:_[a-z0-9]++)++\Z")
 
 @dataclass(frozen=True)
 class ToolRequest:
-    """A call of an existing tool, with arguments that fit its schema.
-
-    Attributes:
-        name: Name of the tool.
-        arguments: Values by parameter name; JSON values, as the agent wrote them.
-    """
+    """A call of an existing tool; its arguments fit the schema and are JSON values, as the agent wrote them."""
 
     name: str
     arguments: dict[str, Any]
@@ -46,22 +41,14 @@ class ToolRequest:
 
 @dataclass(frozen=True)
 class Speech:
-    """A message to the user.
-
-    Attributes:
-        text: The message, without thoughts and surrounding white space.
-    """
+    """A message to the user, without thoughts and surrounding white space."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class InvalidAction:
-    """An action that is neither a call nor a message to the user.
-
-    Attributes:
-        message: The error message for the agent.
-    """
+    """An action that is neither a call nor a message to the user, with the error message for the agent."""
 
     message: str
 

@@ -32,23 +32,21 @@ class User(Protocol):
 
 
 class Conversation:
-    """A running task.
+    """A running task; `begin` starts it.
 
     Attributes:
         messages: All messages so far, as tau2 messages.
         ended: Why it ended, in tau2's words (``agent_stop``, ``user_stop``, ``too_many_errors``); None until then.
         errors: Number of tool errors so far.
+
+    Args:
+        task: A tau2 `Task`.
+        world: A fresh tau2 `Environment`.
+        user: The other side; None in solo mode.
+        max_errors: Number of errors after which tau2 ends the task.
     """
 
     def __init__(self, task: Any, world: Any, user: User | None, max_errors: int) -> None:
-        """Prepare a task; `begin` starts it.
-
-        Args:
-            task: A tau2 `Task`.
-            world: A fresh tau2 `Environment`.
-            user: The other side; None in solo mode.
-            max_errors: Number of errors after which tau2 ends the task.
-        """
         self.task, self.world, self.user, self.max_errors = task, world, user, max_errors
         self._message = load("data_model.message")
         self.messages: list[Any] = []

@@ -103,11 +103,7 @@ def task_ids(name: str) -> tuple[str, ...]:
 
 
 def load_task(name: str, task_id: str) -> Any:
-    """Load a task of a domain, a tau2 `Task`; do not change it.
-
-    Raises:
-        GameNotFoundError: If there is no such task.
-    """
+    """Load a task of a domain, a tau2 `Task`, or raise `GameNotFoundError`; do not change the task."""
     tasks = _raw_tasks(_base(name))
     if task_id not in tasks:
         raise GameNotFoundError(f"Expected a task of {name!r} such as {next(iter(tasks))!r}, actual: {task_id!r}.")

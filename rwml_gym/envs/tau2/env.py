@@ -58,8 +58,7 @@ class Tau2Env(TextEnv[NamedTask]):
         user: ``scripted`` (no model, deterministic), ``solo`` (no user; telecom and mock) or ``model``.
         user_model: With ``user="model"``: a litellm id, or a function of messages and tools (`ChatModel`).
         user_arguments: Arguments for the litellm model: ``temperature``, ``seed``, ``api_base``, …
-        on_user_error: What to do if the user's model fails: ``raise`` a `UserModelError`, or ``truncate`` the episode
-            with the error in ``info["user_error"]``.
+        on_user_error: If the user's model fails, ``raise`` a `UserModelError`, or ``truncate`` the episode.
         policy_in_observation: Whether the first observation begins with the task, the policy and the tools.
         max_errors: Number of errors after which tau2 ends the task.
         render_mode: With ``ansi``, `render` returns the conversation so far.

@@ -44,8 +44,7 @@ class LiteralReader:
     Args:
         text: The text.
         position: Where the first value begins.
-        bare_words: Whether to also read forms that are not JSON: names as texts, tuples as lists, and adjacent texts
-            as one text.
+        bare_words: Whether to also read what is not JSON: names as texts, tuples as lists, adjacent texts as one.
 
     Attributes:
         position: Where the next value begins.

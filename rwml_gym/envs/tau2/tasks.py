@@ -17,12 +17,7 @@ __all__ = ["NamedTask", "Tasks"]
 
 @dataclass(frozen=True)
 class NamedTask:
-    """One of tau2's tasks and its name here.
-
-    Attributes:
-        name: Its name, ``<domain>/<split>/<number>``.
-        task: tau2's task.
-    """
+    """One of tau2's tasks and its name here, ``<domain>/<split>/<number>``."""
 
     name: str
     task: Any
@@ -61,19 +56,11 @@ class Tasks:
         return self.load(self.names[int(rng.integers(len(self._ids)))])
 
     def load(self, name: str) -> NamedTask:
-        """Load the task of a name.
-
-        Raises:
-            GameNotFoundError: If no task has this name.
-        """
+        """Load the task of a name (`GameSource.load`)."""
         return NamedTask(name, load_task(self._domain, self.task_id(name)))
 
     def task_id(self, name: str) -> str:
-        """Return tau2's id of a task.
-
-        Raises:
-            GameNotFoundError: If no task has this name.
-        """
+        """Return tau2's id of a task, or raise `GameNotFoundError` if no task has this name."""
         if name not in self._ids:
             raise GameNotFoundError(f"Expected a task like {next(iter(self._ids))!r}, actual: {name!r}. See `names`.")
         return self._ids[name]

@@ -32,15 +32,13 @@ class ScriptedUser:
     The user first states the reason for the call and what is known. If the agent names some of the user's own tools
     with their arguments, as in ``toggle_roaming()``, the user calls them and reports the results. The user says goodbye
     when the agent does, and agrees to everything else.
+
+    Args:
+        task: A tau2 `Task`.
+        tools: The user's tools.
     """
 
     def __init__(self, task: Any, tools: Mapping[str, ToolSpec]) -> None:
-        """Prepare the user.
-
-        Args:
-            task: A tau2 `Task`.
-            tools: The user's tools.
-        """
         self._task, self._tools = task, tools
         self._message = load("data_model.message")
 
@@ -175,7 +173,6 @@ def litellm_model(name: str, **arguments: Any) -> ChatModel:
     def answer(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Mapping[str, Any]:
         wanted = {"tools": tools, "tool_choice": "auto"} if tools else {}
         response = litellm.completion(model=name, messages=messages, drop_params=True, **wanted, **arguments)
-        message: dict[str, Any] = response.choices[0].message.model_dump()
-        return message
+        return response.choices[0].message.model_dump()
 
     return answer

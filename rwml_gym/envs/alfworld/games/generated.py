@@ -82,12 +82,7 @@ class GeneratedGames:
         return self.load(names[int(rng.integers(len(names)))])
 
     def load(self, name: str) -> Game:
-        """Generate the game of a name.
-
-        Raises:
-            GameNotFoundError: If the source does not have the name.
-            InvalidGameError: If ``verify=True`` and the plan of the game does not win.
-        """
+        """Generate the game of a name (`GameSource.load`); with ``verify=True``, reject a plan that does not win."""
         wanted = _parse_name(name, self.split)
         if wanted is None or not self._includes(*wanted):
             raise GameNotFoundError(
@@ -149,10 +144,9 @@ class GeneratedGames:
 
 
 class GeneratedNames(Sequence[str]):
-    """The names of a generated split, which are computed and not stored."""
+    """The computed names of a generated split; `requests` has the parts between task type and seed, by task type."""
 
     def __init__(self, split: str, requests: Mapping[str, Sequence[str]]) -> None:
-        """Store the split, and the name parts between task type and seed, by task type."""
         self.split = split
         self.requests = {task_type: list(middle) for task_type, middle in requests.items()}
 

@@ -53,8 +53,7 @@ def constants() -> ModuleType:
 @cache
 def goal_library() -> dict[str, dict[str, Any]]:
     """Return ``alfworld.gen.goal_library.gdict``: goal formula and sentence templates by task type."""
-    goals: dict[str, dict[str, Any]] = _load_alone("goal_library").gdict
-    return goals
+    return _load_alone("goal_library").gdict
 
 
 @cache

@@ -25,8 +25,7 @@ FLOOR = "Floor"
 def fitted() -> dict[str, Any]:
     """Return the fitted tables, by name."""
     file = resources.files("rwml_gym.envs.alfworld.games").joinpath("tables.json")
-    tables: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return tables
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 @cache
@@ -53,24 +52,21 @@ def kinds_of_place(kind: str, receptacle_kinds: Iterable[str], recorded: Collect
 
 def place_weight(kind: str, place: str) -> float:
     """Return the weight of a type of place for an object type, relative to the other types of place in the room."""
-    base: float = fitted()["place_weights"].get(place, 1.0)
-    factor: float = fitted()["place_factors"].get(kind, {}).get(place, 1.0)
-    return base * factor
+    factor = fitted()["place_factors"].get(kind, {}).get(place, 1.0)
+    return fitted()["place_weights"].get(place, 1.0) * factor
 
 
 def goal_weight(task_type: str, target: str, receptacle: str) -> float:
     """Return the weight of a target and a receptacle (or lamp) for a task type, if the room has both."""
     wanted = fitted()["goals"][task_type]
-    weight: float = wanted["target"].get(target, 1.0) * wanted["receptacle"].get(receptacle, 1.0)
-    return weight
+    return wanted["target"].get(target, 1.0) * wanted["receptacle"].get(receptacle, 1.0)
 
 
 @cache
 def instances(room: str, kind: str) -> tuple[list[int], list[int]]:
     """Return the possible numbers of objects of a type in a room, and the number of recorded games for each.
 
-    If no room of this type has a recorded object of the type, the counts of all rooms are used; an object type that was
-    never recorded occurs once.
+    If no room of this type has a recorded object of the type, all rooms count; one that was never recorded occurs once.
     """
     recorded = fitted()["instances"]
     counts: dict[int, int] = {}
