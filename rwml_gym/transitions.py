@@ -109,6 +109,9 @@ def count_games(transitions: Iterable[Transition]) -> str:
 class TransitionDataset(Sequence[Transition]):
     """An immutable sequence of transitions.
 
+    Args:
+        transitions: The transitions; `InvalidConfigError` is raised for one without a history, and so without a state.
+
     >>> turn = Turn("", "You are in a room.")
     >>> data = TransitionDataset([Transition((turn,), "look", "You are in a room.", game=g) for g in ("a", "b")])
     >>> train, held_out = data.split_by_game(0.5, seed=0)
@@ -117,14 +120,6 @@ class TransitionDataset(Sequence[Transition]):
     """
 
     def __init__(self, transitions: Iterable[Transition]):
-        """Keep the transitions in their order.
-
-        Args:
-            transitions: The transitions.
-
-        Raises:
-            InvalidConfigError: If a transition has no history, and so no state.
-        """
         self._transitions = tuple(transitions)
         for index, transition in enumerate(self._transitions):
             if not transition.history:

@@ -106,8 +106,7 @@ class Repeats:
 
     Attributes:
         transitions: Number of transitions in such situations.
-        agreement: Share of their pairs with the same outcome; NaN without pairs. The rest is chance, or depends on
-            what the window does not show.
+        agreement: Share of their pairs with the same outcome; NaN without pairs. The rest is chance, or unseen.
     """
 
     transitions: int
@@ -132,8 +131,7 @@ def repeated_situations(transitions: Sequence[Transition]) -> Repeats:
 def nearest_elsewhere(transitions: Sequence[Transition], among: Sequence[Transition]) -> list[str]:
     """For each transition, find the next state of another game that is most similar to its own; empty if none.
 
-    This is what a perfect memory of templates could answer. Similar texts have many common character n-grams (the
-    `hashing` encoder), so that the search needs no model.
+    A perfect memory of templates could answer this. Similar texts have many common character n-grams (`hashing`).
 
     Args:
         transitions: `n` transitions.

@@ -104,19 +104,18 @@ class Pool:
         self.lists = [items for items in lists if not _is_nothing(items)]
         self.items = sorted({item for items in self.lists for item in _split(items)})
         outcomes: dict[str, dict[str, None]] = defaultdict(dict)
-        for transition in transitions:
-            outcomes[action_type(transition.action)][transition.next_state] = None
-        self.outcomes = {kind: list(states) for kind, states in outcomes.items()}
-        rejected = Counter(transition.next_state for transition in transitions if failed(transition))
-        self.failures = list(rejected)
-        self.rejection = rejected.most_common(1)[0][0] if rejected else None
         values: dict[str, dict[str, None]] = defaultdict(dict)
         for transition in transitions:
+            outcomes[action_type(transition.action)][transition.next_state] = None
             if transition.role == "tool":
                 for name, value in named_values(json_result(transition.next_state)[1]):
                     if isinstance(value, str):
                         values[name][value] = None
+        self.outcomes = {kind: list(states) for kind, states in outcomes.items()}
         self.values = {name: list(found) for name, found in values.items()}
+        rejected = Counter(transition.next_state for transition in transitions if failed(transition))
+        self.failures = list(rejected)
+        self.rejection = rejected.most_common(1)[0][0] if rejected else None
 
 
 Perturbation = Callable[[Transition, Pool, np.random.Generator], str]

@@ -21,6 +21,7 @@ __all__ = ["EndpointEncoder"]
 
 # Maximal number of texts per request. Hosted services allow more, but a failed request is sent again as a whole.
 _BATCH = 256
+_RETRIES = 3
 
 
 class EndpointEncoder:
@@ -63,7 +64,7 @@ class EndpointEncoder:
             # The client requires a key, which many self-hosted servers do not need.
             api_key=os.environ.get("OPENAI_API_KEY") or "none",
             timeout=60.0,  # seconds
-            max_retries=3,
+            max_retries=_RETRIES,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

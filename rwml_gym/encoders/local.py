@@ -159,9 +159,7 @@ def _local_folder(name: str) -> Path | None:
     if name in _PACKAGED_MODELS:
         package, folder = _PACKAGED_MODELS[name]
         spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            return Path(spec.origin).parent / folder
-        return None
+        return Path(spec.origin).parent / folder if spec is not None and spec.origin is not None else None
     path = Path(name).expanduser()
     if path.is_dir():
         return path

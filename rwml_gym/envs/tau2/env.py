@@ -36,8 +36,7 @@ class Tau2Env(TextEnv[NamedTask]):
     one tool call as text: JSON, ``name(argument="value")``, in ``<tool_call>`` tags, after prose; see
     `envs.tau2.actions`. A malformed call gets an error message, costs a step, and changes nothing. ``done()``,
     ``###STOP###`` or the user's goodbye ends the conversation. Reward: tau2's score at the end, otherwise 0. The
-    registered ids, ``rwml_gym/Tau2-v0`` and one per domain such as ``rwml_gym/Tau2-retail-v0``, truncate after 100
-    actions.
+    registered ids, ``rwml_gym/Tau2-v0`` and one per domain (``rwml_gym/Tau2-retail-v0``), truncate after 100 actions.
 
     ``info``, with the same keys at `reset` and `step`:
 

@@ -86,10 +86,10 @@ class ToolSpec:
     def validate(self, arguments: Mapping[str, Any]) -> str | None:
         """Check the arguments of a call against the schema; return the error message for the agent, or None.
 
-        A call that works in tau2 works here, with unchanged arguments. The check is lenient where tau2's data models
-        are: a whole number may be 2.0, "2" or true, and an optional argument may be null. It is stricter than tau2
-        where its tools ignore their own schema: it rejects a value outside an enumeration, a fraction for an integer,
-        or a non-text for a text, even if the tool would store it.
+        The arguments are not converted. The check is lenient where tau2's data models are: a whole number may be 2.0,
+        "2" or true, and an optional argument may be null. It is stricter than tau2 where its tools ignore their own
+        schema: it rejects a value outside an enumeration, a fraction for an integer, or a non-text for a text, even if
+        the tool would store it.
 
         Args:
             arguments: Values by parameter name.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -164,8 +165,6 @@ def litellm_model(name: str, **arguments: Any) -> ChatModel:
         name: Id like ``gpt-4.1``, or ``openai/NAME`` with ``api_base="http://localhost:8000/v1"`` for a local endpoint.
         arguments: Arguments for ``litellm.completion``: ``temperature``, ``seed``, ``api_base``, ``api_key``, …
     """
-    import os
-
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise the import downloads prices
     require("litellm", "litellm", "tau2")
     import litellm

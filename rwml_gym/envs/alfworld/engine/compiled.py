@@ -42,8 +42,7 @@ class Lists:
 class CompiledGame:
     """The operators of a game, its initial state and its texts; `lay_out` describes the data.
 
-    An engine copies what changes during play (`true`, `facts`, `missing`, `applicable`). The rest is constant, except
-    for the cache of commands.
+    An engine copies what changes in play (`true`, `facts`, `missing`, `applicable`). Only the cache of commands grows.
 
     Args:
         data: The data from `lay_out`, after a round trip through JSON.
