@@ -106,7 +106,8 @@ class Repeats:
 
     Attributes:
         transitions: Number of transitions in such situations.
-        agreement: Share of their pairs with the same outcome; NaN without pairs. The rest is chance, or unseen.
+        agreement: Share of their pairs with the same outcome; NaN without pairs. The rest is chance, or depends on
+            what the window does not show.
     """
 
     transitions: int

@@ -62,7 +62,7 @@ class Workers:
     """Worker processes that run `Slots`, and the calls to them: one message per worker and call.
 
     Every call waits for all workers, even if one fails, so that no answer is left in a pipe for the next call. After
-    the death of a worker, a timeout or an interruption, only `close` may be called, which then closes no environment.
+    the death of a worker, a timeout or an interruption, only `close` may be called, which then only ends the workers.
     """
 
     def __init__(

@@ -33,13 +33,13 @@ __all__ = ["generate", "verify"]
 
 
 def generate(name: str, task_type: str, room: str | None = None, difficulty: Range | None = None) -> Game:
-    """Generate the game of a name, the seed, which defines the same game in every process; its plan wins it.
+    """Generate the game of a name: the name is the seed, so every process makes the same game; its plan wins it.
 
     Args:
         name: Any string.
         task_type: One of `TASK_TYPES`.
         room: One of the `rooms_of` the task type; by default drawn, as often as in official games.
-        difficulty: The fewest and the most receptacles to search, with a possible value in between; any by default.
+        difficulty: The fewest and the most receptacles to search, with some of `difficulties` in between; any by default.
     """
     assert task_type in TASK_TYPES, task_type
     rng = random.Random(name)

@@ -141,9 +141,9 @@ class OfficialGames:
 
 
 def rewrite(content: dict[str, Any], goal: str) -> tuple[dict[str, Any], bool]:
-    """Rewrite a game in the domain and the words of the installed alfworld, and return whether it changed.
+    """Rewrite a game in the domain and the words of the installed alfworld; return it, and whether it changed.
 
-    It keeps its own goal sentence; a changed game loses its walkthrough in the old words.
+    White space does not count. A changed game keeps its goal sentence and loses its walkthrough in the old words.
     """
     grammar = package.grammar().replace("UNKNOWN GOAL", goal)
     if content["pddl_domain"] == package.domain() and content["grammar"] == grammar:
