@@ -23,23 +23,13 @@ gymnasium.register(
     max_episode_steps=50,
 )
 
-gymnasium.register(
-    id="rwml_gym/ToyHouse-v0",
-    entry_point="rwml_gym.envs.toy:ToyHouseEnv",
-    max_episode_steps=20,
-)
+gymnasium.register(id="rwml_gym/ToyHouse-v0", entry_point="rwml_gym.envs.toy:ToyHouseEnv", max_episode_steps=20)
 
-gymnasium.register(
-    id="rwml_gym/Tau2-v0",
-    entry_point="rwml_gym.envs.tau2.env:Tau2Env",
-    vector_entry_point="rwml_gym.vector.env:make_tau2",
-    max_episode_steps=100,
-)
-for _domain in ("airline", "retail", "telecom", "telecom-workflow", "mock"):
+for _domain in (None, "airline", "retail", "telecom", "telecom-workflow", "mock"):
     gymnasium.register(
-        id=f"rwml_gym/Tau2-{_domain}-v0",
+        id="rwml_gym/Tau2-v0" if _domain is None else f"rwml_gym/Tau2-{_domain}-v0",
         entry_point="rwml_gym.envs.tau2.env:Tau2Env",
         vector_entry_point="rwml_gym.vector.env:make_tau2",
         max_episode_steps=100,
-        kwargs={"domain": _domain},
+        kwargs={} if _domain is None else {"domain": _domain},
     )

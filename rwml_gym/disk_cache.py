@@ -39,15 +39,13 @@ class DiskCache:
     A file is named by the hash of its key and carries a hash of its content. Corrupt, truncated or foreign files are
     cache misses and are rewritten. Each file is written to a temporary name and then renamed, so readers need no lock
     and writers do not conflict. A folder that cannot be written to is no error: each process then computes the values.
+
+    Args:
+        name: Folder under `cache_dir`.
+        files: Approximate number of files to keep; the least recently used are deleted first.
     """
 
     def __init__(self, name: str, files: int) -> None:
-        """Name the cache; the disk is not accessed yet.
-
-        Args:
-            name: Folder under `cache_dir`.
-            files: Approximate number of files to keep; the least recently used are deleted first.
-        """
         self.name = name
         self.files = files
         self._writes = 0

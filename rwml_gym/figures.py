@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from rwml_gym.errors import DependencyNotInstalled
+from rwml_gym.checks import require
 
 __all__ = ["draw", "save"]
 
@@ -26,12 +26,9 @@ def draw(panels: int, height: float = 4.2, width: float = 5.4, rows: int = 1) ->
     Raises:
         DependencyNotInstalled: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyNotInstalled(
-            'Expected matplotlib for plots, actual: not installed. Run `pip install "rwml-gym[report]"`.'
-        ) from error
+    require("matplotlib", "matplotlib for plots", "report")
+    from matplotlib.figure import Figure
+
     columns = panels // rows
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)

@@ -31,6 +31,10 @@ class UnicodeText(spaces.Text):
 
     `gymnasium.spaces.Text` needs a list of all characters, but language models write all of Unicode.
 
+    Args:
+        max_length: Length of the longest member, in characters (code points).
+        seed: Seed of `sample`.
+
     Example:
         >>> from rwml_gym.spaces import UnicodeText
         >>> "" in UnicodeText() and "go to café 1 🙂" in UnicodeText()
@@ -38,12 +42,6 @@ class UnicodeText(spaces.Text):
     """
 
     def __init__(self, max_length: int = 65_536, *, seed: int | np.random.Generator | None = None) -> None:
-        """Make the space.
-
-        Args:
-            max_length: Length of the longest member, in characters (code points).
-            seed: Seed of `sample`.
-        """
         super().__init__(max_length, min_length=0, charset=SAMPLED_CHARACTERS, seed=seed)
 
     def sample(self, mask: Any = None, probability: Any = None) -> str:

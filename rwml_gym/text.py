@@ -31,7 +31,7 @@ def is_blank(text: str) -> bool:
 
 
 def replace_surrogates(text: str) -> str:
-    r"""Replace lone surrogates, which are not text and break tokenizers and files, with U+FFFD.
+    r"""Join surrogate pairs; replace lone surrogates, which are not text and break tokenizers and files, with U+FFFD.
 
     >>> replace_surrogates("a\ud800b")
     'a\ufffdb'

@@ -6,7 +6,6 @@ Hugging Face `datasets` folder (Arrow), which other tools can read.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import uuid
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from gymnasium.error import DependencyNotInstalled
 
+from rwml_gym.checks import require
 from rwml_gym.errors import InvalidConfigError, RWMLGymError
 from rwml_gym.hub import without_progress_bars
 from rwml_gym.text import replace_surrogates
@@ -35,7 +34,6 @@ __all__ = [
 
 EPISODE = "episode-"
 """Begins the game of a transition whose environment names no game: the episode is its own game."""
-
 
 _FIRST_WORD = re.compile(r"(?P<word>\w[\w.-]*)")
 _NAMED_CALL = re.compile(r"\{\s*\"name\"\s*:\s*\"(?P<word>\w[\w.-]*)\"")
@@ -124,6 +122,9 @@ def unit_of(games: Collection[str]) -> str:
 class TransitionDataset(Sequence[Transition]):
     """An immutable sequence of transitions.
 
+    Args:
+        transitions: The transitions; `InvalidConfigError` is raised for one without a history, and so without a state.
+
     >>> turn = Turn("", "You are in a room.")
     >>> data = TransitionDataset([Transition((turn,), "look", "You are in a room.", game=g) for g in ("a", "b")])
     >>> train, held_out = data.split_by_game(0.5, seed=0)
@@ -132,14 +133,6 @@ class TransitionDataset(Sequence[Transition]):
     """
 
     def __init__(self, transitions: Iterable[Transition]):
-        """Keep the transitions in their order.
-
-        Args:
-            transitions: The transitions.
-
-        Raises:
-            InvalidConfigError: If a transition has no history, and so no state.
-        """
         self._transitions = tuple(transitions)
         for index, transition in enumerate(self._transitions):
             if not transition.history:
@@ -179,9 +172,6 @@ class TransitionDataset(Sequence[Transition]):
 
         Args:
             history: Length of the window, in turns.
-
-        Returns:
-            A new dataset.
 
         Raises:
             InvalidConfigError: If `history` is not positive, or larger than what was recorded.
@@ -236,7 +226,7 @@ class TransitionDataset(Sequence[Transition]):
             DependencyNotInstalled: If `datasets` is not installed.
             InvalidConfigError: If `path` exists and is not a saved dataset.
         """
-        _require_datasets()
+        require("datasets", "datasets to save or load transitions", "train")
         from datasets import Dataset
         from datasets.utils import logging
 
@@ -263,19 +253,16 @@ class TransitionDataset(Sequence[Transition]):
 
     @classmethod
     def load(cls, path: str | Path) -> TransitionDataset:
-        """Read what `save` wrote.
+        """Read what `save` wrote into memory.
 
         Args:
             path: The folder.
-
-        Returns:
-            The transitions, in memory.
 
         Raises:
             DependencyNotInstalled: If `datasets` is not installed.
             InvalidDatasetError: If there is no dataset, or it is corrupt or of another kind.
         """
-        _require_datasets()
+        require("datasets", "datasets to save or load transitions", "train")
         from datasets import Dataset
         from datasets.utils import logging
 
@@ -297,19 +284,8 @@ class TransitionDataset(Sequence[Transition]):
                 f"Expected readable transitions in {str(path)!r}, actual: {type(error).__name__}: {error}. "
                 "Record and save them again."
             ) from error
-        return cls(
-            Transition(
-                **{**row, "history": tuple(Turn(turn["action"], turn["observation"]) for turn in row["history"])}
-            )
-            for row in rows
-        )
-
-
-def _require_datasets() -> None:
-    if importlib.util.find_spec("datasets") is None:
-        raise DependencyNotInstalled(
-            'Expected datasets to save or load transitions, actual: not installed. Run `pip install "rwml-gym[train]"`.'
-        )
+        histories = [tuple(Turn(turn["action"], turn["observation"]) for turn in row.pop("history")) for row in rows]
+        return cls(Transition(history, **row) for history, row in zip(histories, rows, strict=True))
 
 
 def _looks_saved(path: Path) -> bool:

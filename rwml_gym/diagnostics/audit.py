@@ -5,13 +5,11 @@ threshold had a precision above 68 %, and 0 to 12 % of its groups had a reward d
 
     print(audit_table(audit(TransitionDataset.load("transitions"), "all-MiniLM-L6-v2")))
 
-Its measures of predictability are proxies with known biases, see `predictability`. The verdict's constants and their
-reasons are in `audit_verdict`.
+Its measures of predictability are proxies, see `predictability`; `audit_verdict` gives the verdict's constants.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from rwml_gym.checks import one_of
 from rwml_gym.diagnostics.audit_baselines import baseline_answers, choose, rewards_of_answers
 from rwml_gym.diagnostics.audit_result import Audit, Row
 from rwml_gym.diagnostics.audit_verdict import judge
 from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate_by_role
 from rwml_gym.diagnostics.group_signal import GroupSignal, group_signal
 from rwml_gym.diagnostics.predictability import repeated_situations, type_of, unseen_names
-from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder, make_encoder
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, EncoderLike, make_encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, GapName, gap_for
 from rwml_gym.reward.gap import GapReward, Measure, RewardShape
@@ -53,7 +52,7 @@ _MIN_ROW = 8
 
 def audit(
     transitions: Sequence[Transition],
-    encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] = DEFAULT_ENCODER,
+    encoder: EncoderLike = DEFAULT_ENCODER,
     threshold: float | None = None,
     *,
     gap: GapChoice = "auto",
@@ -72,7 +71,7 @@ def audit(
 
     Args:
         transitions: Recorded transitions of at least two games; half of the games are held out.
-        encoder: See `encoders.cached.make_encoder`.
+        encoder: See `encoders.cached.make_encoder`, also for its errors.
         threshold: τ_d of every message role; calibrated if absent.
         gap: The distance, or `auto`.
         reward: Shape of the reward.
@@ -90,10 +89,9 @@ def audit(
         InvalidDatasetError: If there are no transitions, or all of them are blank.
         NoPairsError: If there are fewer than two games.
         InvalidConfigError: If an argument is out of range.
-        DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
-        EncoderNotFoundError: If the encoder cannot be loaded.
+        DependencyNotInstalled: If ROUGE needs a library that is not installed.
     """
-    _check(threshold, gap, reward, precision, group_size, prompts, limit, pairs_per_perturbation)
+    _check(gap, reward, precision, group_size, prompts, limit, pairs_per_perturbation)
     if sample is not None and rewards is not None:
         raise InvalidConfigError("Expected `sample` or recorded `rewards`, actual: both. Remove one.")
     if rewards is None and rewards_of is not None:
@@ -111,11 +109,10 @@ def audit(
             "(`rwml-gym record --games 40`)."
         )
     roles = Counter(t.role for t in said)
-    gaps: dict[str, GapName] = {role: _gap_of(role, gap) for role in sorted(roles)}
-    if threshold is not None:
-        for name in set(gaps.values()):
-            Measure(name, threshold, reward)  # rejects a value out of range before the encoder is loaded
+    gaps: dict[str, GapName] = {role: gap_for(role) if gap == "auto" else gap for role in sorted(roles)}
     for name in set(gaps.values()):
+        if threshold is not None:
+            Measure(name, threshold, reward)  # rejects a value out of range before the encoder is loaded
         DISTANCES[name].require()
     encode = make_encoder(encoder)
     with warnings.catch_warnings():
@@ -134,7 +131,6 @@ def audit(
     earned = {name: rewards_of_answers(score, answers, chosen) for name, answers in baselines.items()}
     known = np.array([not unseen[id(t)] for t in chosen])
     signal, signal_of = _signal(sample, rewards, rewards_of, choose(held_out, prompts, rng), score, group_size)
-    types = [type_of(t) for t in said]
     result = Audit(
         transitions=len(said),
         silent=len(transitions) - len(said),
@@ -155,8 +151,8 @@ def audit(
         ),
         to_learn=float(np.mean(known * (1 - earned["most frequent"]))),
         earned={name: bootstrap_interval(values, [t.game for t in chosen]) for name, values in earned.items()},
-        by_action=_rows(said, types, unseen, chosen, earned, signal, signal_of, type_of),
-        by_role=_rows(said, [t.role for t in said], unseen, chosen, earned, signal, signal_of, lambda t: t.role),
+        by_action=_rows(type_of, said, unseen, chosen, earned, signal, signal_of),
+        by_role=_rows(lambda t: t.role, said, unseen, chosen, earned, signal, signal_of),
         signal=signal,
         findings=(),
         seed=seed,
@@ -164,27 +160,17 @@ def audit(
     return replace(result, findings=tuple(judge(result)))
 
 
-def _check(
-    threshold: float | None, gap: str, reward: str, precision: float, group_size: int, *at_least_one: int
-) -> None:
-    if gap not in ("auto", *DISTANCES):
-        raise InvalidConfigError(f"Expected `gap` to be one of {['auto', *DISTANCES]}, actual: {gap!r}.")
-    if reward not in get_args(RewardShape):
-        raise InvalidConfigError(f"Expected `reward` to be one of {get_args(RewardShape)}, actual: {reward!r}.")
+def _check(gap: str, reward: str, precision: float, group_size: int, *at_least_one: int) -> None:
+    one_of("`gap`", gap, ("auto", *DISTANCES))
+    one_of("`reward`", reward, get_args(RewardShape))
     if not 0 < precision <= 1:
         raise InvalidConfigError(f"Expected `precision` in (0, 1], actual: {precision}.")
-    if threshold is not None and not (math.isfinite(threshold) and 0 < threshold <= 2):
-        raise InvalidConfigError(f"Expected `threshold` in (0, 2], or None to calibrate it, actual: {threshold}.")
     if group_size < 2:
         raise InvalidConfigError(f"Expected a group size of at least 2, actual: {group_size}.")
     if min(at_least_one) < 1:
         raise InvalidConfigError(
             f"Expected `prompts`, `limit` and `pairs_per_perturbation` of at least 1, actual: {list(at_least_one)}."
         )
-
-
-def _gap_of(role: str, gap: GapChoice) -> GapName:
-    return gap_for(role) if gap == "auto" else gap
 
 
 def _measures(
@@ -206,11 +192,7 @@ def _measures(
 
 
 def _quality(
-    result: Calibration | NoPairsError,
-    threshold: float | None,
-    score: GapReward,
-    said: Sequence[Transition],
-    role: str,
+    result: Calibration | NoPairsError, threshold: float | None, score: GapReward, said: Sequence[Transition], role: str
 ) -> tuple[float, float]:
     """Return precision and recall of a role's threshold; for a role with few states, how well it separates these."""
     if not isinstance(result, Calibration):
@@ -261,15 +243,15 @@ def _signal(
 
 
 def _rows(
+    name_of: Callable[[Transition], str],
     said: Sequence[Transition],
-    names: Sequence[str],
     unseen: Mapping[int, tuple[str, ...]],
     chosen: Sequence[Transition],
     earned: Mapping[str, np.ndarray],
     signal: GroupSignal | None,
     signal_of: Sequence[Transition],
-    name_of: Callable[[Transition], str],
 ) -> tuple[Row, ...]:
+    names = [name_of(t) for t in said]
     scored, sampled = np.array([name_of(t) for t in chosen]), np.array([name_of(t) for t in signal_of])
     rows = []
     for name, count in sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])):

@@ -47,7 +47,6 @@ def baseline_answers(
 
     Returns:
         For each baseline, by name, `n` answers.
-        n answers by the baseline's name.
     """
     histories, actions = [t.history for t in chosen], [t.action for t in chosen]
     frequent = [state for state, _ in Counter(t.next_state for t in fit).most_common(_CONSTANTS)]

@@ -65,10 +65,8 @@ def audit_table(audit: Audit) -> str:
     if audit.signal is not None:
         signal = audit.signal
         lines += ["", f"The model, {signal.samples} samples of each of {signal.prompts} transitions:"]
-        for label, (mean, low, high) in (
-            ("mean reward", signal.reward),
-            (f"groups of {signal.group_size} with signal", signal.share),
-        ):
+        measured = {"mean reward": signal.reward, f"groups of {signal.group_size} with signal": signal.share}
+        for label, (mean, low, high) in measured.items():
             lines.append(f"  {label:<28}{mean:.3f} [{low:.3f}, {high:.3f}]")
         lines.append(f"  {percent(signal.hopeless)} of the prompts never earned, {percent(signal.perfect)} always.")
     lines += ["", *_rows("type of action", audit.by_action, audit)]
@@ -78,33 +76,22 @@ def audit_table(audit: Audit) -> str:
 
 
 def write_audit(folder: Path, audit: Audit) -> list[Path]:
-    """Write `audit.txt`, `audit.json` and `audit.png`.
+    """Write `audit.txt`, `audit.json` and `audit.png` with matplotlib (`figures.draw`), and return their paths.
 
     Args:
         folder: Folder for the files; it is made if missing.
         audit: The audit.
-
-    Returns:
-        The paths of the files.
-
-    Raises:
-        DependencyNotInstalled: If matplotlib is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in ("audit.txt", "audit.json", "audit.png")]
     paths[0].write_text(audit_table(audit) + "\n", encoding="utf-8", errors="replace")
-    text = json.dumps(audit.to_json(), ensure_ascii=True, indent=2)
-    paths[1].write_text(text + "\n", encoding="utf-8")
+    paths[1].write_text(json.dumps(audit.to_json(), indent=2) + "\n", encoding="utf-8")
     plot_audit(paths[2], audit)
     return paths
 
 
 def plot_audit(path: Path, audit: Audit) -> None:
-    """Draw predictability and baseline rewards per type of action; with a model also its mean rewards.
-
-    Raises:
-        DependencyNotInstalled: If matplotlib is missing.
-    """
+    """Draw predictability and baseline rewards per type of action; with a model also its mean rewards."""
     rows = audit.by_action[:_MAX_ROWS]
     panels = 2 if audit.signal is None else 3
     figure, axes = draw(panels, height=1.8 + 0.36 * max(len(rows), len(BASELINES)))
@@ -188,12 +175,5 @@ def _rows(title: str, rows: Sequence[Row], audit: Audit) -> list[str]:
 
 def _wrapped(text: str, indent: str) -> str:
     # Recorded names are data, including their blanks and hyphens: do not break lines at hyphens.
-    return "\n".join(
-        textwrap.wrap(
-            text,
-            _WIDTH,
-            initial_indent=indent,
-            subsequent_indent=f"{indent}  " if indent else "",
-            break_on_hyphens=False,
-        )
-    )
+    rest = f"{indent}  " if indent else ""
+    return textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=rest, break_on_hyphens=False)

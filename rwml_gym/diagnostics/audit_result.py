@@ -72,8 +72,7 @@ class Audit:
         measures: The measure of each message role.
         roles: Number of transitions of each message role.
         calibrations: The calibration of each role, or why there is none.
-        quality: Precision and recall of each role's threshold on held-out games. For a role with too few states to be
-            calibrated, how well the threshold separates these.
+        quality: Precision and recall of each role's threshold on held-out games, or on the states if these are few.
         predictable: Share of the transitions with nothing unseen, an optimistic bound.
         unseen: Examples of unseen names.
         repeats: Outcomes of situations that occurred more than once.
@@ -122,5 +121,4 @@ class Audit:
         data = {**asdict(self), "calibrations": {}, "verdict": self.level}
         for role, result in self.calibrations.items():
             data["calibrations"][role] = asdict(result) if isinstance(result, Calibration) else {"missing": result}
-        checked: dict[str, Any] = without_nan(data)
-        return checked
+        return without_nan(data)

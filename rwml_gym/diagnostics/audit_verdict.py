@@ -120,33 +120,20 @@ def _baselines(audit: Audit) -> list[Finding]:
         ("shuffled truth", "The truth with its words shuffled"),
     ):
         if earned[name] > limit:
-            found.append(
-                Finding(
-                    "warning",
-                    "baselines",
-                    f"{what} earns {earned[name]:.2f} on held-out {audit.unit}, and the truth earns 1.00.",
-                    "Lower the --threshold, or use another --encoder or --gap: this reward needs no world model.",
-                )
-            )
+            reason = f"{what} earns {earned[name]:.2f} on held-out {audit.unit}, and the truth earns 1.00."
+            advice = "Lower the --threshold, or use another --encoder or --gap: this reward needs no world model."
+            found.append(Finding("warning", "baselines", reason, advice))
     if earned["most frequent"] > MAX_KNOWN:
-        found.append(
-            Finding(
-                "caution",
-                "baselines",
-                f"The most frequent outcome of an action earns {earned['most frequent']:.2f} on held-out {audit.unit}.",
-                "There is little left to learn: record harder games, or drop easy transitions.",
-            )
-        )
+        reason = f"The most frequent outcome of an action earns {earned['most frequent']:.2f} on held-out {audit.unit}."
+        advice = "There is little left to learn: record harder games, or drop easy transitions."
+        found.append(Finding("caution", "baselines", reason, advice))
     elif audit.to_learn < MIN_TO_LEARN:
-        found.append(
-            Finding(
-                "caution",
-                "baselines",
-                f"Only {audit.to_learn:.0%} of the transitions are predictable and not already predicted by the most "
-                "frequent outcome of their action.",
-                "There is little left to learn: record other games, or use a longer --history.",
-            )
+        reason = (
+            f"Only {audit.to_learn:.0%} of the transitions are predictable and not already predicted by the most "
+            "frequent outcome of their action."
         )
+        advice = "There is little left to learn: record other games, or use a longer --history."
+        found.append(Finding("caution", "baselines", reason, advice))
     return found
 
 

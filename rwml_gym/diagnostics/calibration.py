@@ -12,16 +12,17 @@ from __future__ import annotations
 import json
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from rwml_gym.checks import one_of
 from rwml_gym.diagnostics.predictability import type_of
 from rwml_gym.diagnostics.text_perturbations import TEXT, Perturbation, Perturbations, Pool
 from rwml_gym.diagnostics.tool_perturbations import perturbations_for
-from rwml_gym.encoders.cached import Encoder
+from rwml_gym.encoders.cached import EncoderLike
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, Distance, GapName
 from rwml_gym.reward.gap import GapReward
@@ -155,7 +156,7 @@ class Calibration:
 
 def calibrate(
     transitions: Sequence[Transition],
-    encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
+    encoder: EncoderLike,
     precision: float = 0.9,
     seed: int = 0,
     pairs_per_perturbation: int = 150,
@@ -179,8 +180,7 @@ def calibrate(
 
     A real model's mistakes have other frequencies, so also look at its predictions in training.
 
-    If no threshold reaches the target precision, the result is the one with the best F0.5, `reached` is `False`, and a
-    warning explains it.
+    If no threshold reaches the target precision, a warning says so, and the result has the best F0.5.
 
     Args:
         transitions: Recorded transitions of at least two games.
@@ -189,11 +189,7 @@ def calibrate(
         seed: Seed of the split, the choice of states and the pairs.
         pairs_per_perturbation: Maximal number of pairs per perturbation in each half.
         gap: A name in `distances.DISTANCES`.
-        perturbations: How states are reworded and falsified: `text_perturbations.TEXT` or
-            `tool_perturbations.TOOL_RESULTS`.
-
-    Returns:
-        The calibration.
+        perturbations: How states are reworded and falsified; see `tool_perturbations.perturbations_for`.
 
     Raises:
         InvalidConfigError: If an argument is out of range.
@@ -202,8 +198,7 @@ def calibrate(
     """
     if not 0 < precision <= 1:
         raise InvalidConfigError(f"Expected `precision` in (0, 1], actual: {precision}.")
-    if gap not in DISTANCES:
-        raise InvalidConfigError(f"Expected `gap` to be one of {sorted(DISTANCES)}, actual: {gap!r}.")
+    one_of("`gap`", gap, DISTANCES)
     if pairs_per_perturbation < 1:
         raise InvalidConfigError(f"Expected `pairs_per_perturbation` of at least 1, actual: {pairs_per_perturbation}.")
     dataset = TransitionDataset(transitions)
@@ -253,7 +248,7 @@ def calibrate(
 
 def calibrate_by_role(
     transitions: Sequence[Transition],
-    encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
+    encoder: EncoderLike,
     gaps: Mapping[str, GapName],
     precision: float = 0.9,
     seed: int = 0,
@@ -261,8 +256,8 @@ def calibrate_by_role(
 ) -> dict[str, Calibration | NoPairsError]:
     """Choose a threshold for every message role (`Transition.role`), with the gap of that role.
 
-    Tool results (`"tool"`) are rewritten and falsified as data, all others as text. The thresholds are in the form of
-    `GapReward(measures={role: calibration.measure, …})`.
+    Tool results (`"tool"`) are rewritten and falsified as data, all others as text. Use the thresholds as
+    `GapReward(measures={role: calibration.measure, …})`. Errors are those of `calibrate`, except for too little data.
 
     Args:
         transitions: Recorded transitions.
@@ -275,10 +270,6 @@ def calibrate_by_role(
     Returns:
         The calibration of every role that occurs, in alphabetical order. A role with too little data has the error in
         its place: one with fewer than 10 distinct states (a scripted user has two), or as raised by `calibrate`.
-
-    Raises:
-        InvalidConfigError: If an argument is out of range.
-        DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
     """
     groups: dict[str, list[Transition]] = defaultdict(list)
     for transition in transitions:
@@ -291,7 +282,7 @@ def calibrate_by_role(
 
 def calibrate_by_action(
     transitions: Sequence[Transition],
-    encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
+    encoder: EncoderLike,
     gap: GapName = "cosine",
     precision: float = 0.9,
     seed: int = 0,
@@ -314,7 +305,7 @@ def calibrate_by_action(
 
 def _calibrated(
     chosen: Sequence[Transition],
-    encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
+    encoder: EncoderLike,
     precision: float,
     seed: int,
     pairs_per_perturbation: int,
@@ -347,9 +338,7 @@ class _Distances:
         self._same, self._different = perturbations.same, perturbations.different
         rng = np.random.default_rng(seed)
         # Each distinct state once, because "Nothing happens." would otherwise dominate a random walk.
-        states = list(
-            {transition.next_state: transition for transition in half if transition.next_state.strip()}.values()
-        )
+        states = list({t.next_state: t for t in half if t.next_state.strip()}.values())
         pool = Pool(half)
         pairs = {
             name: _pairs(perturb, states, pool, rng, pairs_per_perturbation)
@@ -362,11 +351,9 @@ class _Distances:
                     f"of {len(half.games)} games. Record more games."
                 )
         flat = [pair for made in pairs.values() for pair in made]
-        distances = gap(
-            [text for text, _ in flat], [of.next_state for _, of in flat], [of.role for _, of in flat]
-        ).distances
+        scored = gap([text for text, _ in flat], [of.next_state for _, of in flat], [of.role for _, of in flat])
         ends = np.cumsum([len(made) for made in pairs.values()])[:-1]
-        self.by_perturbation: dict[str, np.ndarray] = dict(zip(pairs, np.split(distances, ends), strict=True))
+        self.by_perturbation: dict[str, np.ndarray] = dict(zip(pairs, np.split(scored.distances, ends), strict=True))
 
     def precision_recall(self, threshold: float) -> tuple[float, float]:
         """Return balanced precision and recall; a threshold that rewards nothing has precision 0, or 1 if exact."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
 
 from rwml_gym.diagnostics.calibration import (
     Calibration,
@@ -19,7 +17,7 @@ from rwml_gym.diagnostics.calibration import (
 )
 from rwml_gym.diagnostics.predictability import type_of
 from rwml_gym.diagnostics.tool_perturbations import perturbations_for
-from rwml_gym.encoders.cached import Encoder, make_encoder
+from rwml_gym.encoders.cached import EncoderLike, make_encoder
 from rwml_gym.figures import draw, save
 from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.text import column, for_plot, shown, without_nan
@@ -38,41 +36,35 @@ class Calibrations:
     Attributes:
         name: Name of the encoder, or the gap's label.
         gap: The gap.
-        overall: The calibration of all transitions, or the error for too little data.
+        overall: The calibration of all transitions.
         apart: For `role` and `action`, each name with its number of transitions and its calibration or error.
     """
 
     name: str
     gap: GapName
-    overall: Calibration | NoPairsError
+    overall: Calibration
     apart: Mapping[str, Mapping[str, tuple[int, Calibration | NoPairsError]]]
 
 
 def calibrate_each(
     transitions: Sequence[Transition],
-    encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray],
+    encoder: EncoderLike,
     gap: GapName,
     by: By = ("role", "action"),
     precision: float = 0.9,
     seed: int = 0,
     pairs_per_perturbation: int = 50,
 ) -> Calibrations:
-    """Calibrate a gap on all transitions, and in groups if requested.
+    """Calibrate a gap on all transitions, and in groups if requested; errors are those of `calibrate`.
 
     Args:
         transitions: Recorded transitions.
-        encoder: See `encoders.cached.make_encoder`; used by the cosine only.
+        encoder: See `encoders.cached.make_encoder`, also for its errors; used by the cosine only.
         gap: The gap.
         by: How to group the transitions.
         precision: See `calibrate`.
         seed: See `calibrate`.
         pairs_per_perturbation: See `calibrate`.
-
-    Raises:
-        NoPairsError: If there are fewer than two games.
-        InvalidConfigError: If an argument is out of range.
-        DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
-        EncoderNotFoundError: If the encoder cannot be loaded.
     """
     encoder = make_encoder(encoder)
     settings = (precision, seed, pairs_per_perturbation)
@@ -103,21 +95,16 @@ def calibrations_table(found: Sequence[Calibrations]) -> str:
             shown(each.name, 100),
             f"{'':<28}{'n':>7}{'threshold':>11}{'precision':>11}{'recall':>8}  target precision",
         ]
-        if isinstance(each.overall, Calibration):
-            lines.append(_row("all", each.overall.transitions, each.overall))
+        lines.append(_row("all", each.overall.transitions, each.overall))
         for how, rows in each.apart.items():
             lines += [_row(f"{how} {name or '(none)'}", count, result) for name, (count, result) in rows.items()]
-        if isinstance(each.overall, Calibration) and each.overall.advice:
+        if each.overall.advice:
             lines.append(each.overall.advice)
     return "\n".join(lines)
 
 
 def write_calibrations(folder: Path, found: Sequence[Calibrations]) -> list[Path]:
-    """Write `calibrations.txt`, `calibrations.json` and `calibrations.png`.
-
-    Raises:
-        DependencyNotInstalled: If matplotlib is missing.
-    """
+    """Write `calibrations.txt`, `.json` and `.png` with matplotlib (`figures.draw`), and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"calibrations.{ending}" for ending in ("txt", "json", "png")]
     paths[0].write_text(calibrations_table(found) + "\n", encoding="utf-8", errors="replace")
@@ -136,18 +123,11 @@ def write_calibrations(folder: Path, found: Sequence[Calibrations]) -> list[Path
 
 
 def plot_calibrations(path: Path, found: Sequence[Calibrations]) -> None:
-    """Draw precision and recall over the threshold, one panel per gap, with the chosen threshold.
-
-    Raises:
-        DependencyNotInstalled: If matplotlib is missing.
-    """
+    """Draw precision and recall over the threshold, one panel per gap, with the chosen threshold."""
     figure, axes = draw(len(found))
     for axis, each in zip(axes, found, strict=True):
         result = each.overall
         axis.set(title=for_plot(each.name, 48), xlabel="threshold τ_d", ylim=(0, 1.03))
-        if not isinstance(result, Calibration):
-            axis.text(0.5, 0.5, "too little data", ha="center", transform=axis.transAxes)
-            continue
         thresholds = [max(point[0], 1e-6) for point in result.curve]  # distances have six decimals
         axis.step(thresholds, [point[1] for point in result.curve], where="post", color="C0", label="precision")
         axis.step(thresholds, [point[2] for point in result.curve], where="post", color="C1", label="recall")

@@ -17,11 +17,7 @@ import numpy as np
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.statistics import bootstrap_interval
 
-__all__ = [
-    "GroupSignal",
-    "expected_signal",
-    "group_signal",
-]
+__all__ = ["GroupSignal", "expected_signal", "group_signal"]
 
 # `group_advantages` ignores differences below this, too.
 _DECIMALS = 9
@@ -100,7 +96,7 @@ def group_signal(rewards: np.ndarray, group_size: int, games: Sequence[str] | No
 
 
 def expected_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
-    """Return, for each prompt, the probability that a group has a reward difference.
+    """Return, for each prompt, the probability that a group has a reward difference, `(n,)` in all.
 
     For k ≥ G the estimate is unbiased: it is the share, among all groups of G drawn from the k samples without
     replacement, of groups with a difference. c samples of the same reward make C(c, G) of C(k, G) groups without one.
@@ -115,9 +111,6 @@ def expected_signal(rewards: np.ndarray, group_size: int) -> np.ndarray:
     Args:
         rewards: `(n, k)` rewards.
         group_size: Completions per group, G.
-
-    Returns:
-        `(n,)` probabilities.
 
     Raises:
         InvalidConfigError: If the group is smaller than 2, or there is one sample per prompt.

@@ -1,14 +1,7 @@
 """Predictability of an environment, measured on recorded transitions alone, without a model.
 
 Contents of places that were never seen, random ids and search results do not follow from the history, so no training
-makes their prediction right. The measures are proxies, each with a known bias:
-
-- `names_nothing_new` uses one transition only. A run's report groups its rows by it.
-- `unseen_names` also uses the other games, so it works for every environment: it counts codes, prices and rare words,
-  but not the template of an answer. It is an *optimistic* bound: an empty drawer names nothing new but is a guess.
-- `repeated_situations` needs no rule about words: different outcomes of the same situation are chance. It needs
-  situations that occur twice.
-- `nearest_elsewhere` finds the most similar text in another game: what a perfect memory of templates could answer.
+makes their prediction right. The measures are proxies, each with a known bias.
 """
 
 from __future__ import annotations
@@ -50,9 +43,8 @@ def type_of(transition: Transition) -> str:
 def names_nothing_new(transition: Transition) -> bool:
     """Return whether every numbered thing in the next state (`apple 2`) occurs in the window, action or task.
 
-    Contents that were never seen cannot be predicted, so reports separate the transitions that name something new. It
-    is a proxy: an empty drawer names nothing new and is still a guess. In a tool result, the things are all values with
-    a digit (`#W2378156`, `342.81`).
+    It uses one transition only, so reports can group their rows by it. An empty drawer names nothing new and is still a
+    guess. In a tool result, the things are all values with a digit (`#W2378156`, `342.81`).
     """
     known = _known(transition)
     named = _values if transition.role == "tool" else _NAMED.findall
@@ -66,7 +58,7 @@ def unseen_names(transitions: Sequence[Transition]) -> list[tuple[str, ...]]:
     and *words* of three letters or more. Known is what occurs in the window, the action or the task. A thing is also
     known if at least half of the answers in other games to that action, or to that type of action, name it (and there
     are at least ten of them). A word is also known if one other game in twenty has it in an answer. With a single game,
-    nothing is known from others.
+    nothing is known from others. The bound is *optimistic*: an empty drawer names nothing new but is a guess.
 
     Args:
         transitions: Recorded transitions.
@@ -123,7 +115,7 @@ class Repeats:
 
 
 def repeated_situations(transitions: Sequence[Transition]) -> Repeats:
-    """Measure how often the same situation has the same outcome.
+    """Measure how often the same situation has the same outcome; it needs no rule about words.
 
     Args:
         transitions: Recorded transitions; the longer their windows, the fewer situations repeat.
@@ -140,7 +132,7 @@ def repeated_situations(transitions: Sequence[Transition]) -> Repeats:
 def nearest_elsewhere(transitions: Sequence[Transition], among: Sequence[Transition]) -> list[str]:
     """For each transition, find the next state of another game that is most similar to its own; empty if none.
 
-    Similar texts have many common character n-grams (the `hashing` encoder), so that the search needs no model.
+    A perfect memory of templates could answer this. Similar texts have many common character n-grams (`hashing`).
 
     Args:
         transitions: `n` transitions.

@@ -27,6 +27,7 @@ __all__ = [
     "Pool",
     "failed",
     "json_result",
+    "named_values",
     "other_outcome",
     "shuffled_words",
 ]
@@ -103,18 +104,18 @@ class Pool:
         self.lists = [items for items in lists if not _is_nothing(items)]
         self.items = sorted({item for items in self.lists for item in _split(items)})
         outcomes: dict[str, dict[str, None]] = defaultdict(dict)
+        values: dict[str, dict[str, None]] = defaultdict(dict)
         for transition in transitions:
             outcomes[action_type(transition.action)][transition.next_state] = None
+            if transition.role == "tool":
+                for name, value in named_values(json_result(transition.next_state)[1]):
+                    if isinstance(value, str):
+                        values[name][value] = None
         self.outcomes = {kind: list(states) for kind, states in outcomes.items()}
+        self.values = {name: list(found) for name, found in values.items()}
         rejected = Counter(transition.next_state for transition in transitions if failed(transition))
         self.failures = list(rejected)
         self.rejection = rejected.most_common(1)[0][0] if rejected else None
-        values: dict[str, dict[str, None]] = defaultdict(dict)
-        for transition in transitions:
-            if transition.role == "tool":
-                for name, value in _texts("", json_result(transition.next_state)[1]):
-                    values[name][value] = None
-        self.values = {name: list(found) for name, found in values.items()}
 
 
 Perturbation = Callable[[Transition, Pool, np.random.Generator], str]
@@ -123,12 +124,7 @@ Perturbation = Callable[[Transition, Pool, np.random.Generator], str]
 
 @dataclass(frozen=True)
 class Perturbations:
-    """Perturbations for one kind of state.
-
-    Attributes:
-        same: Those that keep the state, by name.
-        different: Those that make another state, by name.
-    """
+    """Perturbations for one kind of state, by name: those that keep the state, and those that make another one."""
 
     same: Mapping[str, Perturbation]
     different: Mapping[str, Perturbation]
@@ -307,12 +303,13 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
-def _texts(name: str, data: Any) -> Iterator[tuple[str, str]]:
+def named_values(data: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value in JSON data with its name; the values of a list have the name of the list."""
     if isinstance(data, dict):
         for key, value in data.items():
-            yield from _texts(key, value)
+            yield from named_values(value, key)
     elif isinstance(data, list):
         for value in data:
-            yield from _texts(name, value)
-    elif isinstance(data, str):
+            yield from named_values(value, name)
+    else:
         yield name, data

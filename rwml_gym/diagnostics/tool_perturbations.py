@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from rwml_gym.diagnostics.text_perturbations import (
     Pool,
     failed,
     json_result,
+    named_values,
     other_outcome,
     shuffled_words,
 )
@@ -43,9 +44,6 @@ _REWORDINGS = tuple(
 )
 _ID = re.compile(r"[^\s]*\d[^\s]*")
 
-# Position of a value: the names and indices that lead to it.
-_Path = tuple[Any, ...]
-
 
 def _reworded(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
     text = transition.next_state
@@ -63,35 +61,41 @@ def _rewritten(write: Callable[[Any, np.random.Generator], str]) -> Callable[...
     return perturb
 
 
-def _reordered(data: Any, rng: np.random.Generator) -> str:
-    def shuffled(value: Any) -> Any:
-        if isinstance(value, dict):
-            names = list(value)
-            return {names[i]: shuffled(value[names[i]]) for i in rng.permutation(len(names))}
-        return [shuffled(item) for item in value] if isinstance(value, list) else value
+def _rebuilt(
+    data: Any, fields: Callable[[dict[str, Any]], Iterable[tuple[str, Any]]], leaf: Callable[[Any], Any]
+) -> Any:
+    """Rebuild JSON data from the fields chosen of each object, and from the other values, each changed by `leaf`."""
+    if isinstance(data, dict):
+        return {name: _rebuilt(value, fields, leaf) for name, value in fields(data)}
+    if isinstance(data, list):
+        return [_rebuilt(value, fields, leaf) for value in data]
+    return leaf(data)
 
-    return json.dumps(shuffled(data))
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _reordered(data: Any, rng: np.random.Generator) -> str:
+    def shuffled(fields: dict[str, Any]) -> list[tuple[str, Any]]:
+        ordered = list(fields.items())
+        return [ordered[i] for i in rng.permutation(len(ordered))]
+
+    return json.dumps(_rebuilt(data, shuffled, _unchanged))
 
 
 def _without_empty(data: Any, rng: np.random.Generator) -> str:
-    def full(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: full(item) for name, item in value.items() if item is not None and item != []}
-        return [full(item) for item in value] if isinstance(value, list) else value
-
-    return json.dumps(full(data))
+    return json.dumps(_rebuilt(data, _full, _unchanged))
 
 
 def _rounded(data: Any, rng: np.random.Generator) -> str:
     def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: plain(item) for name, item in value.items()}
-        if isinstance(value, float):
-            value = round(value, 2)
-            return int(value) if value.is_integer() else value
-        return [plain(item) for item in value] if isinstance(value, list) else value
+        if not isinstance(value, float):
+            return value
+        value = round(value, 2)
+        return int(value) if value.is_integer() else value
 
-    return json.dumps(plain(data))
+    return json.dumps(_rebuilt(data, dict.items, plain))
 
 
 def _changed(fits: Callable[[Any], bool], change: Callable[..., Any]) -> Callable[..., str]:
@@ -99,12 +103,19 @@ def _changed(fits: Callable[[Any], bool], change: Callable[..., Any]) -> Callabl
 
     def perturb(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
         role, data = json_result(transition.next_state)
-        values = [(path, value) for path, value in _values((), data) if fits(value)]
+        values = [(name, value) for name, value in named_values(data) if fits(value)]
         if not values:
             return transition.next_state
-        path, old = values[rng.integers(len(values))]
-        new = change(old, _name(path), pool, rng)
-        return role + json.dumps(_replaced(data, old, new))
+        name, old = values[rng.integers(len(values))]
+        new = change(old, name, pool, rng)
+
+        def renamed(fields: dict[str, Any]) -> list[tuple[str, Any]]:
+            return [(new if key == old and isinstance(new, str) else key, value) for key, value in fields.items()]
+
+        def replaced(value: Any) -> Any:
+            return new if type(value) is type(old) and value == old else value
+
+        return role + json.dumps(_rebuilt(data, renamed, replaced))
 
     return perturb
 
@@ -125,7 +136,7 @@ def _field_left_out(transition: Transition, pool: Pool, rng: np.random.Generator
     role, data = json_result(transition.next_state)
     if not isinstance(data, dict):
         return transition.next_state
-    names = [name for name, value in data.items() if value is not None and value != []]
+    names = [name for name, _ in _full(data)]
     if len(names) < 2:
         return transition.next_state
     left_out = names[rng.integers(len(names))]
@@ -146,27 +157,8 @@ def _other_error(transition: Transition, pool: Pool, rng: np.random.Generator) -
     return others[rng.integers(len(others))] if failed(transition) and others else transition.next_state
 
 
-def _values(path: _Path, data: Any) -> list[tuple[_Path, Any]]:
-    if isinstance(data, dict):
-        return [found for name, value in data.items() for found in _values((*path, name), value)]
-    if isinstance(data, list):
-        return [found for i, value in enumerate(data) for found in _values((*path, i), value)]
-    return [(path, data)]
-
-
-def _name(path: _Path) -> str:
-    return next((step for step in reversed(path) if isinstance(step, str)), "")
-
-
-def _replaced(data: Any, old: Any, new: Any) -> Any:
-    if isinstance(data, dict):
-        return {
-            (new if name == old and isinstance(new, str) else name): _replaced(value, old, new)
-            for name, value in data.items()
-        }
-    if isinstance(data, list):
-        return [_replaced(value, old, new) for value in data]
-    return new if type(data) is type(old) and data == old else data
+def _full(data: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in data.items() if value is not None and value != []]
 
 
 def _is_number(value: Any) -> bool:

@@ -1,8 +1,7 @@
 """Text encoders by name, with a cache: the frozen embedding space in which predictions are compared.
 
 `make_encoder` takes a name, the address of an embeddings endpoint, an object with `encode`, or a function, and returns
-a `CachedEncoder`. Environments often repeat sentences and a group of predictions shares one realised state, so the
-cache makes the reward cheap.
+a `CachedEncoder`. The cache makes the reward cheap, because sentences and states often repeat.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from rwml_gym.encoders.local import DEFAULT_ENCODER, HUB_PREFIX, HashingEncoder,
 from rwml_gym.errors import EncoderError, InvalidConfigError, RWMLGymError
 from rwml_gym.text import replace_surrogates
 
-__all__ = ["DEFAULT_ENCODER", "CachedEncoder", "Embedded", "Encoder", "make_encoder"]
+__all__ = ["DEFAULT_ENCODER", "CachedEncoder", "Embedded", "Encoder", "EncoderLike", "make_encoder"]
 
 # About 130,000 short texts at 384 dimensions, 16,000 at 4,096 (Qwen3-Embedding-8B).
 DEFAULT_CACHE_BYTES = 2**28
@@ -47,7 +46,6 @@ class Encoder(Protocol):
     @property
     def name(self) -> str:
         """The encoder's name in tables and run folders."""
-        ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts.
@@ -58,7 +56,6 @@ class Encoder(Protocol):
         Returns:
             float32 array of shape `(n, d)`, rows of unit length.
         """
-        ...
 
 
 class CachedEncoder:
@@ -219,8 +216,6 @@ def _size(text: str | bytes, row: np.ndarray) -> int:
 
 
 class _FunctionEncoder:
-    """An `Encoder` made from a function from texts to vectors."""
-
     def __init__(self, function: Callable[[Sequence[str]], np.ndarray]):
         self.name = getattr(function, "__qualname__", type(function).__name__)
         self.encode = function
@@ -229,8 +224,12 @@ class _FunctionEncoder:
 _shared: dict[str, CachedEncoder] = {}
 
 
-def make_encoder(encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray]) -> CachedEncoder:
-    """Make an encoder from its name, or cache the one given.
+EncoderLike = str | Encoder | Callable[[Sequence[str]], np.ndarray]
+"""What `make_encoder` takes."""
+
+
+def make_encoder(encoder: EncoderLike) -> CachedEncoder:
+    """Make an encoder from its name, or cache the one given; return a `CachedEncoder` unchanged.
 
     Encoders made by name are shared in a process: a model is loaded once, and all its users share its cache.
 
@@ -238,9 +237,6 @@ def make_encoder(encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray])
         encoder: `"all-MiniLM-L6-v2"`, `"hashing"`, a local folder or hub id of a sentence-transformers model;
             `"https://HOST/v1#MODEL"`, see `endpoint.EndpointEncoder`; an object with `name` and `encode`; or a
             function from texts to an array of shape `(n, d)`.
-
-    Returns:
-        The encoder with a cache; a `CachedEncoder` is returned unchanged.
 
     Raises:
         DependencyNotInstalled: If sentence-transformers is needed and not installed.

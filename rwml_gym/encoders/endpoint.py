@@ -8,29 +8,26 @@ They allow an encoder too large for this machine, such as the paper's Qwen3-Embe
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.error import DependencyNotInstalled
 
+from rwml_gym.checks import require
 from rwml_gym.errors import EncoderError, InvalidConfigError
 
 __all__ = ["EndpointEncoder"]
 
 # Maximal number of texts per request. Hosted services allow more, but a failed request is sent again as a whole.
 _BATCH = 256
-_TIMEOUT_S = 60.0
 _RETRIES = 3
 
 
 class EndpointEncoder:
     """Encoder that asks an OpenAI-compatible endpoint for embeddings.
 
-    The `openai` library repeats a failed request up to three times with growing pauses. The observations leave this
-    machine, so check that they may.
+    The `openai` library repeats a failed request up to three times. Check that the observations may leave this machine.
     """
 
     def __init__(self, address: str):
@@ -56,10 +53,7 @@ class EndpointEncoder:
                 "Expected an address without a password, which would be written to specs and run folders, actual: "
                 "a password. Set $OPENAI_API_KEY instead."
             )
-        if importlib.util.find_spec("openai") is None:
-            raise DependencyNotInstalled(
-                f'Expected openai for {address!r}, actual: not installed. Run `pip install "rwml-gym[endpoint]"`.'
-            )
+        require("openai", f"openai for {address!r}", "endpoint")
         # Imported here because it takes a second.
         from openai import OpenAI
 
@@ -69,7 +63,7 @@ class EndpointEncoder:
             base_url=base,
             # The client requires a key, which many self-hosted servers do not need.
             api_key=os.environ.get("OPENAI_API_KEY") or "none",
-            timeout=_TIMEOUT_S,
+            timeout=60.0,  # seconds
             max_retries=_RETRIES,
         )
 

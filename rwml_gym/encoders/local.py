@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from gymnasium.error import DependencyNotInstalled
 
+from rwml_gym.checks import require
 from rwml_gym.errors import EncoderNotFoundError, InvalidConfigError
 from rwml_gym.hub import hub_resolves, without_progress_bars
 
@@ -68,8 +68,7 @@ class SentenceTransformerEncoder:
 
     It reads only safetensors weights and runs no code from the model's repository.
 
-    A model reads a limited number of tokens (`max_tokens`; 256 for all-MiniLM-L6-v2) and ignores the rest. The first
-    longer text causes a warning with its length.
+    A model ignores what follows its first `max_tokens` (256 for all-MiniLM-L6-v2) and warns of the first longer text.
     """
 
     def __init__(self, name: str = DEFAULT_ENCODER, batch_size: int | None = None):
@@ -84,11 +83,7 @@ class SentenceTransformerEncoder:
             DependencyNotInstalled: If sentence-transformers is not installed.
             EncoderNotFoundError: If the model cannot be loaded.
         """
-        if importlib.util.find_spec("sentence_transformers") is None:
-            raise DependencyNotInstalled(
-                f"Expected sentence-transformers for {name!r}, actual: not installed. "
-                'Run `pip install "rwml-gym[embed]"`.'
-            )
+        require("sentence_transformers", f"sentence-transformers for {name!r}", "embed")
         self.name = name
         folder = _local_folder(name)
         # Imported here because torch takes seconds to import.
@@ -135,11 +130,9 @@ class SentenceTransformerEncoder:
         return np.array(tokens, dtype=np.int32).tobytes()
 
     def _warn_of_long_texts(self, texts: Sequence[str]) -> None:
-        # A token has at least one character, so short texts need no tokenisation.
-        if self._warned or self.max_tokens is None:
-            return
         longest = max(texts, key=len, default="")
-        if len(longest) <= self.max_tokens:
+        # A token has at least one character, so short texts need no tokenisation.
+        if self._warned or self.max_tokens is None or len(longest) <= self.max_tokens:
             return
         tokens = len(self.model.tokenizer(longest, truncation=False, verbose=False)["input_ids"])
         if tokens > self.max_tokens:
@@ -166,9 +159,7 @@ def _local_folder(name: str) -> Path | None:
     if name in _PACKAGED_MODELS:
         package, folder = _PACKAGED_MODELS[name]
         spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            return Path(spec.origin).parent / folder
-        return None
+        return Path(spec.origin).parent / folder if spec is not None and spec.origin is not None else None
     path = Path(name).expanduser()
     if path.is_dir():
         return path

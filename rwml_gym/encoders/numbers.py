@@ -9,10 +9,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 
-from rwml_gym.encoders.cached import CachedEncoder
+from rwml_gym.encoders.cached import CachedEncoder, make_encoder
 from rwml_gym.errors import InvalidConfigError, InvalidObservationError
 
-__all__ = ["SpaceEncoder", "inside", "outside"]
+__all__ = ["SpaceEncoder", "inside", "make_row_encoder", "outside"]
 
 # A wider range is no information about the values; environments write the largest float for "no bound".
 _WIDEST = 1e6
@@ -57,8 +57,7 @@ class SpaceEncoder:
             name: What the members are, `"observation"` or `"action"`, for tables and messages.
 
         Raises:
-            InvalidConfigError: If a part of the space is neither numeric nor, with a text encoder, text, or if `scale`
-                does not fit.
+            InvalidConfigError: If a part is neither numeric nor, with a text encoder, text, or `scale` does not fit.
         """
         self.name = name
         self.space = space
@@ -88,8 +87,7 @@ class SpaceEncoder:
             One float32 array of shape `(d,)` and unit length per state.
 
         Raises:
-            InvalidObservationError: If a state does not have the space's type or shape, or is not finite. It may exceed
-                the bounds, because a prediction may.
+            InvalidObservationError: If a state has another type or shape, or is not finite. It may exceed the bounds.
         """
         if self._text_encoder is not None:
             # Encode all texts in one call; the rows below then come from the cache.
@@ -180,6 +178,11 @@ class SpaceEncoder:
             raise self._outside(space, value) from None
 
 
+def make_row_encoder(encoder: Any) -> CachedEncoder | SpaceEncoder:
+    """Return a `SpaceEncoder` unchanged; make any other encoder with `encoders.cached.make_encoder`."""
+    return encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)
+
+
 def inside(space: spaces.Space, value: Any) -> bool:
     """Return whether a value is in a space, for any float type; Gymnasium rejects float64 in a float32 space."""
     if isinstance(space, spaces.Box):
@@ -193,17 +196,11 @@ def inside(space: spaces.Space, value: Any) -> bool:
         except (TypeError, ValueError):
             return False
     if isinstance(space, spaces.Dict):
-        return (
-            isinstance(value, Mapping)
-            and value.keys() == space.keys()
-            and all(inside(part, value[name]) for name, part in space.spaces.items())
-        )
+        fits = isinstance(value, Mapping) and value.keys() == space.keys()
+        return fits and all(inside(part, value[name]) for name, part in space.spaces.items())
     if isinstance(space, spaces.Tuple):
-        return (
-            isinstance(value, tuple | list)
-            and len(value) == len(space.spaces)
-            and all(inside(part, of) for part, of in zip(space.spaces, value, strict=True))
-        )
+        fits = isinstance(value, tuple | list) and len(value) == len(space.spaces)
+        return fits and all(inside(part, of) for part, of in zip(space.spaces, value, strict=True))
     return bool(space.contains(value))
 
 

@@ -15,14 +15,15 @@ Numeric observations are their own embedding (`encoders.numbers`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, Embedded, Encoder, make_encoder
-from rwml_gym.encoders.numbers import SpaceEncoder
+from rwml_gym.checks import one_of
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, EncoderLike
+from rwml_gym.encoders.numbers import SpaceEncoder, make_row_encoder
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD, DISTANCES, GapName
 from rwml_gym.text import is_blank
@@ -55,10 +56,8 @@ class Measure:
     shape: RewardShape = "binary"
 
     def __post_init__(self) -> None:
-        if self.gap not in DISTANCES:
-            raise InvalidConfigError(f"Expected `gap` to be one of {sorted(DISTANCES)}, actual: {self.gap!r}.")
-        if self.shape not in get_args(RewardShape):
-            raise InvalidConfigError(f"Expected `shape` to be one of {get_args(RewardShape)}, actual: {self.shape!r}.")
+        one_of("`gap`", self.gap, DISTANCES)
+        one_of("`shape`", self.shape, get_args(RewardShape))
         largest = DISTANCES[self.gap].maximum
         if not (math.isfinite(self.threshold) and 0 < self.threshold <= largest):
             raise InvalidConfigError(
@@ -90,8 +89,7 @@ class GapReward:
     for every threshold. The same holds for a blank realised state.
 
     Each message role (`info["message_role"]`, `Transition.role`) may have its own measure: the paper compares tool
-    results by ROUGE. The role at the beginning of a text (`tool: {"id": 1}`) is removed first, because "tool:" alone
-    would be half of a short result.
+    results by ROUGE. The role at the beginning of a text (`tool: 5`) is removed first, as it may be half of the text.
 
     >>> gap = GapReward("hashing", threshold=0.1)
     >>> gap(["The fridge 1 is open.", "Nothing happens.", None], ["The fridge 1 is open."] * 3).rewards.tolist()
@@ -103,7 +101,7 @@ class GapReward:
 
     def __init__(
         self,
-        encoder: str | Encoder | Callable[[Sequence[str]], np.ndarray] | SpaceEncoder = DEFAULT_ENCODER,
+        encoder: EncoderLike | SpaceEncoder = DEFAULT_ENCODER,
         threshold: float | None = None,
         shape: RewardShape = "binary",
         measures: Mapping[str, Mapping[str, Any]] | None = None,
@@ -136,9 +134,7 @@ class GapReward:
                 f"Expected the cosine gap for observations that are not text, actual: {sorted(gaps)}. "
                 "Give `describe` to compare them as text."
             )
-        self.encoder: CachedEncoder | SpaceEncoder = (
-            encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)
-        )
+        self.encoder = make_row_encoder(encoder)
 
     @property
     def threshold(self) -> float:
@@ -171,9 +167,6 @@ class GapReward:
             next_states: `n` realised next states.
             roles: `n` message roles, `""` if unknown; all `""` if absent.
 
-        Returns:
-            Distances and rewards.
-
         Raises:
             InvalidConfigError: If the lengths differ.
             WorldModelError: If an embedded prediction is not as wide as the states, not finite, or its gap needs text.
@@ -182,12 +175,12 @@ class GapReward:
         for what, values in (("next states", next_states), ("roles", roles)):
             if values is not None and len(values) != n:
                 raise InvalidConfigError(f"Expected as many {what} as predictions ({n}), actual: {len(values)}.")
+        roles = [""] * n if roles is None else roles
         distances, rewards = [1.0] * n, [0.0] * n
         scored: list[int] = []
         vectors: list[int] = []
         asked: list[Any] = []
-        for i, (prediction, state) in enumerate(zip(predictions, next_states, strict=True)):
-            role = roles[i] if roles is not None else ""
+        for i, (prediction, state, role) in enumerate(zip(predictions, next_states, roles, strict=True)):
             prediction, state = _without(role, prediction), _without(role, state)
             if _missing(prediction) or _missing(state):
                 continue
@@ -213,7 +206,7 @@ class GapReward:
             cosine = float(np.dot(guess.astype(np.float64), truth.astype(np.float64)))
             distances[i] = _rounded(min(max(1.0 - cosine, 0.0), 2.0))
         for i in scored:
-            measure = self._measures.get(roles[i], self._default) if roles is not None else self._default
+            measure = self.measure(roles[i])
             if measure.shape == "binary":
                 rewards[i] = float(distances[i] < measure.threshold)
             else:
@@ -227,10 +220,8 @@ class GapReward:
                 f"Expected a measure as a mapping with keys from {sorted(names)}, actual: {changes!r}."
             )
         gap = changes.get("gap", self._default.gap)
-        if gap not in DISTANCES or gap == self._default.gap:
-            usual = self.threshold
-        else:
-            usual = DISTANCES[gap].threshold
+        has_own = gap in DISTANCES and gap != self._default.gap  # `Measure` rejects an unknown name
+        usual = DISTANCES[gap].threshold if has_own else self.threshold
         return Measure(**{"gap": gap, "threshold": usual, "shape": self.shape, **changes})
 
 

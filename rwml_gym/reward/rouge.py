@@ -7,11 +7,10 @@ Python integers takes a fifth of a second for two texts of 1,000 tokens, and min
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Sequence
 
-from gymnasium.error import DependencyNotInstalled
+from rwml_gym import checks
 
 __all__ = ["MAX_TOKENS", "require", "rouge_distance"]
 
@@ -23,14 +22,11 @@ _TOKEN = re.compile(r"[a-z0-9]+|[^\W_a-z0-9]+")
 
 def require() -> None:
     """Raise `DependencyNotInstalled` unless `rouge-score` can be found; import nothing."""
-    if importlib.util.find_spec("rouge_score") is None:
-        raise DependencyNotInstalled(
-            'Expected rouge-score for the ROUGE-L gap, actual: not installed. Run `pip install "rwml-gym[tau2]"`.'
-        )
+    checks.require("rouge_score", "rouge-score for the ROUGE-L gap", "tau2")
 
 
 def rouge_distance(prediction: str, truth: str) -> float:
-    """Return 1 - F1 of ROUGE-L, without stemming.
+    """Return 1 - F1 of ROUGE-L, without stemming: a symmetric distance in `[0, 1]`.
 
     A token is a run of `a` to `z` and `0` to `9` in the lower-case text, or a run of other letters and digits. The
     library ignores the latter, so that a truth negated in Chinese would earn as much as the truth. Case, punctuation
@@ -38,17 +34,11 @@ def rouge_distance(prediction: str, truth: str) -> float:
     equal texts and 1 otherwise. If only one text has none, it is 1.
 
     If texts differ in more than `MAX_TOKENS` tokens, only so many are aligned, but all are counted: the distance is
-    then an upper bound, and the time stays linear. A longer prediction gains nothing from this.
+    then an upper bound, and the time stays linear. A longer prediction gains nothing from this. See also `require`.
 
     Args:
         prediction: The predicted text.
         truth: The realised text.
-
-    Returns:
-        The distance, in `[0, 1]`; it is symmetric.
-
-    Raises:
-        DependencyNotInstalled: If `rouge-score` is not installed.
 
     >>> rouge_distance('{"status": "pending"}', '{"status": "delivered"}')
     0.5

@@ -13,7 +13,8 @@ CLOSE_TAG = "</next_state>"
 def split_prediction(action_text: str, open_tag: str = OPEN_TAG, close_tag: str = CLOSE_TAG) -> tuple[str, str | None]:
     """Split an agent's text into the action for the environment and the prediction for the reward.
 
-    A prediction runs from an opening tag to the next closing tag. Other cases are handled as follows:
+    The action has no tag; the prediction is `None` if there is none. A prediction runs from an opening tag to the next
+    closing tag. Other cases are handled as follows:
 
     - *No tags*: the text is the action, unchanged, including white space.
     - *Never closed*: the prediction runs to the end. A generation that stops at the closing tag usually omits that tag,
@@ -30,9 +31,6 @@ def split_prediction(action_text: str, open_tag: str = OPEN_TAG, close_tag: str 
         action_text: The agent's text.
         open_tag: Opens a prediction.
         close_tag: Closes a prediction.
-
-    Returns:
-        The action, without any tag, and the prediction; `None` if there is no prediction.
 
     Raises:
         InvalidConfigError: If the tags are not distinguishable (`check_tags`).

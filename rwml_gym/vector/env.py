@@ -15,6 +15,7 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from rwml_gym.checks import one_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.vector.infos import Info, vectorize_infos
 from rwml_gym.vector.slots import EnvFactory, Slots, SlotSteps
@@ -60,8 +61,7 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
 
         Args:
             env_fns: Make one environment each, with equal text spaces. With workers, cloudpickle must pickle them.
-            autoreset_mode: What follows the end of an episode, see https://farama.org/Vector-Autoreset-Mode:
-                ``NextStep``, ``SameStep`` or ``Disabled``.
+            autoreset_mode: ``NextStep``, ``SameStep`` or ``Disabled``: https://farama.org/Vector-Autoreset-Mode.
             workers: Number of processes that share the slots, evenly and in order; 0 for none.
             context: Start method of the worker processes: ``fork``, ``spawn`` or ``forkserver``; Python's default if
                 absent. Use ``spawn`` if this process has threads, as it has once torch has computed something.
@@ -119,9 +119,6 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
 
         Args:
             actions: One action per slot.
-
-        Returns:
-            Observations, rewards, terminations, truncations and infos.
         """
         self._require_open()
         actions = self._checked_actions(actions)
@@ -302,9 +299,8 @@ def _check_workers(workers: Any, context: Any, timeout: Any, num_envs: int) -> N
         raise InvalidConfigError(f"Expected at most {num_envs} workers, one per slot, actual: {workers}.")
     if not workers and (context is not None or timeout is not None):
         raise InvalidConfigError("Expected `workers` with `context` or `timeout`, actual: 0. Set `workers`.")
-    contexts = multiprocessing.get_all_start_methods()
-    if context is not None and context not in contexts:
-        raise InvalidConfigError(f"Expected context to be one of {', '.join(contexts)}, actual: {context!r}.")
+    if context is not None:
+        one_of("context", context, multiprocessing.get_all_start_methods())
     if timeout is not None and not timeout > 0:
         raise InvalidConfigError(f"Expected a timeout of more than 0 seconds, actual: {timeout!r}.")
 

@@ -62,8 +62,7 @@ class Workers:
     """Worker processes that run `Slots`, and the calls to them: one message per worker and call.
 
     Every call waits for all workers, even if one fails, so that no answer is left in a pipe for the next call. After
-    the death of a worker, a timeout or an interruption, only `close` may be called; it then ends the workers without
-    closing their environments.
+    the death of a worker, a timeout or an interruption, only `close` may be called, which then only ends the workers.
     """
 
     def __init__(
@@ -105,14 +104,11 @@ class Workers:
             raise
 
     def run(self, method: str, arguments: Callable[[slice], tuple[Any, ...]]) -> list[Any]:
-        """Call a method of `Slots` in all workers.
+        """Call a method of `Slots` in all workers, and return one result per worker.
 
         Args:
             method: Name of the method.
             arguments: Returns the arguments for the slots of a slice.
-
-        Returns:
-            One result per worker.
 
         Raises:
             WorkerDiedError: If a worker has died.
@@ -242,7 +238,6 @@ def _raise(failures: Sequence[tuple[Worker, Failure]]) -> NoReturn:
 
 
 def _end(workers: Sequence[Worker], parent: int) -> None:
-    """End all processes."""
     if os.getpid() != parent:  # a fork of the parent inherits this, but does not own the processes
         return
     for worker in workers:
@@ -287,7 +282,6 @@ def _work(
 
 
 def _failure(error: Exception) -> bytes:
-    """Make the answer for a failed call."""
     try:
         pickled = pickle.dumps(error, PROTOCOL)
         pickle.loads(pickled)  # some exceptions can be pickled but not unpickled

@@ -1,7 +1,6 @@
 """The protocols of world models, and two baselines that a learned model must beat.
 
-A world model predicts the next observation. Every object with `predict` is one. If it has `learn`, too,
-`WorldModelRewardWrapper` trains it online.
+Every object with `predict` is a world model. If it has `learn`, too, `WorldModelRewardWrapper` trains it online.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from rwml_gym.errors import InvalidConfigError, RWMLGymError, WorldModelError
 from rwml_gym.transitions import Transition, Turn, action_type
 
 __all__ = [
+    "Histories",
     "MostFrequentOutcome",
     "NothingChanges",
     "OnlineWorldModel",
@@ -28,18 +28,19 @@ __all__ = [
     "takes_tasks",
 ]
 
+Histories = Sequence[Sequence[Turn]]
+"""Windows of turns, oldest first; the last observation is the current state."""
+
 
 @runtime_checkable
 class WorldModel(Protocol):
     """A predictor of next states, in batches."""
 
-    def predict(
-        self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
-    ) -> list[Any]:
+    def predict(self, histories: Histories, actions: Sequence[Any], tasks: Sequence[str] | None = None) -> list[Any]:
         """Predict the next observations.
 
         Args:
-            histories: `n` windows of turns, oldest first; the last observation is the current state.
+            histories: `n` windows, see `Histories`.
             actions: `n` actions that are about to be taken.
             tasks: `n` instructions, or `None` if unknown; a model that does not use them may omit this parameter.
 
@@ -47,30 +48,26 @@ class WorldModel(Protocol):
             `n` predicted next states: texts, members of the observation space if it is not text, or
             `encoders.cached.Embedded` predictions. `""` or `None` stands for no prediction.
         """
-        ...
 
 
 @runtime_checkable
 class OnlineWorldModel(WorldModel, Protocol):
     """A world model that learns online."""
 
-    def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], next_states: Sequence[Any]) -> None:
+    def learn(self, histories: Histories, actions: Sequence[Any], next_states: Sequence[Any]) -> None:
         """Learn from transitions that were predicted before.
 
         Args:
-            histories: `n` windows of turns, see `predict`.
+            histories: `n` windows, see `Histories`.
             actions: `n` actions.
             next_states: `n` realised next states.
         """
-        ...
 
 
 class NothingChanges:
     """Baseline that predicts the last observation again."""
 
-    def predict(
-        self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
-    ) -> list[Any]:
+    def predict(self, histories: Histories, actions: Sequence[Any], tasks: Sequence[str] | None = None) -> list[Any]:
         """Predict the last observation of each history (`WorldModel.predict`)."""
         check_lengths(histories, actions)
         return [history[-1].observation for history in histories]
@@ -106,14 +103,12 @@ class MostFrequentOutcome:
             if not self._window:
                 raise InvalidConfigError("Expected at least one transition to learn from, actual: 0.")
 
-    def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], next_states: Sequence[Any]) -> None:
+    def learn(self, histories: Histories, actions: Sequence[Any], next_states: Sequence[Any]) -> None:
         """Count the outcomes (`OnlineWorldModel.learn`)."""
         for action, state in zip(actions, next_states, strict=True):
             self._add(action, state)
 
-    def predict(
-        self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
-    ) -> list[Any]:
+    def predict(self, histories: Histories, actions: Sequence[Any], tasks: Sequence[str] | None = None) -> list[Any]:
         """Predict the most frequent outcome of each action (`WorldModel.predict`); the history is not used."""
         check_lengths(histories, actions)
         return [self._predict(action) for action in actions]
@@ -180,13 +175,9 @@ def takes_tasks(model: WorldModel) -> bool:
 
 
 def predict_checked(
-    model: WorldModel,
-    histories: Sequence[Sequence[Turn]],
-    actions: Sequence[Any],
-    tasks: Sequence[str] | None,
-    text: bool,
+    model: WorldModel, histories: Histories, actions: Sequence[Any], tasks: Sequence[str] | None, text: bool
 ) -> list[Any]:
-    """Call a world model and check its predictions.
+    """Call a world model and check its predictions, one per action.
 
     Args:
         model: The model.
@@ -195,12 +186,8 @@ def predict_checked(
         tasks: See `WorldModel.predict`; `None` for a model that does not take them.
         text: Whether states are text.
 
-    Returns:
-        One prediction per action.
-
     Raises:
-        WorldModelError: If the model raises, returns another number of predictions, or does not return text although
-            states are text.
+        WorldModelError: If the model raises, or does not return one prediction per action, as text if states are.
     """
     name = f"{type(model).__name__}.predict"
     try:
@@ -227,7 +214,7 @@ def predict_checked(
     return list(given)
 
 
-def check_lengths(histories: Sequence[Sequence[Turn]], actions: Sequence[Any]) -> None:
+def check_lengths(histories: Histories, actions: Sequence[Any]) -> None:
     """Raise `InvalidConfigError` unless there are as many histories as actions."""
     if len(histories) != len(actions):
         raise InvalidConfigError(f"Expected as many histories as actions ({len(actions)}), actual: {len(histories)}.")

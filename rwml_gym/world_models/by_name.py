@@ -36,9 +36,6 @@ def make_world_model(model: str | WorldModel, encoder: Any = DEFAULT_ENCODER, ac
         encoder: Encoder of the states, see `encoders.cached.make_encoder`, or a `SpaceEncoder`; for `ENCODING` models.
         action_encoder: Encoder of the actions; the same if absent.
 
-    Returns:
-        The world model.
-
     Raises:
         InvalidConfigError: If `model` is neither.
     """

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from gymnasium.error import DependencyNotInstalled
 
-from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, Embedded, make_encoder
-from rwml_gym.encoders.numbers import SpaceEncoder
+from rwml_gym.checks import require
+from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded
+from rwml_gym.encoders.numbers import make_row_encoder
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.transitions import Turn
-from rwml_gym.world_models.base import check_lengths
+from rwml_gym.world_models.base import Histories, check_lengths
 
 __all__ = ["EmbeddingWorldModel"]
 
@@ -50,34 +48,27 @@ class EmbeddingWorldModel:
         """Set the sizes; the network is made at the first transition.
 
         Args:
-            encoder: Encoder of the states: see `encoders.cached.make_encoder`, or a `SpaceEncoder`.
+            encoder: Encoder of the states, see `encoders.numbers.make_row_encoder`, also for its errors.
             action_encoder: Encoder of the actions; the same if absent.
             hidden: Width of the two hidden layers.
             learning_rate: Learning rate of Adam.
             batch_size: Transitions per training step.
             train_every: Transitions between training steps; the first step waits for a full batch.
-            capacity: Transitions to draw the batches from; the oldest are removed first. Lowered so that they take at
-                most 256 MB.
+            capacity: Number of most recent transitions to draw the batches from; lowered to take at most 256 MB.
             seed: Seed of the weights and the batches.
 
         Raises:
             DependencyNotInstalled: If torch is not installed.
             InvalidConfigError: If a number is not positive, or the capacity is smaller than a batch.
-            EncoderNotFoundError: If the encoder cannot be loaded.
         """
         if min(hidden, batch_size, train_every, learning_rate) <= 0 or capacity < batch_size:
             raise InvalidConfigError(
                 "Expected positive `hidden`, `learning_rate`, `batch_size` and `train_every`, and `capacity` of at "
                 f"least a batch, actual: {hidden}, {learning_rate}, {batch_size}, {train_every} and {capacity}."
             )
-        if importlib.util.find_spec("torch") is None:
-            raise DependencyNotInstalled(
-                'Expected torch for a learned world model, actual: not installed. Run `pip install "rwml-gym[embed]"`.'
-            )
-        self._states = encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)
-        self._actions: CachedEncoder | SpaceEncoder = self._states
-        if action_encoder is not None:
-            self._actions = action_encoder if isinstance(action_encoder, SpaceEncoder) else make_encoder(action_encoder)
+        require("torch", "torch for a learned world model", "embed")
+        self._states = make_row_encoder(encoder)
+        self._actions = self._states if action_encoder is None else make_row_encoder(action_encoder)
         self._hidden, self._learning_rate, self._seed = hidden, learning_rate, seed
         self._batch_size, self._train_every, self.capacity = batch_size, train_every, capacity
         self._rng = np.random.default_rng(seed)
@@ -86,9 +77,7 @@ class EmbeddingWorldModel:
         self._network: Any = None
         self.loss = float("nan")
 
-    def predict(
-        self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
-    ) -> list[Any]:
+    def predict(self, histories: Histories, actions: Sequence[Any], tasks: Sequence[str] | None = None) -> list[Any]:
         """Predict embeddings (`WorldModel.predict`); `None` before the first transition."""
         check_lengths(histories, actions)
         if self._network is None or not len(actions):
@@ -99,7 +88,7 @@ class EmbeddingWorldModel:
             predicted = self._forward(torch.from_numpy(self._embed(histories, actions)))
         return [Embedded(row) for row in predicted.numpy()]
 
-    def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], next_states: Sequence[Any]) -> None:
+    def learn(self, histories: Histories, actions: Sequence[Any], next_states: Sequence[Any]) -> None:
         """Store transitions, and train after every `train_every` of them (`OnlineWorldModel.learn`)."""
         check_lengths(histories, actions)
         if not len(actions):
@@ -158,7 +147,7 @@ class EmbeddingWorldModel:
 
         return normalize(inputs[:, : self._targets.shape[1]] + self._network(inputs), dim=1)
 
-    def _embed(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any]) -> np.ndarray:
+    def _embed(self, histories: Histories, actions: Sequence[Any]) -> np.ndarray:
         states = self._states.rows([history[-1].observation for history in histories])
         acts = self._actions.rows(actions)
         return np.stack([np.concatenate(pair) for pair in zip(states, acts, strict=True)])

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, make_encoder
-from rwml_gym.encoders.numbers import SpaceEncoder
+from rwml_gym.encoders.cached import DEFAULT_ENCODER
+from rwml_gym.encoders.numbers import make_row_encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Transition, Turn
-from rwml_gym.world_models.base import check_lengths, state_key
+from rwml_gym.world_models.base import Histories, check_lengths, state_key
 
 __all__ = ["RetrievalWorldModel"]
 
@@ -45,20 +45,18 @@ class RetrievalWorldModel:
 
         Args:
             transitions: The first transitions; `learn` adds more.
-            encoder: Encoder of the states: see `encoders.cached.make_encoder`, or a `SpaceEncoder`.
+            encoder: Encoder of the states, see `encoders.numbers.make_row_encoder`, also for its errors.
             action_encoder: Encoder of the actions; the same if absent.
-            capacity: Maximal number of transitions; the oldest are removed first. The time of a search is proportional
-                to it. Lowered so that the vectors take at most 256 MB.
+            capacity: Number of most recent transitions to search, in proportional time; lowered to take at most 256 MB.
 
         Raises:
             InvalidConfigError: If `capacity` is not positive.
-            EncoderNotFoundError: If the encoder cannot be loaded.
         """
         if capacity < 1:
             raise InvalidConfigError(f"Expected a positive `capacity`, actual: {capacity}.")
         self.capacity = capacity
-        self._states = _state_encoder(encoder)
-        self._actions = self._states if action_encoder is None else _state_encoder(action_encoder)
+        self._states = make_row_encoder(encoder)
+        self._actions = self._states if action_encoder is None else make_row_encoder(action_encoder)
         self._slots: dict[Any, int] = {}
         self._outcomes: list[Any] = []
         self._oldest = 0
@@ -71,7 +69,7 @@ class RetrievalWorldModel:
         """Return the number of stored transitions."""
         return len(self._slots)
 
-    def learn(self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], next_states: Sequence[Any]) -> None:
+    def learn(self, histories: Histories, actions: Sequence[Any], next_states: Sequence[Any]) -> None:
         """Remember transitions (`OnlineWorldModel.learn`)."""
         check_lengths(histories, actions)
         keys = [_key(history, action) for history, action in zip(histories, actions, strict=True)]
@@ -85,9 +83,7 @@ class RetrievalWorldModel:
                 self._rows[slot] = row
             self._outcomes[slot] = outcome
 
-    def predict(
-        self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], tasks: Sequence[str] | None = None
-    ) -> list[Any]:
+    def predict(self, histories: Histories, actions: Sequence[Any], tasks: Sequence[str] | None = None) -> list[Any]:
         """Predict the outcome of the nearest transition (`WorldModel.predict`); `None` if nothing is stored."""
         check_lengths(histories, actions)
         if not self._slots:
@@ -101,9 +97,7 @@ class RetrievalWorldModel:
             for key, row in zip(keys, rows, strict=True)
         ]
 
-    def _embed(
-        self, histories: Sequence[Sequence[Turn]], actions: Sequence[Any], wanted: Sequence[bool]
-    ) -> list[np.ndarray | None]:
+    def _embed(self, histories: Histories, actions: Sequence[Any], wanted: Sequence[bool]) -> list[np.ndarray | None]:
         """Concatenate the embeddings of state and action, for the wanted pairs."""
         chosen = [i for i, want in enumerate(wanted) if want]
         rows: list[np.ndarray | None] = [None] * len(actions)
@@ -136,7 +130,3 @@ class RetrievalWorldModel:
 
 def _key(history: Sequence[Turn], action: Any) -> Any:
     return state_key(history[-1].observation), state_key(action)
-
-
-def _state_encoder(encoder: Any) -> CachedEncoder | SpaceEncoder:
-    return encoder if isinstance(encoder, SpaceEncoder) else make_encoder(encoder)

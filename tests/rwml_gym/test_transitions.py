@@ -9,7 +9,6 @@ from gymnasium.error import DependencyNotInstalled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rwml_gym import transitions as module
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, Turn, action_type
 
@@ -188,7 +187,7 @@ def test_a_folder_from_before_roles_were_recorded_still_loads(tmp_path):
 
 
 def test_a_missing_library_names_the_extra(monkeypatch, tmp_path):
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for call in (TransitionDataset([]).save, TransitionDataset.load):
         with pytest.raises(DependencyNotInstalled, match=r'pip install "rwml-gym\[train\]"'):
             call(tmp_path / "set")

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rwml_gym.checks import one_of
 from rwml_gym.envs.alfworld.engine.engine import Engine, GameEngine, State
 from rwml_gym.envs.alfworld.expert import Expert
 from rwml_gym.envs.alfworld.games.sources import Game, make_games
 from rwml_gym.envs.base import TextEnv
-from rwml_gym.errors import InvalidConfigError, InvalidGameError
+from rwml_gym.errors import InvalidGameError
 
 __all__ = ["ENGINES", "ALFWorldEnv"]
 
@@ -46,8 +47,7 @@ class ALFWorldEnv(TextEnv[Game]):
             It evaluates Python in a game file, so use it only with files that you trust.
         render_mode: With ``ansi``, `render` returns the last action and the observation after it.
         rooms: Some of ``kitchen``, ``living_room``, ``bedroom``, ``bathroom``; all by default.
-        difficulty: Number of receptacles to search, or a range such as ``(5, 15)``; only for generated games, see
-            `rwml_gym.envs.alfworld.GeneratedGames`.
+        difficulty: Number of receptacles to search, or a range such as ``(5, 15)``; only for `GeneratedGames`.
         expert: Whether to call the expert (`rwml_gym.envs.alfworld.expert.Expert`) in every state.
 
     Example:
@@ -72,8 +72,7 @@ class ALFWorldEnv(TextEnv[Game]):
         difficulty: int | Sequence[int] | None = None,
         expert: bool = False,
     ) -> None:
-        if engine not in ENGINES:
-            raise InvalidConfigError(f"Expected engine to be one of {', '.join(ENGINES)}, actual: {engine!r}.")
+        one_of("engine", engine, ENGINES)
         self.engine = engine
         super().__init__(make_games(split, task_types, grammar, data, rooms, difficulty), render_mode)
         self._engine: GameEngine | None = None

@@ -15,20 +15,14 @@ from functools import cache, lru_cache
 from rwml_gym.envs.alfworld.engine.game import Goal
 from rwml_gym.envs.alfworld.games.rooms import OPENABLE, TREATMENTS, Layout, hiding_places, lamp_stands
 from rwml_gym.envs.alfworld.games.tables import place_weight, placeable
-from rwml_gym.envs.alfworld.reading import (
-    Command,
-    Happening,
-    kind_of,
-    read_command,
-    read_contents,
-    read_happening,
-)
+from rwml_gym.envs.alfworld.reading import Command, Happening, kind_of, read_command, read_contents, read_happening
 
 __all__ = ["Expert"]
 
 UNLIKELY = 1e-3
 """Weight of a receptacle for objects that alfworld does not place there; the usual receptacles come first."""
 
+_OPENABLE = frozenset(kind.lower() for kind in OPENABLE)
 _UNDOES = {"heat": "cool", "cool": "heat"}
 """The earlier treatment that a treatment cancels."""
 
@@ -104,7 +98,7 @@ class Memory:
         self._rng.shuffle(new)
         self.receptacles += new
         for name in new:
-            self._closed[name] = kind_of(name) in _kinds_in_text().openable
+            self._closed[name] = kind_of(name) in _OPENABLE
             self._by_kind.setdefault(kind_of(name), []).append(name)
         self.here = [name for name in can["examine"] if name in self._closed]
         self._closed.update((name, name in can["open"]) for name in self.here)
@@ -206,7 +200,7 @@ class Expert:
         yield from (Command("put", held, receptacle) for receptacle in memory.here)
         kind = kind_of(held)
         self._refused.update((kind, receptacle) for receptacle in memory.here if not memory.effort(receptacle))
-        takers = _kinds_in_text().takers(kind)
+        takers = _takers(kind)
         others = [receptacle for receptacle in memory.receptacles if (kind, receptacle) not in self._refused]
         for receptacle in sorted(others, key=lambda r: (kind_of(r) not in takers, memory.effort(r))):
             yield from _at(receptacle, Command("put", held, receptacle))
@@ -269,21 +263,10 @@ def _at(receptacle: str, command: Command) -> Iterator[Command]:
     yield Command("go", receptacle)
 
 
-class _Kinds:
-    """Types of receptacle as in texts, in lower case."""
-
-    def __init__(self) -> None:
-        self.openable = frozenset(kind.lower() for kind in OPENABLE)
-        self._takes = {place.lower(): frozenset(map(str.lower, kinds)) for place, kinds in placeable().items()}
-
-    def takers(self, kind: str) -> frozenset[str]:
-        """Return the types of receptacle for an object of a type."""
-        return frozenset(place for place, kinds in self._takes.items() if kind in kinds)
-
-
 @cache
-def _kinds_in_text() -> _Kinds:
-    return _Kinds()
+def _takers(kind: str) -> frozenset[str]:
+    """Return the types of receptacle for an object of a type, all in lower case as in texts."""
+    return frozenset(place.lower() for place, kinds in placeable().items() if kind in map(str.lower, kinds))
 
 
 @lru_cache(maxsize=1024)

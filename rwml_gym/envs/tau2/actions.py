@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rwml_gym.envs.tau2.literals import LiteralReader, UnreadableError, encodable, shortened
+from rwml_gym.envs.tau2.literals import LiteralReader, UnreadableError, shortened
 from rwml_gym.envs.tau2.tools import ToolSpec
+from rwml_gym.text import replace_surrogates
 
 __all__ = ["InvalidAction", "Speech", "ToolRequest", "find_calls", "parse_action"]
 
@@ -32,12 +33,7 @@ _SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*+(?:_[a-z0-9]++)++\Z")
 
 @dataclass(frozen=True)
 class ToolRequest:
-    """A call of an existing tool, with arguments that fit its schema.
-
-    Attributes:
-        name: Name of the tool.
-        arguments: Values by parameter name; JSON values, as the agent wrote them.
-    """
+    """A call of an existing tool; its arguments fit the schema and are JSON values, as the agent wrote them."""
 
     name: str
     arguments: dict[str, Any]
@@ -45,22 +41,14 @@ class ToolRequest:
 
 @dataclass(frozen=True)
 class Speech:
-    """A message to the user.
-
-    Attributes:
-        text: The message, without thoughts and surrounding white space.
-    """
+    """A message to the user, without thoughts and surrounding white space."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class InvalidAction:
-    """An action that is neither a call nor a message to the user.
-
-    Attributes:
-        message: The error message for the agent.
-    """
+    """An action that is neither a call nor a message to the user, with the error message for the agent."""
 
     message: str
 
@@ -89,16 +77,13 @@ def parse_action(text: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Spee
         text: The agent's text.
         tools: The tools of the agent, by name.
 
-    Returns:
-        The call, the message to the user, or the error.
-
     >>> spec = ToolSpec("get_user", "Get a user.", {"properties": {"user_id": {"type": "string"}}})
     >>> parse_action("Let me see.\nget_user('mia_li_3668')", {"get_user": spec})
     ToolRequest(name='get_user', arguments={'user_id': 'mia_li_3668'})
     >>> parse_action("Thanks (bye)", {"get_user": spec})
     Speech(text='Thanks (bye)')
     """
-    message = encodable(text)
+    message = replace_surrogates(text)
     message = message[message.rfind("</think>") + len("</think>") :] if "</think>" in message else message
     message = message.partition("<think>")[0].strip()
     if not message:
@@ -110,16 +95,13 @@ def parse_action(text: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Spee
 
 
 def find_calls(text: str, tools: Mapping[str, ToolSpec]) -> list[ToolRequest]:
-    """Find all calls in a text, such as "Please run toggle_data() and tell me".
+    """Find the calls ``name(…)`` in a text, whose tool exists and whose arguments fit, in the order of the text.
 
     Args:
-        text: Any text.
+        text: Any text, such as "Please run toggle_data() and tell me".
         tools: The available tools, by name.
-
-    Returns:
-        The calls in the notation ``name(…)`` whose tool exists and whose arguments fit, in the order of the text.
     """
-    text = encodable(text)
+    text = replace_surrogates(text)
     requests: list[ToolRequest] = []
     position, patience = 0, _patience(text)
     while patience > 0 and (match := _NAMED.search(text, position)):

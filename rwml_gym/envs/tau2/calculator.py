@@ -30,16 +30,13 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 
 
 def calculate(expression: str) -> str:
-    """Calculate the value of an arithmetic expression, rounded to two decimals.
+    """Calculate the value of an arithmetic expression, rounded to two decimals and written as Python writes a float.
 
     Results and errors are tau2's, in type and text, with one exception: a power or product of more than `MAX_BITS` bits
     is "too large to convert to float" at once, even if a later part of the expression would reduce it.
 
     Args:
         expression: Digits, ``+ - * / ( ) .`` and blanks; ``**`` and ``//`` are Python's.
-
-    Returns:
-        The value as Python writes a float.
 
     Raises:
         ValueError: If there are other characters, or more than `MAX_LENGTH` characters.

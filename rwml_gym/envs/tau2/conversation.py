@@ -26,31 +26,27 @@ class User(Protocol):
 
     def begin(self, history: list[Any]) -> None:
         """Start over, after the messages at the beginning of a task."""
-        ...
 
     def reply(self, messages: list[Any]) -> Any:
         """Answer the agent's message, or the results of the user's own tool calls, with a tau2 `UserMessage`."""
-        ...
 
 
 class Conversation:
-    """A running task.
+    """A running task; `begin` starts it.
 
     Attributes:
         messages: All messages so far, as tau2 messages.
         ended: Why it ended, in tau2's words (``agent_stop``, ``user_stop``, ``too_many_errors``); None until then.
         errors: Number of tool errors so far.
+
+    Args:
+        task: A tau2 `Task`.
+        world: A fresh tau2 `Environment`.
+        user: The other side; None in solo mode.
+        max_errors: Number of errors after which tau2 ends the task.
     """
 
     def __init__(self, task: Any, world: Any, user: User | None, max_errors: int) -> None:
-        """Prepare a task; `begin` starts it.
-
-        Args:
-            task: A tau2 `Task`.
-            world: A fresh tau2 `Environment`.
-            user: The other side; None in solo mode.
-            max_errors: Number of errors after which tau2 ends the task.
-        """
         self.task, self.world, self.user, self.max_errors = task, world, user, max_errors
         self._message = load("data_model.message")
         self.messages: list[Any] = []
@@ -86,11 +82,7 @@ class Conversation:
         self._check_errors()
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        """Call a tool as the agent.
-
-        Returns:
-            The answer as a tau2 `ToolMessage`, the last of `messages`.
-        """
+        """Call a tool as the agent; return the answer, a tau2 `ToolMessage` and the last of `messages`."""
         request = self._message.ToolCall(name=name, arguments=dict(arguments), requestor="assistant")
         self._append(self._message.AssistantMessage(role="assistant", tool_calls=[request]))
         (answer,) = self._run([request])

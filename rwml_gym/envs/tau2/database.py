@@ -66,15 +66,13 @@ def share(database: Any) -> Any:
 
 
 def changes(database: Any) -> dict[str, dict[str, str | None]] | None:
-    """Compare a shared database with its base; return the changed rows of each table, None for a removed row.
+    """Return the changed rows of a shared database: ``{table: {key: row as JSON}}``, with None for a removed row.
 
-    Two databases over the same base have equal changes exactly if tau2 gives them the same hash.
+    The result is None if the database is not shared, or no longer shared. Two databases over the same base have equal
+    changes exactly if tau2 gives them the same hash.
 
     Args:
         database: A database made by `share`.
-
-    Returns:
-        ``{table: {key: row as JSON}}``; None if the database is not shared, or no longer shared.
     """
     found: dict[str, dict[str, str | None]] = {}
     for name, table in database.__dict__.items():

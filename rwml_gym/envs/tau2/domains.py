@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
+from rwml_gym.checks import one_of
 from rwml_gym.envs.tau2.calculator import calculate
 from rwml_gym.envs.tau2.database import share
 from rwml_gym.envs.tau2.package import load
@@ -29,7 +30,6 @@ class MakeWorld(Protocol):
 
     def __call__(self, purpose: str = "play") -> Any:
         """Make a fresh tau2 `Environment`; the ids that it generates depend on the purpose."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def load_domain(name: str, solo: bool = False) -> Domain:
     Raises:
         InvalidConfigError: If the domain is unknown, or has no solo mode.
     """
-    _check(name)
+    one_of("domain", name, DOMAINS)
     if solo and name not in SOLO_DOMAINS:
         raise InvalidConfigError(
             f'Expected a domain of {", ".join(SOLO_DOMAINS)} with user="solo", actual: {name!r}. Change either.'
@@ -92,22 +92,18 @@ def load_domain(name: str, solo: bool = False) -> Domain:
 @cache
 def splits(name: str) -> dict[str, tuple[str, ...]]:
     """Return the task ids of each split of a domain, in tau2's order."""
-    _check(name)
+    one_of("domain", name, DOMAINS)
     return {split: tuple(ids) for split, ids in _module(name).get_tasks_split().items()}
 
 
 def task_ids(name: str) -> tuple[str, ...]:
     """Return the ids of all tasks of a domain, in the order of tau2's file."""
-    _check(name)
+    one_of("domain", name, DOMAINS)
     return tuple(_raw_tasks(_base(name)))
 
 
 def load_task(name: str, task_id: str) -> Any:
-    """Load a task of a domain, a tau2 `Task`; do not change it.
-
-    Raises:
-        GameNotFoundError: If there is no such task.
-    """
+    """Load a task of a domain, a tau2 `Task`, or raise `GameNotFoundError`; do not change the task."""
     tasks = _raw_tasks(_base(name))
     if task_id not in tasks:
         raise GameNotFoundError(f"Expected a task of {name!r} such as {next(iter(tasks))!r}, actual: {task_id!r}.")
@@ -193,8 +189,3 @@ def _base(name: str) -> str:
 
 def _module(name: str) -> Any:
     return load(f"domains.{_base(name)}.environment")
-
-
-def _check(name: str) -> None:
-    if name not in DOMAINS:
-        raise InvalidConfigError(f"Expected domain to be one of {', '.join(DOMAINS)}, actual: {name!r}.")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rwml_gym.checks import one_of
 from rwml_gym.envs.base import TextEnv
 from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
 from rwml_gym.envs.tau2.conversation import STOP, Conversation, User
@@ -35,8 +36,7 @@ class Tau2Env(TextEnv[NamedTask]):
     one tool call as text: JSON, ``name(argument="value")``, in ``<tool_call>`` tags, after prose; see
     `envs.tau2.actions`. A malformed call gets an error message, costs a step, and changes nothing. ``done()``,
     ``###STOP###`` or the user's goodbye ends the conversation. Reward: tau2's score at the end, otherwise 0. The
-    registered ids, ``rwml_gym/Tau2-v0`` and one per domain such as ``rwml_gym/Tau2-retail-v0``, truncate after 100
-    actions.
+    registered ids, ``rwml_gym/Tau2-v0`` and one per domain (``rwml_gym/Tau2-retail-v0``), truncate after 100 actions.
 
     ``info``, with the same keys at `reset` and `step`:
 
@@ -57,8 +57,7 @@ class Tau2Env(TextEnv[NamedTask]):
         user: ``scripted`` (no model, deterministic), ``solo`` (no user; telecom and mock) or ``model``.
         user_model: With ``user="model"``: a litellm id, or a function of messages and tools (`ChatModel`).
         user_arguments: Arguments for the litellm model: ``temperature``, ``seed``, ``api_base``, …
-        on_user_error: What to do if the user's model fails: ``raise`` a `UserModelError`, or ``truncate`` the episode
-            with the error in ``info["user_error"]``.
+        on_user_error: If the user's model fails, ``raise`` a `UserModelError`, or ``truncate`` the episode.
         policy_in_observation: Whether the first observation begins with the task, the policy and the tools.
         max_errors: Number of errors after which tau2 ends the task.
         render_mode: With ``ansi``, `render` returns the conversation so far.
@@ -87,9 +86,9 @@ class Tau2Env(TextEnv[NamedTask]):
         max_errors: int = 10,
         render_mode: str | None = None,
     ) -> None:
-        _check("domain", domain, DOMAINS)
-        _check("user", user, USERS)
-        _check("on_user_error", on_user_error, ("raise", "truncate"))
+        one_of("domain", domain, DOMAINS)
+        one_of("user", user, USERS)
+        one_of("on_user_error", on_user_error, ("raise", "truncate"))
         if (user == "model") != (user_model is not None):
             raise InvalidConfigError(
                 f'Expected `user_model` exactly with user="model", actual: user={user!r}, user_model={user_model!r}. '
@@ -232,8 +231,3 @@ def _plain(message: Any) -> dict[str, Any]:
 
 def _line(message: Mapping[str, Any]) -> str:
     return f"{message['role']}: {message['content']}"
-
-
-def _check(argument: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InvalidConfigError(f"Expected {argument} to be one of {', '.join(known)}, actual: {value!r}.")

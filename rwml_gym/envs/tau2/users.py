@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rwml_gym.checks import require
 from rwml_gym.envs.tau2.actions import find_calls
 from rwml_gym.envs.tau2.conversation import STOP
 from rwml_gym.envs.tau2.package import load
 from rwml_gym.envs.tau2.tools import ToolSpec
-from rwml_gym.errors import DependencyNotInstalled, RWMLGymError
+from rwml_gym.errors import RWMLGymError
 
 __all__ = ["ChatModel", "ModelUser", "ScriptedUser", "UserModelError", "litellm_model"]
 
@@ -31,15 +33,13 @@ class ScriptedUser:
     The user first states the reason for the call and what is known. If the agent names some of the user's own tools
     with their arguments, as in ``toggle_roaming()``, the user calls them and reports the results. The user says goodbye
     when the agent does, and agrees to everything else.
+
+    Args:
+        task: A tau2 `Task`.
+        tools: The user's tools.
     """
 
     def __init__(self, task: Any, tools: Mapping[str, ToolSpec]) -> None:
-        """Prepare the user.
-
-        Args:
-            task: A tau2 `Task`.
-            tools: The user's tools.
-        """
         self._task, self._tools = task, tools
         self._message = load("data_model.message")
 
@@ -165,20 +165,13 @@ def litellm_model(name: str, **arguments: Any) -> ChatModel:
         name: Id like ``gpt-4.1``, or ``openai/NAME`` with ``api_base="http://localhost:8000/v1"`` for a local endpoint.
         arguments: Arguments for ``litellm.completion``: ``temperature``, ``seed``, ``api_base``, ``api_key``, …
     """
-    import os
-
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise the import downloads prices
-    try:
-        import litellm
-    except ImportError as error:
-        raise DependencyNotInstalled(
-            'Expected litellm, actual: not installed. Run `pip install "rwml-gym[tau2]"`.'
-        ) from error
+    require("litellm", "litellm", "tau2")
+    import litellm
 
     def answer(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Mapping[str, Any]:
         wanted = {"tools": tools, "tool_choice": "auto"} if tools else {}
         response = litellm.completion(model=name, messages=messages, drop_params=True, **wanted, **arguments)
-        message: dict[str, Any] = response.choices[0].message.model_dump()
-        return message
+        return response.choices[0].message.model_dump()
 
     return answer

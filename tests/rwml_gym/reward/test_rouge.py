@@ -7,7 +7,6 @@ from gymnasium.error import DependencyNotInstalled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rwml_gym.reward import rouge
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.reward.rouge import MAX_TOKENS, rouge_distance
 
@@ -76,7 +75,7 @@ def test_a_hundred_thousand_characters_do_not_hang():
 
 
 def test_a_missing_library_names_the_extra(monkeypatch):
-    monkeypatch.setattr(rouge.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DependencyNotInstalled, match=r'pip install "rwml-gym\[tau2\]"'):
         GapReward("hashing", measures={"tool": {"gap": "rouge"}})
     GapReward("hashing")

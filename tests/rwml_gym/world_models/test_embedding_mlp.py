@@ -10,7 +10,6 @@ from rwml_gym.encoders.cached import Embedded
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Turn
-from rwml_gym.world_models import embedding_mlp as learned
 from rwml_gym.world_models.base import OnlineWorldModel
 from rwml_gym.world_models.embedding_mlp import EmbeddingWorldModel
 
@@ -79,7 +78,7 @@ def test_torch_is_imported_only_when_it_is_used():
 
 
 def test_a_missing_library_names_the_extra(monkeypatch):
-    monkeypatch.setattr(learned.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DependencyNotInstalled, match=r'pip install "rwml-gym\[embed\]"'):
         EmbeddingWorldModel("hashing")
 

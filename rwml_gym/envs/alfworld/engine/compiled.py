@@ -42,21 +42,18 @@ class Lists:
 class CompiledGame:
     """The operators of a game, its initial state and its texts; `lay_out` describes the data.
 
-    An engine copies what changes during play (`true`, `facts`, `missing`, `applicable`). The rest is constant, except
-    for the cache of commands.
+    An engine copies what changes in play (`true`, `facts`, `missing`, `applicable`). Else only the command cache changes.
+
+    Args:
+        data: The data from `lay_out`, after a round trip through JSON.
+        texts: The text grammar of the game.
+        goal_sentence: The sentence for `grammar.GOAL` in the grammar.
+
+    Raises:
+        InvalidGameError: If the compiled engine does not support the game.
     """
 
     def __init__(self, data: Mapping[str, Any], texts: Texts, goal_sentence: str) -> None:
-        """Pack a game.
-
-        Args:
-            data: The data from `lay_out`, after a round trip through JSON.
-            texts: The text grammar of the game.
-            goal_sentence: The sentence for `grammar.GOAL` in the grammar.
-
-        Raises:
-            InvalidGameError: If the compiled engine does not support the game.
-        """
         self.texts = texts
         self.goal_sentence = goal_sentence
         self.ids: list[str] = data["ids"]

@@ -41,15 +41,12 @@ class GameEngine(Protocol):
         Args:
             game: The content of a ``game.tw-pddl``: ``pddl_domain``, ``grammar``, ``pddl_problem``.
         """
-        ...
 
     def step(self, command: str) -> State:
         """Send a command to the game; any string is allowed."""
-        ...
 
     def close(self) -> None:
         """Release the engine's resources."""
-        ...
 
 
 class Engine:
@@ -70,10 +67,7 @@ class Engine:
         self._game: CompiledGame | None = None
 
     def start(self, game: Mapping[str, Any]) -> State:
-        """Start a game from its beginning.
-
-        Args:
-            game: The content of a ``game.tw-pddl``: ``pddl_domain``, ``grammar``, ``pddl_problem``.
+        """Start a game (`GameEngine.start`).
 
         Raises:
             InvalidGameError: If the game needs a feature that only ``engine="textworld"`` has.

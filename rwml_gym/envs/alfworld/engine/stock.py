@@ -39,11 +39,7 @@ class TextworldEngine:
         self._hand_on_library.atexit = False
 
     def start(self, game: Mapping[str, Any]) -> State:
-        """Start a game from its beginning, in about a second.
-
-        Args:
-            game: The content of a ``game.tw-pddl``.
-        """
+        """Start a game (`GameEngine.start`), in about a second."""
         env = self._open_env()
         with _process_kept():
             env.load(game)

@@ -49,6 +49,9 @@ Query = list[tuple[str, tuple[str, ...]]]
 class Texts:
     """A grammar that can write texts.
 
+    Args:
+        data: The data from `rwml_gym.envs.alfworld.engine.grammar.parse`.
+
     Attributes:
         queries: Every (predicate, placeholders) that a text uses; ``not_p`` finds what was made untrue.
         predicates: The predicates of the queries.
@@ -56,17 +59,12 @@ class Texts:
         commands: For each action, the writer of its command.
         feedback: For each action, the writer of the answer.
         intro: Writer of the first observation.
+
+    Raises:
+        InvalidGameError: If an expression or a placeholder is not supported.
     """
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        """Make the functions.
-
-        Args:
-            data: The data from `rwml_gym.envs.alfworld.engine.grammar.parse`.
-
-        Raises:
-            InvalidGameError: If an expression or a placeholder is not supported.
-        """
         self.queries: Query = []
         self.placeholders: dict[str, str] = {}
         self._rules: dict[str, list[tuple[Query | None, Writer]]] = {}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rwml_gym.checks import one_of
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["GENERATED_SPLITS", "GRAMMARS", "OFFICIAL_SPLITS", "check", "choose"]
+__all__ = ["GENERATED_SPLITS", "GRAMMARS", "OFFICIAL_SPLITS", "choose"]
 
 OFFICIAL_SPLITS = ("train", "valid_seen", "valid_unseen", "valid_train")
 """The folders of official games; ``valid_train`` is a part of ``train``."""
@@ -18,12 +19,6 @@ GRAMMARS = ("installed", "original")
 """Official games in the words of the installed alfworld (``move X to Y``), or in those of the file."""
 
 
-def check(argument: str, value: str, known: Sequence[str]) -> None:
-    """Raise `InvalidConfigError` unless a value is among the known ones."""
-    if value not in known:
-        raise InvalidConfigError(f"Expected {argument} to be one of {', '.join(known)}, actual: {value!r}.")
-
-
 def choose(argument: str, chosen: Sequence[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
     """Return the chosen task types or rooms, always in the order of the known ones."""
     if chosen is None:
@@ -32,7 +27,7 @@ def choose(argument: str, chosen: Sequence[str] | None, known: tuple[str, ...]) 
         raise InvalidConfigError(f"Expected a list of {argument}, actual: {chosen!r}. Write [{chosen!r}].")
     names = tuple(chosen)
     for name in names:
-        check(argument.removesuffix("s").replace("_", " "), name, known)
+        one_of(argument.removesuffix("s").replace("_", " "), name, known)
     if not names:
         raise InvalidConfigError(f"Expected some of {', '.join(known)}, actual: no `{argument}`. Add some or omit it.")
     return tuple(name for name in known if name in names)

@@ -22,15 +22,12 @@ __all__ = ["export_games"]
 
 
 def export_games(games: Iterable[Game], folder: str | Path, overwrite: bool = False) -> list[Path]:
-    """Write games atomically: an interrupted export leaves only complete games.
+    """Write games and return their folders; an interrupted export leaves only complete games.
 
     Args:
         games: Generated or official games.
         folder: Target folder; alfworld's configuration calls the splits in it ``data_path``.
         overwrite: Whether to add to an existing split, and to replace the same games in it.
-
-    Returns:
-        The folder of each game.
 
     Raises:
         InvalidConfigError: If the folder of a split exists or cannot be made, or a game's goal is unknown.
@@ -74,7 +71,6 @@ def _write(game: Game, target: Path, draft: Path) -> None:
 
 
 def _game_folder(game: Game) -> Path:
-    """Return the folder of a game, in the layout of official games."""
     goal = _goal(game)
     split, *rest = game.name.split("/")
     task = f"{goal.task_type}-{goal.target}-None-{goal.receptacle or goal.lamp}-{game.floor_plan}"
@@ -98,8 +94,7 @@ def _trajectory(game: Game, trial: str) -> dict[str, Any]:
     if game.path is not None:
         recorded = Path(game.path).with_name("traj_data.json")
         if recorded.exists():
-            content: dict[str, Any] = json.loads(recorded.read_text(encoding="utf-8"))
-            return content
+            return json.loads(recorded.read_text(encoding="utf-8"))
     goal = _goal(game)
     return {
         "task_id": trial,

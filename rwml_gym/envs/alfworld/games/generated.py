@@ -8,9 +8,10 @@ from typing import overload
 
 import numpy as np
 
+from rwml_gym.checks import one_of
 from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game
 from rwml_gym.envs.alfworld.games import package
-from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, check, choose
+from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, choose
 from rwml_gym.envs.alfworld.games.generator import generate, verify
 from rwml_gym.envs.alfworld.games.goals import Range, difficulties, rooms_of
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
@@ -59,7 +60,7 @@ class GeneratedGames:
         *,
         verify: bool = False,
     ) -> None:
-        check("split", split, GENERATED_SPLITS)
+        one_of("split", split, GENERATED_SPLITS)
         self.split = split
         self.task_types = choose("task_types", task_types, TASK_TYPES)
         self.rooms = None if rooms is None else choose("rooms", rooms, ROOMS)
@@ -81,12 +82,7 @@ class GeneratedGames:
         return self.load(names[int(rng.integers(len(names)))])
 
     def load(self, name: str) -> Game:
-        """Generate the game of a name.
-
-        Raises:
-            GameNotFoundError: If the source does not have the name.
-            InvalidGameError: If ``verify=True`` and the plan of the game does not win.
-        """
+        """Generate the game of a name (`GameSource.load`); with ``verify=True``, reject a plan that does not win."""
         wanted = _parse_name(name, self.split)
         if wanted is None or not self._includes(*wanted):
             raise GameNotFoundError(
@@ -148,10 +144,9 @@ class GeneratedGames:
 
 
 class GeneratedNames(Sequence[str]):
-    """The names of a generated split, which are computed and not stored."""
+    """The computed names of a generated split; `requests` has the parts between task type and seed, by task type."""
 
     def __init__(self, split: str, requests: Mapping[str, Sequence[str]]) -> None:
-        """Store the split, and the name parts between task type and seed, by task type."""
         self.split = split
         self.requests = {task_type: list(middle) for task_type, middle in requests.items()}
 

@@ -33,17 +33,13 @@ __all__ = ["generate", "verify"]
 
 
 def generate(name: str, task_type: str, room: str | None = None, difficulty: Range | None = None) -> Game:
-    """Generate the game of a name: the name is the seed, so that it defines the same game in every process.
+    """Generate the game of a name: the name is the seed, so every process makes the same game; its plan wins it.
 
     Args:
         name: Any string.
         task_type: One of `TASK_TYPES`.
         room: One of the `rooms_of` the task type; by default drawn, as often as in official games.
-        difficulty: The fewest and the most receptacles to search; at least one value in this range must be among the
-            `difficulties` of the task type and room. Any by default.
-
-    Returns:
-        A game with a plan that wins it.
+        difficulty: The fewest and the most receptacles to search, with some of `difficulties` in between; any by default.
     """
     assert task_type in TASK_TYPES, task_type
     rng = random.Random(name)
@@ -118,14 +114,10 @@ def _plan(room: Room, goal: Goal) -> list[str]:
 
 
 def verify(game: Game) -> int:
-    """Play a game's own plan in the engine.
-
-    Returns:
-        The number of actions after which it was won.
+    """Play a game's own plan in the engine; return the number of actions after which it was won.
 
     Raises:
-        InvalidGameError: If there is no plan, the goal holds at the start, an action of the plan is not admissible, or
-            the plan does not win.
+        InvalidGameError: If the goal holds at the start, or there is no plan whose admissible actions win.
     """
     from rwml_gym.envs.alfworld.engine.engine import Engine
 

@@ -67,12 +67,12 @@ def allowed_goals(
         return [Goal(task_type, target, lamp=lamp) for target in targets for lamp in lamps]
     tool = ""
     if task_type in TREATMENTS:
-        tool = TREATMENTS[task_type].tool
+        treatment = TREATMENTS[task_type]
+        tool = treatment.tool
         if tool not in receptacles:
             return []
-        targets = [
-            kind for kind in targets if kind in package.constants().VAL_ACTION_OBJECTS[TREATMENTS[task_type].applies_to]
-        ]
+        treatable = package.constants().VAL_ACTION_OBJECTS[treatment.applies_to]
+        targets = [kind for kind in targets if kind in treatable]
     kinds = sorted(set(receptacles) - {tool})
     return [Goal(task_type, target, kind) for target in targets for kind in kinds if target in placeable()[kind]]
 
@@ -90,16 +90,13 @@ def difficulties(task_type: str, room: str) -> frozenset[int]:
 
 
 def choose(rng: random.Random, task_type: str, room: str | None, wanted: Range | None) -> tuple[int, Goal]:
-    """Draw a floor plan and a goal for it, with the frequencies of recorded games.
+    """Draw the number of a floor plan and a goal for it, with the frequencies of recorded games.
 
     Args:
         rng: Random generator.
         task_type: One of `TASK_TYPES`.
         room: One of `ROOMS`; drawn if None.
         wanted: The fewest and the most receptacles to search. Some goal of the task type and room must be in the range.
-
-    Returns:
-        The number of the floor plan, and the goal.
     """
     rooms = rooms_of(task_type) if room is None else (room,)
     weights = [fitted()["rooms"][task_type][name] for name in rooms]

@@ -7,13 +7,14 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
+from rwml_gym.checks import one_of
 from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game, Goal, room_of
 from rwml_gym.envs.alfworld.games import package
-from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, OFFICIAL_SPLITS, check, choose
+from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, OFFICIAL_SPLITS, choose
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError, InvalidGameError
 
 __all__ = ["GAME_FILE", "OfficialGames"]
@@ -32,8 +33,7 @@ class OfficialGames:
             ``ALFWORLD_DATA``, or else ``~/.cache/alfworld``, the target of ``alfworld-download``.
         split: One of `OFFICIAL_SPLITS`.
         task_types: Some of `TASK_TYPES`; all by default.
-        grammar: ``"installed"`` rewrites older files to the domain and words of the installed alfworld and keeps their
-            goal sentence; ``"original"`` plays the unchanged file.
+        grammar: ``"installed"`` rewrites older files to the installed alfworld; ``"original"`` plays them unchanged.
         rooms: Some of `ROOMS`; all by default.
     """
 
@@ -45,7 +45,7 @@ class OfficialGames:
         grammar: str = "installed",
         rooms: Sequence[str] | None = None,
     ) -> None:
-        check("grammar", grammar, GRAMMARS)
+        one_of("grammar", grammar, GRAMMARS)
         self.task_types = choose("task_types", task_types, TASK_TYPES)
         self.rooms = choose("rooms", rooms, ROOMS)
         package.require_engine()
@@ -83,12 +83,7 @@ class OfficialGames:
         raise InvalidGameError(f"Expected a solvable game, actual: none in {self.folder}. Run `alfworld-download`.")
 
     def load(self, name: str) -> Game:
-        """Load the game of a name.
-
-        Raises:
-            GameNotFoundError: If the source does not have the name.
-            InvalidGameError: If the file is corrupt, or its game cannot be solved.
-        """
+        """Load the game of a name (`GameSource.load`), unless its file is corrupt or it cannot be solved."""
         if name not in self._files:
             raise GameNotFoundError(
                 f"Expected one of the {len(self._files)} games under {self.folder} such as "
@@ -117,7 +112,7 @@ class OfficialGames:
                 raise TypeError("not text")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _corrupt(self._files[name], f"{type(error).__name__}: {error}") from error
-        return cast("dict[str, Any]", content)
+        return content
 
     def _game(self, name: str, content: dict[str, Any]) -> Game:
         file = self._files[name]
@@ -146,10 +141,9 @@ class OfficialGames:
 
 
 def rewrite(content: dict[str, Any], goal: str) -> tuple[dict[str, Any], bool]:
-    """Rewrite a game in the domain and the words of the installed alfworld, with its own goal sentence.
+    """Rewrite a game in the domain and the words of the installed alfworld; return it, and whether it changed.
 
-    Returns:
-        The content, and whether more than white space changed. A changed game loses its walkthrough in the old words.
+    White space does not count. A changed game keeps its goal sentence and loses its walkthrough in the old words.
     """
     grammar = package.grammar().replace("UNKNOWN GOAL", goal)
     if content["pddl_domain"] == package.domain() and content["grammar"] == grammar:

@@ -14,30 +14,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from gymnasium.error import DependencyNotInstalled
+from rwml_gym.checks import missing, require
 
-__all__ = [
-    "constants",
-    "domain",
-    "floor_plan",
-    "goal_library",
-    "grammar",
-    "missing_dependency",
-    "require_engine",
-    "version",
-]
-
-
-def missing_dependency(module: str) -> DependencyNotInstalled:
-    """Make the error for a missing package of the ``alfworld`` extra."""
-    return DependencyNotInstalled(f'Expected {module}, actual: not installed. Run `pip install "rwml-gym[alfworld]"`.')
+__all__ = ["constants", "domain", "floor_plan", "goal_library", "grammar", "require_engine", "version"]
 
 
 def require_engine() -> None:
     """Raise `DependencyNotInstalled` unless alfworld and its text engine can be found; import none of them."""
     for module in ("alfworld", "textworld", "fast_downward"):
-        if importlib.util.find_spec(module) is None:
-            raise missing_dependency(module)
+        require(module, module, "alfworld")
 
 
 @cache
@@ -68,8 +53,7 @@ def constants() -> ModuleType:
 @cache
 def goal_library() -> dict[str, dict[str, Any]]:
     """Return ``alfworld.gen.goal_library.gdict``: goal formula and sentence templates by task type."""
-    goals: dict[str, dict[str, Any]] = _load_alone("goal_library").gdict
-    return goals
+    return _load_alone("goal_library").gdict
 
 
 @cache
@@ -89,7 +73,7 @@ def floor_plan(number: int) -> tuple[dict[str, list[float]], list[str]]:
 def _root() -> Path:
     spec = importlib.util.find_spec("alfworld")
     if spec is None or not spec.submodule_search_locations:
-        raise missing_dependency("alfworld")
+        raise missing("alfworld", "alfworld")
     return Path(spec.submodule_search_locations[0])
 
 

@@ -63,8 +63,7 @@ def write_problem(room: Room, start: str, goal: Goal) -> str:
 def read_room(problem: str) -> Room:
     """Read the things in the room of a game at its start.
 
-    If an official game has an object in two receptacles at once (a mug in a coffee machine on a counter top), the first
-    one is used.
+    If an object is in two receptacles (a mug in a coffee machine on a counter top), the first one is used.
 
     Args:
         problem: PDDL problem of an official or a generated game.
@@ -109,7 +108,7 @@ def _object_facts(thing: str, receptacle: str | None, goal: Goal) -> list[str]:
 
 
 def _goal_formula(goal: Goal) -> str:
-    formula: str = package.goal_library()[goal.task_type]["pddl"]
+    formula = package.goal_library()[goal.task_type]["pddl"]
     return formula.format(obj=goal.target, recep=goal.receptacle, toggle=goal.lamp).replace("#", "-")
 
 
@@ -120,7 +119,6 @@ def _beside(thing: str) -> str:
 
 
 def _entity(name: str) -> str:
-    """Return the id of a mangled name."""
     for character, word in _MANGLED.items():
         name = name.replace(word, character)
     return name

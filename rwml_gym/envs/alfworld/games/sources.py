@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from rwml_gym.checks import one_of
 from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game
-from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, OFFICIAL_SPLITS, check
+from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, OFFICIAL_SPLITS
 from rwml_gym.envs.alfworld.games.generated import GeneratedGames
 from rwml_gym.envs.alfworld.games.official import OfficialGames
 from rwml_gym.envs.base import GameSource
@@ -44,7 +45,7 @@ def make_games(
         rooms: Some of `ROOMS`; all by default.
         difficulty: Number of receptacles to search; see `GeneratedGames`.
     """
-    check("grammar", grammar, GRAMMARS)
+    one_of("grammar", grammar, GRAMMARS)
     if split not in GENERATED_SPLITS:
         if difficulty is not None:
             raise InvalidConfigError(

@@ -24,10 +24,8 @@ FLOOR = "Floor"
 @cache
 def fitted() -> dict[str, Any]:
     """Return the fitted tables, by name."""
-    tables: dict[str, Any] = json.loads(
-        resources.files("rwml_gym.envs.alfworld.games").joinpath("tables.json").read_text(encoding="utf-8")
-    )
-    return tables
+    file = resources.files("rwml_gym.envs.alfworld.games").joinpath("tables.json")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 @cache
@@ -42,39 +40,33 @@ def placeable() -> dict[str, frozenset[str]]:
 
 
 def kinds_of_place(kind: str, receptacle_kinds: Iterable[str], recorded: Collection[str]) -> list[str]:
-    """Return the places of an object type at the start: receptacles that alfworld allows, and recorded ones.
+    """Return the places of an object type at the start: receptacles that alfworld allows, recorded ones, and `FLOOR`.
 
     Args:
         kind: The object type.
         receptacle_kinds: Types of receptacle in the room.
         recorded: Types of place in which this object type was recorded.
-
-    Returns:
-        Types of receptacle, and `FLOOR`.
     """
     return [r for r in receptacle_kinds if kind in placeable()[r] or r in recorded] + [FLOOR]
 
 
 def place_weight(kind: str, place: str) -> float:
     """Return the weight of a type of place for an object type, relative to the other types of place in the room."""
-    base: float = fitted()["place_weights"].get(place, 1.0)
-    factor: float = fitted()["place_factors"].get(kind, {}).get(place, 1.0)
-    return base * factor
+    factor = fitted()["place_factors"].get(kind, {}).get(place, 1.0)
+    return fitted()["place_weights"].get(place, 1.0) * factor
 
 
 def goal_weight(task_type: str, target: str, receptacle: str) -> float:
     """Return the weight of a target and a receptacle (or lamp) for a task type, if the room has both."""
     wanted = fitted()["goals"][task_type]
-    weight: float = wanted["target"].get(target, 1.0) * wanted["receptacle"].get(receptacle, 1.0)
-    return weight
+    return wanted["target"].get(target, 1.0) * wanted["receptacle"].get(receptacle, 1.0)
 
 
 @cache
 def instances(room: str, kind: str) -> tuple[list[int], list[int]]:
     """Return the possible numbers of objects of a type in a room, and the number of recorded games for each.
 
-    If no room of this type has a recorded object of the type, the counts of all rooms are used; an object type that was
-    never recorded occurs once.
+    If no room of this type has a recorded object of the type, all rooms count; one that was never recorded occurs once.
     """
     recorded = fitted()["instances"]
     counts: dict[int, int] = {}
