@@ -22,9 +22,7 @@ from rwml_gym.agents.jobs.evaluate import reference_scores, success
 from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap
 from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
 from rwml_gym.agents.language.models import add_reference
-from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.language.sampling import Completion
-from rwml_gym.agents.language.world_model import LanguageWorldModel
+from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.checkpoint import load_adapter_weights
 from rwml_gym.agents.learning.grpo import Group, group_advantages, has_signal, update
 from rwml_gym.agents.learning.memory_plan import plan
@@ -39,7 +37,7 @@ from rwml_gym.reward.gap import GapReward, Gaps
 from rwml_gym.transitions import Transition, TransitionDataset, count_games
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
 
-__all__ = ["by_pass_rate", "grpo_step", "run_world_model", "score_attempts", "sft_step"]
+__all__ = ["by_pass_rate", "grpo_step", "run_world_model", "sft_step"]
 
 
 def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
@@ -222,23 +220,6 @@ def grpo_step(
         "tokens": float(np.mean(lengths)),
         **stats,
     }
-
-
-def score_attempts(
-    prompts: Prompts, transitions: Sequence[Transition], attempts: Sequence[Sequence[Completion]], gap: GapReward
-) -> Gaps:
-    """Score n attempts at each of T transitions.
-
-    Returns:
-        Distances and rewards as arrays of shape (T, n).
-    """
-    gaps = gap(
-        [prompts.read_prediction(c.text) for row in attempts for c in row],
-        [t.next_state for t, row in zip(transitions, attempts, strict=True) for _ in row],
-        [t.role for t, row in zip(transitions, attempts, strict=True) for _ in row],
-    )
-    shape = (len(attempts), len(attempts[0]))
-    return Gaps(gaps.distances.reshape(shape), gaps.rewards.reshape(shape))
 
 
 def by_pass_rate(rates: Sequence[float], config: FilterConfig, seed: int) -> list[int]:

@@ -9,9 +9,10 @@ from transformers import PreTrainedTokenizerBase
 
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.sampling import Completion, sample
+from rwml_gym.reward.gap import GapReward, Gaps
 from rwml_gym.transitions import Transition, Turn
 
-__all__ = ["LanguageWorldModel"]
+__all__ = ["LanguageWorldModel", "score_attempts"]
 
 
 class LanguageWorldModel:
@@ -84,3 +85,20 @@ class LanguageWorldModel:
             batch_rows=self.batch_rows,
             progress=progress,
         )
+
+
+def score_attempts(
+    prompts: Prompts, transitions: Sequence[Transition], attempts: Sequence[Sequence[Completion]], gap: GapReward
+) -> Gaps:
+    """Score n attempts at each of T transitions.
+
+    Returns:
+        Distances and rewards as arrays of shape (T, n).
+    """
+    gaps = gap(
+        [prompts.read_prediction(c.text) for row in attempts for c in row],
+        [t.next_state for t, row in zip(transitions, attempts, strict=True) for _ in row],
+        [t.role for t, row in zip(transitions, attempts, strict=True) for _ in row],
+    )
+    shape = (len(attempts), len(attempts[0]))
+    return Gaps(gaps.distances.reshape(shape), gaps.rewards.reshape(shape))

@@ -23,10 +23,9 @@ from peft import LoraConfig
 from transformers import PreTrainedModel
 
 import rwml_gym  # noqa: F401  registers the ids
-from rwml_gym.agents.jobs.world_model import score_attempts
 from rwml_gym.agents.language.models import add_adapter
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.language.world_model import LanguageWorldModel
+from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.grpo import Group, group_advantages, update
 from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.agents.players.baselines import RandomAgent
