@@ -42,7 +42,8 @@ class Lists:
 class CompiledGame:
     """The operators of a game, its initial state and its texts; `lay_out` describes the data.
 
-    An engine copies what changes in play (`true`, `facts`, `missing`, `applicable`). Else only the command cache changes.
+    An engine copies what changes during play (`true`, `facts`, `missing`, `applicable`). The rest is constant, except
+    for the cache of commands.
 
     Args:
         data: The data from `lay_out`, after a round trip through JSON.

@@ -39,7 +39,7 @@ def generate(name: str, task_type: str, room: str | None = None, difficulty: Ran
         name: Any string.
         task_type: One of `TASK_TYPES`.
         room: One of the `rooms_of` the task type; by default drawn, as often as in official games.
-        difficulty: The fewest and the most receptacles to search, with some of `difficulties` in between; any by default.
+        difficulty: The fewest and the most receptacles to search, some of `difficulties` between them; any by default.
     """
     assert task_type in TASK_TYPES, task_type
     rng = random.Random(name)
