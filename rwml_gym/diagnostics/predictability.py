@@ -132,7 +132,7 @@ def repeated_situations(transitions: Sequence[Transition]) -> Repeats:
 def nearest_elsewhere(transitions: Sequence[Transition], among: Sequence[Transition]) -> list[str]:
     """For each transition, find the next state of another game that is most similar to its own; empty if none.
 
-    A perfect memory of templates could answer this. Similar texts have many common character n-grams (`hashing`).
+    A perfect memory of templates could answer this. Similar texts share character n-grams, so no model is needed.
 
     Args:
         transitions: `n` transitions.
