@@ -16,20 +16,21 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0.0.0+uninstalled"
 
-gymnasium.register(
-    id="rwml_gym/ALFWorld-v0",
-    entry_point="rwml_gym.envs.alfworld.env:ALFWorldEnv",
-    vector_entry_point="rwml_gym.vector.env:make_alfworld",
-    max_episode_steps=50,
-)
-
-gymnasium.register(id="rwml_gym/ToyHouse-v0", entry_point="rwml_gym.envs.toy:ToyHouseEnv", max_episode_steps=20)
-
-for _domain in (None, "airline", "retail", "telecom", "telecom-workflow", "mock"):
+# Name, entry point below `rwml_gym.envs`, function of `rwml_gym.vector.env`, step budget, arguments.
+_ENVIRONMENTS: list[tuple[str, str, str | None, int, dict[str, str]]] = [
+    ("ALFWorld", "alfworld.env:ALFWorldEnv", "make_alfworld", 50, {}),
+    ("ToyHouse", "toy:ToyHouseEnv", None, 20, {}),
+    ("Tau2", "tau2.env:Tau2Env", "make_tau2", 100, {}),
+    *(
+        (f"Tau2-{domain}", "tau2.env:Tau2Env", "make_tau2", 100, {"domain": domain})
+        for domain in ("airline", "retail", "telecom", "telecom-workflow", "mock")
+    ),
+]
+for _name, _entry, _vector, _steps, _arguments in _ENVIRONMENTS:
     gymnasium.register(
-        id="rwml_gym/Tau2-v0" if _domain is None else f"rwml_gym/Tau2-{_domain}-v0",
-        entry_point="rwml_gym.envs.tau2.env:Tau2Env",
-        vector_entry_point="rwml_gym.vector.env:make_tau2",
-        max_episode_steps=100,
-        kwargs={} if _domain is None else {"domain": _domain},
+        id=f"rwml_gym/{_name}-v0",
+        entry_point=f"rwml_gym.envs.{_entry}",
+        vector_entry_point=None if _vector is None else f"rwml_gym.vector.env:{_vector}",
+        max_episode_steps=_steps,
+        kwargs=_arguments,
     )

@@ -136,7 +136,7 @@ class AuditCommand(ModelConfig):
     """Folder of recorded transitions (`rwml-gym record`, `TransitionDataset.save`)."""
     encoder: str = DEFAULT_ENCODER
     """Encoder of the cosine: a name or a folder."""
-    threshold: str = "auto"
+    threshold: float | Literal["auto"] = "auto"
     """τ_d of every message role; auto calibrates each."""
     gap: GapChoice = "auto"
     """A distance (cosine, rouge, exact); auto takes ROUGE for tool results and the cosine for all else."""
@@ -176,7 +176,7 @@ def audit(words: Sequence[str]) -> int:
     at_least(command, 1, "pairs", "limit", "samples", "prompts", "history", "max_new_tokens")
     if command.adapter is not None and command.model is None:
         raise InvalidConfigError("Expected the --model that the --adapter belongs to, actual: none.")
-    threshold = None if command.threshold == "auto" else _number(command.threshold)
+    threshold = None if command.threshold == "auto" else command.threshold
     transitions = _load(command.data)
     _check_out(command.out)
     encoder = make_encoder(command.encoder)
@@ -234,13 +234,6 @@ def _load(path: Path) -> TransitionDataset:
             "(rwml-gym record --games 40): some are held out."
         )
     return transitions
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidConfigError(f"Expected --threshold as a number or auto, actual: {text!r}.") from None
 
 
 def _check_out(folder: Path | None) -> None:

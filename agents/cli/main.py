@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "baselines tau2": ("how many tasks of τ²-bench are won without serving anyone", "evaluate:baselines_tau2"),
     "games export": ("write ALFWorld games as folders that alfworld itself finds and plays", "games:export"),
     "games list": ("print the names of ALFWorld games", "games:list_names"),
-    "version": ("print the installed version", "main:version"),
+    "version": ("print the installed version", ""),
 }
 # Library that an import misses -> extra of this package that installs it.
 EXTRAS = {
@@ -86,6 +86,9 @@ def _run(words: list[str]) -> int:
     if name is None or (name == "version" and len(words) > 1):
         print(f"rwml-gym: {_unknown(words)}", file=sys.stderr)
         return 2
+    if name == "version":
+        print(rwml_gym.__version__)
+        return 0
     module, _, function = COMMANDS[name][1].partition(":")
     try:
         command = getattr(importlib.import_module(f"rwml_gym.agents.cli.{module}"), function)
@@ -103,11 +106,6 @@ def _run(words: list[str]) -> int:
         goes_on = "The same command goes on from the last checkpoint." if words[0] == "train" else ""
         print(f"Interrupted. {goes_on or 'No file is half written.'}", file=sys.stderr)
         return 130
-
-
-def version(words: list[str]) -> None:
-    """Print the installed version."""
-    print(rwml_gym.__version__)
 
 
 def _usage() -> str:

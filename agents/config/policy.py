@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from rwml_gym.agents.config.base import JobConfig, at_least, find_preset, one_of
 from rwml_gym.agents.learning.options import GRPOConfig, SequenceOf
@@ -229,11 +230,4 @@ POLICY_PRESETS: dict[str, PolicyConfig] = {
     ),
 }
 
-
-def policy_preset(name: str) -> PolicyConfig:
-    """Find a preset by its name.
-
-    Raises:
-        InvalidConfigError: No preset has this name.
-    """
-    return find_preset(POLICY_PRESETS, name)
+policy_preset = partial(find_preset, POLICY_PRESETS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from rwml_gym.agents.config.base import JobConfig, at_least, find_preset, one_of
@@ -54,11 +55,4 @@ SFT_PRESETS: dict[str, SFTJobConfig] = {
     ),
 }
 
-
-def sft_preset(name: str) -> SFTJobConfig:
-    """Find a preset by its name.
-
-    Raises:
-        InvalidConfigError: No preset has this name.
-    """
-    return find_preset(SFT_PRESETS, name)
+sft_preset = partial(find_preset, SFT_PRESETS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from rwml_gym.agents.config.base import JobConfig, at_least, find_preset, share
 from rwml_gym.agents.learning.options import GRPOConfig, SFTConfig
@@ -154,21 +156,27 @@ class RWMLConfig(JobConfig):
             Measure(self.tool_gap, self.tool_threshold, self.tool_reward)  # refuses a value out of the gap's range
 
 
+# What the presets for two cores share on both environments.
+_DEMO: dict[str, Any] = dict(calibration_pairs=50, sft=SFTConfig(steps=40), warm_start=True, batch_rows=96)
+_SMOKE: dict[str, Any] = dict(
+    sft=SFTConfig(steps=2, batch_size=4),
+    warm_start=True,
+    filter=FilterConfig(share=0.3, attempts=2, limit=6),
+    stage=StageConfig(steps=2, groups=2, group_size=4, checkpoint_every=1),
+)
+
 PRESETS: dict[str, RWMLConfig] = {
     # `make demo`: everything for real, within 20 minutes on two cores. Deviations from the paper, each for the sake of
     # a 135 M-parameter model: three quarters of the actions are random admissible ones, the SFT share is larger and
     # GRPO starts from it, four attempts a triplet, and triplets nobody got right are mostly left out.
     "demo": RWMLConfig(
+        **_DEMO,
         max_prompt_tokens=384,
         max_new_tokens=64,
-        calibration_pairs=50,
         collect=CollectConfig(games=64, held_out_games=40, rollouts=1, max_steps=15, random_share=0.75, slots=32),
-        sft=SFTConfig(steps=40),
-        warm_start=True,
         filter=FilterConfig(share=0.25, attempts=4, easy_rate=1.0, keep_hard=0.1, limit=320),
         stage=StageConfig(steps=14, groups=12, checkpoint_every=4),
         max_held_out=420,
-        batch_rows=96,
     ),
     # The paper's numbers for ALFWorld. Needs a GPU and a model hub; written down for reference, not run here.
     "paper-alfworld": RWMLConfig(
@@ -183,21 +191,18 @@ PRESETS: dict[str, RWMLConfig] = {
     # The same for τ²-bench on two cores. Deviations from the paper beside those of `demo`: nine in ten actions are a
     # random caller's, as the model can hardly write a call; tool results are rewarded continuously, and states are cut.
     "demo-tau2": RWMLConfig(
+        **_DEMO,
         env="tau2",
         max_prompt_tokens=448,
         max_state_characters=400,
         max_new_tokens=96,
-        calibration_pairs=50,
         tool_reward="continuous",
         collect=CollectConfig(
             games=74, held_out_games=40, rollouts=1, max_steps=12, random_share=0.9, slots=38, action_tokens=48
         ),
-        sft=SFTConfig(steps=40),
-        warm_start=True,
         filter=FilterConfig(share=0.25, attempts=4, easy_rate=0.95, keep_hard=0.1, limit=200),
         stage=StageConfig(steps=10, groups=8, checkpoint_every=4),
         max_held_out=240,
-        batch_rows=96,
     ),
     # The paper's numbers for τ²-bench, as far as they are known; not run here.
     "paper-tau2": RWMLConfig(
@@ -211,16 +216,14 @@ PRESETS: dict[str, RWMLConfig] = {
     ),
     # The whole job in about a minute, to see that an installation works; its numbers mean nothing.
     "smoke": RWMLConfig(
+        **_SMOKE,
         max_prompt_tokens=256,
         max_new_tokens=24,
         collect=CollectConfig(games=4, held_out_games=3, rollouts=1, max_steps=6, random_share=0.9, slots=4),
-        sft=SFTConfig(steps=2, batch_size=4),
-        warm_start=True,
-        filter=FilterConfig(share=0.3, attempts=2, limit=6),
-        stage=StageConfig(steps=2, groups=2, group_size=4, checkpoint_every=1),
         max_held_out=8,
     ),
     "smoke-tau2": RWMLConfig(
+        **_SMOKE,
         env="tau2",
         max_prompt_tokens=320,
         max_state_characters=300,
@@ -230,19 +233,8 @@ PRESETS: dict[str, RWMLConfig] = {
         collect=CollectConfig(
             games=8, held_out_games=4, rollouts=1, max_steps=8, random_share=0.95, slots=8, action_tokens=24
         ),
-        sft=SFTConfig(steps=2, batch_size=4),
-        warm_start=True,
-        filter=FilterConfig(share=0.3, attempts=2, limit=6),
-        stage=StageConfig(steps=2, groups=2, group_size=4, checkpoint_every=1),
         max_held_out=12,
     ),
 }
 
-
-def preset(name: str) -> RWMLConfig:
-    """Find a preset by its name.
-
-    Raises:
-        InvalidConfigError: No preset has this name.
-    """
-    return find_preset(PRESETS, name)
+preset = partial(find_preset, PRESETS)

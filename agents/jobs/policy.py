@@ -42,7 +42,7 @@ __all__ = ["grpo_step", "imitation_step", "run_policy"]
 
 
 def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
-    """Train a policy, or go on with what is left of it.
+    """Train a policy, or go on with what is left of it. The errors are those of `Run.open` and `train_loop`.
 
     Args:
         config: The configuration.
@@ -50,10 +50,6 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
 
     Returns:
         The evaluations, in the order of the updates before them.
-
-    Raises:
-        ConfigMismatchError: See `Run.open`, as for the other errors.
-        TrainingDivergedError: A loss or gradient was no number, see `FaultConfig`.
     """
     stage, episode = config.stage, config.episode
     run = Run.open(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -43,7 +43,6 @@ from rwml_gym.transitions import TransitionDataset
 
 __all__ = ["Run", "check_run", "start_run"]
 
-Config = TypeVar("Config", bound=JobConfig)
 Row = dict[str, Any]
 
 _PACKAGES = (

@@ -29,7 +29,7 @@ __all__ = ["run_sft"]
 
 
 def run_sft(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
-    """Fine-tune, or go on with what is left of it.
+    """Fine-tune, or go on with what is left of it. The errors are those of `Run.open`.
 
     Args:
         config: The configuration.
@@ -37,9 +37,6 @@ def run_sft(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
 
     Returns:
         The result in numbers: evaluations of success for `actions`, losses per token for `states`.
-
-    Raises:
-        ConfigMismatchError: See `Run.open`, as for the other errors.
     """
     if config.target == "actions":
         evaluations = run_policy(_imitation(config), folder)

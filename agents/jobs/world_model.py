@@ -41,7 +41,7 @@ __all__ = ["by_pass_rate", "grpo_step", "run_world_model", "sft_step"]
 
 
 def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
-    """Run the main job, or what is left of it.
+    """Run the main job, or what is left of it. The errors are those of `Run.open`, and of loading the encoder.
 
     Args:
         config: The configuration.
@@ -49,10 +49,6 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
 
     Returns:
         Held-out predictions of every model, by the model's name.
-
-    Raises:
-        ConfigMismatchError: See `Run.open`, as for the other errors.
-        EncoderNotFoundError: The encoder cannot be loaded.
     """
     played = config.collect
     run = Run.open(

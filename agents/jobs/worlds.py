@@ -300,13 +300,7 @@ def choose_games(env: gym.Env[str, str], count: int, seed: int, exclude: Collect
 
 
 def first_games(env: gym.Env[str, str], count: int | None, default: int = 100) -> list[GameName]:
-    """List the first games of an environment, in their order.
-
-    Args:
-        env: The environment.
-        count: Number of games; if absent all, or `default` of games without end.
-        default: See `count`.
-    """
+    """List the first `count` games of an environment; if absent all, or `default` of games without end."""
     games = getattr(env.unwrapped, "games", None)
     if games is None:
         seeds: list[GameName] = [*range(count or default)]

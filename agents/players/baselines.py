@@ -15,7 +15,14 @@ __all__ = ["ExpertAgent", "NoOpAgent", "RandomAgent", "TaskWordsAgent", "Transfe
 _EXPLORING = {"go": 0.5, "open": 0.5}
 
 
-class RandomAgent:
+class _WithoutMemory:
+    """An agent that has nothing to forget when an episode starts."""
+
+    def reset(self, mask: Sequence[bool]) -> None:
+        """Do nothing."""
+
+
+class RandomAgent(_WithoutMemory):
     """Plays a random admissible action, or `look` if the environment lists none.
 
     Args:
@@ -28,9 +35,6 @@ class RandomAgent:
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
         """Return one admissible action per slot."""
         return [self._rng.choice(info.get("admissible_actions") or ["look"]) for info in infos]
-
-    def reset(self, mask: Sequence[bool]) -> None:
-        """Do nothing, because the agent has no memory."""
 
 
 class TaskWordsAgent:
@@ -69,15 +73,12 @@ class TaskWordsAgent:
                 played.clear()
 
 
-class NoOpAgent:
+class NoOpAgent(_WithoutMemory):
     """Says goodbye to the customer of τ²-bench at once: the reward without any work."""
 
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
         """Say goodbye in each slot."""
         return ["Goodbye"] * len(infos)
-
-    def reset(self, mask: Sequence[bool]) -> None:
-        """Do nothing, because the agent has no memory."""
 
 
 class TransferAgent:
@@ -102,7 +103,7 @@ class TransferAgent:
                 self._transferred[slot] = False
 
 
-class ExpertAgent:
+class ExpertAgent(_WithoutMemory):
     """Plays the advice of the environment's expert, `info["expert_action"]`.
 
     Example:
@@ -122,6 +123,3 @@ class ExpertAgent:
                     'the environment with gymnasium.make("rwml_gym/ALFWorld-v0", expert=True).'
                 )
         return [info["expert_action"] for info in infos]
-
-    def reset(self, mask: Sequence[bool]) -> None:
-        """Do nothing, because the environment's expert starts again with each game."""

@@ -138,7 +138,7 @@ def test_a_model_is_sampled_as_training_would(capsys, shop, tiny_folder, tmp_pat
         (["calibrate", "SHOP", "--precision", "1.5"], "--precision above 0 and at most 1, actual: 1.5"),
         (["calibrate", "SHOP", "--pairs", "0"], "pairs of at least 1, actual: 0"),
         (["calibrate", "SHOP", "--gap", "bleu"], "bleu"),
-        (["audit", "SHOP", "--threshold", "low"], "a number or auto, actual: 'low'"),
+        (["audit", "SHOP", "--threshold", "low"], "--threshold FLOAT|{auto}"),
         (["audit", "SHOP", "--threshold", "3", "--encoder", "hashing"], "`threshold` in (0, 2]"),
         (["audit", "SHOP", "--samples", "0"], "samples of at least 1, actual: 0"),
         (["audit", "SHOP", "--group-size", "1", "--encoder", "hashing"], "at least 2, actual: 1"),
