@@ -43,11 +43,7 @@ def share(config: object, *names: str) -> None:
 
 
 def one_of(config: object, name: str, values: Sequence[str]) -> None:
-    """Check that a field of a configuration is one of some values.
-
-    Raises:
-        InvalidConfigError: If it is not; the message names the nearest value.
-    """
+    """Check that a field of a configuration is one of some values; the error names the nearest one."""
     actual = getattr(config, name)
     if actual not in values:
         raise InvalidConfigError(f"Expected {name} among {list(values)}, actual: {actual!r}.{nearest(actual, values)}")
@@ -60,11 +56,7 @@ def nearest(actual: object, values: Iterable[str]) -> str:
 
 
 def find_preset(presets: Mapping[str, Config], name: str) -> Config:
-    """Find a preset by its name.
-
-    Raises:
-        InvalidConfigError: No preset has this name.
-    """
+    """Find a preset by its name; the `InvalidConfigError` of an unknown name says which is nearest."""
     if name not in presets:
         raise InvalidConfigError(
             f"Expected a preset among {sorted(presets)}, actual: {name!r}.{nearest(name, presets)}"

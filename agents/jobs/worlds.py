@@ -197,11 +197,7 @@ class Source:
         return self.world.held_out.get(self.config.split or self.world.split or "")
 
     def player(self, seed: int) -> Agent:
-        """Make the random player of this environment.
-
-        Raises:
-            InvalidConfigError: If info does not say which actions there are.
-        """
+        """Make the random player of this environment, whose info must say which actions there are."""
         if self.world.player is None:
             raise InvalidConfigError(
                 'Expected info["admissible_actions"] or info["tools"] for a random player, actual: neither in '
