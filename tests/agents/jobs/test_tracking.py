@@ -125,5 +125,5 @@ def test_a_tracker_that_is_not_installed_is_named_before_anything_is_done(tmp_pa
 
 
 def test_an_unknown_tracker_is_refused(tmp_path):
-    with pytest.raises(InvalidConfigError, match=r"among \['none', 'tensorboard'.*actual 'excel'"):
+    with pytest.raises(InvalidConfigError, match=r"among \['none', 'tensorboard'.*actual: 'excel'"):
         make_accelerator(tmp_path, "excel")
