@@ -51,11 +51,7 @@ def make_agent(config: EvaluateConfig, source: Source | None = None) -> Agent:
 
     Args:
         config: Who plays.
-        source: The configured environment; found from the configuration if absent.
-
-    Raises:
-        InvalidConfigError: If nobody of this name plays the environment.
-        ModelNotFoundError: If the model cannot be loaded.
+        source: The configured environment, which the agent must be able to play; made here if absent.
     """
     source = source or Source(config)
     _check_agent(config, source.world)
@@ -106,9 +102,6 @@ def reference_scores(
         split: The split where the configuration has none.
         max_steps: Step budget of an episode; the registered one if absent.
 
-    Returns:
-        The episodes of each of these agents.
-
     Example:
         >>> scores = reference_scores(EnvConfig("tau2", domain="mock"), "base")
         >>> success(scores["no-op"])
@@ -131,10 +124,9 @@ def success(episodes: Sequence[Episode]) -> str:
 
 def success_table(episodes: Sequence[Episode]) -> str:
     """Make a table of success by task type, with 95 % intervals, mean steps and the share of invalid actions."""
-    versions = sorted({episode.data_version for episode in episodes} - {""})
-    joined = ", ".join(versions)
+    versions = ", ".join(sorted({episode.data_version for episode in episodes} - {""}))
     lines = [
-        f"{len(episodes)} episodes{f' ({joined})' if joined else ''}. [95 % interval, Wilson]",
+        f"{len(episodes)} episodes{f' ({versions})' if versions else ''}. [95 % interval, Wilson]",
         "",
         f"{'':<34} {'n':>5}  {'success':<22} {'steps':>6} {'invalid':>8}",
     ]

@@ -91,7 +91,7 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
     evaluations = [Evaluation(**found) for found in [*before, *final]]
     if run.is_main:
         print(write_policy_report(run.folder, config, evaluations))
-        results = {f"{e.name} games, after {e.step} updates": str(e).partition(": ")[2] for e in evaluations}
+        results = {f"{e.name} {e.unit}, after {e.step} updates": str(e).partition(": ")[2] for e in evaluations}
         run.publish("policy", "plays", "policy", results, str(_first_info(run).get("data_version", "")))
     run.accelerator.end_training()
     return evaluations
@@ -372,6 +372,9 @@ def _evaluate(run: Run, number: int) -> list[Evaluation]:
             len(played),
             sum(sum(episode.invalid) for episode in played) / max(steps, 1),
             steps / len(played),
+            sum(episode.reward for episode in played) / len(played),
+            any("won" in episode.info for episode in played),
+            "games" if isinstance(games[0], str) else "episodes",
         )
         tqdm.write(f"  after {number} updates, {found}")
         results.append(found)

@@ -26,6 +26,9 @@ class Evaluation:
         played: Number of episodes.
         invalid: Share of invalid actions.
         steps: Mean number of steps of an episode.
+        reward: Mean sum of the rewards of an episode.
+        judged: Whether the environment says which episodes are won (`info["won"]`).
+        unit: What is played: `games`, or `episodes` if the environment names no games.
     """
 
     name: str
@@ -34,6 +37,9 @@ class Evaluation:
     played: int
     invalid: float
     steps: float
+    reward: float = 0.0
+    judged: bool = True
+    unit: str = "games"
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -42,10 +48,9 @@ class Evaluation:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return (
-            f"{self.name} games: success {self.won / self.played:.3f} [{low:.3f}, {high:.3f}] of {self.played}, "
-            f"{self.steps:.1f} steps, {self.invalid:.1%} invalid"
-        )
+        success = f"success {self.won / self.played:.3f} [{low:.3f}, {high:.3f}]"
+        result = success if self.judged else f'reward {self.reward:.3f} (no info["won"])'
+        return f"{self.name} {self.unit}: {result} of {self.played}, {self.steps:.1f} steps, {self.invalid:.1%} invalid"
 
 
 def write_policy_report(folder: Path, config: PolicyConfig, evaluations: Sequence[Evaluation]) -> str:
@@ -56,6 +61,8 @@ def write_policy_report(folder: Path, config: PolicyConfig, evaluations: Sequenc
         mine = [evaluation for evaluation in evaluations if evaluation.name == name]
         lines += [f"  after {evaluation.step:>3} updates  {evaluation}" for evaluation in mine]
         first, last = mine[0], mine[-1]
+        if not last.judged:
+            continue
         share, (low, high) = last.won / last.played, first.interval
         verdict = "inside" if low <= share <= high else "above" if share > high else "below"
         lines.append(f"  the last is {verdict} the 95 % interval of the first")
