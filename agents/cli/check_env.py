@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
+from gymnasium.utils.env_checker import data_equivalence
 
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.envs.base import INFO_KEYS
@@ -26,13 +27,14 @@ class CheckEnv:
 def check_env(words: list[str]) -> int:
     """Run `rwml-gym check-env` with the words after it."""
     command = tyro.cli(CheckEnv, args=words, prog="rwml-gym check-env")
-    from rwml_gym.agents.jobs.worlds import Source
+    from rwml_gym.agents.jobs.worlds import Source, games_of
 
     source = Source(EnvConfig(command.env, command.env_arguments))
-    with source.make(None, source.world.split)() as env:
+    expert = source.expert_arguments if source.world.expert else {}
+    with source.make(None, source.world.split, **expert)() as env:
         observation, info = env.reset(seed=0)
         again, info_again = env.reset(seed=0)
-        games = getattr(env.unwrapped, "games", None)
+        games = games_of(env)
         named = info.get("game")
         replayed = games is None or named is None or env.reset(options={"game": named})[0] == observation
         action = (info.get("admissible_actions") or ["look"])[0]
@@ -42,10 +44,8 @@ def check_env(words: list[str]) -> int:
     for key, gives in INFO_KEYS.items():
         print(f"  {'yes' if key in info else '-':<4}{key:<20}{gives}")
     problems = []
-    if (again, info_again) != (observation, info):
-        problems.append(
-            "Two resets with the same seed differ, so runs cannot be repeated. Draw with self.np_random only."
-        )
+    if not data_equivalence((again, info_again), (observation, info)):
+        problems.append("Two resets with the same seed differ. Draw with self.np_random only.")
     if not replayed:
         problems.append("The game played by its name begins differently. Let the game follow from its name alone.")
     if missing := sorted(set(info) ^ set(stepped)):

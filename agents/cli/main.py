@@ -20,19 +20,13 @@ __all__ = ["main"]
 # Command: what it does, and the function that takes the words after it; imported when it is asked for.
 COMMANDS: dict[str, tuple[str, str]] = {
     "train rwml": ("train a language model as a world model (RWML stage 1), and report what it learnt", "train:rwml"),
-    "train policy": (
-        "train a language model to play (stage 2) with GRPO on success and on its predictions",
-        "train:policy",
-    ),
+    "train policy": ("train a language model to play (stage 2): GRPO on success and predictions", "train:policy"),
     "train sft": ("supervised fine-tuning: imitate actions, or learn the next states", "train:sft"),
     "evaluate": ("play an agent on a split: success with a 95 % interval, steps, invalid actions", "evaluate:evaluate"),
     "record": ("record transitions of a random player, for the next two commands", "data:record"),
     "calibrate": ("which threshold separates the same state from another, with precision and recall", "data:calibrate"),
     "audit": ("whether a reward can teach anything, before any training", "data:audit"),
-    "check-env": (
-        "which keys of info an environment gives, and what each missing one would give",
-        "check_env:check_env",
-    ),
+    "check-env": ("which keys of info an environment gives, and what others would add", "check_env:check_env"),
     "baselines tau2": ("how many tasks of τ²-bench are won without serving anyone", "evaluate:baselines_tau2"),
     "games export": ("write ALFWorld games as folders that alfworld itself finds and plays", "games:export"),
     "games list": ("print the names of ALFWorld games", "games:list_names"),
@@ -40,18 +34,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 # Library that an import misses -> extra of this package that installs it.
 EXTRAS = {
-    **dict.fromkeys(("alfworld", "textworld", "fast_downward"), "alfworld"),
-    **dict.fromkeys(("tau2", "rouge_score"), "tau2"),
-    **dict.fromkeys(("sentence_transformers",), "embed"),
-    **dict.fromkeys(("stable_baselines3", "sb3_contrib"), "sb3"),
-    **dict.fromkeys(("matplotlib", "jinja2"), "report"),
-    **dict.fromkeys(
-        (
-            *("accelerate", "datasets", "gguf", "huggingface_hub", "peft", "psutil", "pydantic", "pydantic_core"),
-            *("safetensors", "torch", "tqdm", "transformers", "yaml"),
-        ),
-        "train",
-    ),
+    library: extra
+    for extra, libraries in {
+        "alfworld": "alfworld textworld fast_downward",
+        "tau2": "tau2 rouge_score",
+        "embed": "sentence_transformers",
+        "sb3": "stable_baselines3 sb3_contrib",
+        "report": "matplotlib jinja2",
+        "train": "accelerate datasets gguf huggingface_hub peft psutil pydantic pydantic_core safetensors torch tqdm "
+        "transformers yaml",
+    }.items()
+    for library in libraries.split()
 }
 
 

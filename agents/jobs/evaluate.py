@@ -38,7 +38,7 @@ def evaluate(config: EvaluateConfig, progress: Callable[[int], None] | None = No
     """
     source = Source(config)
     _check_agent(config, source.world)
-    arguments = {"expert": True} if config.agent == "expert" else {}
+    arguments = source.expert_arguments if config.agent == "expert" else {}
     make_env = source.make(config.max_steps, source.world.evaluation_split, **arguments)
     with make_env() as env:
         games = first_games(env, config.episodes)

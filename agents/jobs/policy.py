@@ -325,7 +325,7 @@ def _demonstrations(run: Run) -> list[Demonstration]:
     if config.imitation.transitions is not None:
         recorded = TransitionDataset.load(config.imitation.transitions)
     else:
-        make = partial(run.games.make_env, expert=True)
+        make = partial(run.games.make_env, **run.source.expert_arguments)
         with make() as env:
             taken = {*run.games.train, *run.games.held_out}
             names = choose_games(env, config.imitation.games, run.seed("expert"), exclude=taken)

@@ -19,7 +19,8 @@ from rwml_gym.agents.players.base import Agent, MakeEnv
 from rwml_gym.agents.players.baselines import NoOpAgent, RandomAgent, TransferAgent
 from rwml_gym.agents.players.random_caller import RandomCallerAgent
 from rwml_gym.agents.seeding import seed_of
-from rwml_gym.errors import InvalidConfigError, InvalidGameError
+from rwml_gym.envs.base import GameSource
+from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError, InvalidGameError
 
 __all__ = ["WORLDS", "GameName", "Games", "Source", "World"]
 
@@ -150,7 +151,6 @@ class Source:
             split: The split where the configuration has none.
             **arguments: Further arguments of the environment.
         """
-        split = self.config.split or split
         given = {**({} if split is None else {"split": split}), **self._arguments, **arguments}
         if max_steps is not None:
             given["max_episode_steps"] = max_steps
@@ -165,11 +165,6 @@ class Source:
             held_out_games: Number of games that are held out.
             max_steps: Step budget of an episode.
             rollouts: How often each training game is listed.
-
-        Raises:
-            InvalidConfigError: If a split, domain, task type or grammar is unknown, or there are too few games.
-            GameNotFoundError: If there are no games where they were looked for.
-            DependencyNotInstalled: If the environment needs a library that is not installed.
         """
         seed = seed_of(seed, "games")
         make = self.make(max_steps, self.world.split)
@@ -194,7 +189,12 @@ class Source:
     @property
     def held_out_split(self) -> str | None:
         """The split whose games are all held out; `None` where some games of the training split are."""
-        return self.world.held_out.get(self.config.split or self.world.split or "")
+        return self.world.held_out.get(self._arguments.get("split", self.world.split))
+
+    @property
+    def expert_arguments(self) -> dict[str, Any]:
+        """What asks the environment for its expert; nothing where its info has the advice anyway."""
+        return {"expert": True} if self.config.env in WORLDS else {}
 
     def player(self, seed: int) -> Agent:
         """Make the random player of this environment, whose info must say which actions there are."""
@@ -215,7 +215,10 @@ class Source:
         name = self.config.env
         try:
             env = _make(name, **self._arguments)
-        except (gym.error.UnregisteredEnv, gym.error.NameNotFound, ModuleNotFoundError) as error:
+        except (gym.error.Error, ModuleNotFoundError) as error:
+            missing = isinstance(error, ModuleNotFoundError) and error.name not in (None, name.partition(":")[0])
+            if missing or isinstance(error, DependencyNotInstalled):  # the id is known, but it needs a library
+                raise
             ids = [key for key in gym.registry if key.startswith("rwml_gym/")]
             raise InvalidConfigError(
                 f"Expected env among {list(WORLDS)} or a registered Gymnasium id (module:Id-v0), actual: {name!r} "
@@ -253,6 +256,12 @@ def _make(env_id: str, **arguments: Any) -> gym.Env[str, str]:
         ) from error
 
 
+def games_of(env: gym.Env[str, str]) -> GameSource[Any] | None:
+    """Return the games of an environment; `None` if it names none, whatever its attribute `games` may be."""
+    games = getattr(env.unwrapped, "games", None)
+    return games if hasattr(games, "names") and hasattr(games, "load") else None
+
+
 def choose_games(env: gym.Env[str, str], count: int, seed: int, exclude: Collection[GameName] = ()) -> list[GameName]:
     """Choose distinct games of an environment, in random order; unplayable ones are named and passed over.
 
@@ -260,16 +269,13 @@ def choose_games(env: gym.Env[str, str], count: int, seed: int, exclude: Collect
 
     Args:
         env: The environment.
-        count: Number of games.
+        count: Number of games; it is an error if there are fewer.
         seed: Seed of the choice.
         exclude: Games that are not chosen.
-
-    Raises:
-        InvalidConfigError: If there are fewer.
     """
     if not count:
         return []
-    games = getattr(env.unwrapped, "games", None)
+    games = games_of(env)
     rng = random.Random(seed)
     if games is None:
         seeds: list[GameName] = [n for n in rng.sample(range(SEEDS), count + len(exclude)) if n not in exclude]
@@ -297,7 +303,7 @@ def choose_games(env: gym.Env[str, str], count: int, seed: int, exclude: Collect
 
 def first_games(env: gym.Env[str, str], count: int | None, default: int = 100) -> list[GameName]:
     """List the first `count` games of an environment; if absent all, or `default` of games without end."""
-    games = getattr(env.unwrapped, "games", None)
+    games = games_of(env)
     if games is None:
         seeds: list[GameName] = [*range(count or default)]
         return seeds
@@ -306,7 +312,7 @@ def first_games(env: gym.Env[str, str], count: int | None, default: int = 100) -
 
 
 def _count(env: gym.Env[str, str]) -> int:
-    games = getattr(env.unwrapped, "games", None)
+    games = games_of(env)
     if games is None or len(games.names) > MAX_LISTED:
         raise InvalidConfigError("Expected a number of training games, actual: 0. These games have no end: give one.")
     return len(games.names)

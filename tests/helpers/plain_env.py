@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from rwml_gym.spaces import UnicodeText
 
@@ -19,6 +20,7 @@ class PlainEnv(gym.Env[str, str]):
     def __init__(self, size: int = 9, actions: bool = True) -> None:
         self.observation_space, self.action_space = UnicodeText(), UnicodeText()
         self.size, self.actions = size, actions
+        self.games = 3  # no source of games, whatever it is called
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
@@ -35,7 +37,8 @@ class PlainEnv(gym.Env[str, str]):
         return f"The {self.colour} dial shows {self.number}. You want {self.wanted}."
 
     def _info(self) -> dict[str, Any]:
-        return {"admissible_actions": ["turn left", "turn right", "wait"]} if self.actions else {}
+        known = {"numbers": np.arange(self.number), "expert_action": "turn right"}
+        return {**known, "admissible_actions": ["turn left", "turn right", "wait"]} if self.actions else known
 
 
 gym.register("rwml_gym_tests/Plain-v0", entry_point=PlainEnv, max_episode_steps=6)

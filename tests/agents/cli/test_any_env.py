@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ pytest.importorskip("peft")
 pytest.importorskip("matplotlib")
 
 from rwml_gym.agents.cli import main as cli
+from rwml_gym.agents.config.base import EnvConfig
+from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.transitions import TransitionDataset
 
 PLAIN = "tests.helpers.plain_env:rwml_gym_tests/Plain-v0"
@@ -72,10 +75,10 @@ def test_a_world_model_is_trained(capsys, tmp_path, model, env, unit):
 def test_a_policy_is_trained_and_evaluated(capsys, tmp_path, model, env):
     folder = tmp_path / "run"
     words = ["train", "policy", "--preset", "smoke", "--env", env, "--run-dir", folder, *model]
-    if env != "toy":  # an expert to imitate is the toy's
+    if env != "toy":  # which never says what is won, so nothing can be imitated
         assert run(*words) == 2
-        assert "Expected an environment with an expert to imitate" in said(capsys)
-        assert not folder.exists()
+        assert "Expected won episodes to imitate" in said(capsys)
+        words[words.index(folder)] = folder = tmp_path / "without"
         words += ["--imitation.steps", "0"]
     assert run(*words) == 0
     assert ("reward 0." in (out := said(capsys)).partition("Success of")[2]) == (env == PLAIN), "success nobody told of"
@@ -96,7 +99,7 @@ def test_supervised_fine_tuning(capsys, tmp_path, model, env, target):
     words = ["train", "sft", "--preset", "smoke", "--env", env, "--target", target, "--run-dir", tmp_path / "run"]
     if target == "actions" and env != "toy":
         assert run(*words, *model) == 2
-        assert "with an expert to imitate" in said(capsys)
+        assert "Expected won episodes to imitate" in said(capsys)
         return
     assert run(*words, *model, "--max-steps", "6") == 0
     name = "sft" if target == "states" else "imitation"
@@ -109,6 +112,23 @@ def test_the_toy_house_is_played(capsys, agent, success):
     out = said(capsys)
     assert "12 episodes (toy-1)" in out
     assert f"all 12 {success}" in out
+
+
+def test_advice_that_is_there_anyway_is_not_asked_for(capsys):
+    assert run("evaluate", "--env", PLAIN, "--agent", "expert", "--episodes", "4") == 0
+    assert said(capsys).startswith("4 episodes")
+
+
+def test_a_split_among_the_arguments_is_the_one_that_is_trained_on():
+    source = Source(EnvConfig("tau2", '{"split": "test", "domain": "mock"}'))
+    assert source.held_out_split is None, "its games are divided, not held out against themselves"
+    assert Source(EnvConfig("toy", '{"split": "train"}')).held_out_split == "held_out"
+
+
+def test_a_known_id_that_misses_a_library_is_not_called_unknown(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rwml_gym.envs.alfworld.env", None)
+    with pytest.raises(ImportError):  # of ours, so it is no extra that is missing
+        run("evaluate", "--env", "rwml_gym/ALFWorld-v0")
 
 
 def test_arguments_reach_the_environment(capsys):
@@ -127,6 +147,7 @@ def test_arguments_reach_the_environment(capsys):
         (["--env", "toy", "--env-arguments", "{gmaes: 3}"], "gmaes"),
         (["--env", PLAIN, "--env-arguments", "{sise: 3}"], "Change --env-arguments"),
         (["--env", "toy", "--rooms", "kitchen"], "rooms. Remove it"),
+        (["--env", "not an id"], "Malformed environment ID"),
         (["--env", "alfwrld"], "Did you mean 'alfworld'?"),
         (["--env", "no_such_module:Some-v0"], "a registered Gymnasium id"),
         (["--env", "tests.helpers.plain_env:rwml_gym_tests/Numbers-v0"], "text observations and actions"),
@@ -151,8 +172,8 @@ def test_a_random_player_needs_to_know_the_actions(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("env", "there", "missing", "problem"),
     [
-        ("toy", "task", "task_type", "Nothing to object to."),
-        (PLAIN, "admissible_actions", "won", "each episode is its own game"),
+        ("toy", "expert_action", "task_type", "Nothing to object to."),
+        (PLAIN, "expert_action", "won", "each episode is its own game"),
     ],
 )
 def test_check_env_says_what_is_there_and_what_more_would_give(capsys, env, there, missing, problem):
