@@ -11,29 +11,15 @@ import pytest
 pytest.importorskip("peft")
 pytest.importorskip("matplotlib")
 
-from rwml_gym.agents.cli import main as cli
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.transitions import TransitionDataset
+from tests.helpers.command_line import run, said
 
 PLAIN = "tests.helpers.plain_env:rwml_gym_tests/Plain-v0"
 ENVS = ["toy", PLAIN]
 MODEL = ["--dtype", "float32", "--lora-rank", "4", "--max-prompt-tokens", "300"]
 SMALL = ["--encoder", "hashing", "--pairs", "5"]
-
-
-def run(*words: object) -> int:
-    """Exit status, also where the parser exits by itself."""
-    try:
-        return cli.main([str(word) for word in words])
-    except SystemExit as error:
-        return int(error.code or 0)
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return " ".join((out + err).replace("│", " ").split())
 
 
 @pytest.fixture

@@ -8,27 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from rwml_gym.agents.cli import main as cli
 from rwml_gym.transitions import TransitionDataset
+from tests.helpers.command_line import run, said
 from tests.helpers.webshop import webshop
 
 pytest.importorskip("datasets")
 needs_train = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs the train extra")
 SMALL = ["--encoder", "hashing", "--pairs", "10"]
-
-
-def run(*words: object) -> int:
-    """Exit status, also where the parser exits by itself."""
-    try:
-        return cli.main([str(word) for word in words])
-    except SystemExit as error:
-        return int(error.code or 0)
-
-
-def said(capsys: pytest.CaptureFixture[str]) -> str:
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err
-    return " ".join((out + err).replace("│", " ").split())
 
 
 @pytest.fixture(scope="module")
