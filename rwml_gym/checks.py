@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection
+import operator
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
 
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
 
-__all__ = ["missing", "one_of", "require"]
+__all__ = ["missing", "one_of", "plain", "require", "whole_number"]
 
 
 def one_of(name: str, value: object, known: Collection[object]) -> None:
     """Raise `InvalidConfigError` unless the value of an argument is among the known ones."""
     if value not in known:
         raise InvalidConfigError(f"Expected {name} to be one of {', '.join(map(str, known))}, actual: {value!r}.")
+
+
+def whole_number(name: str, value: Any, least: int, unit: str = "") -> int:
+    """Return an argument as an int, also where it is one of NumPy's; raise `InvalidConfigError` if it is none.
+
+    Args:
+        name: Name of the argument.
+        value: The argument; booleans are no numbers.
+        least: Its smallest value.
+        unit: What is counted, for the message.
+    """
+    try:
+        number = least - 1 if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        of = f" {unit}" if unit else ""
+        raise InvalidConfigError(f"Expected `{name}` to be a whole number of at least {least}{of}, actual: {value!r}.")
+    return number
+
+
+def plain(value: Any) -> Any:
+    """Return NumPy's numbers and arrays, tuples and other mappings as JSON's types; anything else unchanged."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def require(module: str, name: str, extra: str) -> None:

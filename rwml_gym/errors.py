@@ -15,10 +15,12 @@ __all__ = [
     "InvalidConfigError",
     "InvalidGameError",
     "InvalidObservationError",
+    "InvalidTypeError",
     "ModelNotFoundError",
     "RWMLGymError",
     "TextTooLongError",
     "TrainingDivergedError",
+    "UnsolvableGameError",
     "WorkerDiedError",
     "WorkerError",
     "WorkerTimeoutError",
@@ -34,12 +36,20 @@ class InvalidConfigError(RWMLGymError, ValueError):
     """An argument or configuration value is not allowed (an unknown split, task type, mode …)."""
 
 
+class InvalidTypeError(InvalidConfigError, TypeError):
+    """An argument has a type that is not allowed, where Gymnasium or its users expect a `TypeError`."""
+
+
 class GameNotFoundError(RWMLGymError, FileNotFoundError):
     """There is no game data in the given place."""
 
 
 class InvalidGameError(RWMLGymError, ValueError):
     """A game file is corrupt, or its game cannot be solved."""
+
+
+class UnsolvableGameError(InvalidGameError):
+    """A game cannot be solved; orders and draws of games leave it out."""
 
 
 class ModelNotFoundError(RWMLGymError, OSError):

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import multiprocessing
 import string
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
-from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, write_to_shared_memory
+from gymnasium.spaces.utils import flatten, flatten_space, unflatten
+from gymnasium.vector.utils import (
+    batch_differing_spaces,
+    create_shared_memory,
+    read_from_shared_memory,
+    write_to_shared_memory,
+)
 
 from rwml_gym.errors import TextTooLongError
 
@@ -24,6 +33,7 @@ MAX_SAMPLE = 64
 LENGTH = struct.Struct("=q")
 ENCODING, ENCODING_ERRORS = "utf-8", "surrogatepass"  # lone surrogates are members, too
 MAX_CHARACTER_BYTES = 4  # bytes
+PADDING = -1  # fills a flattened text
 
 
 class UnicodeText(spaces.Text):
@@ -57,8 +67,8 @@ class UnicodeText(spaces.Text):
 
     @property
     def is_np_flattenable(self) -> bool:
-        """False, because Unicode has no fixed character set to index."""
-        return False
+        """True: a text becomes the numbers of its characters; see `flatten`."""
+        return True
 
     def __repr__(self) -> str:
         return f"UnicodeText({self.max_length})"
@@ -108,6 +118,33 @@ class SharedTexts(Sequence[str]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return tuple, (tuple(self),)
+
+
+# Gymnasium flattens a `Text` to places in its character set, which all of Unicode is not. Here the numbers are code
+# points and the rest is padding.
+
+
+@flatten_space.register(UnicodeText)
+def _flatten_text_space(space: UnicodeText) -> spaces.Box:
+    return spaces.Box(PADDING, sys.maxunicode, (space.max_length,), np.int32)
+
+
+@flatten.register(UnicodeText)
+def _flatten_text(space: UnicodeText, x: str) -> npt.NDArray[np.int32]:
+    flat = np.full(space.max_length, PADDING, dtype=np.int32)
+    flat[: len(x)] = np.frombuffer(x.encode("utf-32-le", ENCODING_ERRORS), dtype="<i4")
+    return flat
+
+
+@unflatten.register(UnicodeText)
+def _unflatten_text(space: UnicodeText, x: npt.NDArray[np.int32]) -> str:
+    numbers = np.asarray(x)
+    return numbers[numbers != PADDING].astype("<i4").tobytes().decode("utf-32-le", ENCODING_ERRORS)
+
+
+@batch_differing_spaces.register(UnicodeText)
+def _batch_differing_text_spaces(texts: Sequence[UnicodeText]) -> spaces.Tuple:
+    return spaces.Tuple([copy.deepcopy(space) for space in texts])
 
 
 # The shared memory of `gymnasium.vector.AsyncVectorEnv`, which is on by default. Without these functions Gymnasium uses

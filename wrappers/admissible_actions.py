@@ -10,8 +10,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
 
+from rwml_gym.checks import whole_number
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.wrappers.arguments import recorded
 from rwml_gym.wrappers.checks import require_no_autoreset
 from rwml_gym.wrappers.embed_text import TextVectors
 
@@ -73,13 +75,11 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             DependencyNotInstalled: If the encoder needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
-        if max_actions < 1:
-            raise InvalidConfigError(f"Expected `max_actions` of at least 1, actual: {max_actions}.")
+        max_actions = whole_number("max_actions", max_actions, 1)
         _require_text_actions(env)
         vectors = TextVectors(encoder, width)
-        # No copies, because the user's encoder may be a large model.
         gym.utils.RecordConstructorArgs.__init__(
-            self, _disable_deepcopy=True, encoder=encoder, max_actions=max_actions, key=key, width=width
+            self, **recorded(encoder=encoder, max_actions=max_actions, key=key, width=width)
         )
         gym.Wrapper.__init__(self, env)
 

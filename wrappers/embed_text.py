@@ -9,8 +9,10 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
+from rwml_gym.checks import whole_number
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder, make_encoder
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.wrappers.arguments import recorded, unshared
 from rwml_gym.wrappers.checks import require_text_env
 
 __all__ = ["EmbedText", "TextVectors"]
@@ -43,9 +45,10 @@ class TextVectors:
         Raises:
             InvalidConfigError: If `width` is not between 1 and the encoder's own.
         """
-        self.encoder = make_encoder(encoder)
+        self.encoder = make_encoder(unshared(encoder))
         full = self.encoder.encode(["width"]).shape[1]
-        if width is not None and not 1 <= width <= full:
+        width = None if width is None else whole_number("width", width, 1)
+        if width is not None and width > full:
             raise InvalidConfigError(f"Expected `width` of 1 to {full}, the encoder's own, actual: {width}.")
         self.width = width or full
         self.bound = 1.0
@@ -111,10 +114,7 @@ class EmbedText(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs
         if isinstance(info_keys, str):
             raise InvalidConfigError(f"Expected `info_keys` to be a list of names, actual: {info_keys!r}.")
         vectors = TextVectors(encoder, width)
-        # No copies, because the user's encoder may be a large model.
-        gym.utils.RecordConstructorArgs.__init__(
-            self, _disable_deepcopy=True, encoder=encoder, info_keys=list(info_keys), width=width
-        )
+        gym.utils.RecordConstructorArgs.__init__(self, **recorded(encoder=encoder, info_keys=info_keys, width=width))
         gym.Wrapper.__init__(self, env)
 
         self.info_keys = tuple(info_keys)

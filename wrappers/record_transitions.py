@@ -8,9 +8,9 @@ from typing import Any, SupportsFloat
 
 import gymnasium as gym
 
-from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import EPISODE, Transition, TransitionDataset, Turn
-from rwml_gym.wrappers.checks import require_text_env
+from rwml_gym.wrappers.arguments import recorded
+from rwml_gym.wrappers.checks import require_text_env, reward_names, text_action
 
 __all__ = ["RecordTransitions"]
 
@@ -44,11 +44,12 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
         Raises:
             InvalidConfigError: If `history` is not positive, observations are not text, or `Autoreset` is below.
         """
-        require_text_env(env, "RecordTransitions", history)
-        gym.utils.RecordConstructorArgs.__init__(self, history=history)
+        history = require_text_env(env, "RecordTransitions", history)
+        gym.utils.RecordConstructorArgs.__init__(self, **recorded(history=history))
         gym.Wrapper.__init__(self, env)
 
         self.history = history
+        self._reward_names = reward_names(env)
         # Not `self.spec`, which copies the arguments of all wrappers, possibly including a model.
         spec = env.unwrapped.spec
         self._env_id = spec.id if spec is not None else type(env.unwrapped).__name__
@@ -83,7 +84,7 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
         """Step the environment and record the transition; steps after the end of an episode are not recorded."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         if not self._over:
-            self._record(_text_action(action, info), observation, info)
+            self._record(text_action(action, info, self._reward_names), observation, info)
             if terminated or truncated:
                 self._end_episode(won=bool(info["won"]) if "won" in info else None)
         return observation, reward, terminated, truncated, info
@@ -111,11 +112,3 @@ class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstru
         self._finished += [replace(transition, won=won) for transition in self._running]
         self._running = []
         self._over = True
-
-
-def _text_action(action: Any, info: dict[str, Any]) -> str:
-    """Return the action as the environment saw it; a wrapper below may have removed a prediction."""
-    action = info.get("world_model", {}).get("action", action)
-    if not isinstance(action, str):
-        raise InvalidConfigError(f"Expected a text action, actual: {action!r} ({type(action).__name__}).")
-    return action

@@ -11,6 +11,7 @@ from typing import Any, Literal, SupportsFloat, TypedDict, get_args
 import numpy as np
 from gymnasium import spaces
 
+from rwml_gym.checks import whole_number
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, Encoder, make_encoder
 from rwml_gym.encoders.numbers import SpaceEncoder, inside, outside
 from rwml_gym.errors import InvalidConfigError, InvalidObservationError, RWMLGymError, WorldModelError
@@ -21,6 +22,7 @@ from rwml_gym.text import is_blank
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models.base import OnlineWorldModel, WorldModel, predict_checked, takes_tasks
 from rwml_gym.world_models.by_name import ENCODING, make_world_model
+from rwml_gym.wrappers.arguments import unshared
 
 __all__ = ["Describe", "RewardMode", "RewardOptions", "Scored", "Scorer"]
 
@@ -44,6 +46,7 @@ class RewardOptions(TypedDict, total=False):
     describe: Describe | None
     describe_action: Describe | None
     scale: float | Sequence[float] | None
+    name: str
 
 
 class Scorer:
@@ -82,8 +85,8 @@ class Scorer:
         if isinstance(tags, str) or not isinstance(tags, Sequence) or len(tags) != 2:
             raise InvalidConfigError(f"Expected `tags` to be an opening and a closing tag, actual: {tags!r}.")
         check_tags(*tags)
-        if not isinstance(history, int) or history < 1:
-            raise InvalidConfigError(f"Expected `history` of at least 1 turn, actual: {history!r}.")
+        history = whole_number("history", history, 1, "turn")
+        encoder, predictor = unshared(encoder), unshared(predictor)
         self._describe = _function(describe, "describe")
         self._describe_action = _function(describe_action, "describe_action")
         self._observation_space, self._action_space = observation_space, action_space
@@ -97,6 +100,7 @@ class Scorer:
             states = SpaceEncoder(observation_space, scale, texts)
         self.gap = GapReward(states, threshold, shape, measures)
         self.predictor = None
+        self._own_predictor = False
         self._actions: SpaceEncoder | None = None
         if predictor is not None:
             actions: Any = None
@@ -106,6 +110,7 @@ class Scorer:
                 else:
                     actions = self._actions = SpaceEncoder(action_space, name="action")
             self.predictor = make_world_model(predictor, self.gap.encoder, actions)
+            self._own_predictor = isinstance(predictor, str)
             by_words = any(DISTANCES[measure.gap].between is not None for measure in self.gap.measures.values())
             if predictor == "learned" and by_words:
                 raise InvalidConfigError(
@@ -115,6 +120,13 @@ class Scorer:
         self._takes_tasks = self.predictor is not None and takes_tasks(self.predictor)
         self.tags = (tags[0], tags[1])
         self.history = history
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Scorer:
+        """Copy what an environment may change; encoders and a world model of the user's are shared."""
+        twin = copy.copy(self)
+        if self._own_predictor:
+            twin.predictor = copy.deepcopy(self.predictor, memo)
+        return twin
 
     @property
     def weight(self) -> float:
@@ -137,6 +149,19 @@ class Scorer:
         if mode not in get_args(RewardMode):
             raise InvalidConfigError(f"Expected `mode` to be one of {get_args(RewardMode)}, actual: {mode!r}.")
         self._mode: RewardMode = mode
+
+    def reward(self, reward: Any) -> float:
+        """Return an environment's reward as a number.
+
+        Raises:
+            InvalidConfigError: If it is no single number.
+        """
+        if np.ndim(reward) or not isinstance(reward, SupportsFloat):
+            raise InvalidConfigError(
+                f"Expected one number as the environment's reward, actual: {reward!r}. Put "
+                "`gymnasium.wrappers.TransformReward` below the reward wrapper to make it one."
+            )
+        return float(reward)
 
     def state(self, observation: Any) -> Any:
         """Return the state to predict and store: the observation's description, its text, or a copy of it.
@@ -309,9 +334,14 @@ class Scorer:
 
 
 class Scored:
-    """The properties of the scorer that both reward wrappers expose."""
+    """The properties of the scorer that both reward wrappers expose.
+
+    Attributes:
+        info_key: Key of the results in `info`.
+    """
 
     _scorer: Scorer
+    info_key: str
 
     @property
     def gap(self) -> GapReward:

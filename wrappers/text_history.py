@@ -7,9 +7,10 @@ from typing import Any, SupportsFloat
 
 import gymnasium as gym
 
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.checks import whole_number
 from rwml_gym.spaces import UnicodeText
-from rwml_gym.wrappers.checks import require_text_env
+from rwml_gym.wrappers.arguments import recorded
+from rwml_gym.wrappers.checks import require_text_env, reward_names, text_action
 
 __all__ = ["TextHistory"]
 
@@ -67,11 +68,10 @@ class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorAr
             InvalidConfigError: If `history` or `max_length` is not positive, observations are not text, or `Autoreset`
                 is below.
         """
-        require_text_env(env, "TextHistory", history)
-        if max_length < 1:
-            raise InvalidConfigError(f"Expected `max_length` of at least 1 character, actual: {max_length}.")
+        history = require_text_env(env, "TextHistory", history)
+        max_length = whole_number("max_length", max_length, 1, "character")
         gym.utils.RecordConstructorArgs.__init__(
-            self, history=history, task=task, newest_first=newest_first, max_length=max_length
+            self, **recorded(history=history, task=task, newest_first=newest_first, max_length=max_length)
         )
         gym.Wrapper.__init__(self, env)
 
@@ -79,6 +79,7 @@ class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorAr
         self.observation_space = UnicodeText(max(max_length, env.observation_space.max_length))
         self.max_length = self.observation_space.max_length
         self.history = history
+        self._reward_names = reward_names(env)
         self.show_task = task
         self.newest_first = newest_first
         # Pairs of an action (`None` for the reset) and the observation after it.
@@ -96,10 +97,7 @@ class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorAr
     def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
         """Step the environment; the history keeps the action without the prediction."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        seen = info.get("world_model", {}).get("action", action)
-        if not isinstance(seen, str):
-            raise InvalidConfigError(f"Expected a text action, actual: {seen!r} ({type(seen).__name__}).")
-        self._turns.append((str(seen), observation))
+        self._turns.append((text_action(action, info, self._reward_names), observation))
         return self._text(), reward, terminated, truncated, info
 
     def _text(self) -> str:

@@ -15,7 +15,8 @@ from rwml_gym.reward.gap import RewardShape
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models.base import WorldModel
-from rwml_gym.wrappers.checks import require_no_autoreset
+from rwml_gym.wrappers.arguments import recorded
+from rwml_gym.wrappers.checks import new_name, require_no_autoreset
 from rwml_gym.wrappers.scorer import Describe, RewardMode, Scored, Scorer
 
 __all__ = ["RewardMode", "WorldModelRewardWrapper"]
@@ -57,10 +58,13 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
       `measures`);
     - `task_reward`, `weight`, `mode`, `encoder`.
 
-    The info of a reset has no `"world_model"`, as there is no prediction. The spaces are those of the environment; an
+    `name` is another key than `"world_model"`, for several reward wrappers around one another. The info of a reset has
+    no such key, as there is no prediction. The spaces are those of the environment; an
     action with a prediction need not be in `action_space`. Put `Autoreset` outside.
 
-    Arguments that are names are recorded in `spec`, so `gymnasium.make(env.spec)` makes the same environment. Wrappers
+    Arguments that are names are recorded in `spec`, so `gymnasium.make(env.spec)` makes the same environment, with the
+    first `weight` where it was changed since. A copy (`copy.deepcopy`) shares an encoder or world model that is an
+    object; one made by name is copied with what it has learned. Wrappers
     with the same encoder name share one encoder and its cache in a process. A predictor made by name is not shared. For
     many environments at once, use `WorldModelRewardVectorWrapper`.
 
@@ -94,6 +98,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         describe: Describe | None = None,
         describe_action: Describe | None = None,
         scale: float | Sequence[float] | None = None,
+        name: str = "world_model",
     ):
         """Wrap an environment and load the encoder, if texts are compared.
 
@@ -115,6 +120,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
             describe: Function from an observation to text, or its name as `"module:function"`.
             describe_action: Function from an action to text for the predictor, or its name.
             scale: Unit of numbers that are compared as numbers, see `SpaceEncoder`.
+            name: Key of the results in `info`; give each of several reward wrappers around one another its own.
 
         Raises:
             InvalidConfigError: If an argument is out of range, or observations are neither text nor numeric and there
@@ -137,17 +143,13 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
             "describe_action": describe_action,
             "scale": scale,
         }
+        self.info_key = new_name(env, name)
         scorer = Scorer(env.observation_space, env.action_space, **arguments)
-        # JSON has no tuples, arrays, other mappings or NumPy's numbers.
-        arguments["weight"], arguments["tags"] = scorer.weight, list(tags)
-        arguments["measures"] = None if measures is None else {name: dict(of) for name, of in measures.items()}
-        arguments["scale"] = None if scale is None else np.asarray(scale, dtype=float).tolist()
-        # No copies, because the user's encoder may be a large model.
-        gym.utils.RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
+        gym.utils.RecordConstructorArgs.__init__(self, **recorded(**arguments, name=name))
         gym.Wrapper.__init__(self, env)
 
         self._scorer = scorer
-        self._turns: deque[Turn] = deque(maxlen=history)
+        self._turns: deque[Turn] = deque(maxlen=scorer.history)
         self._task = ""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -192,6 +194,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         state = scorer.state(observation)
         self._turns.append(Turn(shown, state))
         role = str(info.get("message_role", ""))
-        (reward,), (scores,) = scorer.score([shown], [prediction], [source], [state], [role], [float(task_reward)])
+        task_rewards = [scorer.reward(task_reward)]
+        (reward,), (scores,) = scorer.score([shown], [prediction], [source], [state], [role], task_rewards)
         scorer.learn([history], [shown], [state])
-        return observation, reward, terminated, truncated, {**info, "world_model": scores}
+        return observation, reward, terminated, truncated, {**info, self.info_key: scores}

@@ -16,6 +16,7 @@ from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Turn
 from rwml_gym.vector.infos import Info, vectorize_infos
+from rwml_gym.wrappers.checks import new_name
 from rwml_gym.wrappers.scorer import RewardOptions, Scored, Scorer
 
 __all__ = ["WorldModelRewardVectorWrapper"]
@@ -79,6 +80,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
             expected = batch_space(single, env.num_envs)
             if space != expected:
                 raise InvalidConfigError(f"Expected the {name} {expected}, equal in all slots, actual: {space}.")
+        self.info_key = new_name(env, options.pop("name", "world_model"))
         super().__init__(env)
         self._autoreset = _autoreset_mode(env)
         self._scorer = Scorer(env.single_observation_space, env.single_action_space, encoder=encoder, **options)
@@ -156,7 +158,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
             [sources[slot] for slot in playing],
             [states[slot] for slot in playing],
             roles,
-            [float(task_rewards[slot]) for slot in playing],
+            [scorer.reward(task_rewards[slot]) for slot in playing],
         )
         if playing:
             scorer.learn(
@@ -230,7 +232,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         going, final = (
             vectorize_infos(
                 [
-                    {"world_model": scores[slot]} if slot in scores and same_step[slot] == ended else None
+                    {self.info_key: scores[slot]} if slot in scores and same_step[slot] == ended else None
                     for slot in range(self.num_envs)
                 ]
             )

@@ -19,7 +19,7 @@ from rwml_gym.agents.players.base import Agent, MakeEnv
 from rwml_gym.agents.players.baselines import NoOpAgent, RandomAgent, TransferAgent
 from rwml_gym.agents.players.random_caller import RandomCallerAgent
 from rwml_gym.agents.seeding import seed_of
-from rwml_gym.envs.base import GameSource
+from rwml_gym.envs.base import MAX_LISTED, GameSource
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError, InvalidGameError
 
 __all__ = ["WORLDS", "GameName", "Games", "Source", "World"]
@@ -27,8 +27,6 @@ __all__ = ["WORLDS", "GameName", "Games", "Source", "World"]
 GameName = str | int
 """The name of a game, or the seed of an episode where the environment names no games."""
 
-# A split with more games than this has no end for whoever wants to play all of them.
-MAX_LISTED = 1_000_000
 SEEDS = 2**31
 
 

@@ -106,6 +106,10 @@ class CachedEncoder:
             return make_encoder, (self.name,)
         return CachedEncoder, (self.encoder, self.cache_bytes)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> CachedEncoder:
+        """Return the encoder itself: it may be a large model, and two copies would have two caches."""
+        return self
+
     @property
     def hit_rate(self) -> float:
         """Share of the texts that were answered without the inner encoder; NaN before the first text."""

@@ -8,14 +8,22 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.checks import one_of, plain
+from rwml_gym.errors import InvalidConfigError, UnsolvableGameError
 from rwml_gym.spaces import UnicodeText
 
-__all__ = ["INFO_KEYS", "GameSource", "TextEnv"]
+__all__ = ["INFO_KEYS", "MAX_LISTED", "ORDERS", "GameSource", "TextEnv"]
 
 Game = TypeVar("Game", covariant=True)
+
+ORDERS = ("random", "each-once")
+"""Which game follows which: drawn anew each time, or all of them once in random order, and then again."""
+
+MAX_LISTED = 1_000_000
+"""A split with more games than this has no end for whoever wants to play all of them."""
 
 INFO_KEYS: dict[str, str] = {
     "task": "the instruction, which prompts show to the model",
@@ -60,6 +68,7 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
 
     A subclass gives its games to `__init__` and implements `_begin` and `_act`; `envs.toy.ToyHouseEnv` is the template.
     `reset(seed=…)` draws a game with `self.np_random`, and `reset(options={"game": name})` plays the game of that name.
+    With `order="each-once"`, `reset` goes through all games in an order that follows from the seed, and then again.
     The reward is the task reward. `terminated` is success or the task's own end; the step budget belongs to the
     registered id. `info` has the same keys at `reset` and `step`. It follows from game and actions alone, and shows
     nothing of what is scored before the episode ends. `INFO_KEYS` says which keys training and evaluation read.
@@ -69,21 +78,37 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
         render_mode: `"ansi"`, in which `render` returns the last action and what followed, or `None`.
     """
 
+    _spec: EnvSpec | None = None
     metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 (as gymnasium.Env has it)
 
-    def __init__(self, games: GameSource[Game], render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        games: GameSource[Game],
+        render_mode: str | None = None,
+        order: str = "random",
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         """Set the games and the text spaces.
 
         Args:
             games: The games of the environment.
             render_mode: `"ansi"` or `None`.
+            order: One of `ORDERS`. Without a seed, `each-once` plays in the order of seed 0.
+            share: With `each-once`, `(i, n)` plays only every n-th game of the order, from number i on. A vector
+                environment gives each slot its share, so that all slots together play each game once. As slot i has
+                seed + i, the order is that of the seed less i.
 
         Raises:
-            InvalidConfigError: If the render mode is unknown.
+            InvalidConfigError: If an argument is not allowed, or `each-once` is asked of games without end.
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise InvalidConfigError(f'Expected render_mode to be None or "ansi", actual: {render_mode!r}.')
+        one_of("order", order, ORDERS)
         self.games = games
+        self.order = order
+        self.share = _checked_share(order, share, games)
+        self._order_seed, self._passes = 0, 0
+        self._left: list[int] = []  # numbers of the games still to play in this pass, the next one last
         self.render_mode = render_mode
         self.observation_space = UnicodeText()
         self.action_space = UnicodeText()
@@ -102,12 +127,14 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
             GameNotFoundError: If no game has this name.
         """
         super().reset(seed=seed)
+        if seed is not None:
+            self._order_seed, self._passes, self._left = abs(seed - self.share[0]), 0, []
         options = dict(options or {})
         name = options.pop("game", None)
         if options:
             raise InvalidConfigError(f'Expected only "game" in options, actual: also {", ".join(map(repr, options))}.')
         self._over = True  # a reset that fails leaves an environment that has to be reset
-        observation, info = self._begin(self.games.sample(self.np_random) if name is None else self.games.load(name))
+        observation, info = self._begin(self._next_game() if name is None else self.games.load(name))
         self._over = False
         self._last_exchange = observation
         return observation, info
@@ -131,9 +158,36 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
         self._last_exchange = f"> {action}\n{observation}"
         return observation, reward, terminated, truncated, info
 
+    @property
+    def spec(self) -> EnvSpec | None:
+        """The registration and the arguments; as `EnvSpec.to_json` needs it, NumPy's numbers are plain ones."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        if spec is not None:
+            spec.kwargs = {name: plain(value) for name, value in spec.kwargs.items()}
+        self._spec = spec
+
     def render(self) -> str | None:
         """Return the last action and the observation that followed, in mode `ansi`."""
         return self._last_exchange if self.render_mode == "ansi" else None
+
+    def _next_game(self) -> Any:
+        if self.order == "random":
+            return self.games.sample(self.np_random)
+        names = self.games.names
+        first, step = self.share
+        for _ in range(2 * len(names)):  # the rest of a pass, and a whole one
+            if not self._left:
+                rng = np.random.default_rng((self._order_seed, self._passes))
+                self._left = rng.permutation(len(names))[first::step][::-1].tolist()
+                self._passes += 1
+            try:
+                return self.games.load(names[self._left.pop()])
+            except UnsolvableGameError:  # left out, as by `sample`; a corrupt file is an error of this reset alone
+                continue
+        raise UnsolvableGameError(f"Expected a game that can be solved, actual: none of {len(names)}.")
 
     @abstractmethod
     def _begin(self, game: Any) -> tuple[str, dict[str, Any]]:
@@ -142,3 +196,22 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
     @abstractmethod
     def _act(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Take an action; return what `step` returns."""
+
+
+def _checked_share(order: str, share: Any, games: GameSource[Any]) -> tuple[int, int]:
+    match plain(share):
+        case (int(first), int(step)) if 0 <= first < step:
+            pass
+        case _:
+            raise InvalidConfigError(f"Expected share (i, n) with 0 <= i < n, actual: {share!r}.")
+    if order == "random":
+        if step > 1:
+            raise InvalidConfigError(f'Expected share only with order="each-once", actual: {share!r}.')
+        return first, step
+    count = len(games.names)
+    if not step <= count <= MAX_LISTED:
+        raise InvalidConfigError(
+            f'Expected {step} to {MAX_LISTED:,} games for order="each-once", actual: {count:,}. Choose another split, '
+            'fewer slots, or order="random".'
+        )
+    return first, step

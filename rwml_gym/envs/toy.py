@@ -91,6 +91,8 @@ class ToyHouseEnv(TextEnv[House]):
         games: Number of houses.
         expert: Whether `info["expert_action"]` holds the next action of a shortest solution.
         render_mode: `"ansi"` or `None`.
+        order: `random` or `each-once`; see `TextEnv`.
+        share: The share of a slot with `each-once`; see `TextEnv`.
 
     Example:
         >>> import gymnasium, rwml_gym
@@ -103,9 +105,15 @@ class ToyHouseEnv(TextEnv[House]):
     """
 
     def __init__(
-        self, split: str = "train", games: int = 64, expert: bool = False, render_mode: str | None = None
+        self,
+        split: str = "train",
+        games: int = 64,
+        expert: bool = False,
+        render_mode: str | None = None,
+        order: str = "random",
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        super().__init__(Houses(split, games), render_mode)
+        super().__init__(Houses(split, games), render_mode, order, share)
         self.expert = expert
 
     def _begin(self, game: House) -> tuple[str, dict[str, Any]]:

@@ -15,8 +15,8 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from rwml_gym.checks import one_of
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.checks import one_of, whole_number
+from rwml_gym.errors import InvalidConfigError, InvalidTypeError
 from rwml_gym.vector.infos import Info, vectorize_infos
 from rwml_gym.vector.slots import EnvFactory, Slots, SlotSteps
 from rwml_gym.vector.workers import Workers
@@ -101,14 +101,15 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
         Args:
             seed: Seed of slot 0; slot i gets seed + i. Or a sequence with one seed per slot.
             options: Options for every environment. ``{"reset_mask": mask}``, with a boolean array, resets only the
-                slots in the mask; the others keep their observation and have no info.
+                slots in the mask; the others keep their observation and have no info. ``{"game": names}``, with a list
+                or tuple, gives each slot its own game (``None`` where the environment chooses).
         """
         seeds = self._seeds(seed)
-        options, mask = self._split(options)
+        each, mask = self._split(options)
         if self._needs_reset and not mask.all():
             raise ResetNeeded(f"Expected all slots in the reset mask, actual: {mask}. {self._needs_reset}")
         self._needs_reset = "Expected a successful reset(), actual: the last one failed. Call reset() again."
-        parts = self._run("reset", lambda share: (seeds[share], options, mask[share].tolist()))
+        parts = self._run("reset", lambda share: (seeds[share], each[share], mask[share].tolist()))
         self._needs_reset = ""
         self._ended[mask] = False
         observations, infos = (list(chain.from_iterable(part)) for part in zip(*parts, strict=True))
@@ -210,19 +211,29 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
             raise InvalidConfigError(f"Expected {self.num_envs} seeds, one per slot, actual: {len(seed)}.")
         return list(seed)
 
-    def _split(self, options: Mapping[str, Any] | None) -> tuple[dict[str, Any] | None, Bools]:
-        """Split options into those for the environments and the mask of the slots to reset."""
-        if options is None or "reset_mask" not in options:
-            return None if options is None else dict(options), np.ones(self.num_envs, dtype=np.bool_)
+    def _split(self, options: Mapping[str, Any] | None) -> tuple[list[dict[str, Any] | None], Bools]:
+        """Split options into those of each environment and the mask of the slots to reset."""
+        if options is None:
+            return [None] * self.num_envs, np.ones(self.num_envs, dtype=np.bool_)
         options = dict(options)
-        mask = options.pop("reset_mask")
-        if not (isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.shape == (self.num_envs,)):
-            raise InvalidConfigError(
-                f'Expected options["reset_mask"] to be a boolean array of shape ({self.num_envs},), actual: {mask!r}.'
-            )
+        mask = options.pop("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
+        expected = (
+            f'Expected options["reset_mask"] to be a boolean array of shape ({self.num_envs},), actual: {mask!r}.'
+        )
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            raise InvalidTypeError(expected)
+        if mask.shape != (self.num_envs,):
+            raise InvalidConfigError(expected)
         if not mask.any():
             raise InvalidConfigError('Expected a slot in options["reset_mask"], actual: none. Do not call reset().')
-        return options, mask
+        games = options.get("game")
+        if not isinstance(games, list | tuple):
+            return [dict(options) for _ in range(self.num_envs)], mask
+        if len(games) != self.num_envs:
+            raise InvalidConfigError(
+                f'Expected {self.num_envs} names in options["game"], one per slot, actual: {len(games)}.'
+            )
+        return [{**options, "game": game} for game in games], mask
 
     def _checked_actions(self, actions: Any) -> list[Any]:
         if isinstance(actions, str | bytes | Mapping):
@@ -265,10 +276,15 @@ def make_text(
         workers: Number of worker processes; 0 for none.
         context: Start method of the workers.
         timeout: Seconds to wait for a worker.
-        kwargs: Arguments for `gymnasium.make`: ``max_episode_steps`` and those of the environment.
+        kwargs: Arguments for `gymnasium.make`: ``max_episode_steps`` and those of the environment. With
+            ``order="each-once"``, all slots together play every game of the split once, and then again; end an
+            evaluation when each game has been played.
     """
-    _check_count("num_envs", num_envs, 1)
-    env_fns = [partial(gymnasium.make, id, **kwargs)] * num_envs
+    num_envs = whole_number("num_envs", num_envs, 1)
+    if kwargs.get("order") == "each-once":
+        env_fns = [partial(gymnasium.make, id, share=(slot, num_envs), **kwargs) for slot in range(num_envs)]
+    else:
+        env_fns = [partial(gymnasium.make, id, **kwargs)] * num_envs
     return TextVectorEnv(env_fns, autoreset_mode, workers=workers, context=context, timeout=timeout)
 
 
@@ -294,7 +310,7 @@ def _checked(env_fns: Any) -> list[EnvFactory]:
 
 
 def _check_workers(workers: Any, context: Any, timeout: Any, num_envs: int) -> None:
-    _check_count("workers", workers, 0)
+    whole_number("workers", workers, 0)
     if workers > num_envs:
         raise InvalidConfigError(f"Expected at most {num_envs} workers, one per slot, actual: {workers}.")
     if not workers and (context is not None or timeout is not None):
@@ -303,8 +319,3 @@ def _check_workers(workers: Any, context: Any, timeout: Any, num_envs: int) -> N
         one_of("context", context, multiprocessing.get_all_start_methods())
     if timeout is not None and not timeout > 0:
         raise InvalidConfigError(f"Expected a timeout of more than 0 seconds, actual: {timeout!r}.")
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InvalidConfigError(f"Expected {name} to be an integer of at least {least}, actual: {value!r}.")

@@ -71,14 +71,14 @@ class Slots:
         self._ended = [False] * len(self.envs)
 
     def reset(
-        self, seeds: Sequence[int | None], options: dict[str, Any] | None, mask: Sequence[bool]
+        self, seeds: Sequence[int | None], options: Sequence[dict[str, Any] | None], mask: Sequence[bool]
     ) -> tuple[list[str], list[Info | None]]:
         """Reset the slots in the mask; the others keep their observation and have no info."""
         infos: list[Info | None] = [None] * len(self.envs)
-        for slot, (env, seed, wanted) in enumerate(zip(self.envs, seeds, mask, strict=True)):
+        for slot, (env, wanted) in enumerate(zip(self.envs, mask, strict=True)):
             if wanted:
                 with self._named(slot):
-                    self._observations[slot], infos[slot] = env.reset(seed=seed, options=options)
+                    self._observations[slot], infos[slot] = env.reset(seed=seeds[slot], options=options[slot])
                 self._ended[slot] = False
         return list(self._observations), infos
 

@@ -136,7 +136,7 @@ def test_no_action_in_mid_episode_is_refused():
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (ToyHouseEnv, {"max_actions": 0}, "`max_actions` of at least 1, actual: 0"),
+        (ToyHouseEnv, {"max_actions": 0}, "`max_actions` to be a whole number of at least 1, actual: 0"),
         (ToyHouseEnv, {"width": 2000}, "1 to 1024, the encoder's own, actual: 2000"),
         (lambda: gym.make("CartPole-v1"), {}, r"text actions for AdmissibleActions, actual: Discrete\(2\)"),
         (lambda: gym.wrappers.Autoreset(ToyHouseEnv()), {}, "`Autoreset` outside AdmissibleActions"),

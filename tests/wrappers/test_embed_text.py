@@ -82,7 +82,7 @@ def test_a_smaller_width_stays_in_the_space():
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (ToyHouseEnv, {"width": 0}, "1 to 1024, the encoder's own, actual: 0"),
+        (ToyHouseEnv, {"width": 0}, "`width` to be a whole number of at least 1, actual: 0"),
         (ToyHouseEnv, {"width": 1025}, "actual: 1025"),
         (ToyHouseEnv, {"info_keys": "task"}, "list of names, actual: 'task'"),
         (ToyHouseEnv, {"encoder": 3}, "Expected an encoder"),

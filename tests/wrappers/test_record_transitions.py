@@ -145,7 +145,7 @@ def test_the_spec_makes_the_same_wrapper():
 def test_what_cannot_be_recorded_is_refused():
     with pytest.raises(InvalidConfigError, match="text observations for RecordTransitions, actual: Box"):
         RecordTransitions(gym.make("CartPole-v1"))
-    with pytest.raises(InvalidConfigError, match="`history` of at least 1 turn, actual: 0"):
+    with pytest.raises(InvalidConfigError, match="`history` to be a whole number of at least 1 turn, actual: 0"):
         RecordTransitions(ToyHouseEnv(), history=0)
     with pytest.raises(InvalidConfigError, match="`Autoreset` outside RecordTransitions"):
         RecordTransitions(gym.wrappers.OrderEnforcing(gym.wrappers.Autoreset(ToyHouseEnv())))

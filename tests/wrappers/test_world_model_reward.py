@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import EncoderNotFoundError, InvalidConfigError
 from rwml_gym.transitions import Turn
-from rwml_gym.wrappers import WorldModelRewardWrapper
+from rwml_gym.wrappers import EmbedText, RecordTransitions, TextHistory, WorldModelRewardWrapper
 
 TOY = "rwml_gym/ToyHouse-v0"
 WINNING = ("take mug", "go to bedroom", "drop mug")  # of house-0
@@ -263,7 +263,7 @@ def test_vector_environments():
         ({"shape": "judge"}, "Expected `shape` to be one of"),
         ({"threshold": 0}, "Expected `threshold` in"),
         ({"weight": math.nan}, "Expected a finite `weight`"),
-        ({"history": 0}, "Expected `history` of at least 1"),
+        ({"history": 0}, "Expected `history` to be a whole number of at least 1 turn"),
         ({"predictor": "oracle"}, "Expected a world model out of"),
         ({"tags": "<>"}, "an opening and a closing tag"),
         ({"tags": ("<a>",)}, "an opening and a closing tag"),
@@ -306,3 +306,71 @@ def test_the_real_encoder_rewards_what_is_right():
     observation, _ = env.reset(seed=0)
     assert env.step({"action": "look", "prediction": observation})[1] == 1.0
     assert env.step({"action": "look", "prediction": "Nothing happens."})[1] == 0.0
+
+
+def test_stacked_wrappers_have_names():
+    inner = WorldModelRewardWrapper(gym.make(TOY), encoder="hashing", threshold=0.1, name="strict", weight=0.5)
+    env = WorldModelRewardWrapper(inner, encoder="hashing", threshold=1.0, weight=2.0, predictor="nothing-changes")
+    observation, _ = env.reset(seed=0)
+    _, reward, _, _, info = env.step(f"look <next_state>{observation}</next_state>")
+    # the outer one takes the prediction, so the inner one has none
+    assert (info["world_model"]["reward"], info["strict"]["reward"]) == (1.0, 0.0)
+    assert info["world_model"]["task_reward"] == 0.0
+    assert reward == 2.0
+    assert env.spec.additional_wrappers[-2].kwargs["name"] == "strict"
+    with pytest.raises(InvalidConfigError, match="another `name` than that of the reward wrapper below"):
+        WorldModelRewardWrapper(gym.wrappers.TimeLimit(inner, 5), encoder="hashing", name="strict")
+    with pytest.raises(InvalidConfigError, match="Expected `name` to be a key for info, actual: ''"):
+        WorldModelRewardWrapper(gym.make(TOY), encoder="hashing", name="")
+
+
+def test_outer_wrappers_find_the_action_of_a_named_wrapper():
+    env = WorldModelRewardWrapper(gym.make(TOY), encoder="hashing", name="mine")
+    env = TextHistory(RecordTransitions(env))
+    env.reset(seed=0)
+    observation, *_ = env.step("look <next_state>Rain.</next_state>")
+    assert env.get_wrapper_attr("transitions")[0].action == "look"
+    assert "Rain" not in observation
+
+
+class ArrayRewards(gym.Wrapper):
+    def __init__(self, env, reward):
+        super().__init__(env)
+        self.reward = reward
+
+    def step(self, action):
+        observation, _, *rest = self.env.step(action)
+        return observation, self.reward, *rest
+
+
+@pytest.mark.parametrize("reward", [np.zeros(1), np.zeros((2, 2)), [0.0], None, "1", {"a": 1.0}])
+def test_a_reward_that_is_no_number_is_refused(reward):
+    env = WorldModelRewardWrapper(ArrayRewards(gym.make(TOY), reward), encoder="hashing")
+    env.reset(seed=0)
+    with pytest.raises(InvalidConfigError, match="Expected one number as the environment's reward"):
+        env.step("look")
+
+
+@pytest.mark.parametrize("reward", [1, True, np.float32(1), np.array(1.0)])
+def test_numbers_of_all_types_are_rewards(reward):
+    env = WorldModelRewardWrapper(ArrayRewards(gym.make(TOY), reward), encoder="hashing")
+    env.reset(seed=0)
+    assert env.step("look")[1] == 1.0
+
+
+def test_numpy_arguments_are_taken_and_recorded():
+    env = gym.make(TOY, games=np.int64(5), share=(np.int64(0), np.int64(2)), order="each-once")
+    env = WorldModelRewardWrapper(
+        env, encoder="hashing", threshold=np.float32(0.1), weight=np.float64(2), history=np.int64(3)
+    )
+    env = EmbedText(TextHistory(env, history=np.int8(2), max_length=np.int64(90)), encoder="hashing", width=np.int64(8))
+    again = gym.make(EnvSpec.from_json(env.spec.to_json()))
+    assert again.reset(seed=0)[0].tolist() == env.reset(seed=0)[0].tolist()
+    assert again.get_wrapper_attr("weight") == 2.0
+
+
+@pytest.mark.parametrize("history", [True, 1.0, "3", None])
+def test_what_is_no_whole_number_is_no_window(history):
+    for wrapper in (WorldModelRewardWrapper, TextHistory, RecordTransitions):
+        with pytest.raises(InvalidConfigError, match="Expected `history` to be a whole number of at least 1 turn"):
+            wrapper(gym.make(TOY), history=history)

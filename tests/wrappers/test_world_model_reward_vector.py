@@ -213,8 +213,9 @@ def test_it_has_the_arguments_of_the_scalar_wrapper():
         {name: p.default for name, p in inspect.signature(c.__init__).parameters.items() if name not in ("self", "env")}
         for c in (WorldModelRewardWrapper, WorldModelRewardVectorWrapper, Scorer)
     )
+    assert scalar.pop("name") == "world_model"  # of the wrapper alone
     assert scalar == {name: default for name, default in scorer.items() if not name.endswith("_space")}
-    assert scalar.keys() == {"encoder", *RewardOptions.__annotations__}
+    assert {*scalar, "name"} == {"encoder", *RewardOptions.__annotations__}
     assert vector["encoder"] == scalar["encoder"]
 
 

@@ -49,6 +49,8 @@ class ALFWorldEnv(TextEnv[Game]):
         rooms: Some of ``kitchen``, ``living_room``, ``bedroom``, ``bathroom``; all by default.
         difficulty: Number of receptacles to search, or a range such as ``(5, 15)``; only for `GeneratedGames`.
         expert: Whether to call the expert (`rwml_gym.envs.alfworld.expert.Expert`) in every state.
+        order: ``random``, or ``each-once`` to play every game of an official split; see `TextEnv`.
+        share: The share of a slot with ``each-once``; `gymnasium.make_vec` sets it.
 
     Example:
         >>> import gymnasium, rwml_gym
@@ -71,10 +73,12 @@ class ALFWorldEnv(TextEnv[Game]):
         rooms: Sequence[str] | None = None,
         difficulty: int | Sequence[int] | None = None,
         expert: bool = False,
+        order: str = "random",
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         one_of("engine", engine, ENGINES)
         self.engine = engine
-        super().__init__(make_games(split, task_types, grammar, data, rooms, difficulty), render_mode)
+        super().__init__(make_games(split, task_types, grammar, data, rooms, difficulty), render_mode, order, share)
         self._engine: GameEngine | None = None
         self._game: Game | None = None
         self.expert = expert

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rwml_gym.checks import one_of
+from rwml_gym.checks import one_of, whole_number
 from rwml_gym.envs.base import TextEnv
 from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
 from rwml_gym.envs.tau2.conversation import STOP, Conversation, User
@@ -61,6 +61,8 @@ class Tau2Env(TextEnv[NamedTask]):
         policy_in_observation: Whether the first observation begins with the task, the policy and the tools.
         max_errors: Number of errors after which tau2 ends the task.
         render_mode: With ``ansi``, `render` returns the conversation so far.
+        order: ``random``, or ``each-once`` to play every task of the split; see `TextEnv`.
+        share: The share of a slot with ``each-once``; `gymnasium.make_vec` sets it.
 
     Example:
         >>> import gymnasium, rwml_gym
@@ -85,6 +87,8 @@ class Tau2Env(TextEnv[NamedTask]):
         policy_in_observation: bool = False,
         max_errors: int = 10,
         render_mode: str | None = None,
+        order: str = "random",
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         one_of("domain", domain, DOMAINS)
         one_of("user", user, USERS)
@@ -99,10 +103,9 @@ class Tau2Env(TextEnv[NamedTask]):
                 f"Expected a litellm id in `user_model` with `user_arguments`, actual: {user_model!r}. "
                 "Remove `user_arguments`, or build them into the function."
             )
-        if not isinstance(max_errors, int) or max_errors < 1:
-            raise InvalidConfigError(f"Expected max_errors of at least 1, actual: {max_errors!r}.")
+        max_errors = whole_number("max_errors", max_errors, 1)
         self.domain = load_domain(domain, solo=user == "solo")
-        super().__init__(Tasks(domain, split, solo=user == "solo"), render_mode)
+        super().__init__(Tasks(domain, split, solo=user == "solo"), render_mode, order, share)
         self.user, self.on_user_error, self.max_errors = user, on_user_error, max_errors
         self.policy_in_observation = policy_in_observation
         self._model = litellm_model(user_model, **(user_arguments or {})) if isinstance(user_model, str) else user_model

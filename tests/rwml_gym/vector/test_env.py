@@ -365,8 +365,8 @@ same = OddEnv()
         ([OddEnv, partial(OddEnv, length=9)], {}, r"actual: UnicodeText\(.*\) in slot 1"),
         ([OddEnv, partial(OddEnv, length=9)], {"workers": 2}, r"actual: UnicodeText\(.*\) in slot 1"),
         ([OddEnv], {"autoreset_mode": "Never"}, 'Expected autoreset_mode to be one of "NextStep".*, actual: .Never.'),
-        ([OddEnv], {"workers": -1}, "Expected workers to be an integer of at least 0"),
-        ([OddEnv], {"workers": True}, "Expected workers to be an integer"),
+        ([OddEnv], {"workers": -1}, "Expected `workers` to be a whole number of at least 0"),
+        ([OddEnv], {"workers": True}, "Expected `workers` to be a whole number"),
         ([OddEnv], {"workers": 2}, "Expected at most 1 workers, one per slot, actual: 2"),
         ([OddEnv], {"timeout": 1}, "Expected `workers` with `context` or `timeout`"),
         ([OddEnv], {"context": "spawn"}, "Expected `workers` with `context` or `timeout`"),
@@ -382,7 +382,7 @@ def test_wrong_arguments_are_refused(env_fns, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"num_envs": 0}, InvalidConfigError, "Expected num_envs to be an integer of at least 1"),
+        ({"num_envs": 0}, InvalidConfigError, "Expected `num_envs` to be a whole number of at least 1"),
         ({"split": "test"}, InvalidConfigError, "Expected split to be one of .*, actual: 'test'"),
         ({"split": "test", "workers": 1}, InvalidConfigError, "Expected split to be one of .*, actual: 'test'"),
         ({"workers": 3, "num_envs": 2}, InvalidConfigError, "at most 2 workers"),

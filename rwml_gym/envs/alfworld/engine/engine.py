@@ -65,6 +65,25 @@ class Engine:
 
     def __init__(self) -> None:
         self._game: CompiledGame | None = None
+        self._source: Mapping[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: the source of the game and what has changed in play."""
+        if self._game is None:
+            return {}
+        fluents = self._game.fluents
+        state = {name: getattr(self, name) for name in ("_true", "_missing", "_applicable", "_blocks", "_won")}
+        facts = {p: rows for p, rows in self.facts.items() if p.removeprefix("not_") in fluents}
+        return {**state, "source": self._source, "facts": facts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+        if state:
+            state = dict(state)
+            facts = state.pop("facts")
+            compiled = self._open(state.pop("source"))
+            self.__dict__.update(state, facts={**compiled.facts, **facts})
+            self._update_commands(compiled)
 
     def start(self, game: Mapping[str, Any]) -> State:
         """Start a game (`GameEngine.start`).
@@ -73,9 +92,7 @@ class Engine:
             InvalidGameError: If the game needs a feature that only ``engine="textworld"`` has.
             Exception: Whatever textworld or fast-downward raises for a malformed game, including `SystemExit`.
         """
-        compiled = compile_game(game["pddl_domain"], game["grammar"], game["pddl_problem"])
-        self._game = compiled
-        self.ids, self.names, self.goal_sentence = compiled.ids, compiled.names, compiled.goal_sentence
+        compiled = self._open(game)
         self.facts: dict[str, set[Row]] = {
             predicate: rows if predicate.removeprefix("not_") not in compiled.fluents else set(rows)
             for predicate, rows in compiled.facts.items()
@@ -87,6 +104,14 @@ class Engine:
         self._won: bool | None = None
         self._update_commands(compiled)
         return self._state(compiled, compiled.texts.intro(self, {}))
+
+    def _open(self, game: Mapping[str, Any]) -> CompiledGame:
+        """Set what stays as it is in play."""
+        compiled = compile_game(game["pddl_domain"], game["grammar"], game["pddl_problem"])
+        self._game = compiled
+        self._source = {key: game[key] for key in ("pddl_domain", "grammar", "pddl_problem")}
+        self.ids, self.names, self.goal_sentence = compiled.ids, compiled.names, compiled.goal_sentence
+        return compiled
 
     def step(self, command: str) -> State:
         """Send a command to the game.

@@ -37,6 +37,22 @@ class TextworldEngine:
         self._env = env
         self._hand_on_library = weakref.finalize(self, _libraries.append, env.downward_lib)
         self._hand_on_library.atexit = False
+        self._played: tuple[Mapping[str, Any], list[str]] | None = None
+
+    def __getstate__(self) -> Any:
+        """Return the game and the commands, which a copy plays again: the planner's own state cannot be read."""
+        return self._env is not None, self._played
+
+    def __setstate__(self, state: Any) -> None:
+        self.__init__()  # type: ignore[misc]
+        is_open, played = state
+        if played is not None:
+            game, commands = played
+            self.start(game)
+            for command in commands:
+                self.step(command)
+        if not is_open:
+            self.close()
 
     def start(self, game: Mapping[str, Any]) -> State:
         """Start a game (`GameEngine.start`), in about a second."""
@@ -46,11 +62,14 @@ class TextworldEngine:
             names = entity_names(env._entity_infos)
             for entity, info in env._entity_infos.items():
                 info.name = names[entity]
+            self._played = (game, [])
             return _state(env.reset())
 
     def step(self, command: str) -> State:
         """Send a command to the game."""
         state, _, _ = self._open_env().step(command)
+        assert self._played is not None
+        self._played[1].append(command)
         return _state(state)
 
     def close(self) -> None:
@@ -58,6 +77,7 @@ class TextworldEngine:
         self._hand_on_library()
         # now another engine may use the library, so this one must not reach it
         self._env = None
+        self._played = None
 
     def _open_env(self) -> Any:
         if self._env is None:

@@ -8,7 +8,7 @@ from typing import overload
 
 import numpy as np
 
-from rwml_gym.checks import one_of
+from rwml_gym.checks import one_of, plain
 from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game
 from rwml_gym.envs.alfworld.games import package
 from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, choose
@@ -196,6 +196,7 @@ def _parse_name(name: object, split: str) -> tuple[str, str | None, Range | None
 
 def _check_difficulty(difficulty: int | Sequence[int] | None) -> Range | None:
     """Convert a difficulty to the fewest and the most receptacles to search."""
+    difficulty = plain(difficulty)
     match (difficulty, difficulty) if type(difficulty) is int else difficulty:
         case None:
             return None

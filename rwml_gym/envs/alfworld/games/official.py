@@ -15,7 +15,7 @@ from rwml_gym.checks import one_of
 from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game, Goal, room_of
 from rwml_gym.envs.alfworld.games import package
 from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, OFFICIAL_SPLITS, choose
-from rwml_gym.errors import GameNotFoundError, InvalidConfigError, InvalidGameError
+from rwml_gym.errors import GameNotFoundError, InvalidConfigError, InvalidGameError, UnsolvableGameError
 
 __all__ = ["GAME_FILE", "OfficialGames"]
 
@@ -80,19 +80,35 @@ class OfficialGames:
                 if content.get("solvable"):
                     return self._game(name, content)
                 self._unsolvable.add(name)
-        raise InvalidGameError(f"Expected a solvable game, actual: none in {self.folder}. Run `alfworld-download`.")
+        raise UnsolvableGameError(f"Expected a solvable game, actual: none in {self.folder}. Run `alfworld-download`.")
 
     def load(self, name: str) -> Game:
-        """Load the game of a name (`GameSource.load`), unless its file is corrupt or it cannot be solved."""
-        if name not in self._files:
-            raise GameNotFoundError(
-                f"Expected one of the {len(self._files)} games under {self.folder} such as "
-                f"{next(iter(self._files))!r}, actual: {name!r}. See `names` for all."
-            )
+        """Load the game of a name (`GameSource.load`), unless its file is corrupt or it cannot be solved.
+
+        Args:
+            name: One of `names`, or the path of such a game's file or folder.
+        """
+        if not isinstance(name, str) or name not in self._files:
+            name = self._name_of(name)
         content = self._read(name)
         if not content.get("solvable"):
-            raise InvalidGameError(f"Expected a solvable game, actual: {self._files[name]}. Choose another of `names`.")
+            raise UnsolvableGameError(
+                f"Expected a solvable game, actual: {self._files[name]}. Choose another of `names`."
+            )
         return self._game(name, content)
+
+    def _name_of(self, path: str) -> str:
+        """Return the name of the game in a file or folder; relative paths start at the split or at its parents."""
+        if isinstance(path, str) and "\0" not in path:
+            wanted = path.removesuffix(GAME_FILE)
+            folders = {os.path.realpath(file.parent): name for name, file in self._files.items()}
+            for home in (self.folder, *self.folder.resolve().parents[:2]):
+                if (place := os.path.realpath(home / wanted)) in folders:
+                    return folders[place]
+        raise GameNotFoundError(
+            f"Expected one of the {len(self._files)} games under {self.folder} such as "
+            f"{next(iter(self._files))!r}, actual: {path!r}. See `names` for all."
+        )
 
     def _list(self) -> Iterator[tuple[str, Path]]:
         files = self.folder.glob(f"**/{GAME_FILE}")
