@@ -130,20 +130,20 @@ def _flatten_text_space(space: UnicodeText) -> spaces.Box:
 
 
 @flatten.register(UnicodeText)
-def _flatten_text(space: UnicodeText, x: str) -> npt.NDArray[np.int32]:
+def _flatten_text(space: UnicodeText, x: str) -> npt.NDArray[np.int32]:  # type: ignore[misc] # Space[T]
     flat = np.full(space.max_length, PADDING, dtype=np.int32)
     flat[: len(x)] = np.frombuffer(x.encode("utf-32-le", ENCODING_ERRORS), dtype="<i4")
     return flat
 
 
 @unflatten.register(UnicodeText)
-def _unflatten_text(space: UnicodeText, x: npt.NDArray[np.int32]) -> str:
+def _unflatten_text(space: UnicodeText, x: npt.NDArray[np.int32]) -> str:  # type: ignore[misc] # Space[T]
     numbers = np.asarray(x)
     return numbers[numbers != PADDING].astype("<i4").tobytes().decode("utf-32-le", ENCODING_ERRORS)
 
 
 @batch_differing_spaces.register(UnicodeText)
-def _batch_differing_text_spaces(texts: Sequence[UnicodeText]) -> spaces.Tuple:
+def _batch_differing_text_spaces(texts: Sequence[UnicodeText]) -> spaces.Tuple:  # type: ignore[misc] # Space[T]
     return spaces.Tuple([copy.deepcopy(space) for space in texts])
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from rwml_gym.encoders.endpoint import EndpointEncoder
 from rwml_gym.encoders.local import DEFAULT_ENCODER, HUB_PREFIX, HashingEncoder, SentenceTransformerEncoder, unit_rows
 from rwml_gym.errors import EncoderError, InvalidConfigError, RWMLGymError
+from rwml_gym.forks import in_children
 from rwml_gym.text import replace_surrogates
 
 __all__ = ["DEFAULT_ENCODER", "CachedEncoder", "Embedded", "Encoder", "EncoderLike", "make_encoder"]
@@ -226,6 +227,14 @@ class _FunctionEncoder:
 
 
 _shared: dict[str, CachedEncoder] = {}
+
+
+def _unlock_shared() -> None:
+    for encoder in _shared.values():
+        encoder._lock = threading.Lock()
+
+
+in_children(_unlock_shared)
 
 
 EncoderLike = str | Encoder | Callable[[Sequence[str]], np.ndarray]

@@ -217,13 +217,10 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
             return [None] * self.num_envs, np.ones(self.num_envs, dtype=np.bool_)
         options = dict(options)
         mask = options.pop("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
-        expected = (
-            f'Expected options["reset_mask"] to be a boolean array of shape ({self.num_envs},), actual: {mask!r}.'
-        )
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            raise InvalidTypeError(expected)
+            raise InvalidTypeError(self._mask_expected(mask))
         if mask.shape != (self.num_envs,):
-            raise InvalidConfigError(expected)
+            raise InvalidConfigError(self._mask_expected(mask))
         if not mask.any():
             raise InvalidConfigError('Expected a slot in options["reset_mask"], actual: none. Do not call reset().')
         games = options.get("game")
@@ -234,6 +231,9 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
                 f'Expected {self.num_envs} names in options["game"], one per slot, actual: {len(games)}.'
             )
         return [{**options, "game": game} for game in games], mask
+
+    def _mask_expected(self, mask: Any) -> str:
+        return f'Expected options["reset_mask"] to be a boolean array of shape ({self.num_envs},), actual: {mask!r}.'
 
     def _checked_actions(self, actions: Any) -> list[Any]:
         if isinstance(actions, str | bytes | Mapping):
