@@ -10,17 +10,30 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["DiskCache", "cache_dir", "content_hash"]
 
-MARK = b"rwml-gym cache\n"
+MARK = b"rwml-gym cache 2\n"
 TIDY_EVERY = 256
+
+Result = TypeVar("Result")
 
 
 def cache_dir() -> Path:
     """Return the folder of this package's caches: `$RWML_GYM_CACHE`, or `~/.cache/rwml_gym`."""
     return Path(os.environ.get("RWML_GYM_CACHE") or Path.home() / ".cache" / "rwml_gym")
+
+
+def _cache_dir() -> Path | None:
+    try:
+        return cache_dir()
+    except RuntimeError:  # no $HOME, and a user without an entry in the password database: nothing is kept
+        return None
+
+
+def _checksum(key: str, body: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + body).digest()
 
 
 def content_hash(*parts: str) -> str:
@@ -36,9 +49,10 @@ def content_hash(*parts: str) -> str:
 class DiskCache:
     """JSON values in one folder, one compressed file each, shared by any number of processes.
 
-    A file is named by the hash of its key and carries a hash of its content. Corrupt, truncated or foreign files are
-    cache misses and are rewritten. Each file is written to a temporary name and then renamed, so readers need no lock
-    and writers do not conflict. A folder that cannot be written to is no error: each process then computes the values.
+    A file is named by the hash of its key and carries a hash of its key and content. Corrupt, truncated, renamed or
+    foreign files are cache misses and are rewritten. Each file is written to a temporary name and then renamed, so
+    readers need no lock and writers do not conflict. A folder that cannot be written to is no error: each process then
+    computes the values.
 
     Args:
         name: Folder under `cache_dir`.
@@ -50,42 +64,50 @@ class DiskCache:
         self.files = files
         self._writes = 0
 
-    def get(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    def get(
+        self, key: tuple[str, ...], make: Callable[[], Any], use: Callable[[Any], Result] = lambda value: value
+    ) -> Result:
         """Return the value of a key from disk, or make and store it; either way it has been through JSON.
 
         Args:
             key: Everything the value depends on.
             make: Makes the value, which must be JSON-able.
+            use: Turns the value into the result. A stored value that it cannot take is made anew.
         """
-        path = cache_dir() / self.name / f"{content_hash(*key)[:40]}.json.z"
-        value = self._read(path)
-        if value is None:
-            text = json.dumps(make(), separators=(",", ":"))
-            self._write(path, text.encode())
-            value = json.loads(text)
-        return value
+        hashed = content_hash(*key)
+        folder = _cache_dir()
+        path = None if folder is None else folder / self.name / f"{hashed[:40]}.json.z"
+        value = None if path is None else self._read(path, hashed)
+        if value is not None:
+            # Whatever `use` raises for a stored value, it may raise for its content alone.
+            with contextlib.suppress(Exception):
+                return use(value)
+        text = json.dumps(make(), separators=(",", ":"))
+        if path is not None:
+            self._write(path, hashed, text.encode())
+        return use(json.loads(text))
 
-    def _read(self, path: Path) -> Any:
-        """Read the value in a file; None if the file is missing or invalid."""
+    def _read(self, path: Path, key: str) -> Any:
+        """Read the value of a key in a file; None if the file is missing or invalid."""
         try:
             content = path.read_bytes()
         except OSError:
             return None
         mark, checksum, body = content[: len(MARK)], content[len(MARK) : len(MARK) + 32], content[len(MARK) + 32 :]
-        if mark != MARK or hashlib.sha256(body).digest() != checksum:
+        if mark != MARK or _checksum(key, body) != checksum:
             return None
         with contextlib.suppress(OSError):  # the access time only sets the order of deletion
             os.utime(path)
         return json.loads(zlib.decompress(body))
 
-    def _write(self, path: Path, content: bytes) -> None:
+    def _write(self, path: Path, key: str, content: bytes) -> None:
         body = zlib.compress(content)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, aside = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(MARK + hashlib.sha256(body).digest() + body)
+                    file.write(MARK + _checksum(key, body) + body)
                 os.replace(aside, path)
             except BaseException:
                 os.unlink(aside)

@@ -19,6 +19,7 @@ import numpy as np
 from rwml_gym.checks import require
 from rwml_gym.errors import InvalidConfigError, RWMLGymError
 from rwml_gym.hub import without_progress_bars
+from rwml_gym.seals import BrokenSealError, check_seal, seal
 from rwml_gym.text import replace_surrogates
 
 __all__ = [
@@ -39,6 +40,8 @@ _FIRST_WORD = re.compile(r"(?P<word>\w[\w.-]*)")
 _NAMED_CALL = re.compile(r"\{\s*\"name\"\s*:\s*\"(?P<word>\w[\w.-]*)\"")
 # Columns that older folders lack.
 _LATER = frozenset({"role"})
+# Version of the columns. A reader ignores columns it does not know, so only a changed meaning raises it.
+_VERSION = 1
 
 
 class InvalidDatasetError(RWMLGymError, ValueError):
@@ -245,6 +248,7 @@ class TransitionDataset(Sequence[Transition]):
                 Dataset.from_dict(columns, features=_features()).save_to_disk(
                     str(partial), num_shards=None if len(self) else 1
                 )
+            seal(partial, _VERSION)
             if path.exists():
                 shutil.rmtree(path)
             partial.rename(path)
@@ -255,12 +259,15 @@ class TransitionDataset(Sequence[Transition]):
     def load(cls, path: str | Path) -> TransitionDataset:
         """Read what `save` wrote into memory.
 
+        The folder's seal is checked first, so that damaged data is an error and never other data. A folder from another
+        tool has no seal. Further columns are left out, and empty fields get their default.
+
         Args:
             path: The folder.
 
         Raises:
             DependencyNotInstalled: If `datasets` is not installed.
-            InvalidDatasetError: If there is no dataset, or it is corrupt or of another kind.
+            InvalidDatasetError: If there is no dataset, or it is damaged or of another kind.
         """
         require("datasets", "datasets to save or load transitions", "train")
         from datasets import Dataset
@@ -272,10 +279,24 @@ class TransitionDataset(Sequence[Transition]):
                 f"Expected a folder written by `TransitionDataset.save`, actual: {str(path)!r}. Check the path."
             )
         try:
+            version = check_seal(path)
+        except BrokenSealError as error:
+            raise InvalidDatasetError(
+                f"Expected transitions as they were saved in {str(path)!r}, actual: {error}. Record them again, or "
+                "restore the folder from a copy."
+            ) from error
+        if version is not None and version > _VERSION:
+            raise InvalidDatasetError(
+                f"Expected transitions of version {_VERSION} or earlier in {str(path)!r}, actual: version {version}. "
+                "Load them with the newer rwml-gym that wrote them."
+            )
+        try:
             with without_progress_bars(logging):
                 stored, features = Dataset.load_from_disk(str(path)), _features()
+                stored.data.table.validate(full=True)  # or a damaged offset would end the interpreter
                 for name in _LATER - set(stored.column_names):
                     del features[name]
+                stored = stored.select_columns(list(features))
                 # Other tools may use other integer or string types.
                 rows = (stored if stored.features == features else stored.cast(features)).to_list()
         # Depending on the damage, the error comes from Arrow, json, the file system or datasets.
@@ -284,12 +305,17 @@ class TransitionDataset(Sequence[Transition]):
                 f"Expected readable transitions in {str(path)!r}, actual: {type(error).__name__}: {error}. "
                 "Record and save them again."
             ) from error
-        histories = [tuple(Turn(turn["action"], turn["observation"]) for turn in row.pop("history")) for row in rows]
-        return cls(Transition(history, **row) for history, row in zip(histories, rows, strict=True))
+        return cls(_transition(row) for row in rows)
 
 
 def _looks_saved(path: Path) -> bool:
     return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+
+
+def _transition(row: dict[str, Any]) -> Transition:
+    turns = tuple(Turn(turn["action"] or "", turn["observation"] or "") for turn in row.pop("history") or ())
+    known = {name: value for name, value in row.items() if value is not None}
+    return Transition(turns, known.pop("action", ""), known.pop("next_state", ""), **known)
 
 
 def _features() -> Any:

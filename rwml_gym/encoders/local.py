@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -160,7 +161,7 @@ def _local_folder(name: str) -> Path | None:
         package, folder = _PACKAGED_MODELS[name]
         spec = importlib.util.find_spec(package)
         return Path(spec.origin).parent / folder if spec is not None and spec.origin is not None else None
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         return path
     if name.startswith(("/", ".", "~")) or len(path.parts) > 2:  # a hub id is `name` or `organisation/name`

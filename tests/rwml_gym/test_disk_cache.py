@@ -13,6 +13,9 @@ import pytest
 
 from rwml_gym import disk_cache
 from rwml_gym.disk_cache import DiskCache, cache_dir
+from rwml_gym.envs.alfworld.engine import compiled
+from rwml_gym.envs.alfworld.engine.translation import translate
+from rwml_gym.envs.alfworld.games.generator import generate
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +78,56 @@ def test_a_damaged_file_is_rebuilt(folder, damage):
     assert file.read_bytes() == sound
     cache.get(("key",), make)
     assert make.calls == 2
+
+
+def test_a_file_under_the_name_of_another_is_rebuilt(folder):
+    cache = DiskCache("test", 10)
+    cache.get(("a",), Maker("of a"))
+    (file,) = folder.iterdir()
+    content = file.read_bytes()
+    file.unlink()
+    cache.get(("b",), Maker("of b"))
+    (other,) = folder.iterdir()
+    other.write_bytes(content)
+    assert cache.get(("b",), Maker("of b")) == "of b"
+
+
+def test_what_cannot_be_used_is_rebuilt():
+    cache = DiskCache("test", 10)
+    cache.get(("key",), Maker([]))  # such as from a faulty version
+    make = Maker({"texts": 3})
+    for _ in range(2):
+        assert cache.get(("key",), make, lambda value: value["texts"]) == 3
+    assert make.calls == 1
+    with pytest.raises(KeyError):
+        cache.get(("key",), make, lambda value: value["numbers"])
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch):
+    monkeypatch.delenv("RWML_GYM_CACHE")
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    make = Maker()
+    for _ in range(2):
+        assert DiskCache("test", 10).get(("key",), make) == "made"
+    assert make.calls == 2
+
+
+@pytest.mark.parametrize("part", ["FORMAT", "_version"])
+def test_a_translation_is_made_anew_for_another_format_and_library(monkeypatch, part):
+    pytest.importorskip("alfworld")
+    game = generate("generated/pick_and_place_simple/7", "pick_and_place_simple").data
+    arguments = game["pddl_domain"], game["grammar"], game["pddl_problem"]
+    asked = []
+    monkeypatch.setattr(compiled, "translate", lambda *texts: asked.append(texts) or translate(*texts))
+    for times, value in ((1, "a"), (1, "a"), (2, "b")):
+        monkeypatch.setattr(compiled, part, value if part == "FORMAT" else lambda library, value=value: value)
+        compiled.forget_games()
+        compiled.compile_game(*arguments)
+        assert len(asked) == times
 
 
 def test_a_maker_that_fails_leaves_nothing(folder):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from gymnasium.error import DependencyNotInstalled
 from hypothesis import given, settings
@@ -184,6 +185,49 @@ def test_a_folder_from_before_roles_were_recorded_still_loads(tmp_path):
     stored.remove_columns(["role", "game"]).save_to_disk(str(tmp_path / "other"))
     with pytest.raises(InvalidDatasetError, match=r"Expected readable transitions in .*Record and save"):
         TransitionDataset.load(tmp_path / "other")
+
+
+def flip(file, position: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[position // 8 % len(content)] ^= 1 << position % 8
+    file.write_bytes(content)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    """Some of them end the interpreter if Arrow reads them, others are other data."""
+    data = TransitionDataset(episode("a", 20))
+    rng = np.random.default_rng(0)
+    data.save(tmp_path / "set")
+    files = sorted(file.name for file in (tmp_path / "set").iterdir())
+    assert files == ["data-00000-of-00001.arrow", "dataset_info.json", "seal.json", "state.json"]
+    for number in range(200):
+        data.save(tmp_path / "set")
+        file = tmp_path / "set" / files[number % 4]
+        flip(file, int(rng.integers(8 * file.stat().st_size)))
+        with pytest.raises(InvalidDatasetError, match="as they were saved"):
+            TransitionDataset.load(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    "seal", ["", "null", "[]", '{"files": 3}', '{"files": {"state.json": 1}}', '{"files": {"no": ""}}']
+)
+def test_a_seal_of_another_form_is_damage(tmp_path, seal):
+    TransitionDataset(episode("a", 2)).save(tmp_path / "set")
+    (tmp_path / "set" / "seal.json").write_text(seal)
+    with pytest.raises(InvalidDatasetError, match="as they were saved"):
+        TransitionDataset.load(tmp_path / "set")
+
+
+def test_further_columns_and_empty_fields_of_other_tools(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    data = TransitionDataset(episode("a", 2))
+    data.save(tmp_path / "ours")
+    rows = datasets.load_from_disk(str(tmp_path / "ours")).to_list()
+    for row in rows:
+        row |= {"further": 3, "task": None, "invalid_action": None, "role": None, "env_id": None}
+        row["history"][0]["action"] = None
+    datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "theirs"))
+    assert TransitionDataset.load(tmp_path / "theirs") == data
 
 
 def test_a_missing_library_names_the_extra(monkeypatch, tmp_path):

@@ -172,8 +172,12 @@ def compile_game(domain: str, text_grammar: str, problem: str) -> CompiledGame:
             return _games[key]
     shared, goal = grammar.without_goal(text_grammar)
     made_by = (FORMAT, "fast_downward_textworld", _version("fast_downward_textworld"))
-    data = _disk.get((*made_by, domain, problem), lambda: lay_out(translate(domain, problem)))
-    game = CompiledGame(data, _texts(shared), goal)
+    texts = _texts(shared)
+    game = _disk.get(
+        (*made_by, domain, problem),
+        lambda: lay_out(translate(domain, problem)),
+        lambda data: CompiledGame(data, texts, goal),
+    )
     with _lock:
         _games[key] = game
         while len(_games) > GAMES_KEPT:
@@ -191,7 +195,7 @@ def forget_games() -> None:
 @lru_cache(maxsize=8)
 def _texts(text_grammar: str) -> Texts:
     made_by = (FORMAT, "textworld", _version("textworld"))
-    return Texts(_disk.get((*made_by, text_grammar), lambda: grammar.parse(text_grammar)))
+    return _disk.get((*made_by, text_grammar), lambda: grammar.parse(text_grammar), Texts)
 
 
 _version = cache(metadata.version)  # each call reads a file
