@@ -18,6 +18,7 @@ __all__ = [
     "InvalidTypeError",
     "ModelNotFoundError",
     "RWMLGymError",
+    "StorageError",
     "TextTooLongError",
     "TrainingDivergedError",
     "UnsolvableGameError",
@@ -78,6 +79,10 @@ class InvalidObservationError(RWMLGymError, ValueError):
 
 class ConfigMismatchError(RWMLGymError, ValueError):
     """A run folder belongs to a run with another configuration."""
+
+
+class StorageError(RWMLGymError, OSError):
+    """Results cannot be written, such as on a full disk."""
 
 
 class CheckpointError(RWMLGymError, OSError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, overload
@@ -17,7 +17,7 @@ from typing import Any, overload
 import numpy as np
 
 from rwml_gym.checks import require
-from rwml_gym.errors import InvalidConfigError, RWMLGymError
+from rwml_gym.errors import InvalidConfigError, RWMLGymError, StorageError
 from rwml_gym.hub import without_progress_bars
 from rwml_gym.seals import BrokenSealError, check_seal, seal
 from rwml_gym.text import replace_surrogates
@@ -90,6 +90,17 @@ class Transition:
     invalid_action: bool = False
     data_version: str = ""
     role: str = ""
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Transition:
+        """Make a transition from what `dataclasses.asdict` returned for one, such as a row of a file.
+
+        Further columns are left out, and fields that are missing or `None` get their default.
+        """
+        turns = tuple(Turn(turn["action"] or "", turn["observation"] or "") for turn in row["history"] or ())
+        given = {field.name: row.get(field.name) for field in fields(cls) if field.name != "history"}
+        known = {name: value for name, value in given.items() if value is not None}
+        return cls(turns, known.pop("action", ""), known.pop("next_state", ""), **known)
 
     @property
     def state(self) -> str:
@@ -228,6 +239,7 @@ class TransitionDataset(Sequence[Transition]):
         Raises:
             DependencyNotInstalled: If `datasets` is not installed.
             InvalidConfigError: If `path` exists and is not a saved dataset.
+            StorageError: If it cannot be written, such as on a full disk; an earlier dataset is then kept.
         """
         require("datasets", "datasets to save or load transitions", "train")
         from datasets import Dataset
@@ -240,9 +252,9 @@ class TransitionDataset(Sequence[Transition]):
         for transition in self:
             for name, value in asdict(transition).items():
                 columns[name].append(_storable(value))
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.parent / f".{path.name}-{uuid.uuid4().hex}"
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with without_progress_bars(logging):
                 # By default an empty dataset has no file and cannot be loaded.
                 Dataset.from_dict(columns, features=_features()).save_to_disk(
@@ -250,8 +262,16 @@ class TransitionDataset(Sequence[Transition]):
                 )
             seal(partial, _VERSION)
             if path.exists():
-                shutil.rmtree(path)
-            partial.rename(path)
+                path.rename(earlier := partial.with_name(f"{partial.name}-earlier"))
+                partial.rename(path)
+                shutil.rmtree(earlier)
+            else:
+                partial.rename(path)
+        except OSError as error:
+            raise StorageError(
+                f"Expected to write {len(self)} transitions to {str(path)!r}, actual: {error.strerror or error}. Make "
+                "room, or choose another folder."
+            ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -305,17 +325,11 @@ class TransitionDataset(Sequence[Transition]):
                 f"Expected readable transitions in {str(path)!r}, actual: {type(error).__name__}: {error}. "
                 "Record and save them again."
             ) from error
-        return cls(_transition(row) for row in rows)
+        return cls(map(Transition.from_dict, rows))
 
 
 def _looks_saved(path: Path) -> bool:
     return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
-
-
-def _transition(row: dict[str, Any]) -> Transition:
-    turns = tuple(Turn(turn["action"] or "", turn["observation"] or "") for turn in row.pop("history") or ())
-    known = {name: value for name, value in row.items() if value is not None}
-    return Transition(turns, known.pop("action", ""), known.pop("next_state", ""), **known)
 
 
 def _features() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +18,8 @@ from rwml_gym.diagnostics.audit_report import audit_table, write_audit
 from rwml_gym.diagnostics.calibration import NoPairsError
 from rwml_gym.diagnostics.calibration_report import Calibrations, calibrate_each, calibrations_table, write_calibrations
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, make_encoder
-from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
+from rwml_gym.errors import ConfigMismatchError, DependencyNotInstalled, InvalidConfigError
+from rwml_gym.journal import Journal
 from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.reward.gap import RewardShape
 from rwml_gym.text import shown
@@ -33,6 +34,8 @@ Folder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
 @dataclass(frozen=True)
 class RecordCommand(EnvConfig):
     """Record transitions of a random player, which `calibrate` and `audit` read.
+
+    Each game is kept as soon as it has ended; an interrupted recording goes on when the command is repeated.
 
     Random commands where the environment lists the admissible ones; random calls with values from the conversation on
     τ²-bench.
@@ -57,21 +60,41 @@ class RecordCommand(EnvConfig):
 def record(words: Sequence[str]) -> int:
     """Run `rwml-gym record` with the words after it."""
     command = tyro.cli(RecordCommand, args=words, prog="rwml-gym record")
+    header = {name: str(value) for name, value in vars(command).items() if name not in ("out", "overwrite")}
+    path = command.out.with_name(f"{command.out.name}.journal")
+    try:
+        journal = Journal(path, header)
+    except ConfigMismatchError:
+        if not command.overwrite:
+            raise
+        path.unlink()
+        journal = Journal(path, header)
     at_least(command, 1, "games", "max_steps", "history")
-    if command.out.exists() and not command.overwrite:
+    if command.out.exists() and not command.overwrite and not journal.values:
         raise InvalidConfigError(
             f"Expected a new folder, actual: {str(command.out)!r} exists. Choose another --out, or add --overwrite."
         )
     from rwml_gym.agents.jobs.worlds import Source, choose_games
+    from rwml_gym.agents.players.baselines import EpisodeAgent
     from rwml_gym.agents.players.rollout import collect
 
     source = Source(command)
-    agent = source.player(command.seed)
+    source.player(command.seed)  # raises where nobody can play
     make_env = source.make(command.max_steps, source.world.split)
     with make_env() as env:
         games = choose_games(env, command.games, command.seed)
-    found = collect(make_env, agent, games, command.history, slots=1)
-    found.save(command.out)
+    done = len(journal.values)
+    try:
+        if done < len(games):
+            agent = EpisodeAgent(source.player, command.seed, done)
+            keep = lambda episode: journal.append([asdict(transition) for transition in episode])  # noqa: E731
+            collect(make_env, agent, games[done:], command.history, slots=1, first=done, keep=keep)
+    finally:
+        found = TransitionDataset(Transition.from_dict(row) for episode in journal.values for row in episode)
+        if found:
+            found.save(command.out)
+            print(f"{len(journal.values)} of {len(games)} games are in {command.out}.")
+    journal.remove()
     types = Counter(action_type(t.action) for t in found)
     print(f"{len(found)} transitions of {count_games(found)} in {command.out}")
     print(f"{len(types)} types of action: {', '.join(f'{shown(name)} {n}' for name, n in types.most_common(12))}")

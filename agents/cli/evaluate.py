@@ -15,7 +15,13 @@ def evaluate(words: list[str]) -> None:
     config = tyro.cli(EvaluateConfig, args=words, prog="rwml-gym evaluate")
     from rwml_gym.agents.jobs import evaluate as job
 
-    print(job.success_table(job.evaluate(config)))
+    finished: list[job.Episode] = []
+    try:
+        print(job.success_table(job.evaluate(config, finished.append)))
+    except KeyboardInterrupt:
+        if finished:
+            print(f"Interrupted: the episodes that were played to their end.\n{job.success_table(finished)}")
+        raise
 
 
 def baselines_tau2(words: list[str]) -> None:

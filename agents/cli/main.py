@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import rwml_gym
+from rwml_gym.agents.cli.interrupts import exit_status, sigterm_raises
 from rwml_gym.errors import DependencyNotInstalled, RWMLGymError
 
 __all__ = ["main"]
@@ -31,6 +32,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "games export": ("write ALFWorld games as folders that alfworld itself finds and plays", "games:export"),
     "games list": ("print the names of ALFWorld games", "games:list_names"),
     "version": ("print the installed version", ""),
+}
+# What the first word of an interrupted command means for what it has done.
+GOES_ON = {
+    "train": "The same command goes on from the last checkpoint.",
+    "record": "The games played to their end are kept, and the same command plays the others.",
+    "evaluate": "The same command starts anew.",
 }
 # Library that an import misses -> extra of this package that installs it.
 EXTRAS = {
@@ -55,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after `rwml-gym`; those of the process if absent.
 
     Returns:
-        Exit status: 0, 1 if a strict audit finds something, 2 for bad input, 130 after Ctrl-C.
+        Exit status: 0, 1 if a strict audit finds something, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if os.getcwd() not in sys.path:  # where `--env module:Id-v0` is looked for last, as `python -m` does first
@@ -84,8 +91,9 @@ def _run(words: list[str]) -> int:
         return 0
     module, _, function = COMMANDS[name][1].partition(":")
     try:
-        command = getattr(importlib.import_module(f"rwml_gym.agents.cli.{module}"), function)
-        return command(words[len(name.split()) :]) or 0
+        with sigterm_raises():
+            command = getattr(importlib.import_module(f"rwml_gym.agents.cli.{module}"), function)
+            return command(words[len(name.split()) :]) or 0
     except (RWMLGymError, DependencyNotInstalled) as error:
         print(f"rwml-gym: {error}", file=sys.stderr)
         return 2
@@ -95,10 +103,9 @@ def _run(words: list[str]) -> int:
             raise
         print(f'rwml-gym: This needs {library}: pip install "rwml-gym[{EXTRAS[library]}]"', file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        goes_on = "The same command goes on from the last checkpoint." if words[0] == "train" else ""
-        print(f"Interrupted. {goes_on or 'No file is half written.'}", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print(f"Interrupted. {GOES_ON.get(words[0], 'No file is half written.')}", file=sys.stderr)
+        return exit_status(error)
 
 
 def _usage() -> str:

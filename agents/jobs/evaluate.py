@@ -25,12 +25,12 @@ from rwml_gym.statistics import wilson_interval
 __all__ = ["evaluate", "make_agent", "play", "reference_scores", "success", "success_table"]
 
 
-def evaluate(config: EvaluateConfig, progress: Callable[[int], None] | None = None) -> list[Episode]:
+def evaluate(config: EvaluateConfig, ended: Callable[[Episode], None] | None = None) -> list[Episode]:
     """Play an agent as configured.
 
     Args:
         config: Who plays what.
-        progress: Called with the number of episodes done since the last call.
+        ended: Called with each episode that ends.
 
     Raises:
         InvalidConfigError: If agent, environment or split do not go together.
@@ -43,7 +43,7 @@ def evaluate(config: EvaluateConfig, progress: Callable[[int], None] | None = No
     with make_env() as env:
         games = first_games(env, config.episodes)
     slots = config.slots if config.agent == "model" else 1
-    return play(make_env, make_agent(config, source), games, slots, progress)
+    return play(make_env, make_agent(config, source), games, slots, ended)
 
 
 def make_agent(config: EvaluateConfig, source: Source | None = None) -> Agent:
@@ -72,7 +72,7 @@ def play(
     agent: Agent,
     games: Sequence[GameName],
     slots: int = 1,
-    progress: Callable[[int], None] | None = None,
+    ended: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
     """Play one episode of each game.
 
@@ -81,12 +81,13 @@ def play(
         agent: Who plays.
         games: Names of games, or seeds.
         slots: Episodes side by side; an agent that draws at random plays other episodes with another number of them.
-        progress: Called with the number of episodes done since the last call.
+        ended: Called with each episode that ends.
 
     Returns:
         The episodes, in the order of `games`.
     """
-    return roll_out(make_env, agent, [EpisodeSpec(game) for game in games], slots, progress=progress)
+    tell = None if ended is None else lambda number, env, episode: ended(episode)
+    return roll_out(make_env, agent, [EpisodeSpec(game) for game in games], slots, ended=tell)
 
 
 def reference_scores(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from rwml_gym.agents.players.base import Agent
+from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["ExpertAgent", "NoOpAgent", "RandomAgent", "TaskWordsAgent", "TransferAgent"]
+__all__ = ["EpisodeAgent", "ExpertAgent", "NoOpAgent", "RandomAgent", "TaskWordsAgent", "TransferAgent"]
 
 _EXPLORING = {"go": 0.5, "open": 0.5}
 
@@ -123,3 +125,29 @@ class ExpertAgent(_WithoutMemory):
                     'the environment with gymnasium.make("rwml_gym/ALFWorld-v0", expert=True).'
                 )
         return [info["expert_action"] for info in infos]
+
+
+class EpisodeAgent:
+    """Plays each episode with an agent made anew from its number, so that it does not depend on the earlier ones.
+
+    It plays one slot. A recording that is interrupted and continued is then the same as one that is not.
+
+    Args:
+        make: Makes the agent from a seed.
+        seed: Seed of all episodes.
+        first: Number of the first episode.
+    """
+
+    def __init__(self, make: Callable[[int], Agent], seed: int, first: int = 0) -> None:
+        self._make, self._seed, self._next = make, seed, first
+        self._agent = make(seed)
+
+    def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
+        """Act as the agent of this episode (`Agent.act`)."""
+        return self._agent.act(observations, infos)
+
+    def reset(self, mask: Sequence[bool]) -> None:
+        """Make the agent of the next episode."""
+        self._agent = self._make(seed_of(self._seed, "episode", self._next))
+        self._agent.reset(mask)
+        self._next += 1

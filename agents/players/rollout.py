@@ -96,7 +96,7 @@ def roll_out(
     *,
     on_error: OnError = "raise",
     progress: Callable[[int], None] | None = None,
-    ended: Callable[[int, gym.Env[str, str]], None] | None = None,
+    ended: Callable[[int, gym.Env[str, str], Episode], None] | None = None,
 ) -> list[Episode]:
     """Play episodes in parallel slots and return them in the order of `specs`.
 
@@ -108,7 +108,7 @@ def roll_out(
         on_error: Reaction to an exception of an environment: `raise` it, or `drop` the episode, which is returned with
             its `error`, and make a new environment.
         progress: Called with 1 for each episode that ends.
-        ended: Called with an ended episode's number and its environment, before the environment is used again.
+        ended: Called with an ended episode's number, its environment, before that is used again, and the episode.
     """
     if on_error not in get_args(OnError):
         raise InvalidConfigError(f"Expected `on_error` among {list(get_args(OnError))}, actual: {on_error!r}.")
@@ -122,7 +122,7 @@ def roll_out(
             while run.fill():
                 for number, slot in run.step():
                     if ended is not None:
-                        ended(number, envs[slot])
+                        ended(number, envs[slot], run.played[number])
                     if progress is not None:
                         progress(1)
         return run.played
@@ -232,6 +232,9 @@ def collect(
     history: int = 4,
     slots: int = 16,
     progress: Callable[[int], None] | None = None,
+    *,
+    first: int = 0,
+    keep: Callable[[list[Transition]], None] | None = None,
 ) -> TransitionDataset:
     """Play one episode per game and return the transitions in the order of `games`: step 1 of RWML.
 
@@ -242,19 +245,23 @@ def collect(
         history: Window H of the transitions.
         slots: Maximal number of episodes in parallel.
         progress: Called with 1 for each episode that ends.
+        first: Number of the first episode.
+        keep: Called with the transitions of each episode that ends.
     """
     if not games:
         raise InvalidConfigError("Expected at least one game to play, actual: none. Add names or seeds to `games`.")
     episodes: list[list[Transition]] = [[] for _ in games]
     seen: dict[int, int] = {}  # number of transitions already taken from an environment
 
-    def record(number: int, env: gym.Env[str, str]) -> None:
+    def record(number: int, env: gym.Env[str, str], played: Episode) -> None:
         new = env.transitions[seen.get(id(env), 0) :]  # type: ignore[attr-defined]
         seen[id(env)] = seen.get(id(env), 0) + len(new)
+        named = f"{EPISODE}{first + number}"
         episodes[number] = [
-            replace(t, episode=number, game=f"{EPISODE}{number}" if t.game == f"{EPISODE}{t.episode}" else t.game)
-            for t in new
+            replace(t, episode=first + number, game=named if t.game == f"{EPISODE}{t.episode}" else t.game) for t in new
         ]
+        if keep is not None:
+            keep(episodes[number])
 
     specs = [EpisodeSpec(game) for game in games]
     roll_out(lambda: RecordTransitions(make_env(), history), agent, specs, slots, progress=progress, ended=record)

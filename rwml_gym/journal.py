@@ -1,0 +1,91 @@
+"""Journals: results appended to a file one by one as they come, so that an interrupted command loses none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rwml_gym.errors import ConfigMismatchError, StorageError
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """A text file with one JSON value a line, each behind the hash of it; the first one says what is recorded.
+
+    A line that was written only in part, or was damaged, is dropped with all that follow it, so what is read is what
+    was written.
+
+    Args:
+        path: The file; it is made with the first value.
+        header: What is recorded, such as a command's options.
+
+    Raises:
+        ConfigMismatchError: If the file has another header.
+    """
+
+    def __init__(self, path: Path, header: Any) -> None:
+        self.path = path
+        self._header = json.loads(json.dumps(header))
+        lines = self._read()
+        if lines and lines[0] != self._header:
+            raise ConfigMismatchError(
+                f"Expected a journal of {json.dumps(self._header)} in {str(path)!r}, actual: {json.dumps(lines[0])}. "
+                "Repeat the command that began it, or remove the file."
+            )
+        self.values: list[Any] = lines[1:]
+
+    def append(self, value: Any) -> None:
+        """Add a value and hand it to the operating system before anything else happens.
+
+        Raises:
+            StorageError: If it cannot be written, such as on a full disk.
+        """
+        new = [value] if self.values or self.path.exists() else [self._header, value]
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                for each in new:
+                    file.write(_line(each))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError(
+                f"Expected room for results in {str(self.path)!r}, actual: {error.strerror or error}. What came "
+                "before is kept: make room, and repeat the command, which goes on from there."
+            ) from error
+        self.values.append(json.loads(json.dumps(value)))
+
+    def remove(self) -> None:
+        """Remove the file, once its values are kept elsewhere."""
+        self.path.unlink(missing_ok=True)
+
+    def _read(self) -> list[Any]:
+        """Return the sound values and cut the file behind them."""
+        values: list[Any] = []
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            return values
+        sound = 0
+        for line in content.splitlines(keepends=True):
+            mark, _, text = line.partition(b" ")
+            if not line.endswith(b"\n") or mark != _mark(text):
+                break
+            values.append(json.loads(text))
+            sound += len(line)
+        if sound < len(content):
+            os.truncate(self.path, sound)
+        return values
+
+
+def _line(value: Any) -> bytes:
+    text = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    return _mark(text) + b" " + text
+
+
+def _mark(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode()
