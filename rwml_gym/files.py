@@ -1,13 +1,17 @@
-"""Atomic writing of files: a file is complete or absent, whenever the process ends."""
+"""Files: written atomically, complete or absent whenever the process ends; read only where that has an end."""
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "write_json", "write_text"]
+__all__ = ["read_json", "read_regular", "write_json", "write_text"]
+
+MOST_BYTES = 2**26
+"""The largest file that `read_regular` reads: 64 MB."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -26,3 +30,20 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path) -> Any:
     """Read what `write_json` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_regular(path: Path) -> str:
+    """Read a text file that somebody else may have made: no pipe, which would be waited for, and no endless device.
+
+    Raises:
+        OSError: If it is no regular file, has more than `MOST_BYTES`, or cannot be read.
+        ValueError: If it is not UTF-8.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("not a regular file")
+        if status.st_size > MOST_BYTES:
+            raise OSError(f"{status.st_size:,} bytes, more than {MOST_BYTES:,}")
+        return file.read().decode("utf-8")

@@ -42,7 +42,8 @@ class ALFWorldEnv(TextEnv[Game]):
             ``valid_unseen``, ``valid_train``.
         task_types: Some of the six task types; all by default.
         grammar: ``installed`` (``move X to Y``) or ``original``, the published words of an official file.
-        data: Folder of official games; the environment variable ``ALFWORLD_DATA`` by default.
+        data: Folder of official games, the environment variable ``ALFWORLD_DATA`` by default; or of generated games
+            that ``rwml-gym games export`` wrote.
         engine: ``compiled``, or ``textworld``: the stock engine, with exactly the same texts, hundreds of times slower.
             It evaluates Python in a game file, so use it only with files that you trust.
         render_mode: With ``ansi``, `render` returns the last action and the observation after it.

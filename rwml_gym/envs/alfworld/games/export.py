@@ -17,6 +17,7 @@ from typing import Any
 
 from rwml_gym.envs.alfworld.engine.game import Game, Goal
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.files import read_regular
 
 __all__ = ["export_games"]
 
@@ -93,8 +94,8 @@ def _trajectory(game: Game, trial: str) -> dict[str, Any]:
     """Return what alfworld reads of a recorded demonstration, and placeholders for the rest."""
     if game.path is not None:
         recorded = Path(game.path).with_name("traj_data.json")
-        if recorded.exists():
-            return json.loads(recorded.read_text(encoding="utf-8"))
+        if recorded.is_file():
+            return json.loads(read_regular(recorded))
     goal = _goal(game)
     return {
         "task_id": trial,

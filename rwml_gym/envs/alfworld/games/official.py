@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,16 @@ from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game, Goal, ro
 from rwml_gym.envs.alfworld.games import package
 from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, OFFICIAL_SPLITS, choose
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError, InvalidGameError, UnsolvableGameError
+from rwml_gym.files import read_regular
+from rwml_gym.text import shown as shown_text
 
 __all__ = ["GAME_FILE", "OfficialGames"]
 
 GAME_FILE = "game.tw-pddl"
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a file of unknown content may raise."""
+MOST_NAMED = 5
+"""Number of games that a warning names."""
 
 
 class OfficialGames:
@@ -31,7 +38,7 @@ class OfficialGames:
     Args:
         data: Folder with the split, or with a ``json_2.1.x`` folder that has it. By default the environment variable
             ``ALFWORLD_DATA``, or else ``~/.cache/alfworld``, the target of ``alfworld-download``.
-        split: One of `OFFICIAL_SPLITS`.
+        split: One of `OFFICIAL_SPLITS`, or of `GENERATED_SPLITS` for games from ``rwml-gym games export``.
         task_types: Some of `TASK_TYPES`; all by default.
         grammar: ``"installed"`` rewrites older files to the installed alfworld; ``"original"`` plays them unchanged.
         rooms: Some of `ROOMS`; all by default.
@@ -112,21 +119,32 @@ class OfficialGames:
 
     def _list(self) -> Iterator[tuple[str, Path]]:
         files = self.folder.glob(f"**/{GAME_FILE}")
+        odd = []
         for name, file in sorted((f"{self.split}/{f.parent.relative_to(self.folder).as_posix()}", f) for f in files):
             if "movable" in name or "Sliced" in name:
                 continue
-            task_type, _, floor_plan = _read_folder(file)
+            try:
+                task_type, _, floor_plan = _read_folder(file)
+            except InvalidGameError as error:
+                odd.append(str(error))
+                continue
             room = None if floor_plan is None else room_of(floor_plan)
             if task_type in self.task_types and (self.rooms == ROOMS or room in self.rooms):
                 yield name, file
+        if odd:
+            shown = "\n".join(f"- {shown_text(reason, 400)}" for reason in odd[:MOST_NAMED])
+            warnings.warn(f"Left out {len(odd)} games under {self.folder}:\n{shown}", stacklevel=2)
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
-            content = json.loads(self._files[name].read_text(encoding="utf-8"))
+            content = json.loads(read_regular(self._files[name]))
             texts = [content[key] for key in ("pddl_domain", "grammar", "pddl_problem")]
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError("not text")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            plan = content.get("walkthrough") or []
+            if not (isinstance(plan, list) and all(isinstance(action, str) for action in plan)):
+                raise TypeError("a walkthrough that is no list of actions")
+        except UNREADABLE as error:
             raise _corrupt(self._files[name], f"{type(error).__name__}: {error}") from error
         return content
 
@@ -178,22 +196,30 @@ def _read_folder(file: Path) -> tuple[str, Goal | None, int | None]:
     trajectory beside the file. Without either, they are unknown.
     """
     task_type, *rest = file.parent.parent.name.split("-")
-    if task_type in TASK_TYPES and len(rest) == 4 and rest[3].isdecimal():
-        target, _, place, floor_plan = rest
-        return task_type, _goal(task_type, target, place), int(floor_plan)
     trajectory = file.with_name("traj_data.json")
-    if not trajectory.exists():
-        return task_type if task_type in TASK_TYPES else "", None, None
     try:
-        content = json.loads(trajectory.read_text(encoding="utf-8"))
+        if task_type in TASK_TYPES and len(rest) == 4 and rest[3].isdecimal():
+            target, _, place, floor_plan = rest
+            return task_type, _goal(task_type, target, place), _floor_plan(int(floor_plan))
+        if not trajectory.exists():
+            return task_type if task_type in TASK_TYPES else "", None, None
+        content = json.loads(read_regular(trajectory))
         task_type, wanted, floor_plan = content["task_type"], content["pddl_params"], content["scene"]["scene_num"]
         place = wanted["parent_target"] or wanted["toggle_target"]
-        return str(task_type), _goal(task_type, wanted["object_target"], place), int(floor_plan)
-    except (ValueError, KeyError, TypeError) as error:
-        raise _corrupt(trajectory, f"{type(error).__name__}: {error}") from error
+        return str(task_type), _goal(task_type, wanted["object_target"], place), _floor_plan(int(floor_plan))
+    except UNREADABLE as error:
+        raise _corrupt(file.parent, f"{type(error).__name__}: {error}") from error
+
+
+def _floor_plan(number: int) -> int:
+    if not 0 < number < 100 * (len(ROOMS) + 1):
+        raise ValueError(f"floor plan {number}, where AI2-THOR has 1 to 430")
+    return number
 
 
 def _goal(task_type: str, target: str, place: str) -> Goal:
+    if not (isinstance(target, str) and isinstance(place, str)):
+        raise TypeError(f"a goal of {target!r} and {place!r}, which are no types of object")
     if task_type == "look_at_obj_in_light":
         return Goal(task_type, target, lamp=place)
     return Goal(task_type, target, place)
@@ -204,13 +230,19 @@ def _find_split(data: str | Path | None, split: str) -> Path:
     root = Path(os.path.expanduser(data or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld"))
     homes = [root, *sorted(root.glob("json_*"), reverse=True)]
     for home in homes:
-        if split in OFFICIAL_SPLITS and (home / split).is_dir():
+        if split in (*OFFICIAL_SPLITS, *GENERATED_SPLITS) and (home / split).is_dir():
             return home / split
     present = sorted({folder.name for home in homes if home.is_dir() for folder in home.iterdir() if folder.is_dir()})
     found = f"folders there: {', '.join(present) or 'none'}"
-    if split not in OFFICIAL_SPLITS:
+    if split not in (*OFFICIAL_SPLITS, *GENERATED_SPLITS):
         known = ", ".join((*OFFICIAL_SPLITS, *GENERATED_SPLITS))
         raise InvalidConfigError(f"Expected split to be one of {known}, actual: {split!r}. Data in {root}, {found}.")
+    if split in GENERATED_SPLITS:
+        raise GameNotFoundError(
+            f"Expected exported games of split {split!r}, actual: none under {root} ({found}). Remove `data` to "
+            f"generate games, choose an official split ({', '.join(OFFICIAL_SPLITS)}), or export games there "
+            "(rwml-gym games export)."
+        )
     raise GameNotFoundError(
         f"Expected games of split {split!r}, actual: none under {root} ({found}). Run `alfworld-download`, set the "
         "environment variable ALFWORLD_DATA or the argument `data=` to the folder that has them, or use "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,26 +40,21 @@ def make_games(
         split: One of `OFFICIAL_SPLITS` or `GENERATED_SPLITS`.
         task_types: Some of `TASK_TYPES`; all by default.
         grammar: One of `GRAMMARS`; generated games are always in the installed grammar.
-        data: Folder of official games; see `OfficialGames`.
+        data: Folder of official games, or of generated ones that were exported; see `OfficialGames`.
         rooms: Some of `ROOMS`; all by default.
         difficulty: Number of receptacles to search; see `GeneratedGames`.
     """
     one_of("grammar", grammar, GRAMMARS)
-    if split not in GENERATED_SPLITS:
+    if split not in GENERATED_SPLITS or data is not None:
         if difficulty is not None:
             raise InvalidConfigError(
-                f"Expected no `difficulty` for the official split {split!r}, actual: {difficulty!r}. "
-                f"Remove `difficulty`, or choose a split of {', '.join(GENERATED_SPLITS)}."
+                f"Expected no `difficulty` for games from files, actual: {difficulty!r}. "
+                f"Remove `difficulty`, or choose a split of {', '.join(GENERATED_SPLITS)} without `data`."
             )
         return OfficialGames(data, split, task_types, grammar, rooms)
     if grammar != "installed":
         raise InvalidConfigError(
             f"Expected the installed grammar for split {split!r}, actual: {grammar!r}. "
             'Remove `grammar`, or choose an official split to play with grammar="original".'
-        )
-    if data is not None:
-        raise InvalidConfigError(
-            f"Expected no `data` for split {split!r}, actual: {os.fspath(data)!r}. Remove `data`, "
-            f"or choose an official split ({', '.join(OFFICIAL_SPLITS)})."
         )
     return GeneratedGames(split, task_types, rooms, difficulty)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import gymnasium
 import pytest
 
 pytest.importorskip("alfworld")
@@ -123,6 +124,20 @@ def test_exported_games_read_back_as_official_ones(tmp_path):
     for game in games:
         same = back[game.task + game.data["pddl_problem"]]
         assert (same.goal, same.floor_plan, same.plan) == (game.goal, game.floor_plan, game.plan)
+
+
+def test_exported_games_are_played_by_the_option_that_wrote_them(tmp_path):
+    assert cli.main(["games", "export", "--split", "generated", "--number", "6", "--out", str(tmp_path)]) == 0
+    made, read = (
+        gymnasium.make("rwml_gym/ALFWorld-v0", split="generated", data=data, order=order)
+        for data, order in ((None, "random"), (tmp_path, "each-once"))
+    )
+    assert len(read.unwrapped.games.names) == 6
+    for _ in range(6):
+        observation, info = read.reset()
+        seed = info["game"].rpartition("_")[2]
+        same, expected = made.reset(options={"game": f"generated/{info['task_type']}/{seed}"})
+        assert (observation, info["admissible_actions"]) == (same, expected["admissible_actions"])
 
 
 def test_official_games_are_exported_in_the_words_of_the_installed_alfworld(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -297,6 +298,65 @@ def test_a_corrupt_file_is_named(few, content):
         games.load(games.names[0])
 
 
+ODD = {
+    "a pipe": lambda file: os.mkfifo(file),
+    "an endless device": lambda file: file.symlink_to("/dev/zero"),
+    "a folder": lambda file: file.mkdir(),
+    "deep nesting": lambda file: file.write_text("[" * 100_000 + "]" * 100_000),
+    "nothing": lambda file: file.write_text(""),
+    "a number": lambda file: file.write_text("Infinity"),
+    "a huge file": lambda file: (file.touch(), os.truncate(file, 2**40)),
+    "no UTF-8": lambda file: file.write_bytes(b"\xff\xfe{}"),
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices")
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_game_file_is_the_error_of_that_game_alone(few, odd):
+    file = game_files(few)[0]
+    file.unlink()
+    ODD[odd](file)
+    games = OfficialGames(few)
+    broken, sound = games.names[0], games.names[1]
+    with pytest.raises(InvalidGameError, match=r"Expected a readable game in .*Run `alfworld-download --force`"):
+        games.load(broken)
+    assert games.load(sound).name == sound
+
+
+def trajectory_of(target: object = "", room: str = "1") -> str:
+    goal = json.dumps({"object_target": target, "parent_target": ""})
+    return f'{{"task_type": "", "pddl_params": {goal}, "scene": {{"scene_num": {room}}}}}'
+
+
+TRAJECTORIES = {
+    "infinite room": trajectory_of(room="Infinity"),
+    "no room": trajectory_of(room="NaN"),
+    "room of another type": trajectory_of(room="[]"),
+    "goal of another type": trajectory_of(target=1),
+    "parameters of another type": '{"task_type": "", "pddl_params": [], "scene": {"scene_num": 1}}',
+    "list": "[]",
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices")
+@pytest.mark.parametrize("odd", [*ODD, *TRAJECTORIES, "floor plan", "floor plan 0"])
+def test_one_odd_folder_does_not_break_a_split(few, odd):
+    file = game_files(few)[0]
+    name = "pick_and_place_simple-Mug-None-Shelf-999" if odd == "floor plan" else "odd"
+    name = "pick_and_place_simple-Mug-None-Shelf-0" if odd == "floor plan 0" else name
+    folder = file.parent.parent.rename(few / "json_2.1.1" / "valid_seen" / name)
+    (trajectory,) = folder.glob("*/traj_data.json")
+    if odd in ODD:
+        trajectory.unlink()
+        ODD[odd](trajectory)
+    elif odd in TRAJECTORIES:
+        trajectory.write_text(TRAJECTORIES[odd])
+    with pytest.warns(UserWarning, match=rf"Left out 1 games under .*\n- Expected a readable game in .*{name}"):
+        games = OfficialGames(few)
+    assert len(games.names) == 5
+    assert games.load(games.names[0]).name == games.names[0]
+
+
 def test_binary_rubbish_and_a_missing_goal_are_corrupt_too(few):
     games = OfficialGames(few)
     first, second, *_ = game_files(few)
@@ -346,7 +406,6 @@ def test_an_unknown_split_lists_the_known_and_the_present(few):
         ({"split": "generated", "task_types": []}, "actual: no `task_types`"),
         ({"split": "generated", "grammar": "old"}, "to be one of installed, original"),
         ({"split": "generated", "grammar": "original"}, "Expected the installed grammar"),
-        ({"split": "generated", "data": "somewhere"}, "Expected no `data`"),
         ({"split": "valid_seen", "task_types": ["cook"]}, "'cook'"),
         ({"split": "generated", "rooms": ["garage"]}, "one of kitchen, living_room, .*bathroom, actual: 'garage'"),
         ({"split": "generated", "rooms": "kitchen"}, "Expected a list of rooms"),
@@ -372,13 +431,18 @@ def test_an_unknown_split_lists_the_known_and_the_present(few):
             {"split": "generated", "difficulty": (1, 2), "task_types": ["pick_heat_then_place_in_recep"]},
             "Expected a difficulty of 3 to",
         ),
-        ({"split": "valid_seen", "difficulty": 5}, "Expected no `difficulty` for the official split"),
+        ({"split": "valid_seen", "difficulty": 5}, "Expected no `difficulty` for games from files"),
         ({"split": "valid_seen", "rooms": ["garage"]}, "'garage'"),
     ],
 )
 def test_wrong_arguments_are_refused_before_any_work(arguments, message):
     with pytest.raises(InvalidConfigError, match=message):
         make_games(**arguments)
+
+
+def test_a_folder_without_exported_games_says_how_to_go_on(few):
+    with pytest.raises(GameNotFoundError, match=r"exported games of split 'generated', actual: none .* Remove `data`"):
+        make_games("generated", data=few)
 
 
 def test_a_split_without_such_tasks_says_so(few):
