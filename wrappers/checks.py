@@ -82,7 +82,7 @@ def require_no_autoreset(env: gym.Env, wrapper: str) -> None:
 
 
 def text_action(action: Any, info: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the action as the environment saw it: a reward wrapper below may have removed a prediction.
+    """Return the action as the environment saw it: a wrapper below may have removed a prediction or changed its words.
 
     Args:
         action: The action given to the wrappers.
@@ -94,6 +94,7 @@ def text_action(action: Any, info: Mapping[str, Any], names: Sequence[str]) -> s
     """
     for name in names:
         action = info.get(name, {}).get("action", action)
+    action = info.get("played_action", action)  # of `ForgivingActions`
     if not isinstance(action, str):
         raise InvalidConfigError(f"Expected a text action, actual: {action!r} ({type(action).__name__}).")
     return action
