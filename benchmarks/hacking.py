@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import random
 import re
 import warnings
@@ -54,6 +55,7 @@ TRIED = 15  # transitions of a type that the best template is chosen on
 RESAMPLES = 2_000
 LEVEL = 0.005  # a cell is marked if so few of the resampled means are not above the honest mistake's
 FEWEST = 5  # games that a mark needs
+LENGTHS = (("no number", 0, 1), ("1 to 2 numbers", 1, 3), ("3 to 5", 3, 6), ("6 or more", 6, math.inf))
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,14 @@ class Table:
     Attributes:
         title: The world, and how much of it was scored.
         cells: By row and column, as printed.
+        falsehoods: What each kind of falsified truth earns, by how many numbers the truth has.
         notes: Further findings, a sentence each.
         example: What each attack writes about one transition.
     """
 
     title: str
     cells: dict[str, dict[str, str]]
+    falsehoods: dict[str, dict[str, str]]
     notes: list[str]
     example: dict[str, str]
 
@@ -227,7 +231,39 @@ def measure(
     title = f"{title}: {len(chosen)} transitions of {games_scored} games, learnt from {len(fit.games)} others"
     if encoder != "hashing":
         notes += _window_note(chosen, said["truth in noise"], columns)
-    return Table(title, cells, notes, {a.name: a.make(chosen[0], known) for a in ATTACKS.values()})
+    falsehoods = by_kind(rules.different, held_out, pool, columns)
+    return Table(title, cells, falsehoods, notes, {a.name: a.make(chosen[0], known) for a in ATTACKS.values()})
+
+
+def by_kind(
+    rules: Mapping[str, Perturbation], of: Sequence[Transition], pool: Pool, columns: Mapping[str, Reward]
+) -> dict[str, dict[str, str]]:
+    """What falsified truths earn from the binary rewards, by kind and by the length of the truth.
+
+    Each distinct state counts once, or the shortest answers would make up the table.
+
+    Returns:
+        By rule, then by column; a cell is a mean and the number of states.
+    """
+    states = list({t.next_state: t for t in of}.values())
+    names = [name for name in ("cosine", "ROUGE", "exact") if name in columns]
+    lengths = [("", 0, math.inf), *((f", {title}", low, high) for title, low, high in LENGTHS)]
+    rng = np.random.default_rng(0)
+    found: dict[str, dict[str, str]] = {}
+    for rule, perturb in rules.items():
+        made = [(t, text) for t in states if (text := perturb(t, pool, rng)).strip() and text != t.next_state]
+        found[rule] = {}
+        for name in names:
+            values = earned(columns[name], [text for _, text in made], [t for t, _ in made])
+            for title, low, high in lengths if name == "cosine" else lengths[:1]:
+                chosen = [v for (t, _), v in zip(made, values, strict=True) if low <= numbers_in(t.next_state) < high]
+                found[rule][f"{name}{title}"] = f"{np.mean(chosen):.2f} ({len(chosen)})" if chosen else ""
+    return found
+
+
+def numbers_in(text: str) -> int:
+    """How many numbers a text has."""
+    return len(re.findall(r"\d+", text))
 
 
 def _judge_note(same: np.ndarray, wrong: np.ndarray) -> str:
@@ -270,6 +306,11 @@ def markdown(tables: Sequence[Table]) -> str:
             label = f"*{name}*" if name in REFERENCES else name
             lines.append(f"| {label} | {knows.get(name, '')} | {' | '.join(cells[c] for c in shown_columns)} |")
         lines += ["", *(f"- {note}" for note in table.notes), ""]
+        kinds = list(next(iter(table.falsehoods.values())))
+        lines += [f"| falsified truth | {' | '.join(kinds)} |", f"| --- |{' ---: |' * len(kinds)}"]
+        made = {rule: cells for rule, cells in table.falsehoods.items() if any(cells.values())}
+        lines += [f"| {rule} | {' | '.join(cells[k] for k in kinds)} |" for rule, cells in made.items()]
+        lines.append("")
     example = tables[0].example
     lines += ["### What the attacks write", "", "| attack | what it writes | for example |", "| --- | --- | --- |"]
     lines += [f"| {a.name} | {a.what} | {escaped(example.get(a.name, ''))} |" for a in ROWS]

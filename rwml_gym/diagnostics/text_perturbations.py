@@ -34,6 +34,8 @@ __all__ = [
 
 # A numbered thing: "fridge 1". A list: what follows "you see", "carrying:" … up to the end of the sentence.
 _THING = re.compile(r"\b([A-Za-z]+) (\d+)\b")
+# The last number, which is in the part that encoders weigh least.
+_LAST_NUMBER = re.compile(r"\d+(?=\D*\Z)", re.ASCII)
 _LIST = re.compile(r"(?i)\b(?:see|carrying|contains?|holds?|includes?):? (?P<items>[^.:;!?\n]+)")
 _ITEM = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
 _ARTICLE = re.compile(r"(?i)\b(?:an?|the)\s+")
@@ -188,6 +190,19 @@ def _other_number(transition: Transition, pool: Pool, rng: np.random.Generator) 
     return re.sub(rf"\b{noun} {number}\b", f"{noun} {other}", text)
 
 
+def _last_number_higher(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    return _LAST_NUMBER.sub(lambda match: str(int(match[0]) + 1), transition.next_state)
+
+
+def _one_left_out(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    def shortened(items: str) -> str:
+        things = _split(items)
+        del things[rng.integers(len(things))]
+        return _listing(things) if things else "nothing"
+
+    return _with_list(transition.next_state, shortened)
+
+
 def _other_thing(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
     text = transition.next_state
     if things := sorted(set(_THING.findall(text))):
@@ -258,6 +273,8 @@ SAME: dict[str, Perturbation] = {
 }
 DIFFERENT: dict[str, Perturbation] = {
     "other number": _other_number,
+    "last number + 1": _last_number_higher,
+    "one thing left out": _one_left_out,
     "other thing": _other_thing,
     "other contents": _other_contents,
     "nothing for something": _nothing_for_something,

@@ -144,7 +144,11 @@ def test_the_table_has_every_reference_attack_and_reward_and_data_is_no_markup()
     assert all(list(cells) == list(hacking.COLUMNS[:-1]) for cells in table.cells.values())
     assert all(cell.startswith("0.00") for name in NOTHING for cell in table.cells[name].values())
     widths = {re.sub(r"\\.", "", line).count("|") for line in hacking.markdown([table]).splitlines() if line[:1] == "|"}
-    assert widths == {len(columns) + 3, 4}
+    assert widths == {len(columns) + 3, 4, 9}
+    assert {"last number + 1", "one thing left out"} <= set(table.falsehoods)
+    for cells in table.falsehoods.values():  # every state is of one length
+        counts = [int(cell.partition("(")[2].rstrip(")") or 0) for cell in cells.values()]
+        assert counts[0] == sum(counts[1:5]) == counts[5] == counts[6]
     assert hacking.escaped("<b>|`*_\n") == r"\<b\>\|\`\*\_\\n"
 
 

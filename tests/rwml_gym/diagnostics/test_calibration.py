@@ -91,6 +91,47 @@ def test_a_thing_is_exchanged_wherever_it_is_named(name):
 
 
 @pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("You see a mug 1, and a fridge 2.", "You see a mug 1, and a fridge 3."),
+        ("You are at desk 9.", "You are at desk 10."),
+        ("Nothing happens.", "Nothing happens."),
+        ("It costs 12.50 now.", "It costs 12.51 now."),
+    ],
+)
+def test_the_last_number_is_raised_by_one(state, expected):
+    assert perturbed("last number + 1", state) == expected
+
+
+def test_one_thing_is_left_out_of_a_list():
+    state = "You open the fridge 1. In it, you see a egg 1, a mug 2, and a tomato 3."
+    made = {perturbed("one thing left out", state, seed=seed) for seed in range(20)}
+    assert made == {
+        "You open the fridge 1. In it, you see a mug 2, and a tomato 3.",
+        "You open the fridge 1. In it, you see a egg 1, and a tomato 3.",
+        "You open the fridge 1. In it, you see a egg 1, and a mug 2.",
+    }
+    assert perturbed("one thing left out", "In it, you see a egg 1.") == "In it, you see nothing."
+    assert perturbed("one thing left out", "In it, you see nothing.") == "In it, you see nothing."
+
+
+def test_it_is_measured_on_the_games_that_did_not_choose_it():
+    transitions = [
+        Transition(
+            (Turn("", "start"),), "look", f"You see the {game} of {number} things.", game=f"g{game}", step=number
+        )
+        for game in range(10)
+        for number in range(5 + 3 * game)
+    ]
+    fit, check = TransitionDataset(transitions).split_by_game(0.5, seed=3)
+    calibration = calibrate(transitions, "hashing", precision=0.1, seed=3)
+    (shuffled,) = [made for made in calibration.perturbations if made.name == "shuffled words"]
+    assert (shuffled.fit_pairs, shuffled.pairs) == (len(fit), len(check))
+    assert len(fit) != len(check)
+    assert (calibration.fit_games, calibration.games) == (len(fit.games), len(check.games))
+
+
+@pytest.mark.parametrize(
     "state", ["", "?", "Ok", "Order #W123 was cancelled: refund of $12.50.", "冷蔵庫は開いています。"]
 )
 @pytest.mark.parametrize("name", [*SAME, *DIFFERENT])
