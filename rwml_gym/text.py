@@ -6,7 +6,7 @@ import math
 import unicodedata
 from typing import Any
 
-__all__ = ["column", "for_plot", "is_blank", "percent", "replace_surrogates", "shown", "without_nan"]
+__all__ = ["column", "for_plot", "is_blank", "percent", "printable", "replace_surrogates", "shown", "without_nan"]
 
 # Unicode letters and symbols that are drawn blank: Hangul fillers, the empty Braille pattern.
 _DRAWN_AS_NOTHING = frozenset("\u115f\u1160\u3164\uffa0\u2800")
@@ -37,6 +37,17 @@ def replace_surrogates(text: str) -> str:
     'a\ufffdb'
     """
     return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def printable(text: str) -> str:
+    r"""Escape what may control a terminal or reorder its text: all unprintable characters but line breaks and tabs.
+
+    >>> printable("go\x1b[2J to\nfridge\r")
+    'go\\x1b[2J to\nfridge\\r'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(text: str, width: int = 24) -> str:

@@ -10,6 +10,7 @@ from gymnasium.utils.env_checker import data_equivalence
 
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.envs.base import INFO_KEYS
+from rwml_gym.terminal import say
 
 __all__ = ["check_env"]
 
@@ -39,10 +40,10 @@ def check_env(words: list[str]) -> int:
         replayed = games is None or named is None or env.reset(options={"game": named})[0] == observation
         action = (info.get("admissible_actions") or ["look"])[0]
         _, _, _, _, stepped = env.step(action)
-    print(f"{source.world.env_id}: {env.observation_space} and {env.action_space}")
-    print(f"first observation: {observation[:200]!r}\n")
+    say(f"{source.world.env_id}: {env.observation_space} and {env.action_space}")
+    say(f"first observation: {observation[:200]!r}\n")
     for key, gives in INFO_KEYS.items():
-        print(f"  {'yes' if key in info else '-':<4}{key:<20}{gives}")
+        say(f"  {'yes' if key in info else '-':<4}{key:<20}{gives}")
     problems = []
     if not data_equivalence((again, info_again), (observation, info)):
         problems.append("Two resets with the same seed differ. Draw with self.np_random only.")
@@ -56,5 +57,5 @@ def check_env(words: list[str]) -> int:
         )
     if source.world.player is None:
         problems.append("Nobody knows its actions, so there is no random player: give admissible_actions or tools.")
-    print("\n" + ("\n".join(problems) if problems else "Nothing to object to."))
+    say("\n" + ("\n".join(problems) if problems else "Nothing to object to."))
     return 0

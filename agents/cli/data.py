@@ -22,6 +22,7 @@ from rwml_gym.errors import ConfigMismatchError, DependencyNotInstalled, Invalid
 from rwml_gym.journal import Journal
 from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.reward.gap import RewardShape
+from rwml_gym.terminal import say
 from rwml_gym.text import shown
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, action_type, count_games
 
@@ -90,14 +91,15 @@ def record(words: Sequence[str]) -> int:
             keep = lambda episode: journal.append([asdict(transition) for transition in episode])  # noqa: E731
             collect(make_env, agent, games[done:], command.history, slots=1, first=done, keep=keep)
     finally:
+        journal = Journal(path, header)  # an interrupt may have come between the file and what is in memory
         found = TransitionDataset(Transition.from_dict(row) for episode in journal.values for row in episode)
         if found:
             found.save(command.out)
-            print(f"{len(journal.values)} of {len(games)} games are in {command.out}.")
+            say(f"{len(journal.values)} of {len(games)} games are in {command.out}.")
     journal.remove()
     types = Counter(action_type(t.action) for t in found)
-    print(f"{len(found)} transitions of {count_games(found)} in {command.out}")
-    print(f"{len(types)} types of action: {', '.join(f'{shown(name)} {n}' for name, n in types.most_common(12))}")
+    say(f"{len(found)} transitions of {count_games(found)} in {command.out}")
+    say(f"{len(types)} types of action: {', '.join(f'{shown(name)} {n}' for name, n in types.most_common(12))}")
     return 0
 
 
@@ -145,7 +147,7 @@ def calibrate(words: Sequence[str]) -> int:
         pairs += [(gap, make_encoder(name)) for name in names]
     settings = (command.by, command.precision, command.seed, command.pairs)
     found: list[Calibrations] = [calibrate_each(transitions, encoder, gap, *settings) for gap, encoder in pairs]
-    print(calibrations_table(found))
+    say(calibrations_table(found))
     if command.out is not None:
         _say_written(write_calibrations(command.out, found))
     return 0
@@ -217,7 +219,7 @@ def audit(words: Sequence[str]) -> int:
         limit=command.limit,
         seed=command.seed,
     )
-    print(audit_table(result))
+    say(audit_table(result))
     if command.out is not None:
         _say_written(write_audit(command.out, result))
     return int(command.strict and bool(result.findings))
@@ -269,4 +271,4 @@ def _check_out(folder: Path | None) -> None:
 
 
 def _say_written(paths: Sequence[Path]) -> None:
-    print(f"\nWritten: {', '.join(map(str, paths))}")
+    say(f"\nWritten: {', '.join(map(str, paths))}")

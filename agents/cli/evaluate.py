@@ -6,6 +6,7 @@ import tyro
 
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.config.evaluate import EvaluateConfig
+from rwml_gym.terminal import say
 
 __all__ = ["baselines_tau2", "evaluate"]
 
@@ -17,10 +18,10 @@ def evaluate(words: list[str]) -> None:
 
     finished: list[job.Episode] = []
     try:
-        print(job.success_table(job.evaluate(config, finished.append)))
+        say(job.success_table(job.evaluate(config, finished.append)))
     except KeyboardInterrupt:
         if finished:
-            print(f"Interrupted: the episodes that were played to their end.\n{job.success_table(finished)}")
+            say(f"Interrupted: the episodes that were played to their end.\n{job.success_table(finished)}")
         raise
 
 
@@ -40,6 +41,6 @@ def baselines_tau2(words: list[str]) -> None:
     from rwml_gym.agents.jobs.evaluate import reference_scores, success
 
     scores = reference_scores(EnvConfig("tau2", domain=domain, split=split))
-    print(f"Tasks won, {domain} {split} ({scores['no-op'][0].data_version}):")
-    print(f"  goodbye at once   {success(scores['no-op'])}")
-    print(f"  transfer at once  {success(scores['transfer'])}")
+    say(f"Tasks won, {domain} {split} ({scores['no-op'][0].data_version}):")
+    say(f"  goodbye at once   {success(scores['no-op'])}")
+    say(f"  transfer at once  {success(scores['transfer'])}")

@@ -13,6 +13,7 @@ from rwml_gym.envs.alfworld.games.export import export_games
 from rwml_gym.envs.alfworld.games.sources import make_games
 from rwml_gym.envs.base import GameSource
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.terminal import say
 
 __all__ = ["export", "list_names"]
 
@@ -80,10 +81,10 @@ def export(words: list[str]) -> None:
     command = tyro.cli(Export, args=words, prog="rwml-gym games export")
     source, names = command.names()
     export_games(map(source.load, names), command.out, command.overwrite)
-    print(f"{len(names)} games in {command.out / command.split}")
+    say(f"{len(names)} games in {command.out / command.split}")
 
 
 def list_names(words: list[str]) -> None:
     """Run `rwml-gym games list` with the words after it."""
     _, names = tyro.cli(List, args=words, prog="rwml-gym games list").names()
-    print("\n".join(names))
+    say("\n".join(names))

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import rwml_gym
 from rwml_gym.agents.cli.interrupts import exit_status, sigterm_raises
 from rwml_gym.errors import DependencyNotInstalled, RWMLGymError
+from rwml_gym.terminal import say
 
 __all__ = ["main"]
 
@@ -80,14 +81,14 @@ def _run(words: list[str]) -> int:
     if words[:1] == ["--version"]:
         words = ["version", *words[1:]]
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_usage())
+        say(_usage())
         return 0
     name = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), None)
     if name is None or (name == "version" and len(words) > 1):
-        print(f"rwml-gym: {_unknown(words)}", file=sys.stderr)
+        say(f"rwml-gym: {_unknown(words)}", file=sys.stderr)
         return 2
     if name == "version":
-        print(rwml_gym.__version__)
+        say(rwml_gym.__version__)
         return 0
     module, _, function = COMMANDS[name][1].partition(":")
     try:
@@ -95,16 +96,16 @@ def _run(words: list[str]) -> int:
             command = getattr(importlib.import_module(f"rwml_gym.agents.cli.{module}"), function)
             return command(words[len(name.split()) :]) or 0
     except (RWMLGymError, DependencyNotInstalled) as error:
-        print(f"rwml-gym: {error}", file=sys.stderr)
+        say(f"rwml-gym: {error}", file=sys.stderr)
         return 2
     except ImportError as error:
         library = (error.name or "").partition(".")[0]
         if library not in EXTRAS:
             raise
-        print(f'rwml-gym: This needs {library}: pip install "rwml-gym[{EXTRAS[library]}]"', file=sys.stderr)
+        say(f'rwml-gym: This needs {library}: pip install "rwml-gym[{EXTRAS[library]}]"', file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        print(f"Interrupted. {GOES_ON.get(words[0], 'No file is half written.')}", file=sys.stderr)
+        say(f"Interrupted. {GOES_ON.get(words[0], 'No file is half written.')}", file=sys.stderr)
         return exit_status(error)
 
 

@@ -35,6 +35,8 @@ from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
 from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import TOOL_ROLE
+from rwml_gym.terminal import say
+from rwml_gym.text import printable
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.wrappers import WorldModelRewardWrapper
 
@@ -65,7 +67,7 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
         _imitate(run)
     if config.grpo.beta and (config.adapter is not None or config.imitation.steps):
         add_reference(run.model)  # the reference is what the policy starts from
-    print(
+    say(
         f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} episodes on "
         f"{len(run.games.train)} games, sequences: {stage.sequence}"
     )
@@ -90,7 +92,7 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
     before = [found for row in rows for found in row["evaluations"]]
     evaluations = [Evaluation(**found) for found in [*before, *final]]
     if run.is_main:
-        print(write_policy_report(run.folder, config, evaluations))
+        say(write_policy_report(run.folder, config, evaluations))
         results = {f"{e.name} {e.unit}, after {e.step} updates": str(e).partition(": ")[2] for e in evaluations}
         run.publish("policy", "plays", "policy", results, str(_first_info(run).get("data_version", "")))
     run.accelerator.end_training()
@@ -306,7 +308,7 @@ def _imitate(run: Run) -> None:
     imitation: ImitationConfig = run.config.imitation
     data = _demonstrations(run)
     what = "episodes" if run.prompts.history == 0 else "turns"
-    print(f"Imitation: {imitation.steps} steps of {imitation.batch_size} on {len(data)} {what}")
+    say(f"Imitation: {imitation.steps} steps of {imitation.batch_size} on {len(data)} {what}")
     run.train(
         "imitation",
         partial(imitation_step, run.model, data, imitation, run.seed("imitation"), run.accelerator),
@@ -376,7 +378,7 @@ def _evaluate(run: Run, number: int) -> list[Evaluation]:
             any("won" in episode.info for episode in played),
             "games" if isinstance(games[0], str) else "episodes",
         )
-        tqdm.write(f"  after {number} updates, {found}")
+        tqdm.write(printable(f"  after {number} updates, {found}"))
         results.append(found)
     return results
 

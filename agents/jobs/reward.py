@@ -12,6 +12,7 @@ from rwml_gym.encoders.cached import Encoder
 from rwml_gym.files import read_json, write_json, write_text
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD, TOOL_ROLE
 from rwml_gym.reward.gap import GapReward
+from rwml_gym.terminal import say
 from rwml_gym.transitions import TransitionDataset
 
 __all__ = ["calibrated_gap", "make_gap"]
@@ -72,7 +73,7 @@ def calibrated_gap(
         write_text(folder / "calibration.txt", text + "\n")
         done = {role: result for role, result in results.items() if isinstance(result, Calibration)}
         write_json(path, {role: json.loads(result.to_json()) for role, result in done.items()})
-    print((folder / "calibration.txt").read_text(encoding="utf-8"))
+    say((folder / "calibration.txt").read_text(encoding="utf-8"))
     return make_gap(config, roles, encoder, {role: result["threshold"] for role, result in read_json(path).items()})
 
 

@@ -39,6 +39,7 @@ from rwml_gym.agents.reports.model_card import push_adapter, write_card
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import ConfigMismatchError, InvalidConfigError
 from rwml_gym.files import read_json, write_json
+from rwml_gym.terminal import say
 from rwml_gym.transitions import TransitionDataset
 
 __all__ = ["Run", "check_run", "start_run"]
@@ -125,7 +126,7 @@ class Run:
         check(run)
         if run.is_main:
             start_run(config, folder)
-            print(f"Run folder: {folder}")
+            say(f"Run folder: {folder}")
         accelerator.wait_for_everyone()
         return run
 

@@ -23,6 +23,7 @@ from rwml_gym.agents.jobs.run import Run, with_outcome
 from rwml_gym.agents.jobs.world_model import sft_step
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.world_model import LanguageWorldModel
+from rwml_gym.terminal import say
 from rwml_gym.transitions import TransitionDataset
 
 __all__ = ["run_sft"]
@@ -73,7 +74,7 @@ def _learn_states(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
     train = _recorded(run, "train") if config.transitions is None else TransitionDataset.load(config.transitions)
     train, held_out = with_outcome(train), with_outcome(held_out)
     before = run.once("loss_before.json", lambda: _loss(world_model, held_out))
-    print(f"Next-state SFT: {config.sft.steps} steps of {config.sft.batch_size} on {len(train)} transitions")
+    say(f"Next-state SFT: {config.sft.steps} steps of {config.sft.batch_size} on {len(train)} transitions")
     run.train(
         "sft",
         partial(sft_step, world_model, train, config.sft, run.seed("sft"), run.accelerator),
@@ -86,7 +87,7 @@ def _learn_states(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
         "result.json", lambda: {"loss_before": before, "loss_after": _loss(world_model, held_out)}
     )
     run.accelerator.end_training()
-    print(
+    say(
         f"Held-out loss per token: {result['loss_before']:.3f} before, {result['loss_after']:.3f} after "
         f"({len(held_out)} transitions); adapter in {run.adapter('sft')}"
     )

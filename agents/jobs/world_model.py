@@ -34,6 +34,7 @@ from rwml_gym.agents.reports.world_model import Context, write_report
 from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import GapReward, Gaps
+from rwml_gym.terminal import say
 from rwml_gym.transitions import Transition, TransitionDataset, count_games
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
 
@@ -65,7 +66,7 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     train = with_outcome(_collect(run, "train"))
     all_held_out = _collect(run, "held_out")
     held_out = some_of(with_outcome(all_held_out), config.max_held_out, run.seed("held out"))
-    print(
+    say(
         f"Transitions: {len(train)} of {count_games(train)} for training, {len(held_out)} of {count_games(held_out)} "
         f"held out; {np.mean([t.invalid_action for t in train]):.0%} of the training actions were invalid."
     )
@@ -83,14 +84,14 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     sft_data, rest = _divide(train, config.filter.share, run.seed("share"))
     sft_rows = _fine_tune(run, world_model, "warm start", sft_data, config.sft.steps)
     if config.warm_start:
-        print("GRPO starts from the fine-tuned model. This deviates from the paper, which starts from the base model.")
+        say("GRPO starts from the fine-tuned model. This deviates from the paper, which starts from the base model.")
         results["warm start"] = score("warm start")
     kept = _filter(run, world_model, rest, gap)
 
     # Update
     _start_policy(run)
     stage = config.stage
-    print(f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
+    say(f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
     if config.warm_start:
         add_reference(run.model)  # the reference is what the policy starts from
     rows = run.train(
@@ -109,7 +110,7 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
 
     # Show
     context = _context(run, all_held_out, held_out)
-    print(write_report(run.folder, config, results, gap, context))
+    say(write_report(run.folder, config, results, gap, context))
     rewards = {f"held-out reward, {name}": _mean_reward(found) for name, found in results.items()}
     run.publish("RWML", "as a world model of", "rwml", rewards, context.data_version)
     run.accelerator.end_training()
@@ -297,7 +298,7 @@ def _fine_tune(
     run: Run, world_model: LanguageWorldModel, name: str, data: TransitionDataset, steps: int
 ) -> list[dict[str, Any]]:
     sft: SFTConfig = run.config.sft
-    print(f"Next-state SFT ({name}): {steps} steps of {sft.batch_size} on {len(data)} transitions")
+    say(f"Next-state SFT ({name}): {steps} steps of {sft.batch_size} on {len(data)} transitions")
     return run.train(
         name,
         partial(sft_step, world_model, data, sft, run.seed(name), run.accelerator),
@@ -321,7 +322,7 @@ def _filter(run: Run, world_model: LanguageWorldModel, data: TransitionDataset, 
 
     content = run.once("filter.json", attempt)
     rates, kept = np.array(content["rates"]), content["kept"]
-    print(
+    say(
         f"Filter: {len(tried)} triplets tried {config.attempts} times: {np.mean(rates >= config.easy_rate):.0%} too "
         f"easy, {np.mean(rates == 0):.0%} never right; {len(kept)} kept."
     )
@@ -370,7 +371,7 @@ def _evaluate(
 
     file = f"evaluation/{name.lower().replace(' ', '_')}.json"
     result = [Prediction(**row) for row in run.once(file, predict)]
-    print(f"{name}: held-out reward at τ_d {_mean_reward(result):.3f}")
+    say(f"{name}: held-out reward at τ_d {_mean_reward(result):.3f}")
     return result
 
 

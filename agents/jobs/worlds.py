@@ -21,6 +21,7 @@ from rwml_gym.agents.players.random_caller import RandomCallerAgent
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.envs.base import MAX_LISTED, GameSource
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError, InvalidGameError
+from rwml_gym.text import printable
 
 __all__ = ["WORLDS", "GameName", "Games", "Source", "World"]
 
@@ -288,7 +289,7 @@ def choose_games(env: gym.Env[str, str], count: int, seed: int, exclude: Collect
         try:
             games.load(name)
         except InvalidGameError as error:
-            tqdm.write(f"Left out: {error}")
+            tqdm.write(printable(f"Left out: {error}"))
             continue
         chosen.append(name)
         if len(chosen) == count:

@@ -20,6 +20,7 @@ from rwml_gym.agents.config.files import flatten
 from rwml_gym.errors import HubError, InvalidConfigError, ModelNotFoundError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hub import hub_resolves
+from rwml_gym.text import printable
 
 __all__ = ["push_adapter", "write_card"]
 
@@ -173,7 +174,7 @@ def _plain(text: str) -> str:
 
 def _code(text: str, language: str) -> str:
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}{language}\n{text}\n{fence}"
+    return f"{fence}{language}\n{printable(text)}\n{fence}"
 
 
 def _table(name: str, values: Mapping[str, str]) -> str:

@@ -16,9 +16,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from rwml_gym.encoders.endpoint import EndpointEncoder
+from rwml_gym.encoders.forks import in_children
 from rwml_gym.encoders.local import DEFAULT_ENCODER, HUB_PREFIX, HashingEncoder, SentenceTransformerEncoder, unit_rows
 from rwml_gym.errors import EncoderError, InvalidConfigError, RWMLGymError
-from rwml_gym.forks import in_children
 from rwml_gym.text import replace_surrogates
 
 __all__ = ["DEFAULT_ENCODER", "CachedEncoder", "Embedded", "Encoder", "EncoderLike", "make_encoder"]

@@ -14,6 +14,7 @@ from gymnasium.error import ResetNeeded
 from rwml_gym.checks import one_of, plain
 from rwml_gym.errors import InvalidConfigError, UnsolvableGameError
 from rwml_gym.spaces import UnicodeText
+from rwml_gym.text import printable
 
 __all__ = ["INFO_KEYS", "MAX_LISTED", "ORDERS", "GameSource", "TextEnv"]
 
@@ -171,7 +172,7 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
 
     def render(self) -> str | None:
         """Return the last action and the observation that followed, in mode `ansi`."""
-        return self._last_exchange if self.render_mode == "ansi" else None
+        return printable(self._last_exchange) if self.render_mode == "ansi" else None
 
     def _next_game(self) -> Any:
         if self.order == "random":
