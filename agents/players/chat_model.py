@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import torch
 
 from rwml_gym.agents.language.models import load_adapter, load_model
 from rwml_gym.agents.language.sampling import sample
-from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
+from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action, without_thoughts
 from rwml_gym.envs.tau2.tools import ToolSpec
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["LocalChatModel"]
-
-_THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 
 class LocalChatModel:
@@ -71,7 +68,7 @@ class LocalChatModel:
             temperature=self.temperature,
             seed=self.seed + len(messages),
         )
-        text = _THOUGHTS.sub("", completion.text).strip()
+        text = without_thoughts(completion.text)
         specs = {tool["function"]["name"]: ToolSpec(**tool["function"]) for tool in tools}
         request = parse_action(text, specs)
         if isinstance(request, InvalidAction | Speech):
