@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Any
 
-__all__ = ["column", "for_plot", "is_blank", "percent", "replace_surrogates", "shown", "without_nan"]
+__all__ = ["cleaned", "column", "for_plot", "is_blank", "percent", "replace_surrogates", "shown", "without_nan"]
 
 # Unicode letters and symbols that are drawn blank: Hangul fillers, the empty Braille pattern.
 _DRAWN_AS_NOTHING = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def is_blank(text: str) -> bool:
@@ -37,6 +39,15 @@ def replace_surrogates(text: str) -> str:
     'a\ufffdb'
     """
     return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def cleaned(text: str) -> str:
+    r"""Replace lone surrogates and control characters, which start a terminal's escape sequences; keep \n and \t.
+
+    >>> cleaned("a\r\nb\x1b[2J")
+    'a\nb\ufffd[2J'
+    """
+    return _CONTROL.sub("\ufffd", replace_surrogates(text).replace("\r\n", "\n"))
 
 
 def shown(text: str, width: int = 24) -> str:

@@ -51,6 +51,10 @@ class LocalChatModel:
             self.model = load_adapter(self.model, adapter)
         self.max_new_tokens, self.temperature, self.seed = max_new_tokens, temperature, seed
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> LocalChatModel:
+        """Return this model itself: its answers depend on the conversation alone, and its weights are large."""
+        return self
+
     def __call__(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the OpenAI-style assistant message that answers a conversation.
 

@@ -15,7 +15,7 @@ from rwml_gym.envs.tau2.package import data_version
 from rwml_gym.envs.tau2.scoring import Score, check_scorable, score
 from rwml_gym.envs.tau2.tasks import NamedTask, Tasks
 from rwml_gym.envs.tau2.tools import ToolSpec
-from rwml_gym.envs.tau2.users import ChatModel, ModelUser, ScriptedUser, UserModelError, litellm_model
+from rwml_gym.envs.tau2.users import ChatModel, LitellmModel, ModelUser, ScriptedUser, UserModelError
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["USERS", "Tau2Env"]
@@ -60,6 +60,8 @@ class Tau2Env(TextEnv[NamedTask]):
         on_user_error: If the user's model fails, ``raise`` a `UserModelError`, or ``truncate`` the episode.
         policy_in_observation: Whether the first observation begins with the task, the policy and the tools.
         max_errors: Number of errors after which tau2 ends the task.
+        user_timeout: How long the user's model may take for an answer, in seconds; None for any time. In the main
+            thread (and not on Windows) a late call is interrupted; elsewhere it goes on, unheard, in its own thread.
         render_mode: With ``ansi``, `render` returns the conversation so far.
 
     Example:
@@ -84,6 +86,7 @@ class Tau2Env(TextEnv[NamedTask]):
         on_user_error: str = "raise",
         policy_in_observation: bool = False,
         max_errors: int = 10,
+        user_timeout: float | None = 600.0,
         render_mode: str | None = None,
     ) -> None:
         one_of("domain", domain, DOMAINS)
@@ -101,11 +104,16 @@ class Tau2Env(TextEnv[NamedTask]):
             )
         if not isinstance(max_errors, int) or max_errors < 1:
             raise InvalidConfigError(f"Expected max_errors of at least 1, actual: {max_errors!r}.")
+        if user_timeout is not None and not user_timeout > 0:
+            raise InvalidConfigError(f"Expected user_timeout above 0, or None, actual: {user_timeout!r}.")
+        self.user_timeout = user_timeout
         self.domain = load_domain(domain, solo=user == "solo")
         super().__init__(Tasks(domain, split, solo=user == "solo"), render_mode)
         self.user, self.on_user_error, self.max_errors = user, on_user_error, max_errors
         self.policy_in_observation = policy_in_observation
-        self._model = litellm_model(user_model, **(user_arguments or {})) if isinstance(user_model, str) else user_model
+        self._model = (
+            LitellmModel(user_model, dict(user_arguments or {})) if isinstance(user_model, str) else user_model
+        )
         self._tools = {**self.domain.tools, DONE.name: DONE}
         self._schemas = [tool.schema for tool in self._tools.values()]
         self._conversation: Conversation | None = None
@@ -161,7 +169,7 @@ class Tau2Env(TextEnv[NamedTask]):
             return None
         if self._model is None:
             return ScriptedUser(task, self.domain.user_tools)
-        return ModelUser(task, self.domain.user_tools, self._model)
+        return ModelUser(task, self.domain.user_tools, self._model, self.user_timeout)
 
     def _guard(self, turn: Any) -> None:
         """Run a turn in which the user speaks; handle an error of the user's model as ``on_user_error`` says."""
