@@ -18,7 +18,7 @@ from rwml_gym.envs.tau2.package import load
 from rwml_gym.envs.tau2.tools import ToolSpec, specs_of
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 
-__all__ = ["DOMAINS", "SOLO_DOMAINS", "Domain", "load_domain", "load_task", "splits", "task_ids"]
+__all__ = ["DOMAINS", "SOLO_DOMAINS", "Domain", "load_domain", "load_task", "needs_judge", "splits", "task_ids"]
 
 DOMAINS = ("airline", "retail", "telecom", "telecom-workflow", "mock")
 SOLO_DOMAINS = ("telecom", "telecom-workflow", "mock")
@@ -108,6 +108,13 @@ def load_task(name: str, task_id: str) -> Any:
     if task_id not in tasks:
         raise GameNotFoundError(f"Expected a task of {name!r} such as {next(iter(tasks))!r}, actual: {task_id!r}.")
     return _task(_base(name), task_id)
+
+
+def needs_judge(name: str, task_id: str) -> bool:
+    """Return whether only a language model can score a task."""
+    raw = _raw_tasks(_base(name))[task_id]
+    # most tasks have no such assertion at all, and reading thousands takes a second
+    return b'"NL_ASSERTION"' in raw and "NL_ASSERTION" in json.loads(raw)["evaluation_criteria"]["reward_basis"]
 
 
 @cache

@@ -46,8 +46,9 @@ class Tau2Env(TextEnv[NamedTask]):
     * ``won``: whether the score is 1; ``score_parts``: tau2's checks by name, empty until the end; ``counted``: the
       checks that count for this task; ``ended``: tau2's reason, empty until the end; ``user_error``: why the user's
       model failed.
-    * ``game``: the name for ``reset(options={"game": name})``; ``domain``; ``data_version``; ``admissible_actions``:
-      always empty, because messages are free text.
+    * ``game``: the name for ``reset(options={"game": name})``; ``domain``; ``data_version``; ``known_problem``:
+      what is wrong with the task's data, usually empty; ``admissible_actions``: always empty, because messages are free
+      text.
 
     Neither the gold actions nor the scoring criteria reach the agent before the end.
 
@@ -62,6 +63,9 @@ class Tau2Env(TextEnv[NamedTask]):
         max_errors: Number of errors after which tau2 ends the task.
         user_timeout: How long the user's model may take for an answer, in seconds; None for any time. In the main
             thread (and not on Windows) a late call is interrupted; elsewhere it goes on, unheard, in its own thread.
+        judge: A litellm id or a function, as for users, which checks the assertions in words that count for some tasks
+            of upstream's releases. Without it, those tasks are left out, with a warning that says how many.
+        known_problems: ``keep`` or ``drop`` tasks whose data are wrong, see `envs.tau2.tasks.known_problem`.
         render_mode: With ``ansi``, `render` returns the conversation so far.
 
     Example:
@@ -87,6 +91,8 @@ class Tau2Env(TextEnv[NamedTask]):
         policy_in_observation: bool = False,
         max_errors: int = 10,
         user_timeout: float | None = 600.0,
+        judge: str | ChatModel | None = None,
+        known_problems: str = "keep",
         render_mode: str | None = None,
     ) -> None:
         one_of("domain", domain, DOMAINS)
@@ -108,20 +114,21 @@ class Tau2Env(TextEnv[NamedTask]):
             raise InvalidConfigError(f"Expected user_timeout above 0, or None, actual: {user_timeout!r}.")
         self.user_timeout = user_timeout
         self.domain = load_domain(domain, solo=user == "solo")
-        super().__init__(Tasks(domain, split, solo=user == "solo"), render_mode)
+        super().__init__(Tasks(domain, split, user, judge is not None, known_problems), render_mode)
         self.user, self.on_user_error, self.max_errors = user, on_user_error, max_errors
         self.policy_in_observation = policy_in_observation
         self._model = (
             LitellmModel(user_model, dict(user_arguments or {})) if isinstance(user_model, str) else user_model
         )
+        self._judge = LitellmModel(judge, {"temperature": 0.0}) if isinstance(judge, str) else judge
         self._tools = {**self.domain.tools, DONE.name: DONE}
         self._schemas = [tool.schema for tool in self._tools.values()]
         self._conversation: Conversation | None = None
         self._seen = 0
 
     def _begin(self, game: NamedTask) -> tuple[str, dict[str, Any]]:
-        self._name, task = game.name, game.task
-        check_scorable(task)
+        self._name, self._known_problem, task = game.name, game.known_problem, game.task
+        check_scorable(task, self._judge is not None)
         self._conversation = Conversation(task, self.domain.make(), self._make_user(task), self.max_errors)
         self._seen, self._user_error = 0, ""
         self._score: Score | None = None
@@ -131,9 +138,9 @@ class Tau2Env(TextEnv[NamedTask]):
     def _act(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         assert self._conversation is not None
         refusal = "" if self._user_error or self._conversation.ended else self._do(self._conversation, action)
-        ended = self._conversation.ended
-        if ended:
-            self._score = score(self._conversation, self.domain.name)
+        if self._conversation.ended:
+            self._guard(self._give_score)
+        ended = self._conversation.ended and not self._user_error
         reward = self._score.reward if self._score is not None else 0.0
         observation = self._observe() if not refusal else refusal
         return observation, reward, bool(ended), bool(self._user_error), self._info(bool(refusal))
@@ -164,6 +171,10 @@ class Tau2Env(TextEnv[NamedTask]):
             conversation.call(request.name, request.arguments)
         return ""
 
+    def _give_score(self) -> None:
+        assert self._conversation is not None
+        self._score = score(self._conversation, self.domain.name, self._judge)
+
     def _make_user(self, task: Any) -> User | None:
         if self.user == "solo":
             return None
@@ -172,7 +183,7 @@ class Tau2Env(TextEnv[NamedTask]):
         return ModelUser(task, self.domain.user_tools, self._model, self.user_timeout)
 
     def _guard(self, turn: Any) -> None:
-        """Run a turn in which the user speaks; handle an error of the user's model as ``on_user_error`` says."""
+        """Run a turn of the user or the judge; handle an error of its model as ``on_user_error`` says."""
         try:
             turn()
         except UserModelError as error:
@@ -223,6 +234,7 @@ class Tau2Env(TextEnv[NamedTask]):
             "game": self._name,
             "domain": self.domain.name,
             "data_version": data_version(),
+            "known_problem": self._known_problem,
             "admissible_actions": [],
         }
 

@@ -32,7 +32,7 @@ from tests.helpers.tau2_stock import functional, trajectory
 ID = "rwml_gym/Tau2-v0"
 INFO_KEYS = {
     "task", "policy", "tools", "messages", "message_role", "invalid_action", "tool_error", "won", "score_parts",
-    "counted", "ended", "user_error", "game", "domain", "data_version", "admissible_actions",
+    "counted", "ended", "user_error", "game", "domain", "data_version", "known_problem", "admissible_actions",
 }  # fmt: skip
 
 
