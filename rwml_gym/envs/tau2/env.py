@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from rwml_gym.checks import one_of
 from rwml_gym.envs.base import TextEnv
+from rwml_gym.envs.read_only import read_only
 from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
 from rwml_gym.envs.tau2.conversation import STOP, Conversation, User
-from rwml_gym.envs.tau2.domains import DOMAINS, load_domain
+from rwml_gym.envs.tau2.domains import DOMAINS, Domain, load_domain
 from rwml_gym.envs.tau2.package import data_version
 from rwml_gym.envs.tau2.scoring import Score, check_scorable, score
 from rwml_gym.envs.tau2.tasks import NamedTask, Tasks
@@ -40,7 +42,8 @@ class Tau2Env(TextEnv[NamedTask]):
 
     ``info``, with the same keys at `reset` and `step`:
 
-    * ``task``: the task in one sentence (in solo mode, the ticket); ``policy``; ``tools``: JSON schemas.
+    * ``task``: the task in one sentence (in solo mode, the ticket); ``policy``; ``tools``: JSON schemas,
+      read-only, because all environments share them.
     * ``messages``: the new messages as ``{"role": …, "content": …}``; ``message_role``: the role of the last one.
     * ``invalid_action``: whether the last action was rejected; ``tool_error``: whether a tool answered with an error.
     * ``won``: whether the score is 1; ``score_parts``: tau2's checks by name, empty until the end; ``counted``: the
@@ -121,10 +124,21 @@ class Tau2Env(TextEnv[NamedTask]):
             LitellmModel(user_model, dict(user_arguments or {})) if isinstance(user_model, str) else user_model
         )
         self._judge = LitellmModel(judge, {"temperature": 0.0}) if isinstance(judge, str) else judge
-        self._tools = {**self.domain.tools, DONE.name: DONE}
-        self._schemas = [tool.schema for tool in self._tools.values()]
+        self._tools, self._schemas = _tools_of(self.domain)
         self._conversation: Conversation | None = None
         self._seen = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds; what all environments share is found again."""
+        # the domain comes first: reading it imports tau2 without output, before its classes are looked up
+        state = {"domain": self.domain, **vars(self)}
+        del state["_tools"], state["_schemas"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copy, which goes on as the original does."""
+        vars(self).update(state)
+        self._tools, self._schemas = _tools_of(self.domain)
 
     def _begin(self, game: NamedTask) -> tuple[str, dict[str, Any]]:
         self._name, self._known_problem, task = game.name, game.known_problem, game.task
@@ -149,7 +163,8 @@ class Tau2Env(TextEnv[NamedTask]):
         """Return the conversation so far, in mode ``ansi``."""
         if self.render_mode != "ansi" or self._conversation is None:
             return None
-        return "\n".join(_line(message) for message in map(_plain, self._conversation.messages))
+        ticket = [f"ticket: {self._task}"] if self.user == "solo" else []
+        return "\n".join([*ticket, *map(_line, map(_plain, self._conversation.messages))])
 
     def _do(self, conversation: Conversation, action: str) -> str:
         """Carry out an action; return its error message, or the empty string."""
@@ -237,6 +252,13 @@ class Tau2Env(TextEnv[NamedTask]):
             "known_problem": self._known_problem,
             "admissible_actions": [],
         }
+
+
+@cache
+def _tools_of(domain: Domain) -> tuple[dict[str, ToolSpec], list[dict[str, Any]]]:
+    """Return the agent's tools and their schemas."""
+    tools = {**domain.tools, DONE.name: DONE}
+    return tools, read_only([tool.schema for tool in tools.values()])
 
 
 def _plain(message: Any) -> dict[str, Any]:

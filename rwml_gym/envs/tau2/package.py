@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from rwml_gym.checks import missing
-from rwml_gym.provenance import content_hash, distribution_of
+from rwml_gym.envs.provenance import content_hash, distribution_of
 
 __all__ = ["data_version", "load", "require"]
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rwml_gym.envs.read_only import read_only
 from rwml_gym.envs.tau2.literals import MAX_INTEGER, shortened
 
 __all__ = ["ToolSpec", "UnfitArgumentsError", "specs_of"]
@@ -102,11 +103,15 @@ class ToolSpec:
         """Names of the required parameters."""
         return tuple(self.parameters.get("required", ()))
 
-    @property
+    @cached_property
     def schema(self) -> dict[str, Any]:
-        """The tool as plain data for chat templates and OpenAI's interface; pass it on unchanged."""
+        """The tool as read-only data for chat templates and OpenAI's interface; a deep copy can be changed."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}
-        return {"type": "function", "function": function}
+        return read_only({"type": "function", "function": function})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ToolSpec:
+        """Return the description itself, which nobody can change."""
+        return self
 
     def convert(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Convert the arguments of a call to the types of the schema, nested ones too.
@@ -160,7 +165,7 @@ def specs_of(toolkit: Any) -> dict[str, ToolSpec]:
     specs = _specs_by_class.get(type(toolkit))
     if specs is None:
         functions = [tool.openai_schema["function"] for tool in toolkit.get_tools().values()]
-        specs = {f["name"]: ToolSpec(f["name"], f["description"], f["parameters"]) for f in functions}
+        specs = {f["name"]: ToolSpec(f["name"], f["description"], read_only(f["parameters"])) for f in functions}
         _specs_by_class[type(toolkit)] = specs
     return dict(specs)
 

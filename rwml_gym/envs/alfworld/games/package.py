@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from rwml_gym.checks import missing, require
-from rwml_gym.provenance import content_hash, distribution_of
+from rwml_gym.envs.provenance import content_hash, distribution_of
 
 __all__ = ["constants", "domain", "floor_plan", "goal_library", "grammar", "require_engine", "version"]
 
