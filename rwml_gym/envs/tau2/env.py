@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from rwml_gym.checks import one_of
+from rwml_gym.endpoints import within
 from rwml_gym.envs.base import TextEnv
 from rwml_gym.envs.read_only import read_only
 from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
@@ -64,8 +65,8 @@ class Tau2Env(TextEnv[NamedTask]):
         on_user_error: If the user's model fails, ``raise`` a `UserModelError`, or ``truncate`` the episode.
         policy_in_observation: Whether the first observation begins with the task, the policy and the tools.
         max_errors: Number of errors after which tau2 ends the task.
-        user_timeout: How long the user's model may take for an answer, in seconds; None for any time. In the main
-            thread (and not on Windows) a late call is interrupted; elsewhere it goes on, unheard, in its own thread.
+        user_timeout: How long the user's model or the judge may take for an answer, in seconds; None for any time. In
+            the main thread (and not on Windows) a late call is interrupted; elsewhere it goes on, unheard.
         judge: A litellm id or a function, as for users, which checks the assertions in words that count for some tasks
             of upstream's releases. Without it, those tasks are left out, with a warning that says how many.
         known_problems: ``keep`` or ``drop`` tasks whose data are wrong, see `envs.tau2.tasks.known_problem`.
@@ -188,7 +189,13 @@ class Tau2Env(TextEnv[NamedTask]):
 
     def _give_score(self) -> None:
         assert self._conversation is not None
-        self._score = score(self._conversation, self.domain.name, self._judge)
+        judge = None if self._judge is None else self._judge_in_time
+        self._score = score(self._conversation, self.domain.name, judge)
+
+    def _judge_in_time(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Mapping[str, Any]:
+        assert callable(self._judge)
+        judge = self._judge
+        return within(self.user_timeout, lambda: judge(messages, tools))
 
     def _make_user(self, task: Any) -> User | None:
         if self.user == "solo":
