@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from typing import Any
 
-__all__ = ["column", "for_plot", "is_blank", "percent", "printable", "replace_surrogates", "shown", "without_nan"]
+__all__ = [
+    "cleaned",
+    "column",
+    "for_plot",
+    "is_blank",
+    "percent",
+    "printable",
+    "replace_surrogates",
+    "shown",
+    "without_nan",
+]
 
 # Unicode letters and symbols that are drawn blank: Hangul fillers, the empty Braille pattern.
 _DRAWN_AS_NOTHING = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def is_blank(text: str) -> bool:
@@ -48,6 +60,15 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def cleaned(text: str) -> str:
+    r"""Replace lone surrogates and control characters, which start a terminal's escape sequences; keep \n and \t.
+
+    >>> cleaned("a\r\nb\x1b[2J")
+    'a\nb\ufffd[2J'
+    """
+    return _CONTROL.sub("\ufffd", replace_surrogates(text).replace("\r\n", "\n"))
 
 
 def shown(text: str, width: int = 24) -> str:

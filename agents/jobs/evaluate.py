@@ -133,6 +133,9 @@ def success_table(episodes: Sequence[Episode]) -> str:
     ]
     types = sorted({episode.task_type for episode in episodes})
     rows = [("all", list(episodes))]
+    sound = [episode for episode in episodes if not episode.info.get("known_problem")]
+    if 0 < len(sound) < len(episodes):
+        rows.append(("without known problems", sound))
     if len(types) > 1:
         rows += [(name, [episode for episode in episodes if episode.task_type == name]) for name in types]
     for name, chosen in rows:
@@ -141,6 +144,9 @@ def success_table(episodes: Sequence[Episode]) -> str:
         invalid = sum(sum(episode.invalid) for episode in chosen) / max(steps, 1)
         share = f"{won / len(chosen):.3f} [{low:.3f}, {high:.3f}]"
         lines.append(f"{name:<34} {len(chosen):>5}  {share:<22} {steps / len(chosen):>6.1f} {invalid:>8.1%}")
+    if len(sound) < len(episodes):
+        flawed = len(episodes) - len(sound)
+        lines += ["", f'{flawed} of {len(episodes)} tasks have wrong data: info["known_problem"] says what is wrong.']
     if not any("won" in episode.info for episode in episodes):
         lines += ["", 'The environment gives no info["won"], so nothing counts as won; its mean reward is shown below.']
         lines.append(f"mean reward of an episode: {sum(e.reward for e in episodes) / len(episodes):.3f}")

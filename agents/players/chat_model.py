@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import torch
 
 from rwml_gym.agents.language.models import load_adapter, load_model
 from rwml_gym.agents.language.sampling import sample
-from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
+from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action, without_thoughts
 from rwml_gym.envs.tau2.tools import ToolSpec
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["LocalChatModel"]
-
-_THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 
 
 class LocalChatModel:
@@ -54,6 +51,10 @@ class LocalChatModel:
             self.model = load_adapter(self.model, adapter)
         self.max_new_tokens, self.temperature, self.seed = max_new_tokens, temperature, seed
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> LocalChatModel:
+        """Return this model itself: its answers depend on the conversation alone, and its weights are large."""
+        return self
+
     def __call__(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the OpenAI-style assistant message that answers a conversation.
 
@@ -71,7 +72,7 @@ class LocalChatModel:
             temperature=self.temperature,
             seed=self.seed + len(messages),
         )
-        text = _THOUGHTS.sub("", completion.text).strip()
+        text = without_thoughts(completion.text)
         specs = {tool["function"]["name"]: ToolSpec(**tool["function"]) for tool in tools}
         request = parse_action(text, specs)
         if isinstance(request, InvalidAction | Speech):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rwml_gym.checks import require
+from rwml_gym.endpoints import may_send_key, within
 from rwml_gym.errors import EncoderError, InvalidConfigError
 
 __all__ = ["EndpointEncoder"]
@@ -22,20 +23,25 @@ __all__ = ["EndpointEncoder"]
 # Maximal number of texts per request. Hosted services allow more, but a failed request is sent again as a whole.
 _BATCH = 256
 _RETRIES = 3
+_TIMEOUT = 60.0  # seconds without a byte
+_DEADLINE = 300.0  # seconds for a request with all its retries
 
 
 class EndpointEncoder:
     """Encoder that asks an OpenAI-compatible endpoint for embeddings.
 
     The `openai` library repeats a failed request up to three times. Check that the observations may leave this machine.
+    The key is sent over https, or to this machine, and never over plain http to another one.
     """
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, timeout: float = _TIMEOUT, deadline: float = _DEADLINE):
         """Prepare the client; no request is sent yet.
 
         Args:
             address: `"https://HOST/v1#MODEL"`: the endpoint's base address and, after `#`, the model. A key, if
                 needed, is read from `$OPENAI_API_KEY` and is never written to a spec or run folder.
+            timeout: How long the server may send nothing, in seconds.
+            deadline: How long a request may take with all its retries, in seconds.
 
         Raises:
             DependencyNotInstalled: If `openai` is not installed.
@@ -58,18 +64,19 @@ class EndpointEncoder:
         from openai import OpenAI
 
         self.name = address
-        self._model = model
+        self._model, self._timeout, self._deadline = model, timeout, deadline
+        self._sends_key = may_send_key(base)
         self._client = OpenAI(
             base_url=base,
             # The client requires a key, which many self-hosted servers do not need.
-            api_key=os.environ.get("OPENAI_API_KEY") or "none",
-            timeout=60.0,  # seconds
+            api_key=(os.environ.get("OPENAI_API_KEY") if self._sends_key else None) or "none",
+            timeout=timeout,
             max_retries=_RETRIES,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle or copy the address alone, never the key."""
-        return EndpointEncoder, (self.name,)
+        return EndpointEncoder, (self.name, self._timeout, self._deadline)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts (`encoders.cached.Encoder.encode`); the endpoint's rows need not have unit length.
@@ -85,12 +92,15 @@ class EndpointEncoder:
         from openai import OpenAIError
 
         try:
-            answer = self._client.embeddings.create(model=self._model, input=list(texts), encoding_format="float")
-        except OpenAIError as error:
+            answer = within(
+                self._deadline,
+                lambda: self._client.embeddings.create(model=self._model, input=list(texts), encoding_format="float"),
+            )
+        except (OpenAIError, TimeoutError) as error:
+            key = "accepts the key in $OPENAI_API_KEY" if self._sends_key else "needs no key, or has an https address"
             raise EncoderError(
                 f"Expected {len(texts)} embeddings from {self.name!r}, actual: {type(error).__name__}: {error}. Check "
-                "that the server runs at exactly this address (redirects are not followed), has the model, and accepts "
-                "the key in $OPENAI_API_KEY."
+                f"that the server runs at exactly this address (redirects are not followed), has the model, and {key}."
             ) from error
         data: Any = getattr(answer, "data", None)
         if not isinstance(data, list):

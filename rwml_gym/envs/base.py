@@ -114,7 +114,7 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
         self.observation_space = UnicodeText()
         self.action_space = UnicodeText()
         self._last_exchange = ""
-        self._over = True
+        self._over, self._closed = True, False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start a game.
@@ -136,7 +136,7 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
             raise InvalidConfigError(f'Expected only "game" in options, actual: also {", ".join(map(repr, options))}.')
         self._over = True  # a reset that fails leaves an environment that has to be reset
         observation, info = self._begin(self._next_game() if name is None else self.games.load(name))
-        self._over = False
+        self._over = self._closed = False
         self._last_exchange = observation
         return observation, info
 
@@ -153,7 +153,8 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
         if not isinstance(action, str):
             raise TypeError(f"Expected a string as action, actual: {action!r} ({type(action).__name__}).")
         if self._over:
-            raise ResetNeeded("Expected reset() before step(), actual: no episode is running. Call reset().")
+            why = "the environment is closed" if self._closed else "no episode is running"
+            raise ResetNeeded(f"Expected reset() before step(), actual: {why}. Call reset().")
         observation, reward, terminated, truncated, info = self._act(action)
         self._over = terminated or truncated
         self._last_exchange = f"> {action}\n{observation}"
@@ -189,6 +190,10 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
             except UnsolvableGameError:  # left out, as by `sample`; a corrupt file is an error of this reset alone
                 continue
         raise UnsolvableGameError(f"Expected a game that can be solved, actual: none of {len(names)}.")
+
+    def close(self) -> None:
+        """End the episode; `reset` starts another one."""
+        self._over = self._closed = True
 
     @abstractmethod
     def _begin(self, game: Any) -> tuple[str, dict[str, Any]]:

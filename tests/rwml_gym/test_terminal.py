@@ -40,7 +40,11 @@ def test_nothing_else_prints():
                 continue
             called = ast.unparse(node.func)
             cleaned = bool(node.args) and ast.unparse(node.args[0]).startswith("printable(")
-            if called == "print" or called in ("sys.stdout.write", "sys.stderr.write") or (called == "tqdm.write" and not cleaned):
+            if (
+                called == "print"
+                or called in ("sys.stdout.write", "sys.stderr.write")
+                or (called == "tqdm.write" and not cleaned)
+            ):
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert found == []
 

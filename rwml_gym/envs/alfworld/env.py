@@ -104,7 +104,7 @@ class ALFWorldEnv(TextEnv[Game]):
         if self._engine is not None:
             self._engine.close()
         self._engine = self._game = None
-        self._over = True
+        super().close()
 
     def _start(self, game: Game) -> State:
         self._engine = self._engine or _make_engine(self.engine)

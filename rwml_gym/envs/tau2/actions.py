@@ -7,33 +7,59 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rwml_gym.envs.tau2.literals import LiteralReader, UnreadableError, shortened
-from rwml_gym.envs.tau2.tools import ToolSpec
+from rwml_gym.envs.tau2.literals import LiteralReader, UnreadableError, read_json, shortened
+from rwml_gym.envs.tau2.tools import ToolSpec, UnfitArgumentsError
 from rwml_gym.text import replace_surrogates
 
-__all__ = ["InvalidAction", "Speech", "ToolRequest", "find_calls", "parse_action"]
+__all__ = ["InvalidAction", "Speech", "ToolRequest", "find_calls", "parse_action", "without_thoughts"]
 
-_OPEN_TAG, _CLOSE_TAG = "<tool_call>", "</tool_call>"
 _EMPTY = "Error: The action is empty. Write one tool call, or a message to the user."
 _SEVERAL = "Error: Several tool calls in one action. Make one call, wait for its result, then make the next."
 _NOT_LAST = "Error: Text after the tool call. A call has to be the whole action, or the last thing in it."
 _NO_CALL = 'Error: No tool call inside <tool_call>. Expected {"name": ..., "arguments": {...}}.'
+_OTHER_NOTATION = (
+    'Error: Cannot read the call. Write it as {"name": ..., "arguments": {...}} or name(argument="value").'
+)
+
+# Where models, clients and frameworks put the name, the arguments, and the call itself.
+_NAMES = ("name", "tool", "tool_name", "function", "function_name", "action", "recipient_name")
+_ARGUMENTS = (
+    *("arguments", "parameters", "args", "kwargs", "params", "input"),
+    *("tool_input", "tool_args", "action_input", "function_args", "function_arguments"),
+)
+_WRAPPERS = (
+    *("function", "function_call", "tool_call", "tool_use", "call", "action"),
+    *("tool_calls", "function_calls", "tool_uses", "calls", "actions", "content", "message", "choices"),
+)
 
 # All patterns are possessive (`*+`), so that every text takes linear time.
-_NAMED = re.compile(r"(?<!\w)(\w++)([ \t]*+)\(")
-_OBJECT = re.compile(r"(?:\[\s*+)?+\{\s*+[\"'](?:name|function|arguments|parameters|type|id)[\"']\s*+:")
+_THOUGHT_END, _THOUGHT_BEGIN = re.compile(r"</think(?:ing)?+>"), re.compile(r"<think(?:ing)?+>")
+_OPEN_TAG, _CLOSE_TAG = (re.compile(rf"<{slash}(?:tool_call|function_call|tool_use)>") for slash in ("", "/"))
+_NAMED = re.compile(r"(?<!\w)(?:(?:functions|tools|default_api)\.)?+(\w++)([ \t]*+)\(")
+_KEYS = "|".join((*_NAMES, *_ARGUMENTS, *_WRAPPERS, "type", "id", "index", "role"))
+_OBJECT = re.compile(rf"(?:\[\s*+)?+\{{\s*+[\"'](?:{_KEYS})[\"']\s*+:")
 # A possible call: on a new line anything that looks roughly like one, elsewhere only clear JSON.
-_START = re.compile(rf"^[ \t]*+(?:```\w*+[ \t]*+)?+(?=[{{\[]|\w++[ \t]*+\()|(?={_OBJECT.pattern})", re.MULTILINE)
-_SEPARATOR = re.compile(r"[ \t]*+(?:```)?+[ \t]*+[;,]?+[ \t]*+")
-_FENCE = re.compile(r"(?:```\w*+)?+\s*+\Z")
-_END = re.compile(r"[\s`;,]*+\Z")
+_LABEL = r"(?:(?:action|tool|call|tool[ _]call|function[ _]call)[ \t]*+:[ \t]*+)?+"
+_START = re.compile(
+    rf"^[ \t]*+(?i:{_LABEL})(?:```\w*+[ \t]*+)?+(?:\[(?=[\w.]++\())?+(?=[{{\[]|[\w.]++[ \t]*+\()|(?={_OBJECT.pattern})",
+    re.MULTILINE,
+)
+# Calls in notations that are not read here; nobody says this to a customer.
+_FOREIGN = re.compile(
+    r"<function=|<function_calls>|<tool_calls>|<invoke[ >]|<\|python_tag\|>|\[TOOL_CALLS\]|<\|tool_call|<\uff5ctool"
+    r"|^[ \t]*+Action Input[ \t]*+:",
+    re.MULTILINE,
+)
+_SEPARATOR = re.compile(r"[ \t]*+\]?+[ \t]*+(?:```)?+[ \t]*+[;,]?+[ \t]*+")
+_FENCE = re.compile(rf"(?i:{_LABEL})(?:```\w*+)?+\s*+\[?+\Z")
+_END = re.compile(r"[\s`;,\]]*+\Z")
 _ATTEMPT = 64  # cost of starting to read, in characters
 _SNAKE_CASE = re.compile(r"[a-z][a-z0-9]*+(?:_[a-z0-9]++)++\Z")
 
 
 @dataclass(frozen=True)
 class ToolRequest:
-    """A call of an existing tool; its arguments fit the schema and are JSON values, as the agent wrote them."""
+    """A call of an existing tool; its arguments are JSON values of the types in its schema."""
 
     name: str
     arguments: dict[str, Any]
@@ -56,11 +82,14 @@ class InvalidAction:
 def parse_action(text: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Speech | InvalidAction:
     r"""Read an action.
 
-    A call is a JSON object, ``{"name": …, "arguments": {…}}`` (also "parameters", and OpenAI's nesting under
-    "function"), or ``name(1, key='x')`` with JSON or Python literals and bare words as values. It may span lines, and
-    may be in a list of one, in a code fence or between ``<tool_call>`` tags. Other cases are handled as follows:
+    A call is a JSON object, ``{"name": …, "arguments": {…}}``, or ``name(1, key='x')`` with JSON or Python literals and
+    bare words as values. The JSON may also be that of common clients: "parameters", "args" or "input" for "arguments",
+    "tool" or "action" for "name", ``{"get_user": {…}}``, a message with "tool_calls" or "function_call", an answer with
+    "choices", and so on. A call may span lines, and may be in a list of one, in a code fence or between
+    ``<tool_call>`` tags. Other cases are handled as follows:
 
     - *Thoughts* up to the last ``</think>``, or after an unclosed ``<think>``, are dropped first.
+    - *Other notations*, such as ``<function=…>`` or ``Action Input:``, are rejected.
     - *Prose before a call*: the call is used and the prose is dropped, because a tau2 message is only one of the two.
       The call must be the last thing in the action, and ``name()`` must be on its own line, unless tags mark it.
     - *Prose after a call*: JSON is rejected, because the user should not see it; ``name()`` counts as prose.
@@ -83,15 +112,23 @@ def parse_action(text: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Spee
     >>> parse_action("Thanks (bye)", {"get_user": spec})
     Speech(text='Thanks (bye)')
     """
-    message = replace_surrogates(text)
-    message = message[message.rfind("</think>") + len("</think>") :] if "</think>" in message else message
-    message = message.partition("<think>")[0].strip()
+    message = without_thoughts(replace_surrogates(text))
     if not message:
         return InvalidAction(_EMPTY)
-    if _OPEN_TAG not in message:
-        return _parse(message, tools) or Speech(message)
-    first, *others = (part.partition(_CLOSE_TAG)[0].strip() for part in message.split(_OPEN_TAG)[1:])
+    if not _OPEN_TAG.search(message):
+        found = _parse(message, tools)
+        return found or (InvalidAction(_OTHER_NOTATION) if _FOREIGN.search(message) else Speech(message))
+    first, *others = (_CLOSE_TAG.split(part, maxsplit=1)[0].strip() for part in _OPEN_TAG.split(message)[1:])
     return InvalidAction(_SEVERAL) if others else _parse(first, tools) or InvalidAction(_NO_CALL)
+
+
+def without_thoughts(text: str) -> str:
+    """Drop what a model thinks: up to the last ``</think>``, which a template may have opened, or from ``<think>`` on.
+
+    >>> without_thoughts("Hm, a greeting.</think>Hello! <think>Was that right")
+    'Hello!'
+    """
+    return _THOUGHT_BEGIN.split(_THOUGHT_END.split(text)[-1], maxsplit=1)[0].strip()
 
 
 def find_calls(text: str, tools: Mapping[str, ToolSpec]) -> list[ToolRequest]:
@@ -204,8 +241,10 @@ def _checked(call: _Call, tools: Mapping[str, ToolSpec]) -> ToolRequest | Invali
     if twice := sorted(arguments.keys() & named.keys()):
         return InvalidAction(f"Error: {spec.name}: {twice[0]!r} is given twice.")
     arguments |= named
-    problem = spec.validate(arguments)
-    return InvalidAction(problem) if problem else ToolRequest(spec.name, arguments)
+    try:
+        return ToolRequest(spec.name, spec.convert(arguments))
+    except UnfitArgumentsError as error:
+        return InvalidAction(str(error))
 
 
 def _read(text: str, start: int, tools: Mapping[str, ToolSpec]) -> tuple[list[_Call], int]:
@@ -216,26 +255,39 @@ def _read(text: str, start: int, tools: Mapping[str, ToolSpec]) -> tuple[list[_C
         return [_Call(named[1], keywords, reader.position, False, positional)], reader.position
     reader = LiteralReader(text, start, bare_words=False)
     value = reader.value()
-    items = value if isinstance(value, list) else [value]
-    calls = [call for item in items if (call := _json_call(item, reader.position, tools))]
-    return calls if len(calls) == len(items) else [], reader.position
+    return _json_calls(value, reader.position, tools), reader.position
 
 
-def _json_call(value: Any, end: int, tools: Mapping[str, ToolSpec]) -> _Call | None:
-    """Convert a JSON value to a call, if it is an object with a name and arguments, or with the name of a tool."""
-    if isinstance(value, dict) and isinstance(value.get("function"), dict):
-        value = value["function"]
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return None
-    key = next((key for key in ("arguments", "parameters") if key in value), None)
-    if key is None and value["name"] not in tools:
+def _json_calls(value: Any, end: int, tools: Mapping[str, ToolSpec]) -> list[_Call]:
+    """Find the calls in a JSON value: it is one, a list of them, or a message that holds them."""
+    if isinstance(value, list):
+        return [call for item in value for call in _json_calls(item, end, tools)]
+    if not isinstance(value, dict):
+        return []
+    if call := _json_call(value, end, tools):
+        return [call]
+    return [
+        call
+        for key in _WRAPPERS
+        if isinstance(inner := value.get(key), dict | list)
+        for call in _json_calls(inner, end, tools)
+    ]
+
+
+def _json_call(value: dict[str, Any], end: int, tools: Mapping[str, ToolSpec]) -> _Call | None:
+    """Convert a JSON object to a call, if it has a name and arguments, the name of a tool, or is ``{tool: {…}}``."""
+    if len(value) == 1:
+        ((tool, given),) = value.items()
+        if tool in tools and isinstance(given, dict):
+            return _Call(tool, given, end, True)
+    name = next((value[key] for key in _NAMES if isinstance(value.get(key), str)), None)
+    key = next((key for key in _ARGUMENTS if key in value), None)
+    if name is None or (key is None and name not in tools):
         return None
     arguments = value[key] if key else None
     if isinstance(arguments, str):
-        reader = LiteralReader(arguments.strip(), 0, bare_words=False)
         try:
-            inner = reader.value() if reader.text else None
-            arguments = inner if reader.position == len(reader.text) else arguments
+            arguments = read_json(arguments) if arguments.strip() else None
         except UnreadableError:
             pass  # it stays a string, which the check of the arguments rejects
-    return _Call(value["name"], arguments, end, True)
+    return _Call(name.removeprefix("functions."), arguments, end, True)

@@ -7,18 +7,23 @@ an agent. Here the caller is the agent, so that no thread is needed. The tests c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, Protocol
 
 from rwml_gym.envs.tau2.package import load
 
-__all__ = ["GREETING", "STOP", "Conversation", "User"]
+__all__ = ["GREETING", "MAX_USER_CALLS", "STOP", "TRANSFER", "Conversation", "User"]
 
 GREETING = "Hi! How can I help you today?"
 """The agent's first message if there is a user, as in tau2."""
 
 STOP = "###STOP###"
-ENDINGS = (STOP, "###TRANSFER###", "###OUT-OF-SCOPE###")
+TRANSFER = "###TRANSFER###"
+ENDINGS = (STOP, TRANSFER, "###OUT-OF-SCOPE###")
 """Texts with which a user ends the conversation."""
+
+MAX_USER_CALLS = 100
+"""Maximal number of tool calls in one turn of the user: tau2 stops after 200 steps, and a call takes two of them."""
 
 
 class User(Protocol):
@@ -36,7 +41,8 @@ class Conversation:
 
     Attributes:
         messages: All messages so far, as tau2 messages.
-        ended: Why it ended, in tau2's words (``agent_stop``, ``user_stop``, ``too_many_errors``); None until then.
+        ended: Why it ended, in tau2's words (``agent_stop``, ``user_stop``, ``too_many_errors``, ``max_steps``);
+            None until then.
         errors: Number of tool errors so far.
 
     Args:
@@ -48,10 +54,13 @@ class Conversation:
 
     def __init__(self, task: Any, world: Any, user: User | None, max_errors: int) -> None:
         self.task, self.world, self.user, self.max_errors = task, world, user, max_errors
-        self._message = load("data_model.message")
         self.messages: list[Any] = []
         self.ended: str | None = None
         self.errors = 0
+
+    @property
+    def _message(self) -> ModuleType:
+        return load("data_model.message")  # no attribute, because modules cannot be pickled
 
     def begin(self) -> None:
         """Run until it is the agent's turn."""
@@ -114,9 +123,14 @@ class Conversation:
 
     def _let_user_answer(self, told: list[Any]) -> None:
         assert self.user is not None
+        calls = 0
         while True:
             answer = self.user.reply(told)
             answer.validate()
+            calls += len(answer.tool_calls or [])
+            if calls > MAX_USER_CALLS:
+                self.ended = "max_steps"
+                return
             self._append(answer)
             if not answer.is_tool_call():
                 if _ends(answer):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 __all__ = ["SharedTable", "changes", "share"]
@@ -15,15 +16,34 @@ class SharedTable(dict[str, Any]):
     Iteration over all rows (``values``, ``items``) yields the shared rows: tau2's tools only read them there, as the
     tests prove by calling every tool of every domain.
 
+    A deep copy shares the base; a pickle holds only the rows that were reached, and finds the base again.
+
+    Args:
+        base: The shared rows.
+        source: Returns the database of the base, in another process too.
+        name: Name of the table in that database.
+
     Attributes:
         base: The shared rows.
         reached: Keys of rows that were copied, added or removed.
     """
 
-    def __init__(self, base: Mapping[str, Any]) -> None:
+    def __init__(self, base: Mapping[str, Any], source: Callable[[], Any] | None = None, name: str = "") -> None:
         super().__init__(base)
-        self.base = base
+        self.base, self.source, self.name = base, source, name
         self.reached: set[str] = set()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedTable:
+        copied = SharedTable({}, self.source, self.name)
+        copied.base, copied.reached = self.base, set(self.reached)
+        rows = {key: copy.deepcopy(row, memo) if key in self.reached else row for key, row in dict.items(self)}
+        dict.update(copied, rows)
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        assert self.source is not None, "only a table of a domain can be pickled"
+        rows = {key: row for key, row in dict.items(self) if key in self.reached}
+        return _restored, (self.source, self.name, rows, self.reached - rows.keys())
 
     def __getitem__(self, key: str) -> Any:
         row = super().__getitem__(key)
@@ -53,16 +73,29 @@ class SharedTable(dict[str, Any]):
         return row
 
 
-def share(database: Any) -> Any:
+def share(source: Callable[[], Any]) -> Any:
     """Make a database over the rows of another one, which does not change.
 
     Args:
-        database: A pydantic model whose tables are dictionaries of pydantic rows.
+        source: Returns the other one, a pydantic model whose tables are dictionaries of pydantic rows. It is called
+            again where a table is unpickled.
     """
+    database = source()
     tables = {
-        name: SharedTable(table) if isinstance(table, dict) else table for name, table in database.__dict__.items()
+        name: SharedTable(table, source, name) if isinstance(table, dict) else table
+        for name, table in database.__dict__.items()
     }
     return type(database).model_construct(**tables)
+
+
+def _restored(source: Callable[[], Any], name: str, rows: Mapping[str, Any], removed: set[str]) -> SharedTable:
+    table = SharedTable(getattr(source(), name), source, name)
+    for key, row in rows.items():
+        table[key] = row
+    for key in removed:
+        table.reached.add(key)
+        dict.pop(table, key, None)  # a row that was added and removed is not in the base
+    return table
 
 
 def changes(database: Any) -> dict[str, dict[str, str | None]] | None:

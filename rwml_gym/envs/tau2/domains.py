@@ -6,9 +6,10 @@ import functools
 import hashlib
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from rwml_gym.checks import one_of
@@ -18,7 +19,7 @@ from rwml_gym.envs.tau2.package import load
 from rwml_gym.envs.tau2.tools import ToolSpec, specs_of
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 
-__all__ = ["DOMAINS", "SOLO_DOMAINS", "Domain", "load_domain", "load_task", "splits", "task_ids"]
+__all__ = ["DOMAINS", "SOLO_DOMAINS", "Domain", "load_domain", "load_task", "needs_judge", "splits", "task_ids"]
 
 DOMAINS = ("airline", "retail", "telecom", "telecom-workflow", "mock")
 SOLO_DOMAINS = ("telecom", "telecom-workflow", "mock")
@@ -32,7 +33,7 @@ class MakeWorld(Protocol):
         """Make a fresh tau2 `Environment`; the ids that it generates depend on the purpose."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Domain:
     """A domain in one mode, with or without a user.
 
@@ -42,6 +43,7 @@ class Domain:
         policy: The policy that the agent must follow.
         tools: The agent's tools, by name.
         user_tools: The user's tools, by name; empty if there are none, or in solo mode.
+        database: The initial database, which nobody changes.
         make: Makes tau2 environments, which are isolated from each other.
     """
 
@@ -50,7 +52,12 @@ class Domain:
     policy: str
     tools: Mapping[str, ToolSpec]
     user_tools: Mapping[str, ToolSpec]
+    database: Any
     make: MakeWorld
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the name alone: a domain is the same everywhere."""
+        return load_domain, (self.name, self.solo)
 
     @property
     def supports_solo(self) -> bool:
@@ -85,15 +92,16 @@ def load_domain(name: str, solo: bool = False) -> Domain:
         policy=first.policy,
         tools={**tools, **user_tools} if solo else tools,
         user_tools={} if solo else user_tools,
-        make=_maker(first),
+        database=first.tools.db,
+        make=_maker(first, functools.partial(_database, name, solo)),
     )
 
 
 @cache
-def splits(name: str) -> dict[str, tuple[str, ...]]:
+def splits(name: str) -> Mapping[str, tuple[str, ...]]:
     """Return the task ids of each split of a domain, in tau2's order."""
     one_of("domain", name, DOMAINS)
-    return {split: tuple(ids) for split, ids in _module(name).get_tasks_split().items()}
+    return MappingProxyType({split: tuple(ids) for split, ids in _module(name).get_tasks_split().items()})
 
 
 def task_ids(name: str) -> tuple[str, ...]:
@@ -110,6 +118,13 @@ def load_task(name: str, task_id: str) -> Any:
     return _task(_base(name), task_id)
 
 
+def needs_judge(name: str, task_id: str) -> bool:
+    """Return whether only a language model can score a task."""
+    raw = _raw_tasks(_base(name))[task_id]
+    # most tasks have no such assertion at all, and reading thousands takes a second
+    return b'"NL_ASSERTION"' in raw and "NL_ASSERTION" in json.loads(raw)["evaluation_criteria"]["reward_basis"]
+
+
 @cache
 def _task(name: str, task_id: str) -> Any:
     return load("data_model.tasks").Task.model_validate_json(_raw_tasks(name)[task_id])
@@ -123,14 +138,19 @@ def _raw_tasks(name: str) -> dict[str, bytes]:
     return {task["id"]: json.dumps(task, separators=(",", ":")).encode() for task in tasks}
 
 
-def _maker(first: Any) -> MakeWorld:
+def _database(name: str, solo: bool) -> Any:
+    return load_domain(name, solo).database
+
+
+def _maker(first: Any, source: Callable[[], Any]) -> MakeWorld:
     """Return a function that makes environments like the first one, which is never played itself."""
     kind: Any = type(first)
-    tools = _mended(type(first.tools))
+    toolkit: Any = type(first.tools)
+    tools = _mended(toolkit)
     shared = {"domain_name": first.domain_name, "policy": first.policy}
 
     def make_shared(purpose: str = "play") -> Any:
-        world = kind(**shared, tools=tools(share(first.tools.db)))
+        world = kind(**shared, tools=tools(share(source)))
         world.set_solo_mode(first.solo_mode)
         return world
 
@@ -153,9 +173,16 @@ def _maker(first: Any) -> MakeWorld:
     return make_copy
 
 
+def _unpickled(kind: Any) -> Any:
+    mended = _mended(kind)
+    return mended.__new__(mended)
+
+
+@cache
 def _mended(kind: Any) -> Any:
     """Return a tau2 toolkit with two tools replaced: one can hang, and one is not deterministic."""
-    methods: dict[str, Any] = {}
+    # a class that is made here has no name by which pickle could find it
+    methods: dict[str, Any] = {"__reduce__": lambda self: (_unpickled, (kind,), vars(self))}
     if hasattr(kind, "calculate"):
 
         @functools.wraps(kind.calculate)  # keeps it a tool with the same schema
@@ -179,7 +206,7 @@ def _mended(kind: Any) -> Any:
             return result
 
         methods["_apply_one_time_charge"] = charge
-    return type(kind)(kind.__name__, (kind,), methods) if methods else kind
+    return type(kind)(kind.__name__, (kind,), methods)
 
 
 def _base(name: str) -> str:

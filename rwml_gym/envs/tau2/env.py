@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from rwml_gym.checks import one_of, whole_number
+from rwml_gym.endpoints import within
 from rwml_gym.envs.base import TextEnv
+from rwml_gym.envs.read_only import read_only
 from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
 from rwml_gym.envs.tau2.conversation import STOP, Conversation, User
-from rwml_gym.envs.tau2.domains import DOMAINS, load_domain
+from rwml_gym.envs.tau2.domains import DOMAINS, Domain, load_domain
 from rwml_gym.envs.tau2.package import data_version
 from rwml_gym.envs.tau2.scoring import Score, check_scorable, score
 from rwml_gym.envs.tau2.tasks import NamedTask, Tasks
 from rwml_gym.envs.tau2.tools import ToolSpec
-from rwml_gym.envs.tau2.users import ChatModel, ModelUser, ScriptedUser, UserModelError, litellm_model
+from rwml_gym.envs.tau2.users import ChatModel, LitellmModel, ModelUser, ScriptedUser, UserModelError
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.text import printable
 
 __all__ = ["USERS", "Tau2Env"]
 
@@ -40,14 +44,16 @@ class Tau2Env(TextEnv[NamedTask]):
 
     ``info``, with the same keys at `reset` and `step`:
 
-    * ``task``: the task in one sentence (in solo mode, the ticket); ``policy``; ``tools``: JSON schemas.
+    * ``task``: the task in one sentence (in solo mode, the ticket); ``policy``; ``tools``: JSON schemas,
+      read-only, because all environments share them.
     * ``messages``: the new messages as ``{"role": …, "content": …}``; ``message_role``: the role of the last one.
     * ``invalid_action``: whether the last action was rejected; ``tool_error``: whether a tool answered with an error.
     * ``won``: whether the score is 1; ``score_parts``: tau2's checks by name, empty until the end; ``counted``: the
       checks that count for this task; ``ended``: tau2's reason, empty until the end; ``user_error``: why the user's
       model failed.
-    * ``game``: the name for ``reset(options={"game": name})``; ``domain``; ``data_version``; ``admissible_actions``:
-      always empty, because messages are free text.
+    * ``game``: the name for ``reset(options={"game": name})``; ``domain``; ``data_version``; ``known_problem``:
+      what is wrong with the task's data, usually empty; ``admissible_actions``: always empty, because messages are free
+      text.
 
     Neither the gold actions nor the scoring criteria reach the agent before the end.
 
@@ -60,6 +66,11 @@ class Tau2Env(TextEnv[NamedTask]):
         on_user_error: If the user's model fails, ``raise`` a `UserModelError`, or ``truncate`` the episode.
         policy_in_observation: Whether the first observation begins with the task, the policy and the tools.
         max_errors: Number of errors after which tau2 ends the task.
+        user_timeout: How long the user's model or the judge may take for an answer, in seconds; None for any time. In
+            the main thread (and not on Windows) a late call is interrupted; elsewhere it goes on, unheard.
+        judge: A litellm id or a function, as for users, which checks the assertions in words that count for some tasks
+            of upstream's releases. Without it, those tasks are left out, with a warning that says how many.
+        known_problems: ``keep`` or ``drop`` tasks whose data are wrong, see `envs.tau2.tasks.known_problem`.
         render_mode: With ``ansi``, `render` returns the conversation so far.
         order: ``random``, or ``each-once`` to play every task of the split; see `TextEnv`.
         share: The share of a slot with ``each-once``; `gymnasium.make_vec` sets it.
@@ -86,6 +97,9 @@ class Tau2Env(TextEnv[NamedTask]):
         on_user_error: str = "raise",
         policy_in_observation: bool = False,
         max_errors: int = 10,
+        user_timeout: float | None = 600.0,
+        judge: str | ChatModel | None = None,
+        known_problems: str = "keep",
         render_mode: str | None = None,
         order: str = "random",
         share: tuple[int, int] = (0, 1),
@@ -104,19 +118,38 @@ class Tau2Env(TextEnv[NamedTask]):
                 "Remove `user_arguments`, or build them into the function."
             )
         max_errors = whole_number("max_errors", max_errors, 1)
+        if user_timeout is not None and not user_timeout > 0:
+            raise InvalidConfigError(f"Expected user_timeout above 0, or None, actual: {user_timeout!r}.")
+        self.user_timeout = user_timeout
         self.domain = load_domain(domain, solo=user == "solo")
-        super().__init__(Tasks(domain, split, solo=user == "solo"), render_mode, order, share)
+        super().__init__(
+            Tasks(domain, split, user, judge is not None, known_problems), render_mode, order=order, share=share
+        )
         self.user, self.on_user_error, self.max_errors = user, on_user_error, max_errors
         self.policy_in_observation = policy_in_observation
-        self._model = litellm_model(user_model, **(user_arguments or {})) if isinstance(user_model, str) else user_model
-        self._tools = {**self.domain.tools, DONE.name: DONE}
-        self._schemas = [tool.schema for tool in self._tools.values()]
+        self._model = (
+            LitellmModel(user_model, dict(user_arguments or {})) if isinstance(user_model, str) else user_model
+        )
+        self._judge = LitellmModel(judge, {"temperature": 0.0}) if isinstance(judge, str) else judge
+        self._tools, self._schemas = _tools_of(self.domain)
         self._conversation: Conversation | None = None
         self._seen = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle holds; what all environments share is found again."""
+        # the domain comes first: reading it imports tau2 without output, before its classes are looked up
+        state = {"domain": self.domain, **vars(self)}
+        del state["_tools"], state["_schemas"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a copy, which goes on as the original does."""
+        vars(self).update(state)
+        self._tools, self._schemas = _tools_of(self.domain)
+
     def _begin(self, game: NamedTask) -> tuple[str, dict[str, Any]]:
-        self._name, task = game.name, game.task
-        check_scorable(task)
+        self._name, self._known_problem, task = game.name, game.known_problem, game.task
+        check_scorable(task, self._judge is not None)
         self._conversation = Conversation(task, self.domain.make(), self._make_user(task), self.max_errors)
         self._seen, self._user_error = 0, ""
         self._score: Score | None = None
@@ -126,9 +159,9 @@ class Tau2Env(TextEnv[NamedTask]):
     def _act(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         assert self._conversation is not None
         refusal = "" if self._user_error or self._conversation.ended else self._do(self._conversation, action)
-        ended = self._conversation.ended
-        if ended:
-            self._score = score(self._conversation, self.domain.name)
+        if self._conversation.ended:
+            self._guard(self._give_score)
+        ended = self._conversation.ended and not self._user_error
         reward = self._score.reward if self._score is not None else 0.0
         observation = self._observe() if not refusal else refusal
         return observation, reward, bool(ended), bool(self._user_error), self._info(bool(refusal))
@@ -137,7 +170,8 @@ class Tau2Env(TextEnv[NamedTask]):
         """Return the conversation so far, in mode ``ansi``."""
         if self.render_mode != "ansi" or self._conversation is None:
             return None
-        return "\n".join(_line(message) for message in map(_plain, self._conversation.messages))
+        ticket = [f"ticket: {self._task}"] if self.user == "solo" else []
+        return printable("\n".join([*ticket, *map(_line, map(_plain, self._conversation.messages))]))
 
     def _do(self, conversation: Conversation, action: str) -> str:
         """Carry out an action; return its error message, or the empty string."""
@@ -159,15 +193,25 @@ class Tau2Env(TextEnv[NamedTask]):
             conversation.call(request.name, request.arguments)
         return ""
 
+    def _give_score(self) -> None:
+        assert self._conversation is not None
+        judge = None if self._judge is None else self._judge_in_time
+        self._score = score(self._conversation, self.domain.name, judge)
+
+    def _judge_in_time(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Mapping[str, Any]:
+        assert callable(self._judge)
+        judge = self._judge
+        return within(self.user_timeout, lambda: judge(messages, tools))
+
     def _make_user(self, task: Any) -> User | None:
         if self.user == "solo":
             return None
         if self._model is None:
             return ScriptedUser(task, self.domain.user_tools)
-        return ModelUser(task, self.domain.user_tools, self._model)
+        return ModelUser(task, self.domain.user_tools, self._model, self.user_timeout)
 
     def _guard(self, turn: Any) -> None:
-        """Run a turn in which the user speaks; handle an error of the user's model as ``on_user_error`` says."""
+        """Run a turn of the user or the judge; handle an error of its model as ``on_user_error`` says."""
         try:
             turn()
         except UserModelError as error:
@@ -218,8 +262,16 @@ class Tau2Env(TextEnv[NamedTask]):
             "game": self._name,
             "domain": self.domain.name,
             "data_version": data_version(),
+            "known_problem": self._known_problem,
             "admissible_actions": [],
         }
+
+
+@cache
+def _tools_of(domain: Domain) -> tuple[dict[str, ToolSpec], list[dict[str, Any]]]:
+    """Return the agent's tools and their schemas."""
+    tools = {**domain.tools, DONE.name: DONE}
+    return tools, read_only([tool.schema for tool in tools.values()])
 
 
 def _plain(message: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rwml_gym.text import replace_surrogates
 
-__all__ = ["MAX_DEPTH", "MAX_INTEGER", "LiteralReader", "UnreadableError", "shortened"]
+__all__ = ["MAX_DEPTH", "MAX_INTEGER", "LiteralReader", "UnreadableError", "read_json", "shortened"]
 
 MAX_DEPTH = 32
 """Maximal nesting of lists and objects; tau2's tools need 3."""
@@ -170,6 +170,19 @@ class LiteralReader:
 def _unescaped(match: re.Match[str]) -> str:
     code = match[1]
     return chr(int(code[1:], 16)) if len(code) > 1 else _ESCAPES.get(code, match[0])
+
+
+def read_json(text: str) -> Any:
+    """Read a whole text as JSON with the limits of this module, without NaN, infinity and lone surrogates.
+
+    Raises:
+        UnreadableError: If it is anything else.
+    """
+    reader = LiteralReader(text.strip(), 0, bare_words=False)
+    value = reader.value()
+    if reader.position != len(reader.text):
+        raise UnreadableError("text after the value", reader.text, reader.position)
+    return value
 
 
 def shortened(text: str) -> str:

@@ -11,14 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from rwml_gym.envs.tau2.actions import without_thoughts
 from rwml_gym.envs.tau2.conversation import Conversation
 from rwml_gym.envs.tau2.database import changes
 from rwml_gym.envs.tau2.domains import load_domain, load_task
+from rwml_gym.envs.tau2.literals import UnreadableError, read_json
 from rwml_gym.envs.tau2.package import load
+from rwml_gym.envs.tau2.users import RETRIES, ChatModel, UserModelError
 from rwml_gym.errors import InvalidGameError
 
 __all__ = ["Score", "check_scorable", "score"]
@@ -28,6 +32,35 @@ COMPLETED = ("agent_stop", "user_stop")
 
 BASES = ("DB", "ENV_ASSERTION", "ACTION", "COMMUNICATE")
 
+JUDGED = "NL_ASSERTION"
+"""The check of assertions in words, which only a language model can do."""
+
+# The words of tau2's own judge.
+_JUDGE = """
+        TASK
+        - You will be given a list of expected outcomes and a conversation that was collected during a test case run.
+        - The conversation is between an agent and a customer.
+        - Your job is to evaluate whether the agent satisfies each of the expected outcomes.
+        - Grade each expected outcome individually.
+
+        FORMAT
+        - Your response should be a JSON object with the following fields:
+        - `reasoning`: a short explanation for your classification
+        - `metExpectation`: `true` if the agent satisfies the expected outcomes, `false` otherwise
+        - `expectedOutcome`: repeat the expectation from the input that you are grading
+        
+        Example response structure:
+        {
+            "results": [
+                {
+                    "expectedOutcome": "<one of the expected outcomes from the input>",
+                    "reasoning": "<reasoning trace>",
+                    "metExpectation": <false or true>,
+                }
+            ]
+        }
+        """
+
 
 @dataclass(frozen=True)
 class Score:
@@ -35,7 +68,8 @@ class Score:
 
     Attributes:
         reward: Product of the checks that count for the task.
-        parts: All of tau2's checks, 1.0 or 0.0 each, whether they count for the task or not.
+        parts: All of tau2's checks, 1.0 or 0.0 each, whether they count for the task or not; that of the judge only
+            if it counts.
         counted: Names of the checks that count for this task.
     """
 
@@ -44,22 +78,26 @@ class Score:
     counted: tuple[str, ...]
 
 
-def check_scorable(task: Any) -> None:
-    """Raise `InvalidGameError` if a task's reward includes assertions that only a language model could score."""
-    unknown = [basis for basis in _counted(task) if basis not in BASES]
+def check_scorable(task: Any, judged: bool = False) -> None:
+    """Raise `InvalidGameError` if a task's reward includes checks that are unknown, or need a judge that is missing."""
+    unknown = [basis for basis in _counted(task) if basis not in (*BASES, *([JUDGED] if judged else []))]
     if unknown:
         raise InvalidGameError(
             f"Expected a task scored without a language model, actual: {task.id!r}, scored by {', '.join(unknown)}. "
-            "Choose another task."
+            "Choose another task, or give a `judge`."
         )
 
 
-def score(conversation: Conversation, domain: str) -> Score:
+def score(conversation: Conversation, domain: str, judge: ChatModel | None = None) -> Score:
     """Score a conversation that has ended.
 
     Args:
         conversation: The conversation.
         domain: One of `rwml_gym.envs.tau2.domains.DOMAINS`.
+        judge: The language model that checks assertions in words, if the task has such that count.
+
+    Raises:
+        UserModelError: If the judge fails.
     """
     task = conversation.task
     criteria = task.evaluation_criteria
@@ -75,7 +113,41 @@ def score(conversation: Conversation, domain: str) -> Score:
         "ACTION": action.calculate_reward(task, conversation.messages).reward,
         "COMMUNICATE": communicate.calculate_reward(task, conversation.messages).reward,
     }
+    if JUDGED in counted and judge is not None:
+        parts[JUDGED] = _judged(conversation, judge)
     return Score(math.prod((parts[basis] for basis in counted), start=1.0), parts, counted)
+
+
+def _judged(conversation: Conversation, judge: ChatModel) -> float:
+    """Ask the judge, with tau2's own prompt, whether all assertions hold."""
+    assertions = conversation.task.evaluation_criteria.nl_assertions
+    if not assertions:
+        return 1.0
+    said = "\n".join(f"{message.role}: {message.content}" for message in conversation.messages)
+    asked = f"""
+        conversation:
+        {said}
+        
+        expectedOutcomes:
+        {assertions}
+        """
+    messages = [{"role": "system", "content": _JUDGE}, {"role": "user", "content": asked}]
+    for _ in range(RETRIES + 1):
+        try:
+            content = judge([dict(message) for message in messages], [])["content"]
+        except Exception as error:  # the model or the connection to it may raise anything
+            raise UserModelError(
+                f"Expected an answer of the judge, actual: {type(error).__name__}: {error}."
+            ) from error
+        found = re.search(r"\{.*\}", without_thoughts(str(content)), re.DOTALL)
+        with contextlib.suppress(UnreadableError, KeyError, TypeError):
+            met = [result["metExpectation"] for result in read_json(found[0] if found else "")["results"]]
+            if len(met) == len(assertions) and all(isinstance(held, bool) for held in met):
+                return float(all(met))
+    raise UserModelError(
+        f'Expected {len(assertions)} results of the judge, as {{"results": [{{"metExpectation": true}}, …]}}, actual '
+        f"{RETRIES + 1} times: others, the last time {str(content)[:200]!r}. Use another judge."
+    )
 
 
 def _counted(task: Any) -> tuple[str, ...]:

@@ -1,26 +1,62 @@
-"""The tasks of a split, by name: ``<domain>/<split>/<number>``."""
+"""The tasks of a split, by name: ``<domain>/<split>/<number>``, with what is known to be wrong with them."""
 
 from __future__ import annotations
 
+import json
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from typing import Any
 
 import numpy as np
 
 from rwml_gym.checks import one_of
-from rwml_gym.envs.tau2.domains import load_task, splits, task_ids
-from rwml_gym.errors import GameNotFoundError
+from rwml_gym.envs.tau2.domains import load_task, needs_judge, splits, task_ids
+from rwml_gym.envs.tau2.package import data_version
+from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 
-__all__ = ["NamedTask", "Tasks"]
+__all__ = ["KNOWN_PROBLEMS", "NamedTask", "Tasks", "known_problem"]
+
+KNOWN_PROBLEMS = ("keep", "drop")
+"""What may be done with tasks that have known problems."""
 
 
 @dataclass(frozen=True)
 class NamedTask:
-    """One of tau2's tasks and its name here, ``<domain>/<split>/<number>``."""
+    """One of tau2's tasks, its name here, ``<domain>/<split>/<number>``, and its `known_problem`."""
 
     name: str
     task: Any
+    known_problem: str = ""
+
+
+def known_problem(domain: str, task_id: str, user: str = "scripted") -> str:
+    """Return what is wrong with a task in the imported release, so that its score says little; empty if nothing is.
+
+    The table is ``known_problems.json``, by `data_version`; other releases than those in it have no known problems. It
+    is checked against the data by the tests. A reason tells nothing of what is scored.
+
+    Args:
+        domain: One of `rwml_gym.envs.tau2.domains.DOMAINS`.
+        task_id: tau2's id of the task.
+        user: Who the user is: some tasks only have a problem where there is none.
+    """
+    return " ".join(
+        row["reason"]
+        for row in _table()
+        if row["domain"] == domain.removesuffix("-workflow")
+        and user in row.get("users", [user])
+        and (task_id in row.get("tasks", ()) or re.fullmatch(row.get("pattern", "(?!)"), task_id))
+    )
+
+
+@cache
+def _table() -> list[dict[str, Any]]:
+    text = resources.files(__package__).joinpath("known_problems.json").read_text(encoding="utf-8")
+    return json.loads(text).get(data_version(), [])
 
 
 class Tasks:
@@ -32,19 +68,45 @@ class Tasks:
     Args:
         domain: One of `rwml_gym.envs.tau2.domains.DOMAINS`.
         split: One of the domain's splits.
-        solo: Whether to keep only tasks with a ticket.
+        user: Who the user is; with ``solo``, there are only tasks with a ticket.
+        judged: Whether a judge can score what only a language model can score; otherwise such tasks are left out, with
+            a warning that says how many.
+        known_problems: ``keep`` or ``drop`` tasks with a `known_problem`.
+
+    Attributes:
+        unscorable: Number of tasks that are left out because nobody can score them.
+
+    Raises:
+        InvalidConfigError: If no task is left.
     """
 
-    def __init__(self, domain: str, split: str, solo: bool = False) -> None:
+    def __init__(
+        self, domain: str, split: str, user: str = "scripted", judged: bool = False, known_problems: str = "keep"
+    ) -> None:
         known = splits(domain)
         one_of(f"split of {domain}", split, known)
+        one_of("known_problems", known_problems, KNOWN_PROBLEMS)
         numbers = {task: task if task.isdecimal() else str(number) for number, task in enumerate(task_ids(domain))}
-        self._domain = domain
+        self._domain, self._user = domain, user
+        scorable = [task for task in known[split] if judged or not needs_judge(domain, task)]
+        self.unscorable = len(known[split]) - len(scorable)
+        if self.unscorable:
+            warnings.warn(
+                f"Expected tasks of {domain}/{split} that are scored without a language model, actual: "
+                f"{self.unscorable} of {len(known[split])} need one and are left out. Give a `judge`.",
+                stacklevel=3,
+            )
         self._ids = {
             f"{domain}/{split}/{numbers[task]}": task
-            for task in known[split]
-            if not solo or load_task(domain, task).ticket is not None
+            for task in scorable
+            if (user != "solo" or load_task(domain, task).ticket is not None)
+            and (known_problems == "keep" or not known_problem(domain, task, user))
         }
+        if not self._ids:
+            raise InvalidConfigError(
+                f"Expected a task of {domain}/{split}, actual: none of {len(known[split])} is left, "
+                f"{self.unscorable} of which need a `judge`. Give one, or choose another split."
+            )
 
     @property
     def names(self) -> Sequence[str]:
@@ -57,7 +119,8 @@ class Tasks:
 
     def load(self, name: str) -> NamedTask:
         """Load the task of a name (`GameSource.load`)."""
-        return NamedTask(name, load_task(self._domain, self.task_id(name)))
+        task_id = self.task_id(name)
+        return NamedTask(name, load_task(self._domain, task_id), known_problem(self._domain, task_id, self._user))
 
     def task_id(self, name: str) -> str:
         """Return tau2's id of a task, or raise `GameNotFoundError` if no task has this name."""

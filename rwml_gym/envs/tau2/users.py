@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from rwml_gym.checks import require
-from rwml_gym.envs.tau2.actions import find_calls
-from rwml_gym.envs.tau2.conversation import STOP
+from rwml_gym.endpoints import may_send_key, within
+from rwml_gym.envs.tau2.actions import find_calls, without_thoughts
+from rwml_gym.envs.tau2.conversation import STOP, TRANSFER
+from rwml_gym.envs.tau2.literals import UnreadableError, read_json
 from rwml_gym.envs.tau2.package import load
-from rwml_gym.envs.tau2.tools import ToolSpec
-from rwml_gym.errors import RWMLGymError
+from rwml_gym.envs.tau2.tools import ToolSpec, UnfitArgumentsError
+from rwml_gym.errors import InvalidConfigError, RWMLGymError
+from rwml_gym.text import cleaned
 
-__all__ = ["ChatModel", "ModelUser", "ScriptedUser", "UserModelError", "litellm_model"]
+__all__ = ["ChatModel", "LitellmModel", "ModelUser", "ScriptedUser", "UserModelError"]
 
 ChatModel = Callable[[list[dict[str, Any]], list[dict[str, Any]]], Mapping[str, Any]]
 """A language model: a function from OpenAI-style messages and tool schemas to an OpenAI-style assistant message."""
 
-EMPTY_ANSWERS = 3
-"""Number of retries after an empty answer of the model, as in tau2."""
+RETRIES = 3
+"""Number of retries after an empty or unreadable answer of the model, as in tau2."""
+
+_SENTENCE = re.compile(r"[^.!?\n]++[.!?\n]*+")
+# A word of farewell where a clause begins: "say goodbye to your old order" is none.
+_FAREWELL = re.compile(
+    r"(?:^|[,;:\u2013\u2014-]|\b(?:and|so|then|now|ok|okay|thanks|you|well|alright|otherwise|again)\b)\W*"
+    r"(?:good[ -]?bye|bye(?:[ -]bye)?|farewell|take care(?! of)|see you (?:soon|later|again|around|next)"
+    r"|have an? (?:\w+ )?(?:day|evening|night|weekend|one|trip|flight))(?![\w-])(?! to\b)",
+    re.IGNORECASE,
+)
+_HAND_OVER = re.compile(
+    r"\b(?:you(?: are|'re)(?: now)?(?: being)?|you(?: have|'ve)(?: now)? been) transferred\b"
+    r"|\bi(?: am|'m)(?: now)? transferring you\b",
+    re.IGNORECASE,
+)
+_CONDITION = re.compile(r"\W*(?:if|when|once|before|after|until|while|unless)\b", re.IGNORECASE)
 
 
 class UserModelError(RWMLGymError, RuntimeError):
-    """The user's language model has failed, or has returned only empty answers."""
+    """The user's language model has failed, was late, or has returned only empty or unreadable answers."""
 
 
 class ScriptedUser:
     """A user without a model, with the same words in every task of every domain.
 
     The user first states the reason for the call and what is known. If the agent names some of the user's own tools
-    with their arguments, as in ``toggle_roaming()``, the user calls them and reports the results. The user says goodbye
-    when the agent does, and agrees to everything else.
+    with their arguments, as in ``toggle_roaming()``, the user calls them and reports the results. The user ends the
+    conversation as tau2's guidelines for users say: when the agent says goodbye, or that the user is being transferred.
+    The user agrees to everything else.
 
     Args:
         task: A tau2 `Task`.
@@ -41,7 +64,10 @@ class ScriptedUser:
 
     def __init__(self, task: Any, tools: Mapping[str, ToolSpec]) -> None:
         self._task, self._tools = task, tools
-        self._message = load("data_model.message")
+
+    @property
+    def _message(self) -> ModuleType:
+        return load("data_model.message")  # no attribute, because modules cannot be pickled
 
     def begin(self, history: list[Any]) -> None:
         """Start over."""
@@ -65,7 +91,9 @@ class ScriptedUser:
                 )
                 calls.append(call)
             return self._message.UserMessage(role="user", tool_calls=calls)
-        return self._say(STOP if "goodbye" in text.lower() else "Yes, please go ahead.")
+        if _states(_HAND_OVER, text):
+            return self._say(TRANSFER)
+        return self._say(STOP if _states(_FAREWELL, text) else "Yes, please go ahead.")
 
     def _say(self, text: str) -> Any:
         self._opened = True
@@ -78,22 +106,41 @@ class ScriptedUser:
         return f"{instructions.reason_for_call} {instructions.known_info or ''}".strip()
 
 
+def _states(pattern: re.Pattern[str], text: str) -> bool:
+    """Return whether a sentence of the text, which is neither a question nor a condition, has the pattern."""
+    sentences = (sentence.strip() for sentence in _SENTENCE.findall(text.replace("\u2019", "'")))
+    return any(
+        pattern.search(sentence)
+        for sentence in sentences
+        if "?" not in sentence and (pattern is _FAREWELL or not _CONDITION.match(sentence))
+    )
+
+
 class ModelUser:
     """A user played by a language model, with exactly tau2's prompt.
+
+    Thoughts of the model are dropped, and so are characters that are no text. An answer that is empty or unreadable is
+    asked for again.
 
     Args:
         task: A tau2 `Task`.
         tools: The user's tools.
         model: The language model.
+        deadline: How long an answer may take, in seconds; None for any time. See `rwml_gym.endpoints.within`.
     """
 
-    def __init__(self, task: Any, tools: Mapping[str, ToolSpec], model: ChatModel) -> None:
-        self._message = load("data_model.message")
-        self._model, self._tools = model, [tool.schema for tool in tools.values()]
+    def __init__(
+        self, task: Any, tools: Mapping[str, ToolSpec], model: ChatModel, deadline: float | None = None
+    ) -> None:
+        self._model, self._tools, self._deadline = model, tools, deadline
         guidelines = "simulation_guidelines_tools.md" if tools else "simulation_guidelines.md"
         path = load("utils.utils").DATA_DIR / "tau2" / "user_simulator" / guidelines
         rules = path.read_text(encoding="utf-8")
         self._prompt = f"{rules}\n\n<scenario>\n{task.user_scenario}\n</scenario>".strip()
+
+    @property
+    def _message(self) -> ModuleType:
+        return load("data_model.message")
 
     def begin(self, history: list[Any]) -> None:
         """Start over."""
@@ -105,21 +152,29 @@ class ModelUser:
         """Return the model's answer.
 
         Raises:
-            UserModelError: If the model fails, or all its answers are empty.
+            UserModelError: If the model fails or is late, or all its answers are empty or unreadable.
         """
         for message in messages:
             self._hear(message)
-        for _ in range(EMPTY_ANSWERS + 1):
+        for _ in range(RETRIES + 1):
             try:
-                answer = self._message_of(self._model(list(self._heard), list(self._tools)))
+                answer = within(self._deadline, self._ask)
             except Exception as error:  # the model or the connection to it may raise anything
                 raise UserModelError(
                     f"Expected an answer of the user's model, actual: {type(error).__name__}: {error}."
                 ) from error
-            if answer is not None:
-                self._hear(answer)
-                return answer
-        raise UserModelError(f"Expected an answer of the user's model, actual: empty {EMPTY_ANSWERS + 1} times.")
+            message = self._message_of(answer)
+            if message is not None:
+                self._hear(message)
+                return message
+        raise UserModelError(
+            f"Expected an answer of the user's model, actual: empty or unreadable {RETRIES + 1} times, the last time "
+            f"{str(answer)[:200]!r}. Return an OpenAI-style assistant message, with content as text or tool_calls."
+        )
+
+    def _ask(self) -> Any:
+        # copies, because the model may do with them what it likes
+        return self._model(copy.deepcopy(self._heard), [copy.deepcopy(tool.schema) for tool in self._tools.values()])
 
     def _hear(self, message: Any) -> None:
         """Add a message to the model's history, from the user's side: the agent's messages have the role `user`."""
@@ -139,39 +194,92 @@ class ModelUser:
             said = {"role": "assistant", "content": message.content}
             self._heard.append({**said, "tool_calls": calls} if calls else said)
 
-    def _message_of(self, answer: Mapping[str, Any]) -> Any:
-        """Convert the model's answer to a tau2 `UserMessage`; None if it is empty."""
-        content = answer.get("content")
-        calls = [
-            self._message.ToolCall(
-                id=call.get("id") or f"user_{len(self._heard)}_{number}",
-                name=call["function"]["name"],
-                arguments=json.loads(call["function"]["arguments"] or "{}"),
-                requestor="user",
-            )
-            for number, call in enumerate(answer.get("tool_calls") or [])
-        ]
-        if calls:  # a message is text or calls; tau2 prefers the calls
-            return self._message.UserMessage(role="user", content=content, tool_calls=calls)
-        if content is None or not content.strip():
+    def _message_of(self, answer: Any) -> Any:
+        """Convert the model's answer to a tau2 `UserMessage`; None if it is empty or unreadable."""
+        if not isinstance(answer, Mapping):
             return None
-        return self._message.UserMessage(role="user", content=content)
+        content, wanted = answer.get("content") or "", answer.get("tool_calls") or []
+        if not isinstance(content, str) or not isinstance(wanted, list | tuple):
+            return None
+        calls = [self._read_call(call, number) for number, call in enumerate(wanted)]
+        text = without_thoughts(cleaned(content))
+        if None in calls or not (calls or text):
+            return None
+        # a message is text or calls; tau2 prefers the calls
+        return self._message.UserMessage(role="user", content=text or None, tool_calls=calls or None)
+
+    def _read_call(self, call: Any, number: int) -> Any:
+        """Convert a call to tau2's, with arguments as in the tool's schema if they fit; None if it is unreadable."""
+        function = call.get("function") if isinstance(call, Mapping) else None
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(name, str):
+            return None
+        arguments = function.get("arguments") or "{}"
+        try:
+            arguments = read_json(arguments if isinstance(arguments, str) else json.dumps(arguments))
+        except (UnreadableError, TypeError, ValueError):  # the last two are those of objects that are no JSON
+            return None
+        if not isinstance(arguments, dict):
+            return None
+        if name in self._tools:
+            try:
+                arguments = self._tools[name].convert(arguments)
+            except UnfitArgumentsError:
+                pass  # tau2 answers with the tool's own error, which the user can mend
+        identity = call.get("id")
+        return self._message.ToolCall(
+            id=identity if isinstance(identity, str) and identity else f"user_{len(self._heard)}_{number}",
+            name=cleaned(name),
+            arguments=arguments,
+            requestor="user",
+        )
 
 
-def litellm_model(name: str, **arguments: Any) -> ChatModel:
-    """Make a model from its litellm id.
+@dataclass(frozen=True)
+class LitellmModel:
+    """A model of litellm, as a function of messages and tools.
+
+    A key goes over https, or to this machine, and never over plain http to another one.
 
     Args:
         name: Id like ``gpt-4.1``, or ``openai/NAME`` with ``api_base="http://localhost:8000/v1"`` for a local endpoint.
         arguments: Arguments for ``litellm.completion``: ``temperature``, ``seed``, ``api_base``, ``api_key``, …
-    """
-    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise the import downloads prices
-    require("litellm", "litellm", "tau2")
-    import litellm
 
-    def answer(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Mapping[str, Any]:
-        wanted = {"tools": tools, "tool_choice": "auto"} if tools else {}
-        response = litellm.completion(model=name, messages=messages, drop_params=True, **wanted, **arguments)
+    Raises:
+        InvalidConfigError: If ``api_key`` is given for an address that may not get it.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise the import downloads prices
+        require("litellm", "litellm", "tau2")
+        if self.arguments.get("api_key") and not self._sends_key:
+            raise InvalidConfigError(
+                f"Expected an https address for `api_key`, actual: {self._address!r}, where it would go in plain text. "
+                "Use https, a tunnel to localhost, or no key."
+            )
+
+    def __call__(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Mapping[str, Any]:
+        """Return the assistant message that answers a conversation."""
+        import litellm
+
+        arguments = {"drop_params": True, **self.arguments}
+        if tools:
+            arguments |= {"tools": tools, "tool_choice": "auto"}
+        if not self._sends_key:
+            arguments["api_key"] = "none"  # otherwise litellm takes the one in the environment
+        response = litellm.completion(model=self.name, messages=messages, **arguments)
         return response.choices[0].message.model_dump()
 
-    return answer
+    @property
+    def _address(self) -> str:
+        """Where requests go, if that is not the provider's own address."""
+        given = self.arguments.get("api_base") or self.arguments.get("base_url")
+        variables = ("OPENAI_BASE_URL", "OPENAI_API_BASE") if self.name.startswith("openai/") else ()
+        return given or next((os.environ[name] for name in variables if os.environ.get(name)), "")
+
+    @property
+    def _sends_key(self) -> bool:
+        return not self._address or may_send_key(self._address)

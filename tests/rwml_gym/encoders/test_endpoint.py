@@ -149,3 +149,52 @@ def test_rows_without_numbers_are_taken_in_order(server):
     server.numbered = False
     vectors = EndpointEncoder(server.address).encode(["a", "bb"])
     np.testing.assert_allclose(vectors, 3 * HashingEncoder(16).encode(["a", "bb"]), atol=1e-6)
+
+
+def test_a_key_goes_to_no_plain_address(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    for address, key in (
+        ("http://gpu-box:8000/v1", "none"),
+        ("http://192.168.0.7/v1", "none"),
+        ("http://localhost.example.com/v1", "none"),
+        ("http://localhost:8000/v1", "secret"),
+        ("http://127.0.0.2/v1", "secret"),
+        ("http://[::1]/v1", "secret"),
+        ("https://gpu-box/v1", "secret"),
+    ):
+        assert EndpointEncoder(f"{address}#m")._client.api_key == key
+
+
+def test_a_server_that_sends_byte_by_byte_is_late():
+    class Dripping(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.end_headers()
+            while not self.server.stopped.wait(0.05):
+                self.wfile.write(b" ")
+                self.wfile.flush()
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Dripping)
+    server.stopped = threading.Event()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    encoder = EndpointEncoder(f"http://127.0.0.1:{server.server_port}/v1#m", timeout=30.0, deadline=0.3)
+    failures = []
+
+    def ask():
+        with pytest.raises(EncoderError, match=r"no answer within 0\.3 s"):
+            encoder.encode(["x"])
+        failures.append(1)
+
+    try:
+        ask()
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(30)
+        assert len(failures) == 2
+    finally:
+        server.stopped.set()
+        server.shutdown()
+        server.server_close()

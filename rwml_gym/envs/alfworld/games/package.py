@@ -9,12 +9,12 @@ from __future__ import annotations
 import importlib.util
 import json
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from rwml_gym.checks import missing, require
+from rwml_gym.envs.provenance import content_hash, distribution_of
 
 __all__ = ["constants", "domain", "floor_plan", "goal_library", "grammar", "require_engine", "version"]
 
@@ -27,9 +27,16 @@ def require_engine() -> None:
 
 @cache
 def version() -> str:
-    """Return the installed alfworld version, such as ``0.4.2``."""
+    """Return the version of alfworld and a hash of the data that is read from it, such as ``0.4.2 (1f2e3d4c5b6a)``."""
     require_engine()
-    return metadata.version("alfworld")
+    root = _root()
+    found = distribution_of(root, ("alfworld",))
+    files = [
+        *(root / "data" / name for name in ("alfred.pddl", "alfred.twl2")),
+        *(root / "gen" / name for name in ("constants.py", "goal_library.py")),
+        *(root / "gen" / "layouts").glob("*.json"),
+    ]
+    return f"{'from source' if found is None else found.version} ({content_hash(files, root)})"
 
 
 @cache

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -216,6 +218,19 @@ def test_a_game_in_the_installed_grammar_is_left_as_it_is(few):
     game = OfficialGames(few).load(name)
     assert game.data_version == "json_2.1.2"
     assert game.plan == ("look",)
+
+
+def test_other_words_are_of_an_unknown_release(few):
+    """A release is what its games say, not the folder that it unpacks into."""
+    file = game_files(few)[0]
+    name = OfficialGames(few).names[0]
+    content = OfficialGames(few, grammar="installed").load(name).data
+    edit(file, grammar=content["grammar"].replace("You open", "Thou openest", 1), pddl_domain=content["pddl_domain"])
+    assert OfficialGames(few, grammar="original").load(name).data_version.startswith("unknown release (")
+
+
+def test_the_version_of_alfworld_holds_a_hash_of_its_data():
+    assert re.fullmatch(rf"{metadata.version('alfworld')} \([0-9a-f]{{12}}\)", package.version())
 
 
 def test_every_goal_sentence_is_found():

@@ -32,6 +32,7 @@ OTHER = '{"name": "list_airports", "arguments": {}}'
 CANNOT = "Error: Cannot read the call: "
 NO_OBJECT = "Error: get_user: the arguments should be an object whose keys are the parameters."
 NOT_LAST = "Error: Text after the tool call. A call has to be the whole action, or the last thing in it."
+OTHER_NOTATION = 'Error: Cannot read the call. Write it as {"name": ..., "arguments": {...}} or name(argument="value").'
 NO_CALL = 'Error: No tool call inside <tool_call>. Expected {"name": ..., "arguments": {...}}.'
 MIA = ToolRequest("get_user", {"user_id": "mia"})
 AIRPORTS = ToolRequest("list_airports", {})
@@ -121,6 +122,35 @@ def parse(text):
         "```python\nget_user('mia')\n```",
         "<tool_call>get_user('mia')</tool_call>",
         "get_user('mia');",
+        "functions.get_user('mia')",
+        "[get_user(user_id='mia')]",
+        "```python\n[get_user(user_id='mia')]\n```",
+        "Action: get_user('mia')",
+        f"Tool call: {CALL}",
+        '{"tool": "get_user", "args": {"user_id": "mia"}}',
+        '{"tool_name": "get_user", "tool_args": {"user_id": "mia"}}',
+        '{"tool": "get_user", "tool_input": {"user_id": "mia"}}',
+        '{"action": "get_user", "action_input": {"user_id": "mia"}}',
+        '{"action": {"name": "get_user", "arguments": {"user_id": "mia"}}}',
+        '{"function": "get_user", "arguments": {"user_id": "mia"}}',
+        '{"function_name": "get_user", "kwargs": {"user_id": "mia"}}',
+        '{"thought": "Look it up.", "action": "get_user", "action_input": "{\\"user_id\\": \\"mia\\"}"}',
+        '{"recipient_name": "functions.get_user", "parameters": {"user_id": "mia"}}',
+        '{"tool_uses": [{"recipient_name": "functions.get_user", "parameters": {"user_id": "mia"}}]}',
+        '{"type": "tool_use", "id": "1", "name": "get_user", "input": {"user_id": "mia"}}',
+        '[{"type": "text", "text": "I look."}, {"type": "tool_use", "name": "get_user", "input": {"user_id": "mia"}}]',
+        f'{{"function_call": {CALL}}}',
+        f'{{"tool_call": {CALL}}}',
+        f'{{"role": "assistant", "content": null, "function_call": {CALL}}}',
+        f'{{"role": "assistant", "content": null, "tool_calls": [{{"type": "function", "function": {CALL}}}]}}',
+        f'{{"role": "assistant", "content": "I look.", "tool_calls": [{CALL}]}}',
+        f'Here: {{"role": "assistant", "tool_calls": [{CALL}]}}',
+        f'{{"choices": [{{"index": 0, "message": {{"role": "assistant", "tool_calls": [{{"function": {CALL}}}]}}}}]}}',
+        '{"get_user": {"user_id": "mia"}}',
+        f'[{CALL}, "and"]',
+        f"<function_call>{CALL}</function_call>",
+        f"<tool_use>\n{CALL}\n</tool_use>",
+        f"<thinking>Which?</thinking>{CALL}",
     ],
 )
 def test_one_call_in_many_ways(text):
@@ -219,8 +249,12 @@ def test_literals_of_json_and_python():
         '{"answer": 42}',
         '{"name": "Mia", "dob": "1990-01-01"}',
         '{"name": 5, "arguments": {}}',
-        f'[{CALL}, "and"]',
-        '{"get_user": {"user_id": "mia"}}',
+        '{"tool": "hammer", "size": 3}',
+        '{"action": "wait"}',
+        '{"role": "assistant", "content": "Hello!"}',
+        '{"function": {"x": 1}}',
+        "[get_user, list_airports]",
+        "Action: I cancel it.",
         "A list:\n- get_user('mia')",
         "9**9**9",
         "__import__('os').system('true')",
@@ -253,6 +287,11 @@ def test_nothing_is_refused(text):
         f"<tool_call>{CALL}</tool_call>\nand\n<tool_call>{CALL}</tool_call>",
         f"<tool_call>{CALL}\n{OTHER}</tool_call>",
         f"[{CALL}, {OTHER}]",
+        f'{{"role": "assistant", "tool_calls": [{CALL}, {OTHER}]}}',
+        f'[{CALL}, "and", {OTHER}]',
+        f'{{"tool_calls": [{{"function": {CALL}}}, {{"function": {CALL}}}]}}',
+        "[get_user('mia'), list_airports()]",
+        "functions.get_user('mia')\nfunctions.list_airports()",
         f"[{CALL},\n {CALL}]",
         f"{CALL}\n{OTHER}",
         f"{CALL}{OTHER}",
@@ -317,6 +356,16 @@ def test_tools_that_do_not_exist(text):
         ('{"name": "get_user", "arguments": "{} and"}', NO_OBJECT),
         (f"{CALL}\nHere it is.", NOT_LAST),
         (f"{CALL} Here it is.", NOT_LAST),
+        ('{"tool": "get_user", "user_id": "mia"}', "Error: get_user: missing 'user_id'; parameters: user_id."),
+        ('{"role": "assistant", "tool_calls": [{"function": {"name": "get_usr", "arguments": "{}"}}]}',
+         "Error: Tool 'get_usr' not found."),
+        ('{"tool": "get_usr", "args": {}}', "Error: Tool 'get_usr' not found."),
+        ('{"tool_calls": [{"function": {"name": "get_user", "arguments": "{mia"}}]}', NO_OBJECT),
+        ('{"role": "assistant", "tool_calls": [', CANNOT + "expected a value, text in quotes, at its end."),
+        ("<function=get_user>{}</function>", OTHER_NOTATION),
+        ('<|python_tag|>{"user_id": "mia"}', OTHER_NOTATION),
+        ('<invoke name="get_user"><parameter name="user_id">mia</parameter></invoke>', OTHER_NOTATION),
+        ('Action: get_user\nAction Input: {"user_id": "mia"}', OTHER_NOTATION),
         ("<tool_call></tool_call>", NO_CALL),
         ("<tool_call>mia</tool_call>", NO_CALL),
     ],
@@ -379,7 +428,7 @@ def test_text_without_brackets_is_prose(text):
 def test_anything_is_read(text):
     answer = parse(text)
     if isinstance(answer, ToolRequest):
-        assert TOOLS[answer.name].validate(answer.arguments) is None
+        assert TOOLS[answer.name].convert(answer.arguments) == answer.arguments
         json.dumps(answer.arguments, allow_nan=False, ensure_ascii=False).encode()
     elif isinstance(answer, Speech):
         assert answer.text == answer.text.strip() != ""
@@ -388,7 +437,7 @@ def test_anything_is_read(text):
         assert answer.message.startswith("Error: ")
         answer.message.encode()
     for call in find_calls(text, TOOLS):
-        assert TOOLS[call.name].validate(call.arguments) is None
+        assert TOOLS[call.name].convert(call.arguments) == call.arguments
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import os
@@ -32,7 +33,7 @@ from tests.helpers.tau2_stock import functional, trajectory
 ID = "rwml_gym/Tau2-v0"
 INFO_KEYS = {
     "task", "policy", "tools", "messages", "message_role", "invalid_action", "tool_error", "won", "score_parts",
-    "counted", "ended", "user_error", "game", "domain", "data_version", "admissible_actions",
+    "counted", "ended", "user_error", "game", "domain", "data_version", "known_problem", "admissible_actions",
 }  # fmt: skip
 
 
@@ -152,6 +153,16 @@ def test_many_play_side_by_side():
     assert [list(episode) for episode in zip(*together, strict=True)] == alone
 
 
+def test_a_closed_environment_says_so():
+    env = gymnasium.make(ID, domain="mock")
+    env.reset(seed=0)
+    env.close()
+    with pytest.raises(ResetNeeded, match="the environment is closed"):
+        env.step("get_users()")
+    env.reset(seed=0)
+    assert env.step("get_users()")[4]["message_role"] == "tool"
+
+
 # -- what the agent sees
 
 
@@ -196,6 +207,33 @@ def test_nothing_of_what_is_scored_is_in_info(domain):
             assert functional(action.name, action.arguments) not in seen
         assert task.id == name.rpartition("/")[2] or task.id not in seen
         assert info["score_parts"] == {}
+
+
+def test_what_is_handed_out_cannot_be_changed_for_others():
+    env, other = Tau2Env("telecom"), Tau2Env("telecom")
+    _, info = env.reset(seed=0)
+    before = json.dumps(info["tools"])
+    for change in (
+        lambda: info["tools"].clear(),
+        lambda: info["tools"].append({}),
+        lambda: info["tools"][0].update(type="x"),
+        lambda: info["tools"][0]["function"].__setitem__("name", "x"),
+        lambda: info["tools"][0]["function"]["parameters"]["properties"].popitem(),
+    ):
+        with pytest.raises(TypeError, match="deepcopy"):
+            change()
+    own = copy.deepcopy(info["tools"])
+    own[0]["function"]["parameters"]["properties"].clear()
+    pickle.loads(pickle.dumps(info["tools"]))[0]["function"].clear()
+    for key in ("messages", "counted", "admissible_actions"):
+        info[key].append("x")
+    info["score_parts"]["DB"] = 7.0
+    later = [env.step("Hello")[4], other.reset(seed=0)[1], other.step("get_customer_by_id('C1001')")[4]]
+    assert all(json.dumps(info["tools"]) == before for info in later)
+    assert all(info["counted"] == info["admissible_actions"] == [] and not info["score_parts"] for info in later)
+    assert all(set(message) == {"role", "content"} for info in later for message in info["messages"])
+    with pytest.raises(TypeError):
+        splits("telecom")["base"] = ()
 
 
 # -- what the agent cannot do
@@ -260,6 +298,14 @@ def test_there_is_nobody_to_talk_to_in_solo_mode():
     _, _, terminated, _, info = env.step("done()")
     assert terminated
     assert info["ended"] == "agent_stop"
+
+
+def test_a_ticket_can_be_read_at_once():
+    env = Tau2Env("mock", user="solo", render_mode="ansi")
+    _, info = env.reset(seed=0)
+    assert env.render() == f"ticket: {info['task']}"
+    env.step("get_users()")
+    assert env.render().startswith(f"ticket: {info['task']}\nassistant: ")
 
 
 def test_the_conversation_can_be_read():

@@ -12,7 +12,7 @@ from rwml_gym.envs.tau2.domains import load_domain, load_task, splits
 from rwml_gym.envs.tau2.env import Tau2Env
 from rwml_gym.envs.tau2.scoring import score
 from rwml_gym.envs.tau2.users import ScriptedUser
-from tests.helpers.tau2_stock import orchestrate, stock_score, trajectory
+from tests.helpers.tau2_stock import functional, orchestrate, stock_score, trajectory
 
 SCORED = ("airline", "retail", "telecom")
 KINDS = ("gold", "dropped", "no-op", "transfer")
@@ -56,6 +56,29 @@ def test_every_task_of_the_base_split_has_the_known_score(kind, domain):
     env = Tau2Env(domain)
     expected = BASELINES[kind][SCORED.index(domain)]
     assert sum(play(env, task, trajectory(domain, task, kind))[0] for task in splits(domain)["base"]) == expected
+
+
+@pytest.mark.parametrize("write", [float, str])
+@pytest.mark.parametrize("domain", ["airline", "telecom"])
+def test_whole_numbers_in_another_type_win_too(domain, write):
+    """tau2's database check tells 3.0, "3" and 3 apart, wherever they stand in the arguments."""
+
+    def rewritten(value):
+        if isinstance(value, dict):
+            return {key: rewritten(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [rewritten(item) for item in value]
+        return write(value) if type(value) is int else int(value) if type(value) is float else value
+
+    env = Tau2Env(domain)
+    for task_id in splits(domain)["base"][:: 1 if domain == "airline" else 10]:
+        actions = load_task(domain, task_id).evaluation_criteria.actions or []
+        said = trajectory(domain, task_id, "gold")
+        for number, action in enumerate(actions):
+            if action.requestor == "assistant":
+                said[number] = functional(action.name, rewritten(action.arguments))
+        assert play(env, task_id, said)[0] == 1.0, task_id
+        assert stock_score(env._conversation, domain).reward == 1.0, task_id
 
 
 def test_gold_actions_win_all_of_mock_but_one():

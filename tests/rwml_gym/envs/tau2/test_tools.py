@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rwml_gym.envs.tau2.actions import ToolRequest, parse_action
-from rwml_gym.envs.tau2.tools import ToolSpec, specs_of
+from rwml_gym.envs.tau2.tools import ToolSpec, UnfitArgumentsError, specs_of
 
 TASKS = {"airline": "get_tasks", "retail": "get_tasks", "telecom": "get_tasks_full", "mock": "get_tasks"}
 ADDRESS = {
@@ -40,6 +40,7 @@ SPEC = ToolSpec(
             "places": {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/Address"}, {"type": "object"}]}},
             "home": {"$ref": "#/$defs/Strict"},
             "note": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+            "port": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
             "anything": {},
         },
         "required": ["name"],
@@ -50,6 +51,20 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
+
+
+def problem_of(spec, arguments):
+    """The error message for the agent; None if the arguments fit."""
+    try:
+        spec.convert(arguments)
+    except UnfitArgumentsError as error:
+        return str(error)
+    return None
+
+
+def same(left, right):
+    """Equal, and of equal types: 1, 1.0 and True are equal in Python, but tau2 hashes them differently."""
+    return json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +89,7 @@ def test_every_gold_action_is_accepted_and_left_as_it_is(worlds, domain):
         criteria = task.evaluation_criteria
         for action in (criteria and criteria.actions) or []:
             before = deepcopy(action.arguments)
-            assert specs[action.requestor][action.name].validate(action.arguments) is None
+            assert same(specs[action.requestor][action.name].convert(action.arguments), action.arguments)
             assert action.arguments == before
             request = ToolRequest(action.name, action.arguments)
             written = ", ".join(f"{key}={value!r}" for key, value in action.arguments.items())
@@ -108,37 +123,46 @@ def test_what_tau2_reads_is_accepted(worlds, data):
         toolkit.get_tools()[name].params.model_validate(arguments)
     except ValueError:
         return
-    problem = spec.validate(arguments)
+    problem = problem_of(spec, arguments)
     # Any object passes tau2's schema; the model that the tool makes of it may not.
     assert problem is None or "lacks" in problem or "apn_settings" in problem or "_" in str(arguments.values())
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "converted"),
     [
-        {"rooms": 2},
-        {"rooms": 2.0},
-        {"rooms": "2"},
-        {"rooms": " -2.00 "},
-        {"rooms": True},
-        {"rooms": None},
-        {"weight": 2},
-        {"weight": 2.5},
-        {"lift": False},
-        {"lift": 1},
-        {"lift": "Yes"},
-        {"speed": "fast"},
-        {"places": []},
-        {"places": [{"street": "Elm", "number": "3", "more": 1}, {"street": "Oak"}]},
-        {"home": {"street": "Elm"}},
-        {"note": "x"},
-        {"note": 3},
-        {"note": None},
-        {"anything": {"a": [1]}},
+        ({"rooms": 2}, {"rooms": 2}),
+        ({"rooms": 2.0}, {"rooms": 2}),
+        ({"rooms": -0.0}, {"rooms": 0}),
+        ({"rooms": "2"}, {"rooms": 2}),
+        ({"rooms": " -2.00 "}, {"rooms": -2}),
+        ({"rooms": True}, {"rooms": 1}),
+        ({"rooms": None}, {"rooms": None}),
+        ({"weight": 2}, {"weight": 2.0}),
+        ({"weight": 2.5}, {"weight": 2.5}),
+        ({"lift": False}, {"lift": False}),
+        ({"lift": 1}, {"lift": True}),
+        ({"lift": 0.0}, {"lift": False}),
+        ({"lift": "Yes"}, {"lift": True}),
+        ({"speed": "fast"}, {"speed": "fast"}),
+        ({"places": []}, {"places": []}),
+        (
+            {"places": [{"street": "Elm", "number": "3", "more": 1.0}, {"street": "Oak", "number": 4.0}]},
+            {"places": [{"street": "Elm", "number": 3, "more": 1.0}, {"street": "Oak", "number": 4}]},
+        ),
+        ({"home": {"street": "Elm"}}, {"home": {"street": "Elm"}}),
+        ({"note": "3"}, {"note": "3"}),
+        ({"note": 3.0}, {"note": 3}),
+        ({"note": None}, {"note": None}),
+        ({"port": "80"}, {"port": 80}),
+        ({"port": None}, {"port": None}),
+        ({"anything": {"a": [1, 1.0, True]}}, {"anything": {"a": [1, 1.0, True]}}),
     ],
 )
-def test_what_is_accepted(arguments):
-    assert SPEC.validate({"name": "x", **arguments}) is None
+def test_arguments_are_converted_to_the_schema(arguments, converted):
+    before = deepcopy(arguments)
+    assert same(SPEC.convert({"name": "x", **arguments}), {"name": "x", **converted})
+    assert same(arguments, before)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +175,13 @@ def test_what_is_accepted(arguments):
         ({"rooms": "two"}, "'rooms' should be an integer, not 'two'"),
         ({"rooms": {}}, "'rooms' should be an integer, not an object"),
         ({"rooms": float("nan")}, "'rooms' should be an integer, not nan"),
+        ({"rooms": float("inf")}, "'rooms' should be an integer, not inf"),
+        ({"rooms": 1e300}, "'rooms' should be an integer, not 1e+300"),
+        ({"rooms": "9" * 5000}, f"'rooms' should be an integer, not '{'9' * 59}…"),
+        ({"rooms": ""}, "'rooms' should be an integer, not ''"),
         ({"weight": "2.5"}, "'weight' should be a number, not '2.5'"),
+        ({"weight": float("nan")}, "'weight' should be a number, not nan"),
+        ({"weight": float("-inf")}, "'weight' should be a number, not -inf"),
         ({"lift": 2}, "'lift' should be true or false, not 2"),
         ({"speed": "Fast"}, "'speed' should be one of 'slow', 'fast', not 'Fast'"),
         ({"speed": True}, "'speed' should be one of 'slow', 'fast', not true"),
@@ -165,23 +195,23 @@ def test_what_is_accepted(arguments):
     ],
 )
 def test_what_is_refused(arguments, problem):
-    assert SPEC.validate({"name": "x", **arguments}) == f"Error: move: {problem}."
+    assert problem_of(SPEC, {"name": "x", **arguments}) == f"Error: move: {problem}."
 
 
 def test_names_are_checked():
     parameters = ", ".join(SPEC.order)
-    assert SPEC.validate({}) == f"Error: move: missing 'name'; parameters: {parameters}."
-    assert SPEC.validate({"name": "x", "requestor": "user"}) == (
+    assert problem_of(SPEC, {}) == f"Error: move: missing 'name'; parameters: {parameters}."
+    assert problem_of(SPEC, {"name": "x", "requestor": "user"}) == (
         f"Error: move: unexpected 'requestor'; parameters: {parameters}."
     )
-    assert SPEC.validate({"nom": "x"}) == f"Error: move: missing 'name', unexpected 'nom'; parameters: {parameters}."
-    assert ToolSpec("stay", "", {"properties": {}}).validate({"a": 1}) == (
+    assert problem_of(SPEC, {"nom": "x"}) == f"Error: move: missing 'name', unexpected 'nom'; parameters: {parameters}."
+    assert problem_of(ToolSpec("stay", "", {"properties": {}}), {"a": 1}) == (
         "Error: stay: unexpected 'a'; parameters: none."
     )
 
 
 def test_messages_are_short():
-    message = SPEC.validate({f"{'x' * 500}{i}": i for i in range(5000)})
+    message = problem_of(SPEC, {f"{'x' * 500}{i}": i for i in range(5000)})
     assert message is not None
     assert len(message) < 1200
 
@@ -189,7 +219,7 @@ def test_messages_are_short():
 @given(st.dictionaries(st.sampled_from([*SPEC.order, "else"]), JSON))
 def test_anything_is_accepted_or_refused(arguments):
     before = deepcopy(arguments)
-    message = SPEC.validate(arguments)
+    message = problem_of(SPEC, arguments)
     assert message is None or message.startswith("Error: move: ")
     assert repr(arguments) == repr(before)
 

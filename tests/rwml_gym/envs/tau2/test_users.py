@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import ClassVar
 
@@ -13,11 +15,13 @@ pytest.importorskip("tau2")
 
 from gymnasium.error import ResetNeeded
 
+from rwml_gym.envs.tau2.conversation import MAX_USER_CALLS
 from rwml_gym.envs.tau2.domains import load_domain, load_task
 from rwml_gym.envs.tau2.env import Tau2Env
 from rwml_gym.envs.tau2.package import load
-from rwml_gym.envs.tau2.users import ModelUser, ScriptedUser, UserModelError
-from tests.helpers.tau2_stock import stock
+from rwml_gym.envs.tau2.users import LitellmModel, ModelUser, ScriptedUser, UserModelError
+from rwml_gym.errors import InvalidConfigError
+from tests.helpers.tau2_stock import stock, trajectory
 
 
 def assistant(content):
@@ -47,6 +51,74 @@ def test_it_agrees_until_goodbye():
     user.reply([assistant("Hi!")])
     assert user.reply([assistant("Shall I go ahead?")]).content == "Yes, please go ahead."
     assert user.reply([assistant("Thanks, GOODBYE!")]).content == "###STOP###"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bye!",
+        "bye",
+        "Good bye",
+        "Thanks and goodbye.",
+        "Thank you, bye-bye!",
+        "Your order is cancelled. Have a great day!",
+        "Is there anything else? If not, goodbye!",
+        "It is done; take care",
+        "OK. See you soon.",
+    ],
+)
+def test_it_ends_the_conversation_with_the_agents_farewell(text):
+    user = scripted("airline", "0")
+    user.reply([assistant("Hi!")])
+    assert user.reply([assistant(text)]).content == "###STOP###"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "YOU ARE BEING TRANSFERRED TO A HUMAN AGENT. PLEASE HOLD ON.",
+        "I cannot do that. You're now being transferred to a human agent.",
+        "I\u2019m transferring you to a colleague.",
+        "You have been transferred.",
+    ],
+)
+def test_it_ends_the_conversation_when_it_is_transferred(text):
+    user = scripted("airline", "0")
+    user.reply([assistant("Hi!")])
+    assert user.reply([assistant(text)]).content == "###TRANSFER###"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Before I say goodbye to your old order, shall I cancel it?",
+        "I say goodbye to the old order now.",
+        "Bye-laws apply, and I see you have two orders.",
+        "I take care of that, shall I?",
+        "And take care of your luggage.",
+        "Shall I transfer you to a human agent?",
+        "You are not being transferred.",
+        "If you are being transferred, you will be told.",
+        "Do you have a good day for the flight?",
+    ],
+)
+def test_it_goes_on_where_nobody_leaves(text):
+    user = scripted("airline", "0")
+    user.reply([assistant("Hi!")])
+    assert user.reply([assistant(text)]).content == "Yes, please go ahead."
+
+
+@pytest.mark.parametrize("domain", ["airline", "retail", "telecom"])
+def test_tasks_that_hand_over_are_won_with_the_policys_words(domain):
+    sentence = re.search(r"'(YOU ARE BEING TRANSFERRED[^']*)'", load_domain(domain).policy)[1]
+    env = Tau2Env(domain)
+    for name in env.games.names:
+        said = trajectory(domain, env.games.task_id(name), "gold")[:-1]
+        if any(action.startswith("transfer_to_human_agents(") for action in said):
+            env.reset(options={"game": name})
+            for action in (*said, sentence):
+                *_, reward, terminated, _, info = env.step(action)
+            assert (reward, terminated, info["ended"]) == (1.0, True, "user_stop"), name
 
 
 def test_it_uses_its_phone_when_asked_by_name():
@@ -121,6 +193,129 @@ def test_a_model_that_says_nothing_is_asked_again():
     env, model = model_env("", "  ", "Hello.")
     assert env.reset(seed=0)[0] == "user: Hello."
     assert len(model.asked) == 3
+
+
+def broken(arguments):
+    return {"tool_calls": [{"id": "1", "function": {"name": "check_status_bar", "arguments": arguments}}]}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        broken('{"a": '),
+        broken("[1, 2]"),
+        broken('{"a": NaN}'),
+        broken({"a": float("inf")}),
+        {"tool_calls": [{"function": {"arguments": "{}"}}]},
+        {"tool_calls": ["check_status_bar"]},
+        {"tool_calls": "check_status_bar"},
+        {"content": [{"type": "text", "text": "Hello."}]},
+        {"content": "<think>Hm.</think>"},
+        {"content": 7},
+        {},
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_asked_for_again(answer):
+    env, model = model_env(answer, "Hello.")
+    assert env.reset(seed=0)[0] == "user: Hello."
+    assert len(model.asked) == 2
+    assert model.asked[0] == model.asked[1]
+
+
+def test_thoughts_of_the_user_are_its_own():
+    env, model = model_env(
+        "<think>They should cancel. ###STOP###</think>Hello.",
+        "The template opened it. ###TRANSFER###\n</think>\n\nYes.",
+        {**call("check_status_bar"), "content": "<think>Look.</think>"},
+        "No service. <think>Or ###STOP###?",
+    )
+    assert env.reset(seed=0)[0] == "user: Hello."
+    assert env.step("Shall I?")[0] == "user: Yes."
+    observation, _, terminated, _, info = env.step("What do you see?")
+    assert (observation, terminated, info["ended"]) == ("user: No service.", False, "")
+    assert not any("think" in json.dumps(message) for message in model.asked[-1][0])
+
+
+def test_what_is_no_text_does_not_reach_the_observation():
+    env, _ = model_env("\x1b[2JHel\ud800lo\r\n\x07😀\ud83d\ude00", call("check_app_status", app_name="\ud800"), "Done.")
+    assert env.reset(seed=0)[0] == "user: \ufffd[2JHel\ufffdlo\n\ufffd😀😀"
+    assert env.step("Check the app.")[0] == "user: Done."
+    json.dumps([message.model_dump() for message in env._conversation.messages], default=str).encode()
+
+
+def test_a_model_that_only_calls_tools_is_stopped():
+    class Caller:
+        asked = 0
+
+        def __call__(self, messages, tools):
+            self.asked += bool(tools)
+            return call("check_status_bar") if len(messages) > 2 else {"content": "Hello."}
+
+    caller = Caller()
+    env = Tau2Env("telecom", user="model", user_model=caller)
+    env.reset(seed=0)
+    _, reward, terminated, truncated, info = env.step("What do you see?")
+    assert (reward, terminated, truncated, info["ended"]) == (0.0, True, False, "max_steps")
+    assert caller.asked == MAX_USER_CALLS + 2
+    many = {"tool_calls": call("check_status_bar")["tool_calls"] * (MAX_USER_CALLS + 1)}
+    env, _ = model_env("Hello.", many)
+    env.reset(seed=0)
+    assert env.step("What do you see?")[4]["ended"] == "max_steps"
+
+
+def test_a_call_of_the_user_has_the_types_of_the_schema():
+    settings = {"apn_name": "internet", "reset_at_reboot": "yes", "mms_port": "80"}
+    env, _ = model_env("Hello.", call("set_apn_settings", apn_settings=settings), "Done.")
+    env.reset(seed=0)
+    env.step("Set it.")
+    (called,) = [message for message in env._conversation.messages if getattr(message, "tool_calls", None)]
+    assert called.tool_calls[0].arguments["apn_settings"] == {**settings, "reset_at_reboot": True, "mms_port": 80}
+
+
+def test_a_model_may_change_what_it_is_given():
+    class Vandal(Model):
+        def __call__(self, messages, tools):
+            answer = super().__call__(json.loads(json.dumps(messages)), tools)
+            messages[0]["content"] = "?"
+            tools[0]["function"]["parameters"]["properties"] = "?"
+            return answer
+
+    for _ in range(2):
+        model = Vandal("Hello.", "Yes.")
+        env = Tau2Env("telecom", user="model", user_model=model)
+        env.reset(seed=0)
+        env.step("Hi")
+        assert all(messages[0]["content"].startswith("# User") for messages, _ in model.asked)
+    assert load_domain("telecom").user_tools["check_status_bar"].parameters["properties"] == {}
+
+
+def test_a_model_that_hangs_is_a_failure():
+    def hang(messages, tools):
+        time.sleep(60)
+
+    failures = []
+
+    def play():
+        env = Tau2Env("telecom", user="model", user_model=hang, user_timeout=0.05)
+        with pytest.raises(UserModelError, match=r"no answer within 0\.05 s"):
+            env.reset(seed=0)
+        failures.append(1)
+
+    play()
+    thread = threading.Thread(target=play)  # where no timer can interrupt it
+    thread.start()
+    thread.join(30)
+    assert len(failures) == 2
+
+
+def test_a_key_goes_to_no_plain_address(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    with pytest.raises(InvalidConfigError, match="https"):
+        LitellmModel("openai/some-model", {"api_base": "http://gpu-box:8000/v1", "api_key": "secret"})
+    for address, sends in (("http://gpu-box/v1", False), ("http://127.0.0.1:1/v1", True), ("https://gpu-box/v1", True)):
+        assert LitellmModel("openai/some-model", {"api_base": address})._sends_key is sends
+        monkeypatch.setenv("OPENAI_BASE_URL", address)
+        assert LitellmModel("openai/some-model", {})._sends_key is sends
 
 
 @pytest.mark.parametrize(
