@@ -21,7 +21,7 @@ _OTHER_NOTATION = (
     'Error: Cannot read the call. Write it as {"name": ..., "arguments": {...}} or name(argument="value").'
 )
 
-# Where models, clients and frameworks put the name, the arguments, and the call itself.
+# Where models, clients and frameworks put the name, the arguments, and the call itself, which JSON may begin with.
 _NAMES = ("name", "tool", "tool_name", "function", "function_name", "action", "recipient_name")
 _ARGUMENTS = (
     *("arguments", "parameters", "args", "kwargs", "params", "input"),
@@ -49,6 +49,11 @@ _FOREIGN = re.compile(
     r"<function=|<function_calls>|<tool_calls>|<invoke[ >]|<\|python_tag\|>|\[TOOL_CALLS\]|<\|tool_call|<\uff5ctool"
     r"|^[ \t]*+Action Input[ \t]*+:",
     re.MULTILINE,
+)
+# A message that is a call of a tool as code, as ``name: {…}`` or as XML.
+_ALOUD = re.compile(
+    r"(?:```\w*+\s++)?+(?:(?:[`*]++|await |return |print\(|\w++ ?= ?(?:await )?)(?i:action:[* ]*+)?+"
+    r"(?:\w++\.)*+(\w++)\(|(\w++) ?:?\s*+\{|<(\w++)>)"
 )
 _SEPARATOR = re.compile(r"[ \t]*+\]?+[ \t]*+(?:```)?+[ \t]*+[;,]?+[ \t]*+")
 _FENCE = re.compile(rf"(?i:{_LABEL})(?:```\w*+)?+\s*+\[?+\Z")
@@ -84,12 +89,12 @@ def parse_action(text: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Spee
 
     A call is a JSON object, ``{"name": …, "arguments": {…}}``, or ``name(1, key='x')`` with JSON or Python literals and
     bare words as values. The JSON may also be that of common clients: "parameters", "args" or "input" for "arguments",
-    "tool" or "action" for "name", ``{"get_user": {…}}``, a message with "tool_calls" or "function_call", an answer with
-    "choices", and so on. A call may span lines, and may be in a list of one, in a code fence or between
-    ``<tool_call>`` tags. Other cases are handled as follows:
+    "tool" or "action" for "name", ``{"get_user": {…}}``, and whatever holds one of these, such as a message with
+    "tool_calls". A call may span lines, and may be in a list of one, in a code fence or between ``<tool_call>`` tags.
+    Other cases are handled as follows:
 
     - *Thoughts* up to the last ``</think>``, or after an unclosed ``<think>``, are dropped first.
-    - *Other notations*, such as ``<function=…>`` or ``Action Input:``, are rejected.
+    - *Other notations*, such as ``<function=…>``, ``Action Input:`` or ``x = get_user(…)``, are rejected.
     - *Prose before a call*: the call is used and the prose is dropped, because a tau2 message is only one of the two.
       The call must be the last thing in the action, and ``name()`` must be on its own line, unless tags mark it.
     - *Prose after a call*: JSON is rejected, because the user should not see it; ``name()`` counts as prose.
@@ -117,9 +122,16 @@ def parse_action(text: str, tools: Mapping[str, ToolSpec]) -> ToolRequest | Spee
         return InvalidAction(_EMPTY)
     if not _OPEN_TAG.search(message):
         found = _parse(message, tools)
-        return found or (InvalidAction(_OTHER_NOTATION) if _FOREIGN.search(message) else Speech(message))
+        return found or (InvalidAction(_OTHER_NOTATION) if _is_foreign(message, tools) else Speech(message))
     first, *others = (_CLOSE_TAG.split(part, maxsplit=1)[0].strip() for part in _OPEN_TAG.split(message)[1:])
     return InvalidAction(_SEVERAL) if others else _parse(first, tools) or InvalidAction(_NO_CALL)
+
+
+def _is_foreign(message: str, tools: Mapping[str, ToolSpec]) -> bool:
+    """Return whether a message is a call in a notation that is not read here."""
+    aloud = _ALOUD.match(message)
+    names_tool = aloud is not None and not tools.keys().isdisjoint(name for name in aloud.groups() if name)
+    return _FOREIGN.search(message) is not None or (names_tool and message[-1] in ")}]>`")
 
 
 def without_thoughts(text: str) -> str:
@@ -259,29 +271,22 @@ def _read(text: str, start: int, tools: Mapping[str, ToolSpec]) -> tuple[list[_C
 
 
 def _json_calls(value: Any, end: int, tools: Mapping[str, ToolSpec]) -> list[_Call]:
-    """Find the calls in a JSON value: it is one, a list of them, or a message that holds them."""
-    if isinstance(value, list):
-        return [call for item in value for call in _json_calls(item, end, tools)]
-    if not isinstance(value, dict):
-        return []
-    if call := _json_call(value, end, tools):
-        return [call]
-    return [
-        call
-        for key in _WRAPPERS
-        if isinstance(inner := value.get(key), dict | list)
-        for call in _json_calls(inner, end, tools)
-    ]
+    """Find the calls in a JSON value: it is one, a list of them, or a message that holds them somewhere."""
+    if isinstance(value, dict):
+        if call := _json_call(value, end, tools):
+            return [call]
+        value = list(value.values())
+    return [call for item in value for call in _json_calls(item, end, tools)] if isinstance(value, list) else []
 
 
 def _json_call(value: dict[str, Any], end: int, tools: Mapping[str, ToolSpec]) -> _Call | None:
-    """Convert a JSON object to a call, if it has a name and arguments, the name of a tool, or is ``{tool: {…}}``."""
-    if len(value) == 1:
-        ((tool, given),) = value.items()
-        if tool in tools and isinstance(given, dict):
-            return _Call(tool, given, end, True)
+    """Convert a JSON object to a call, if it has a name and arguments, names a tool, or is ``{tool: arguments}``."""
     name = next((value[key] for key in _NAMES if isinstance(value.get(key), str)), None)
+    if name not in tools:  # a tool that is named in another place
+        name = next((word for word in value.values() if isinstance(word, str) and word in tools), name)
     key = next((key for key in _ARGUMENTS if key in value), None)
+    if name is None:
+        name = key = next((key for key in value if key in tools), None)
     if name is None or (key is None and name not in tools):
         return None
     arguments = value[key] if key else None
