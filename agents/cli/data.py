@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rwml_gym.agents.config.base import EnvConfig, ModelConfig, at_least
+from rwml_gym.agents.config.base import EnvConfig, ModelConfig
+from rwml_gym.agents.language.prompts import world_of
+from rwml_gym.agents.ranges import at_least, within
 from rwml_gym.diagnostics.audit import GapChoice
 from rwml_gym.diagnostics.audit import audit as run_audit
 from rwml_gym.diagnostics.audit_report import audit_table, write_audit
@@ -58,6 +60,7 @@ def record(words: Sequence[str]) -> int:
     """Run `rwml-gym record` with the words after it."""
     command = tyro.cli(RecordCommand, args=words, prog="rwml-gym record")
     at_least(command, 1, "games", "max_steps", "history")
+    at_least(command, 0, "seed")
     if command.out.exists() and not command.overwrite:
         raise InvalidConfigError(
             f"Expected a new folder, actual: {str(command.out)!r} exists. Choose another --out, or add --overwrite."
@@ -108,6 +111,7 @@ def calibrate(words: Sequence[str]) -> int:
     """Run `rwml-gym calibrate` with the words after it."""
     command = tyro.cli(CalibrateCommand, args=words, prog="rwml-gym calibrate")
     at_least(command, 1, "pairs")
+    at_least(command, 0, "seed")
     if not 0 < command.precision <= 1:
         raise InvalidConfigError(f"Expected --precision above 0 and at most 1, actual: {command.precision}.")
     if not command.gap or not command.encoder:
@@ -174,6 +178,8 @@ def audit(words: Sequence[str]) -> int:
     if command.model is not None and command.samples == 1:
         raise InvalidConfigError(f"Expected --samples of at least 2, better {command.group_size}, actual: 1.")
     at_least(command, 1, "pairs", "limit", "samples", "prompts", "history", "max_new_tokens")
+    at_least(command, 0, "seed")
+    within(command, 0, 1, "precision")
     if command.adapter is not None and command.model is None:
         raise InvalidConfigError("Expected the --model that the --adapter belongs to, actual: none.")
     threshold = None if command.threshold == "auto" else command.threshold
@@ -211,7 +217,7 @@ def _sampler(
 
     assert command.model is not None
     model, tokenizer = load_model(command.model, command.dtype)
-    prompts = command.make_prompts(tokenizer, "service" if any(t.role for t in transitions) else "game")
+    prompts = command.make_prompts(tokenizer, world_of(transitions))
     adapted = model if command.adapter is None else load_adapter(model, command.adapter)
     world_model = LanguageWorldModel(adapted, tokenizer, prompts, command.max_new_tokens)
 

@@ -116,7 +116,7 @@ class Run:
                 "work; start this job without accelerate, or call `grpo.update` in a loop of your own (docs/large.md)."
             )
         base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
-        shown = config.make_prompts(tokenizer, source.world.prompt_world, **(prompts or {}))
+        shown = config.make_prompts(tokenizer, **{"world": source.world.prompt_world, **(prompts or {})})
         if adapter is None:
             model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
         else:
