@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "write_json", "write_text"]
+__all__ = ["content_hash", "read_json", "write_json", "write_text"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -26,3 +27,9 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path) -> Any:
     """Read what `write_json` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def content_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

