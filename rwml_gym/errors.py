@@ -19,6 +19,7 @@ __all__ = [
     "RWMLGymError",
     "TextTooLongError",
     "TrainingDivergedError",
+    "UnsupportedRenderModeError",
     "WorkerDiedError",
     "WorkerError",
     "WorkerTimeoutError",
@@ -32,6 +33,13 @@ class RWMLGymError(Exception):
 
 class InvalidConfigError(RWMLGymError, ValueError):
     """An argument or configuration value is not allowed (an unknown split, task type, mode …)."""
+
+
+class UnsupportedRenderModeError(InvalidConfigError, TypeError):
+    """An environment has no such render mode.
+
+    It is a `TypeError` too, after which Stable-Baselines3's `make_vec_env` tries again without a mode.
+    """
 
 
 class GameNotFoundError(RWMLGymError, FileNotFoundError):

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.errors import InvalidConfigError, UnsupportedRenderModeError
 from rwml_gym.spaces import UnicodeText
 
 __all__ = ["INFO_KEYS", "GameSource", "TextEnv"]
@@ -79,10 +79,10 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
             render_mode: `"ansi"` or `None`.
 
         Raises:
-            InvalidConfigError: If the render mode is unknown.
+            UnsupportedRenderModeError: If the render mode is unknown.
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise InvalidConfigError(f'Expected render_mode to be None or "ansi", actual: {render_mode!r}.')
+            raise UnsupportedRenderModeError(f'Expected render_mode to be None or "ansi", actual: {render_mode!r}.')
         self.games = games
         self.render_mode = render_mode
         self.observation_space = UnicodeText()
