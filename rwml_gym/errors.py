@@ -22,6 +22,7 @@ __all__ = [
     "TextTooLongError",
     "TrainingDivergedError",
     "UnsolvableGameError",
+    "UnsupportedRenderModeError",
     "WorkerDiedError",
     "WorkerError",
     "WorkerTimeoutError",
@@ -39,6 +40,13 @@ class InvalidConfigError(RWMLGymError, ValueError):
 
 class InvalidTypeError(InvalidConfigError, TypeError):
     """An argument has a type that is not allowed, where Gymnasium or its users expect a `TypeError`."""
+
+
+class UnsupportedRenderModeError(InvalidConfigError, TypeError):
+    """An environment has no such render mode.
+
+    It is a `TypeError` too, after which Stable-Baselines3's `make_vec_env` tries again without a mode.
+    """
 
 
 class GameNotFoundError(RWMLGymError, FileNotFoundError):

@@ -53,6 +53,8 @@ class UnicodeText(spaces.Text):
 
     def __init__(self, max_length: int = 65_536, *, seed: int | np.random.Generator | None = None) -> None:
         super().__init__(max_length, min_length=0, charset=SAMPLED_CHARACTERS, seed=seed)
+        # Arrays of members, which Stable-Baselines3 makes, hold whole texts; those of `Text` would hold a character.
+        self._shape, self.dtype = (), np.dtype(object)
 
     def sample(self, mask: Any = None, probability: Any = None) -> str:
         """Sample printable text; without a mask, at most 64 characters, so that a sample stays readable."""

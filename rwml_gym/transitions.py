@@ -19,7 +19,8 @@ import numpy as np
 from rwml_gym.checks import require
 from rwml_gym.errors import InvalidConfigError, RWMLGymError, StorageError
 from rwml_gym.hub import without_progress_bars
-from rwml_gym.seals import BrokenSealError, check_seal, seal
+from rwml_gym.storage.files import read_json, write_json
+from rwml_gym.storage.hashes import damage, is_sealed, seal
 from rwml_gym.text import replace_surrogates
 
 __all__ = [
@@ -42,6 +43,7 @@ _NAMED_CALL = re.compile(r"\{\s*\"name\"\s*:\s*\"(?P<word>\w[\w.-]*)\"")
 _LATER = frozenset({"role"})
 # Version of the columns. A reader ignores columns it does not know, so only a changed meaning raises it.
 _VERSION = 1
+_FORMAT = "format.json"
 
 
 class InvalidDatasetError(RWMLGymError, ValueError):
@@ -260,7 +262,8 @@ class TransitionDataset(Sequence[Transition]):
                 Dataset.from_dict(columns, features=_features()).save_to_disk(
                     str(partial), num_shards=None if len(self) else 1
                 )
-            seal(partial, _VERSION)
+            write_json(partial / _FORMAT, {"version": _VERSION})
+            seal(partial, *(file.name for file in partial.iterdir()))
             if path.exists():
                 path.rename(earlier := partial.with_name(f"{partial.name}-earlier"))
                 partial.rename(path)
@@ -298,14 +301,14 @@ class TransitionDataset(Sequence[Transition]):
             raise InvalidDatasetError(
                 f"Expected a folder written by `TransitionDataset.save`, actual: {str(path)!r}. Check the path."
             )
-        try:
-            version = check_seal(path)
-        except BrokenSealError as error:
+        sealed = is_sealed(path)
+        if sealed and (problem := damage(path)):
             raise InvalidDatasetError(
-                f"Expected transitions as they were saved in {str(path)!r}, actual: {error}. Record them again, or "
+                f"Expected transitions as they were saved in {str(path)!r}, actual: {problem}. Record them again, or "
                 "restore the folder from a copy."
-            ) from error
-        if version is not None and version > _VERSION:
+            )
+        version = read_json(path / _FORMAT)["version"] if sealed else _VERSION
+        if version > _VERSION:
             raise InvalidDatasetError(
                 f"Expected transitions of version {_VERSION} or earlier in {str(path)!r}, actual: version {version}. "
                 "Load them with the newer rwml-gym that wrote them."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, SupportsFloat
+from typing import Any, Literal, SupportsFloat, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -16,14 +17,18 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.arguments import recorded
 from rwml_gym.wrappers.checks import require_no_autoreset
 from rwml_gym.wrappers.embed_text import TextVectors
+from rwml_gym.wrappers.forwarding import ForwardsRewardSettings
 
-__all__ = ["DEFAULT_MAX_ACTIONS", "AdmissibleActions"]
+__all__ = ["DEFAULT_MAX_ACTIONS", "AdmissibleActions", "Masked"]
+
+Masked = Literal["raise", "nothing-happens"]
+"""What a masked number does."""
 
 # The longest lists seen were 79 (3,000 generated ALFWorld games, 30 random steps each) and 71 (200 official ones).
 DEFAULT_MAX_ACTIONS = 96
 
 
-class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+class AdmissibleActions(ForwardsRewardSettings, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Turns the text actions in `info` into `Discrete` numbers, with their vectors and a mask.
 
     Number `i` plays `info["admissible_actions"][i]` of the last reset or step. The meaning of a number changes from
@@ -36,6 +41,10 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
     The mask is also in `info["action_mask"]`, as in Gymnasium's own environments
     (`env.action_space.sample(info["action_mask"])`), and `action_masks()`, which sb3-contrib's `MaskablePPO` calls. It
     is all zeros only if an episode has ended and no action is listed. `actions` holds the texts.
+
+    Agents that do not know masks, such as Stable-Baselines3's `PPO`, need `masked="nothing-happens"`: a masked number
+    leaves the environment as it is, with reward 0, the same observation and `info["invalid_action"]`. It counts
+    towards the step budget of the registered id, so that an episode ends.
 
     A rollout buffer of `steps` takes `steps · max_actions · width · 4` bytes: 302 MB for 2,048 steps at the defaults
     and a `width` of 384, or 50 MB with `width=64`.
@@ -60,6 +69,7 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         max_actions: int = DEFAULT_MAX_ACTIONS,
         key: str = "admissible_actions",
         width: int | None = None,
+        masked: Masked = "raise",
     ):
         """Wrap an environment and load the encoder.
 
@@ -69,6 +79,7 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             max_actions: Maximal number of actions in a list.
             key: Key of the list in `info`.
             width: Length of an action's vector; the encoder's own if absent, see `TextVectors`.
+            masked: What a masked number does: `"raise"` an error, or `"nothing-happens"`.
 
         Raises:
             InvalidConfigError: If actions are not text, `Autoreset` is below, or an argument is out of range.
@@ -76,18 +87,24 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
         max_actions = whole_number("max_actions", max_actions, 1)
+        if masked not in get_args(Masked):
+            raise InvalidConfigError(f"Expected `masked` to be one of {get_args(Masked)}, actual: {masked!r}.")
         _require_text_actions(env)
         vectors = TextVectors(encoder, width)
         gym.utils.RecordConstructorArgs.__init__(
-            self, **recorded(encoder=encoder, max_actions=max_actions, key=key, width=width)
+            self, **recorded(encoder=encoder, max_actions=max_actions, key=key, width=width, masked=masked)
         )
         gym.Wrapper.__init__(self, env)
 
         self.max_actions = max_actions
         self.key = key
+        self.masked = masked
         self.width = vectors.width
         self.actions: tuple[str, ...] = ()
-        self._started = False
+        self._ended: bool | None = None  # before the first reset
+        self._steps = 0
+        self._budget = None if env.spec is None else env.spec.max_episode_steps
+        self._last: tuple[Any, np.ndarray, dict[str, Any]] = None, np.zeros(0), {}
         self._vectors = vectors
         self._mask = np.zeros(max_actions, dtype=np.int8)
         self.action_space = gym.spaces.Discrete(max_actions)
@@ -112,30 +129,48 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
             InvalidConfigError: If `info` lists no action, or too many actions.
         """
         observation, info = self.env.reset(seed=seed, options=options)
-        self._started = True
+        self._steps = 0
         return self._choose_from(observation, info, ended=False)
 
     def step(self, action: Any) -> tuple[dict[str, Any], SupportsFloat, bool, bool, dict[str, Any]]:
         """Play the action with this number.
 
         Raises:
-            ResetNeeded: Before the first reset.
-            InvalidConfigError: If the number is masked, or `info` lists too many actions, or none before the end.
+            ResetNeeded: Before the first reset, or if the episode has ended and no action is listed.
+            InvalidConfigError: If the number is masked and `masked` is `"raise"`, or it is no number of the action
+                space, or `info` lists too many actions, or none before the end.
         """
-        if not self._started:
+        if self._ended is None:
             raise ResetNeeded("Expected reset() before the first step(), actual: none. Call reset().")
         try:
             number = operator.index(action)
         except TypeError:
             raise InvalidConfigError(f"Expected the number of an action, actual: {action!r}.") from None
+        if self.masked == "nothing-happens" and len(self.actions) <= number < self.max_actions:
+            return self._nothing_happens()
         if not 0 <= number < len(self.actions):
             raise InvalidConfigError(
                 f"Expected the number of one of {len(self.actions)} admissible actions, actual: {number}. Choose one "
                 'with mask 1: `env.action_space.sample(info["action_mask"])`.'
             )
         observation, reward, terminated, truncated, info = self.env.step(self.actions[number])
+        truncated = self._counted() or truncated
         observation, info = self._choose_from(observation, info, ended=terminated or truncated)
         return observation, reward, terminated, truncated, info
+
+    def _nothing_happens(self) -> tuple[dict[str, Any], SupportsFloat, bool, bool, dict[str, Any]]:
+        if self._ended:
+            raise ResetNeeded("Expected reset() after the end of an episode, actual: step(). Call reset().")
+        self._ended = truncated = self._counted()
+        observation, vectors, info = self._last
+        info = {name: value for name, value in info.items() if name != "world_model"}  # nothing was predicted
+        choices = {"observation": copy.copy(observation), "actions": vectors.copy(), "action_mask": self._mask.copy()}
+        return choices, 0.0, False, truncated, {**info, "action_mask": self._mask.copy(), "invalid_action": True}
+
+    def _counted(self) -> bool:
+        """Count a step, and return whether it was the last; the environment's own limit does not see all of them."""
+        self._steps += 1
+        return self.masked == "nothing-happens" and self._budget is not None and self._steps >= self._budget
 
     def _choose_from(
         self, observation: Any, info: dict[str, Any], ended: bool
@@ -166,6 +201,8 @@ class AdmissibleActions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
         if actions:
             vectors[: len(actions)] = self._vectors(actions)
         choices = {"observation": observation, "actions": vectors, "action_mask": self._mask.copy()}
+        self._ended = ended
+        self._last = copy.copy(observation), vectors.copy(), info
         return choices, {**info, "action_mask": self._mask.copy()}
 
 

@@ -14,6 +14,7 @@ from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder, make_encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.arguments import recorded, unshared
 from rwml_gym.wrappers.checks import require_text_env
+from rwml_gym.wrappers.forwarding import ForwardsRewardSettings
 
 __all__ = ["EmbedText", "TextVectors"]
 
@@ -73,7 +74,7 @@ class TextVectors:
         return np.clip(vectors, -self.bound, self.bound)  # rounding may exceed the bounds of the space slightly
 
 
-class EmbedText(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
+class EmbedText(ForwardsRewardSettings, gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Replaces a text observation by its vector, optionally followed by the vectors of texts in `info` (the task).
 
     The observation space becomes a `Box` of `(1 + len(info_keys)) · width` float32 numbers: the observation's vector,

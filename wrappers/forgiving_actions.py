@@ -10,6 +10,7 @@ import gymnasium as gym
 
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.checks import require_text_env
+from rwml_gym.wrappers.forwarding import ForwardsRewardSettings
 
 __all__ = ["ForgivingActions"]
 
@@ -19,7 +20,7 @@ _PUT = re.compile(r"put (?P<thing>.+?) (?:in/on|in|on|into|onto) (?P<place>.+)")
 _MOVE = re.compile(r"move (?P<thing>.+?) to (?P<place>.+)")
 
 
-class ForgivingActions(gym.Wrapper[str, str, str, str], gym.utils.RecordConstructorArgs):
+class ForgivingActions(ForwardsRewardSettings, gym.Wrapper[str, str, str, str], gym.utils.RecordConstructorArgs):
     """Plays an inadmissible action as the one admissible action that it plainly means.
 
     It forgives capitals, spaces, `> `, `Action:`, quotation marks, a full stop, and the other ALFWorld grammar

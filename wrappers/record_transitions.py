@@ -11,11 +11,12 @@ import gymnasium as gym
 from rwml_gym.transitions import EPISODE, Transition, TransitionDataset, Turn
 from rwml_gym.wrappers.arguments import recorded
 from rwml_gym.wrappers.checks import require_text_env, reward_names, text_action
+from rwml_gym.wrappers.forwarding import ForwardsRewardSettings
 
 __all__ = ["RecordTransitions"]
 
 
-class RecordTransitions(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorArgs):
+class RecordTransitions(ForwardsRewardSettings, gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorArgs):
     """Keeps every step of a text environment as a `Transition`, for every agent and every end of an episode.
 
     It does not change the environment. It may be inside or outside other wrappers; outside one that removes predictions

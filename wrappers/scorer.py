@@ -96,8 +96,11 @@ class Scorer:
             raise InvalidConfigError("Expected numeric observations for `scale`, actual: text. Remove `scale`.")
         states: Any = encoder
         if not self.text:
-            texts = make_encoder(encoder) if _holds_text(observation_space) else None
-            states = SpaceEncoder(observation_space, scale, texts)
+            holds_text = _holds_text(observation_space)
+            # The default is not loaded where it is not needed; any other one is, so that a wrong name shows.
+            named = not isinstance(encoder, str) or encoder != DEFAULT_ENCODER
+            texts = make_encoder(encoder) if holds_text or named else None
+            states = SpaceEncoder(observation_space, scale, texts if holds_text else None)
         self.gap = GapReward(states, threshold, shape, measures)
         self.predictor = None
         self._own_predictor = False

@@ -11,11 +11,12 @@ from rwml_gym.checks import whole_number
 from rwml_gym.spaces import UnicodeText
 from rwml_gym.wrappers.arguments import recorded
 from rwml_gym.wrappers.checks import require_text_env, reward_names, text_action
+from rwml_gym.wrappers.forwarding import ForwardsRewardSettings
 
 __all__ = ["TextHistory"]
 
 
-class TextHistory(gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorArgs):
+class TextHistory(ForwardsRewardSettings, gym.Wrapper[str, Any, str, Any], gym.utils.RecordConstructorArgs):
     """Replaces a text observation by the last turns of the episode: the actions and the observations after them.
 
     A turn is `> action`, a new line and the observation; the turn of the reset has no action. Turns are joined by new

@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from rwml_gym.agents.config.base import EnvConfig, ModelConfig, at_least
+from rwml_gym.agents.config.base import EnvConfig, ModelConfig
+from rwml_gym.agents.language.prompts import world_of
+from rwml_gym.agents.ranges import at_least, within
 from rwml_gym.diagnostics.audit import GapChoice
 from rwml_gym.diagnostics.audit import audit as run_audit
 from rwml_gym.diagnostics.audit_report import audit_table, write_audit
@@ -19,9 +21,9 @@ from rwml_gym.diagnostics.calibration import NoPairsError
 from rwml_gym.diagnostics.calibration_report import Calibrations, calibrate_each, calibrations_table, write_calibrations
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, make_encoder
 from rwml_gym.errors import ConfigMismatchError, DependencyNotInstalled, InvalidConfigError
-from rwml_gym.journal import Journal
 from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.reward.gap import RewardShape
+from rwml_gym.storage.journal import Journal
 from rwml_gym.terminal import say
 from rwml_gym.text import shown
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, action_type, count_games
@@ -71,6 +73,7 @@ def record(words: Sequence[str]) -> int:
         path.unlink()
         journal = Journal(path, header)
     at_least(command, 1, "games", "max_steps", "history")
+    at_least(command, 0, "seed")
     if command.out.exists() and not command.overwrite and not journal.values:
         raise InvalidConfigError(
             f"Expected a new folder, actual: {str(command.out)!r} exists. Choose another --out, or add --overwrite."
@@ -133,6 +136,7 @@ def calibrate(words: Sequence[str]) -> int:
     """Run `rwml-gym calibrate` with the words after it."""
     command = tyro.cli(CalibrateCommand, args=words, prog="rwml-gym calibrate")
     at_least(command, 1, "pairs")
+    at_least(command, 0, "seed")
     if not 0 < command.precision <= 1:
         raise InvalidConfigError(f"Expected --precision above 0 and at most 1, actual: {command.precision}.")
     if not command.gap or not command.encoder:
@@ -199,6 +203,8 @@ def audit(words: Sequence[str]) -> int:
     if command.model is not None and command.samples == 1:
         raise InvalidConfigError(f"Expected --samples of at least 2, better {command.group_size}, actual: 1.")
     at_least(command, 1, "pairs", "limit", "samples", "prompts", "history", "max_new_tokens")
+    at_least(command, 0, "seed")
+    within(command, 0, 1, "precision")
     if command.adapter is not None and command.model is None:
         raise InvalidConfigError("Expected the --model that the --adapter belongs to, actual: none.")
     threshold = None if command.threshold == "auto" else command.threshold
@@ -236,7 +242,7 @@ def _sampler(
 
     assert command.model is not None
     model, tokenizer = load_model(command.model, command.dtype)
-    prompts = command.make_prompts(tokenizer, "service" if any(t.role for t in transitions) else "game")
+    prompts = command.make_prompts(tokenizer, world_of(transitions))
     adapted = model if command.adapter is None else load_adapter(model, command.adapter)
     world_model = LanguageWorldModel(adapted, tokenizer, prompts, command.max_new_tokens)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
 from rwml_gym.agents.language.prompts import STYLES, Prompts, PromptStyle, PromptWorld, Tokenizer
+from rwml_gym.agents.ranges import at_least
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = [
@@ -16,30 +17,14 @@ __all__ = [
     "JobConfig",
     "ModelConfig",
     "TrackerName",
-    "at_least",
     "find_preset",
     "nearest",
     "one_of",
-    "share",
 ]
 
 TrackerName = Literal["none", "tensorboard", "wandb", "trackio", "all"]
 
 Config = TypeVar("Config")
-
-
-def at_least(config: object, least: float, *names: str) -> None:
-    """Check that fields of a configuration are not below a number."""
-    for name in names:
-        if getattr(config, name) < least:
-            raise InvalidConfigError(f"Expected {name} of at least {least}, actual: {getattr(config, name)}.")
-
-
-def share(config: object, *names: str) -> None:
-    """Check that fields of a configuration lie between 0 and 1."""
-    for name in names:
-        if not 0 <= getattr(config, name) <= 1:
-            raise InvalidConfigError(f"Expected {name} between 0 and 1, actual: {getattr(config, name)}.")
 
 
 def one_of(config: object, name: str, values: Sequence[str]) -> None:
@@ -188,5 +173,6 @@ class JobConfig(ModelConfig, EnvConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "lora_rank")
+        at_least(self, 1, "lora_rank", "lora_alpha")
+        at_least(self, 0, "seed")
         one_of(self, "tracker", get_args(TrackerName))

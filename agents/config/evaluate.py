@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rwml_gym.agents.config.base import EnvConfig, ModelConfig, at_least
+from rwml_gym.agents.config.base import EnvConfig, ModelConfig
 from rwml_gym.agents.players.base import Decoding
+from rwml_gym.agents.ranges import at_least
+from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["AgentName", "EvaluateConfig"]
 
@@ -18,8 +20,8 @@ class EvaluateConfig(ModelConfig, EnvConfig):
     """Play an agent on a split and say how often it succeeds, with a 95 % interval.
 
     Attributes:
-        agent: `random`, `task-words`, `expert` (ALFWorld, toy), `model`, or on τ²-bench `no-op`, `transfer` and
-            `random-caller`.
+        agent: `model`; `random` or `task-words` where admissible actions are listed; `expert` (ALFWorld, toy); on
+            τ²-bench `random-caller`, `no-op` or `transfer`. If absent, the one that draws its actions at random.
         episodes: Number of games, from the first on; if absent all, or 100 of games without end.
         max_steps: Step budget of an episode; the registered one if absent.
         seed: Seed of the agent.
@@ -32,7 +34,7 @@ class EvaluateConfig(ModelConfig, EnvConfig):
         slots: Episodes that the model plays side by side.
     """
 
-    agent: AgentName = "random"
+    agent: AgentName | None = None
     episodes: int | None = None
     max_steps: int | None = None
     seed: int = 0
@@ -46,8 +48,10 @@ class EvaluateConfig(ModelConfig, EnvConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 0, "temperature")
-        at_least(self, 1, "action_tokens", "slots")
-        for name in ("episodes", "max_steps"):
-            if getattr(self, name) is not None:
-                at_least(self, 1, name)
+        at_least(self, 0, "temperature", "seed")
+        at_least(self, 1, "action_tokens", "slots", "episodes", "max_steps")
+        if self.adapter is not None and self.agent != "model":
+            raise InvalidConfigError(
+                f"Expected the agent 'model' for an adapter, actual: {self.agent!r}. Use --agent model, or leave out "
+                "--adapter."
+            )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
-from rwml_gym.agents.config.base import JobConfig, at_least, find_preset, one_of
+from rwml_gym.agents.config.base import JobConfig, find_preset, one_of
 from rwml_gym.agents.learning.options import GRPOConfig, SequenceOf
 from rwml_gym.agents.players.base import Decoding
+from rwml_gym.agents.ranges import above, at_least, within
 from rwml_gym.encoders.cached import DEFAULT_ENCODER
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD
+from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD, DISTANCES
 
 __all__ = ["POLICY_PRESETS", "EpisodeConfig", "EvaluationConfig", "ImitationConfig", "PolicyConfig", "policy_preset"]
 
@@ -75,6 +76,7 @@ class ImitationConfig:
     def __post_init__(self) -> None:
         at_least(self, 0, "steps", "warmup")
         at_least(self, 1, "games", "batch_size")
+        above(self, 0, "learning_rate")
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class PolicyStageConfig:
         at_least(self, 1, "groups", "rounds", "checkpoint_every")
         at_least(self, 0, "steps", "games", "warmup", "task_weight", "world_model_weight")
         at_least(self, 2, "group_size")
+        within(self, 0, DISTANCES["cosine"].maximum, "threshold")
+        within(self, 0, DISTANCES["rouge"].maximum, "tool_threshold")
         one_of(self, "sequence", ("episode", "turn"))
         if not self.task_weight and not self.world_model_weight:
             raise InvalidConfigError("Expected a task_weight or a world_model_weight above 0, actual: both 0.")

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-from rwml_gym.agents.config.base import JobConfig, at_least, find_preset, one_of
+from rwml_gym.agents.config.base import JobConfig, find_preset, one_of
 from rwml_gym.agents.learning.options import SFTConfig
+from rwml_gym.agents.ranges import at_least
 
 __all__ = ["SFT_PRESETS", "SFTJobConfig", "sft_preset"]
 
@@ -18,10 +19,10 @@ class SFTJobConfig(JobConfig):
 
     Attributes:
         target: `actions`: what an agent should do, from the expert's episodes or recorded ones that were won; success
-            is measured before and after. `states`: the next observation, from anybody's play; the loss on held-out
-            games is measured.
+            on held-out games is measured afterwards. `states`: the next observation, from anybody's play; the loss on
+            held-out games is measured before and after.
         transitions: Folder of recorded transitions; if absent, the expert (`actions`) or a random agent (`states`)
-            plays.
+            plays. For `states`, some of its own games are held out, and no environment is needed.
         games: Number of games that are played to learn from.
         held_out_games: Number of games on which it is measured.
         max_steps: Step budget of an episode.

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from rwml_gym.agents.config.base import JobConfig, at_least, find_preset, share
+from rwml_gym.agents.config.base import JobConfig, find_preset
 from rwml_gym.agents.learning.options import GRPOConfig, SFTConfig
+from rwml_gym.agents.ranges import at_least, share, within
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.distances import GapName
+from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.reward.gap import Measure, RewardShape
 
 __all__ = ["PRESETS", "CollectConfig", "FilterConfig", "RWMLConfig", "StageConfig", "preset"]
@@ -148,11 +149,12 @@ class RWMLConfig(JobConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "history", "max_new_tokens", "batch_rows")
+        at_least(self, 1, "history", "max_new_tokens", "batch_rows", "calibration_pairs")
         at_least(self, 0, "max_held_out")
-        if self.threshold is not None and not 0 < self.threshold <= 2:
-            raise InvalidConfigError(f"Expected a threshold above 0 and at most 2, actual: {self.threshold}.")
+        within(self, 0, 1, "precision")
+        within(self, 0, DISTANCES["cosine"].maximum, "threshold")
         if self.tool_threshold is not None:
+            at_least(self, 0, "tool_threshold")
             Measure(self.tool_gap, self.tool_threshold, self.tool_reward)  # refuses a value out of the gap's range
 
 

@@ -15,6 +15,8 @@ from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["ActionScoringPolicy"]
 
+_WIDTH = 64  # of the hidden layers, SB3's default
+
 
 class _FlatChoices(BaseFeaturesExtractor):
     """Concatenates the vectors of the state and the actions and the mask, because SB3's networks take one tensor."""
@@ -125,11 +127,13 @@ class ActionScoringPolicy(MaskableMultiInputActorCriticPolicy):
                 f"Expected `net_arch` as a list of one number, the width of all hidden layers, actual: {sizes!r}. "
                 "Use `net_arch=[64]`."
             )
-        super().__init__(observation_space, *args, **{**arguments, "features_extractor_class": _FlatChoices})
+        # Written out, because SB3 would save its own default, two networks, which `load` would hand over.
+        own = {"net_arch": [_WIDTH] if sizes is None else sizes, "features_extractor_class": _FlatChoices}
+        super().__init__(observation_space, *args, **{**arguments, **own})
 
     def _build_mlp_extractor(self) -> None:
         assert isinstance(self.features_extractor, _FlatChoices)
-        size = self.net_arch[0] if isinstance(self.net_arch, list) and self.net_arch else 64
+        size = self.net_arch[0] if isinstance(self.net_arch, list) else _WIDTH
         self.mlp_extractor = _ActionScorer(  # type: ignore[assignment]
             self.features_extractor, size, self.activation_fn
         )

@@ -30,13 +30,18 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import torch
 
+from rwml_gym.agents.integrations.trl_rewards import (
+    PredictionReward,
+    prediction_reward,
+    task_reward,
+    world_model_reward,
+)
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.sampling import cut_at_stop, sample
 from rwml_gym.agents.language.shared_prefix import ATTENTION
 from rwml_gym.agents.learning.distributed import check_distributed
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError, RWMLGymError
-from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition, Turn
 
 if TYPE_CHECKING:
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EnvironmentRollout",
     "Generate",
+    "PredictionReward",
     "make_dataset",
     "prediction_dataset",
     "prediction_reward",
@@ -98,42 +104,6 @@ def _as_text(prompts: Prompts, tokens: list[int]) -> str:
     return prompts.tokenizer.decode(tokens)
 
 
-def prediction_reward(gap: GapReward, prompts: Prompts) -> Callable[..., list[float]]:
-    """Return a function for `reward_funcs` that computes the gap reward of completions of `prediction_dataset`.
-
-    Without vLLM, TRL samples to the end of the sequence, and text after the prediction is ignored. So set
-    `max_completion_length` only a little above the length of a prediction. With vLLM, stop after the prediction:
-    `generation_kwargs={"stop": list(prompts.prediction_stop)}`.
-
-    Args:
-        gap: The reward.
-        prompts: Prompts of the dataset, which read the predictions.
-    """
-
-    def gap_reward(completions: list[str], next_state: list[str], role: list[str], **_: Any) -> list[float]:
-        return gap([prompts.read_prediction(text) for text in completions], next_state, role).rewards.tolist()
-
-    return gap_reward
-
-
-def task_reward(episode_reward: list[float], episode_failed: list[bool], **_: Any) -> list[float | None]:
-    """Return the environment's reward of each episode, `None` for failed ones, which TRL then leaves out."""
-    return [None if failed else reward for reward, failed in zip(episode_reward, episode_failed, strict=True)]
-
-
-def world_model_reward(
-    episode_world_model: list[float | None], episode_failed: list[bool], **_: Any
-) -> list[float | None]:
-    """Return each episode's mean reward of `WorldModelRewardWrapper`, which is required; `None` for failed ones."""
-    rewards = [None if f else reward for reward, f in zip(episode_world_model, episode_failed, strict=True)]
-    if all(reward is None for reward in rewards):
-        raise InvalidConfigError(
-            'Expected info["world_model"] from the environment, actual: none. Wrap it in make_env: '
-            'WorldModelRewardWrapper(env, mode="report").'
-        )
-    return rewards
-
-
 @dataclass
 class _Episode:
     """A row of the batch while its episode runs."""
@@ -155,6 +125,10 @@ class _Episode:
         self.mask += [int(logprobs is not None)] * len(tokens)
 
 
+def _task(info: dict[str, Any]) -> str:
+    return str(info.get("task", ""))
+
+
 class EnvironmentRollout:
     """A `rollout_func` that plays the episodes of all rows in parallel; rows of one prompt are episodes of one game.
 
@@ -166,6 +140,9 @@ class EnvironmentRollout:
     A finished episode closes with the end-of-sequence token (mask 0), by which TRL distinguishes it from one that
     `max_completion_length` truncated.
 
+    All that is random follows from `seed`, the trainer's step and the prompts, so a training that is resumed plays what
+    an uninterrupted one would. A rollout can be pickled if `make_env` can; the environments are made again.
+
     Args:
         make_env: Makes a text environment with its step budget.
         prompts: Builds the prompts and reads the answers; `history` is ignored, because the text is the whole episode.
@@ -174,7 +151,7 @@ class EnvironmentRollout:
         max_turns: Maximal number of turns in an episode.
         action_tokens: Token limit of the model's turn.
         task: Returns the task of an episode from the info of its reset.
-        seed: Seed of this package's sampling.
+        seed: Seed of this package's sampling, and of games that are asked for by name.
     """
 
     def __init__(
@@ -184,7 +161,7 @@ class EnvironmentRollout:
         generate: Generate | None = None,
         max_turns: int = 30,
         action_tokens: int = 16,
-        task: Callable[[dict[str, Any]], str] = lambda info: str(info.get("task", "")),
+        task: Callable[[dict[str, Any]], str] = _task,
         seed: int = 0,
     ) -> None:
         if max_turns < 1 or action_tokens < 1:
@@ -194,7 +171,13 @@ class EnvironmentRollout:
         self.make_env, self.prompts, self.generate = make_env, prompts, generate
         self.max_turns, self.action_tokens, self.task, self.seed = max_turns, action_tokens, task, seed
         self._envs: dict[int, gym.Env[str, Any]] = {}
-        self._calls = 0
+        self._state: Any = None
+        self._moment: tuple[str | int, ...] = ()
+        self._calls = self._turns = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the environments and the trainer's state, which the next call makes or finds again."""
+        return {**self.__dict__, "_envs": {}, "_state": None}
 
     @property
     def generation_kwargs(self) -> dict[str, Any]:
@@ -218,6 +201,7 @@ class EnvironmentRollout:
                 f"{trainer.max_completion_length} with `action_tokens` {self.action_tokens}. Raise it in GRPOConfig."
             )
         generate = self.generate or (self._with_vllm if trainer.use_vllm else self._here)
+        self._enter(trainer)
         episodes = [self._start(slot, prompt) for slot, prompt in enumerate(prompts)]
         # vLLM gathers the prompts of all processes, so these must make the same calls with equally many prompts.
         in_step = trainer.use_vllm and trainer.accelerator.num_processes > 1
@@ -244,6 +228,13 @@ class EnvironmentRollout:
             "episode_failed": [e.failure is not None for e in episodes],
         }
 
+    def _enter(self, trainer: Any) -> None:
+        """Note the moment of training, which all seeds follow from: a step may play several batches of episodes."""
+        moment = ("train" if trainer.model.training else "evaluate", int(trainer.state.global_step))
+        again = trainer.state is self._state and moment == self._moment[:2]  # a new state is a new training
+        self._calls = self._calls + 1 if again else 0
+        self._state, self._moment, self._turns = trainer.state, (*moment, self._calls), 0
+
     def close(self) -> None:
         """Close the environments."""
         while self._envs:
@@ -259,7 +250,11 @@ class EnvironmentRollout:
             if slot not in self._envs:
                 self._envs[slot] = self.make_env()
             env = self._envs[slot]
-            observation, info = env.reset(options={"game": game}) if isinstance(game, str) else env.reset(seed=game)
+            if isinstance(game, str):
+                seed = seed_of(self.seed, "game", game, *self._moment)
+                observation, info = env.reset(seed=seed, options={"game": game})
+            else:
+                observation, info = env.reset(seed=game)
             episode.prompt = self.prompts.act([Turn("", observation)], self.task(info))
         except Exception as error:  # any exception of an environment fails one row only
             episode.prompt = self.prompts.act([Turn("", "")], "")
@@ -345,7 +340,6 @@ class EnvironmentRollout:
                 "Expected top_p 1, top_k 0 and no min_p without vLLM, because it samples by temperature only, actual: "
                 f"{trainer.top_p}, {trainer.top_k}, {trainer.min_p}. Reset them in GRPOConfig."
             )
-        self._calls += 1
         training = model.training
         model.eval()  # in training mode, gradient checkpointing would disable the cache
         try:
@@ -356,8 +350,9 @@ class EnvironmentRollout:
                 max_new_tokens=self.action_tokens,
                 temperature=trainer.temperature,
                 stop=self.prompts.action_stop,
-                seed=seed_of(self.seed, "rollout", trainer.accelerator.process_index, self._calls),
+                seed=seed_of(self.seed, "rollout", trainer.accelerator.process_index, *self._moment, self._turns),
             )
+            self._turns += 1
         finally:
             model.train(training)
         return [(completion.tokens, completion.logprobs) for (completion,) in completions]

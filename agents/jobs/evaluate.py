@@ -56,6 +56,8 @@ def make_agent(config: EvaluateConfig, source: Source | None = None) -> Agent:
     source = source or Source(config)
     _check_agent(config, source.world)
     match config.agent:
+        case None:
+            return source.player(config.seed)
         case "random":
             return RandomAgent(config.seed)
         case "task-words":
@@ -154,8 +156,9 @@ def success_table(episodes: Sequence[Episode]) -> str:
 
 
 def _check_agent(config: EvaluateConfig, world: World) -> None:
-    known = ["random", "task-words", *(["expert"] if world.expert else []), *world.agents, "model"]
-    if config.agent not in known:
+    choosing = ["random", "task-words"] if world.player is RandomAgent else []  # among the admissible actions
+    known = [*choosing, *(["expert"] if world.expert else []), *world.agents, "model"]
+    if config.agent is not None and config.agent not in known:
         others = "" if config.agent in get_args(AgentName) else nearest(config.agent, known)
         raise InvalidConfigError(
             f"Expected an agent that plays {world.title}, {', '.join(known)}, actual: {config.agent!r}. Choose another "

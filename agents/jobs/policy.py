@@ -67,10 +67,11 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
         _imitate(run)
     if config.grpo.beta and (config.adapter is not None or config.imitation.steps):
         add_reference(run.model)  # the reference is what the policy starts from
-    say(
-        f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} episodes on "
-        f"{len(run.games.train)} games, sequences: {stage.sequence}"
-    )
+    if stage.steps:
+        say(
+            f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} episodes on "
+            f"{len(run.games.train)} games, sequences: {stage.sequence}"
+        )
     agent, make_env = _agent(run, 1.0), _predicting(run, run.games.make_env)
 
     def step(number: int, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from rwml_gym.agents.config.world_model import RWMLConfig
 from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_role
 from rwml_gym.encoders.cached import Encoder
-from rwml_gym.files import read_json, write_json, write_text
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD, TOOL_ROLE
 from rwml_gym.reward.gap import GapReward
+from rwml_gym.storage.files import read_json, write_json, write_text
+from rwml_gym.storage.hashes import damage, seal
 from rwml_gym.terminal import say
 from rwml_gym.transitions import TransitionDataset
 
@@ -67,12 +68,14 @@ def calibrated_gap(
     """
     path = folder / "calibration.json"
     encoder: Encoder = gap.encoder  # type: ignore[assignment] # of text, because jobs play text environments
-    if not path.is_file():
+    files = (path.name, "calibration.txt")
+    if damage(folder, *files):
         results = _calibrate(config, roles, encoder, train)
         text = "\n\n".join(_described(role, result) for role, result in results.items())
         write_text(folder / "calibration.txt", text + "\n")
         done = {role: result for role, result in results.items() if isinstance(result, Calibration)}
         write_json(path, {role: json.loads(result.to_json()) for role, result in done.items()})
+        seal(folder, *files)
     say((folder / "calibration.txt").read_text(encoding="utf-8"))
     return make_gap(config, roles, encoder, {role: result["threshold"] for role, result in read_json(path).items()})
 

@@ -10,6 +10,7 @@ import json
 import platform
 import random
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -29,7 +30,7 @@ from rwml_gym.agents.jobs.worlds import GameName, Games, Source, World
 from rwml_gym.agents.language.models import add_adapter, load_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.world_model import LanguageWorldModel
-from rwml_gym.agents.learning.checkpoint import load_adapter_weights, save_adapter
+from rwml_gym.agents.learning.checkpoint import adapter_damage, load_adapter_weights, save_adapter
 from rwml_gym.agents.learning.distributed import check_distributed
 from rwml_gym.agents.learning.loop import train_loop
 from rwml_gym.agents.learning.schedules import constant_with_warmup
@@ -37,10 +38,11 @@ from rwml_gym.agents.players.base import Agent, MakeEnv
 from rwml_gym.agents.players.rollout import collect
 from rwml_gym.agents.reports.model_card import push_adapter, write_card
 from rwml_gym.agents.seeding import seed_of
-from rwml_gym.errors import ConfigMismatchError, InvalidConfigError
-from rwml_gym.files import read_json, write_json
+from rwml_gym.errors import CheckpointError, ConfigMismatchError, InvalidConfigError
+from rwml_gym.storage.files import read_json, write_json
+from rwml_gym.storage.hashes import damage, seal
 from rwml_gym.terminal import say
-from rwml_gym.transitions import TransitionDataset
+from rwml_gym.transitions import InvalidDatasetError, TransitionDataset
 
 __all__ = ["Run", "check_run", "start_run"]
 
@@ -117,7 +119,7 @@ class Run:
                 "work; start this job without accelerate, or call `grpo.update` in a loop of your own (docs/large.md)."
             )
         base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
-        shown = config.make_prompts(tokenizer, source.world.prompt_world, **(prompts or {}))
+        shown = config.make_prompts(tokenizer, **{"world": source.world.prompt_world, **(prompts or {})})
         if adapter is None:
             model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
         else:
@@ -160,17 +162,22 @@ class Run:
         return self.folder / "adapters" / _slug(name)
 
     def once(self, file: str, compute: Callable[[], Any]) -> Any:
-        """Return the content of a JSON file of the run; compute and write it first if it is missing.
+        """Return the content of a JSON file of the run; compute and write it first if it is missing or damaged.
 
         Args:
             file: Its path in the run's folder.
             compute: Computes the content in every process; the main process writes it.
         """
         path = self.folder / file
-        if not path.is_file():
+        problem = damage(self.folder, file)
+        self.accelerator.wait_for_everyone()  # all decide before one writes
+        if problem:
+            if path.is_file():
+                warnings.warn(f"Expected {file} as it was written, actual: {problem}. It is made again.", stacklevel=2)
             content = compute()
             if self.is_main:
                 write_json(path, content)
+                seal(self.folder, file)
             self.accelerator.wait_for_everyone()
         return read_json(path)
 
@@ -191,7 +198,10 @@ class Run:
             with tqdm(total=len(games), desc=f"collect {name}", unit="episode", dynamic_ncols=True) as bar:
                 data = collect(make_env, agent, games, progress=bar.update, **settings)
             data.save(path)
-        return TransitionDataset.load(path)
+        try:
+            return TransitionDataset.load(path)
+        except InvalidDatasetError as error:
+            raise CheckpointError(f"{error} Delete that folder. Then the same command plays again.") from error
 
     def train(
         self,
@@ -242,6 +252,16 @@ class Run:
             return metrics
 
         rows: list[Row] = self.once(f"metrics/{slug}.json", loop)
+        problem = adapter_damage(self.adapter(name))
+        self.accelerator.wait_for_everyone()
+        if problem:
+            warnings.warn(
+                f"Expected the adapter {slug} as it was saved, actual: {problem}. It is made again from the last "
+                "checkpoint.",
+                stacklevel=2,
+            )
+            rows = loop()
+            self.accelerator.wait_for_everyone()
         load_adapter_weights(self.model, self.adapter(name))
         return rows
 
@@ -273,10 +293,18 @@ def check_run(config: JobConfig, folder: Path) -> None:
 
     Raises:
         ConfigMismatchError: The folder holds something else; the message names the differences.
+        CheckpointError: The configuration that the folder holds cannot be read.
     """
     path = folder / "config.json"
     if path.is_file():
-        differences = _differences(read_json(path), _as_json(config))
+        try:
+            stored = read_json(path)
+        except ValueError as error:
+            raise CheckpointError(
+                f"Expected the configuration of a run in {str(path)!r}, actual: damaged ({error}). Delete that file. "
+                "Then the same command goes on with the options given to it."
+            ) from error
+        differences = _differences(stored, _as_json(config))
         if differences:
             raise ConfigMismatchError(
                 f"The run folder {str(folder)!r} belongs to a run of another configuration "

@@ -21,10 +21,14 @@ from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.jobs.policy import run_policy
 from rwml_gym.agents.jobs.run import Run, with_outcome
 from rwml_gym.agents.jobs.world_model import sft_step
+from rwml_gym.agents.jobs.worlds import Games, Source
 from rwml_gym.agents.language.logprobs import completion_logprobs
+from rwml_gym.agents.language.prompts import world_of
 from rwml_gym.agents.language.world_model import LanguageWorldModel
+from rwml_gym.agents.seeding import seed_of
+from rwml_gym.errors import InvalidConfigError
 from rwml_gym.terminal import say
-from rwml_gym.transitions import TransitionDataset
+from rwml_gym.transitions import TransitionDataset, count_games
 
 __all__ = ["run_sft"]
 
@@ -64,17 +68,13 @@ def _imitation(config: SFTJobConfig) -> PolicyConfig:
 
 
 def _learn_states(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
-    run = Run.open(
-        config,
-        folder,
-        games=lambda source: source.prepare(config.seed, config.games, config.held_out_games, config.max_steps),
-    )
+    run, train, held_out = _open_recorded(config, folder) if config.transitions is not None else _play(config, folder)
     world_model = run.world_model()
-    held_out = _recorded(run, "held_out")
-    train = _recorded(run, "train") if config.transitions is None else TransitionDataset.load(config.transitions)
-    train, held_out = with_outcome(train), with_outcome(held_out)
     before = run.once("loss_before.json", lambda: _loss(world_model, held_out))
-    say(f"Next-state SFT: {config.sft.steps} steps of {config.sft.batch_size} on {len(train)} transitions")
+    say(
+        f"Next-state SFT: {config.sft.steps} steps of {config.sft.batch_size} on {len(train)} transitions of "
+        f"{count_games(train)}; {len(held_out)} transitions of {count_games(held_out)} are held out"
+    )
     run.train(
         "sft",
         partial(sft_step, world_model, train, config.sft, run.seed("sft"), run.accelerator),
@@ -92,6 +92,38 @@ def _learn_states(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
         f"({len(held_out)} transitions); adapter in {run.adapter('sft')}"
     )
     return result
+
+
+_Data = tuple[Run, TransitionDataset, TransitionDataset]
+
+
+def _play(config: SFTJobConfig, folder: str | Path) -> _Data:
+    """Open a run that plays for its data."""
+    run = Run.open(
+        config,
+        folder,
+        games=lambda source: source.prepare(config.seed, config.games, config.held_out_games, config.max_steps),
+    )
+    return run, with_outcome(_recorded(run, "train")), with_outcome(_recorded(run, "held_out"))
+
+
+def _open_recorded(config: SFTJobConfig, folder: str | Path) -> _Data:
+    """Open a run on the configured transitions, some of whose games are held out; nothing is played."""
+    data = with_outcome(TransitionDataset.load(str(config.transitions)))
+    games = len(data.games)
+    if games < 2:
+        raise InvalidConfigError(
+            f"Expected transitions of at least 2 games in {config.transitions!r}, one of them to hold out, actual: "
+            f"{games}. Record more games (`rwml-gym record --games 40`)."
+        )
+    share = min(config.held_out_games, games - 1) / games
+    train, held_out = data.split_by_game(share, seed_of(config.seed, "held out"))
+
+    def no_games(source: Source) -> Games:
+        make_env = source.make(config.max_steps)
+        return Games(make_env, [], make_env, [])
+
+    return Run.open(config, folder, games=no_games, prompts={"world": world_of(data)}), train, held_out
 
 
 def _recorded(run: Run, name: str) -> TransitionDataset:

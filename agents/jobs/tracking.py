@@ -20,7 +20,8 @@ from accelerate.utils import ProjectConfiguration
 from rwml_gym.agents.config.base import TrackerName
 from rwml_gym.agents.config.files import flatten
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
-from rwml_gym.files import read_json, write_json
+from rwml_gym.storage.files import read_json, write_json
+from rwml_gym.storage.hashes import damage, seal
 
 __all__ = ["make_accelerator", "make_log"]
 
@@ -91,9 +92,11 @@ def make_log(accelerator: Accelerator, name: str, config: Any) -> Log | None:
 
 def _start(accelerator: Accelerator, config: Any) -> None:
     path = Path(accelerator.logging_dir) / "run.json"
-    new = not path.is_file()
+    new = bool(damage(path.parent, path.name))
+    accelerator.wait_for_everyone()
     if new and accelerator.is_main_process:
         write_json(path, {"id": uuid.uuid4().hex})  # not the folder's name: a folder that is made anew is another run
+        seal(path.parent, path.name)
     accelerator.wait_for_everyone()
     name = Path(accelerator.project_dir).name
     accelerator.init_trackers(

@@ -91,7 +91,8 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     # Update
     _start_policy(run)
     stage = config.stage
-    say(f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
+    if stage.steps:
+        say(f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
     if config.warm_start:
         add_reference(run.model)  # the reference is what the policy starts from
     rows = run.train(
@@ -298,7 +299,8 @@ def _fine_tune(
     run: Run, world_model: LanguageWorldModel, name: str, data: TransitionDataset, steps: int
 ) -> list[dict[str, Any]]:
     sft: SFTConfig = run.config.sft
-    say(f"Next-state SFT ({name}): {steps} steps of {sft.batch_size} on {len(data)} transitions")
+    if steps:
+        say(f"Next-state SFT ({name}): {steps} steps of {sft.batch_size} on {len(data)} transitions")
     return run.train(
         name,
         partial(sft_step, world_model, data, sft, run.seed(name), run.accelerator),

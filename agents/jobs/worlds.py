@@ -85,9 +85,9 @@ WORLDS: dict[str, World] = {
         roles=True,
         player=RandomCallerAgent,
         agents={
+            "random-caller": RandomCallerAgent,
             "no-op": lambda seed: NoOpAgent(),
             "transfer": lambda seed: TransferAgent(),
-            "random-caller": RandomCallerAgent,
         },
         reference=("no-op", "transfer"),
     ),
@@ -239,6 +239,7 @@ class Source:
             prompt_world="service" if tools else "game",
             roles="message_role" in info,
             player=RandomCallerAgent if tools else RandomAgent if admissible else None,
+            agents={"random-caller": RandomCallerAgent} if tools else {},
         )
 
 

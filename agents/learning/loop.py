@@ -79,7 +79,10 @@ def train_loop(
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     metrics = restore(folder, model, optimizer, parameters)
     prepared = prepare(optimizer)
-    with tqdm(total=steps, initial=len(metrics), desc=name, unit="step", dynamic_ncols=True) as bar:
+    nothing_left = len(metrics) >= steps
+    with tqdm(
+        total=steps, initial=len(metrics), desc=name, unit="step", dynamic_ncols=True, disable=nothing_left
+    ) as bar:
         for number in range(len(metrics), steps):
             began = time.monotonic()
             put_back = _remember(optimizer, parameters) if on_nan == "skip" else None

@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
-from typing import cast
 
 import psutil
 import torch
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from rwml_gym.agents.language.adapter_kinds import mergeable_layers
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["MemoryPlan", "MemoryWarning", "available_memory", "plan"]
@@ -136,7 +135,9 @@ def plan(
 
     sampled = sampling_rows or rows
     keys = (sampled * completion_tokens + -(-sampled // group_size) * prompt_tokens) * per_kv
-    merged = sum(cast(Tensor, m.get_base_layer().weight).nbytes for m in model.modules() if isinstance(m, LoraLayer))
+    merged = sum(
+        p.nbytes for layer in mergeable_layers(model) for p in layer.get_base_layer().parameters(recurse=False)
+    )
     drawn = sampled * vocabulary * (size + _FLOAT)
     sampling = keys + merged + drawn
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+from rwml_gym.agents.ranges import above, at_least, within
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["GRPOConfig", "LossType", "SFTConfig", "SequenceOf"]
@@ -46,8 +48,11 @@ class GRPOConfig:
             names = ["grpo", "dr_grpo", "dapo"]
             raise InvalidConfigError(f"Expected `loss_type` among {names}, actual: {self.loss_type!r}.")
         for name in ("iterations", "micro_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
+            if getattr(self, name) is not None and not 1 <= getattr(self, name) < math.inf:
                 raise InvalidConfigError(f"Expected `{name}` of at least 1, actual: {getattr(self, name)}.")
+        at_least(self, 0, "beta")
+        within(self, 0, 1, "clip")
+        above(self, 0, "clip_high", "learning_rate", "max_grad_norm")
 
     def tokens_per_pass(self, device_type: str) -> int:
         """Return `micro_tokens`, or the default of the device."""
@@ -73,7 +78,6 @@ class SFTConfig:
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.steps < 0:
-            raise InvalidConfigError(
-                f"Expected `steps` >= 0 and `batch_size` >= 1, actual: {self.steps} and {self.batch_size}."
-            )
+        at_least(self, 1, "batch_size")
+        at_least(self, 0, "steps", "warmup")
+        above(self, 0, "learning_rate", "max_grad_norm")

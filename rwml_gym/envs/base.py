@@ -12,7 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 
 from rwml_gym.checks import one_of, plain
-from rwml_gym.errors import InvalidConfigError, UnsolvableGameError
+from rwml_gym.errors import InvalidConfigError, UnsolvableGameError, UnsupportedRenderModeError
 from rwml_gym.spaces import UnicodeText
 from rwml_gym.text import printable
 
@@ -101,9 +101,10 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
 
         Raises:
             InvalidConfigError: If an argument is not allowed, or `each-once` is asked of games without end.
+            UnsupportedRenderModeError: If the render mode is unknown.
         """
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise InvalidConfigError(f'Expected render_mode to be None or "ansi", actual: {render_mode!r}.')
+            raise UnsupportedRenderModeError(f'Expected render_mode to be None or "ansi", actual: {render_mode!r}.')
         one_of("order", order, ORDERS)
         self.games = games
         self.order = order

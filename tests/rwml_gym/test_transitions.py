@@ -10,7 +10,8 @@ from gymnasium.error import DependencyNotInstalled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym import transitions
+from rwml_gym.errors import InvalidConfigError, StorageError
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, Turn, action_type
 
 # All of Unicode but lone surrogates, which no UTF-8 file can hold.
@@ -199,21 +200,33 @@ def test_every_flipped_bit_is_noticed(tmp_path):
     rng = np.random.default_rng(0)
     data.save(tmp_path / "set")
     files = sorted(file.name for file in (tmp_path / "set").iterdir())
-    assert files == ["data-00000-of-00001.arrow", "dataset_info.json", "seal.json", "state.json"]
+    assert files == ["data-00000-of-00001.arrow", "dataset_info.json", "format.json", "hashes.json", "state.json"]
     for number in range(200):
         data.save(tmp_path / "set")
-        file = tmp_path / "set" / files[number % 4]
+        file = tmp_path / "set" / files[number % 5]
         flip(file, int(rng.integers(8 * file.stat().st_size)))
         with pytest.raises(InvalidDatasetError, match="as they were saved"):
             TransitionDataset.load(tmp_path / "set")
 
 
-@pytest.mark.parametrize(
-    "seal", ["", "null", "[]", '{"files": 3}', '{"files": {"state.json": 1}}', '{"files": {"no": ""}}']
-)
-def test_a_seal_of_another_form_is_damage(tmp_path, seal):
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"Expected to write 2 transitions to .*Not a directory"):
+        TransitionDataset(episode("a", 2)).save(tmp_path / "file" / "set")
+
+
+def test_a_newer_version_is_named(tmp_path, monkeypatch):
+    with monkeypatch.context() as newer:
+        newer.setattr(transitions, "_VERSION", 2)
+        TransitionDataset(episode("a", 2)).save(tmp_path / "set")
+    with pytest.raises(InvalidDatasetError, match=r"Expected transitions of version 1 or earlier .* version 2"):
+        TransitionDataset.load(tmp_path / "set")
+
+
+@pytest.mark.parametrize("hashes", ["", "null", "[]", "{}", '{"state.json": 1}', '{"no": ""}', '{"..": ""}'])
+def test_hashes_of_another_form_are_damage(tmp_path, hashes):
     TransitionDataset(episode("a", 2)).save(tmp_path / "set")
-    (tmp_path / "set" / "seal.json").write_text(seal)
+    (tmp_path / "set" / "hashes.json").write_text(hashes)
     with pytest.raises(InvalidDatasetError, match="as they were saved"):
         TransitionDataset.load(tmp_path / "set")
 

@@ -6,6 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from rwml_gym.encoders.cached import make_encoder
@@ -200,3 +201,84 @@ def test_vector_environments(vectorization):
         for name, value in env.step(number)[0].items():
             np.testing.assert_array_equal(observations[name][slot], value)
         np.testing.assert_array_equal(masks[slot], env.action_masks())
+
+
+# Masked numbers that do nothing
+
+
+def test_a_masked_number_leaves_everything_as_it_was():
+    env = toy(masked="nothing-happens")
+    observation, *_, info = play(env, "take mug")
+    again, nothing, *ends, told = env.step(len(env.actions))
+    assert (nothing, ends) == (0.0, [False, False])
+    assert told["invalid_action"]
+    assert not info["invalid_action"]
+    assert again["observation"] == observation["observation"]
+    for name in ("actions", "action_mask"):
+        np.testing.assert_array_equal(again[name], observation[name])
+        again[name][:] = 7  # what is handed out can be changed
+    repeated = env.step(11)[0]
+    for name in ("actions", "action_mask"):
+        np.testing.assert_array_equal(repeated[name], observation[name])
+    assert {k: v for k, v in told.items() if k not in ("action_mask", "invalid_action")} == {
+        k: v for k, v in info.items() if k not in ("action_mask", "invalid_action")
+    }
+    assert play(env, "go to bedroom", "drop mug")[1:3] == (1.0, True)
+
+
+def test_a_masked_number_earns_nothing_for_the_last_prediction():
+    inner = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor="nothing-changes")
+    env = toy(inner, masked="nothing-happens")
+    assert "world_model" in play(env, "look")[4]
+    _, reward, _, _, info = env.step(11)
+    assert reward == 0.0
+    assert "world_model" not in info
+
+
+def test_masked_numbers_count_towards_the_budget():
+    env = AdmissibleActions(gym.make(TOY, max_episode_steps=6), "hashing", 12, masked="nothing-happens")
+    env.reset(seed=0)
+    ends = [env.step(number)[3] for number in (11, 0, 11, 11, 0, 11)]
+    assert ends == [False] * 5 + [True]
+    with pytest.raises(ResetNeeded):
+        env.step(11)
+    env.reset()
+    assert [env.step(11)[3] for _ in range(6)] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("number", [-1, 12, 99])
+def test_numbers_outside_the_action_space_are_refused_all_the_same(number):
+    with pytest.raises(InvalidConfigError, match=f"actual: {number}"):
+        toy(masked="nothing-happens").step(number)
+
+
+def test_after_the_end_nothing_happens_no_more():
+    env = toy(masked="nothing-happens")
+    play(env, *WINNING)
+    with pytest.raises(ResetNeeded):
+        env.step(11)
+
+
+def test_masked_is_one_of_two():
+    with pytest.raises(InvalidConfigError, match="'raise', 'nothing-happens'"):
+        toy(masked="ignore")
+
+
+def test_masked_is_in_the_spec():
+    env = gym.make(AdmissibleActions(gym.make(TOY), "hashing", 12, masked="nothing-happens").spec)
+    assert env.masked == "nothing-happens"
+
+
+@pytest.mark.parametrize("name", ["weight", "mode"])
+def test_settings_reach_the_reward_wrapper(name):
+    inner = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor="nothing-changes")
+    env = AdmissibleActions(EmbedText(TextHistory(inner), "hashing"), "hashing")
+    value = {"weight": 0.5, "mode": "replace"}[name]
+    setattr(env, name, value)
+    assert getattr(inner, name) == value
+    assert name not in vars(env)
+    with pytest.raises(InvalidConfigError):
+        setattr(env, name, "much")
+    plain = AdmissibleActions(ToyHouseEnv(), "hashing")
+    setattr(plain, name, value)  # nobody below has it
+    assert getattr(plain, name) == value

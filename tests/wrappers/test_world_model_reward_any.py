@@ -16,11 +16,12 @@ from rwml_gym.encoders.cached import Embedded
 from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import (
     EncoderError,
+    EncoderNotFoundError,
     InvalidConfigError,
     InvalidObservationError,
     WorldModelError,
 )
-from rwml_gym.wrappers import WorldModelRewardWrapper
+from rwml_gym.wrappers import WorldModelRewardVectorWrapper, WorldModelRewardWrapper
 
 PREDICTORS = ["nothing-changes", "most-frequent", "retrieval", "learned"]
 
@@ -382,3 +383,15 @@ def test_after_an_encoder_has_failed_the_episode_goes_on():
         env.step("look")
     fails[0] = False
     assert env.step("look")[4]["world_model"]["distance"] == 0
+
+
+@pytest.mark.parametrize(
+    ("encoder", "error"),
+    [("no-such-org/none", EncoderNotFoundError), ("", InvalidConfigError), (3, InvalidConfigError)],
+)
+def test_a_wrong_encoder_is_refused_where_it_is_not_needed_too(encoder, error):
+    with pytest.raises(error):
+        WorldModelRewardWrapper(gym.make("CartPole-v1"), encoder)
+    with pytest.raises(error):
+        WorldModelRewardVectorWrapper(gym.make_vec("CartPole-v1", num_envs=2), encoder)
+    WorldModelRewardWrapper(gym.make("CartPole-v1"), "hashing")

@@ -17,9 +17,13 @@ from rwml_gym.wrappers.world_model_reward import WorldModelRewardWrapper
 pytest.importorskip("sb3_contrib")
 
 import torch
+from gymnasium.utils.env_checker import check_env as gym_check
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_checker import check_env as sb3_check
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from rwml_gym.agents.integrations.sb3 import ActionScoringPolicy
 from tests.helpers.paths import ROOT
@@ -163,6 +167,113 @@ def test_it_learns_what_is_rewarded():
     model.learn(1024)
     assert before < 0.4
     assert probabilities(model, observation)[look] > 0.8
+
+
+def make_unmasked():
+    env = WorldModelRewardWrapper(gym.make("rwml_gym/ToyHouse-v0"), "hashing", predictor="nothing-changes")
+    env = EmbedText(env, "hashing", info_keys=["task"], width=WIDTH)
+    return AdmissibleActions(env, "hashing", max_actions=COUNT, width=WIDTH, masked="nothing-happens")
+
+
+@pytest.mark.parametrize("hidden", [None, [16]])
+def test_a_saved_policy_chooses_the_same(tmp_path, hidden):
+    model = make_model(policy_kwargs={} if hidden is None else {"net_arch": hidden}).learn(64)
+    model.policy.save(tmp_path / "policy.pt")
+    again = ActionScoringPolicy.load(tmp_path / "policy.pt", device="cpu")
+    observation, _ = make_env().reset(seed=5)
+    mask = observation["action_mask"].astype(bool)
+    assert again.net_arch == (hidden or [64])
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, model.policy.state_dict()[name])
+    for _ in range(5):
+        expected, _ = model.policy.predict(observation, deterministic=True, action_masks=mask)
+        assert again.predict(observation, deterministic=True, action_masks=mask)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("env_id", "library"),
+    [("rwml_gym/ToyHouse-v0", "gymnasium"), ("rwml_gym/ALFWorld-v0", "alfworld"), ("rwml_gym/Tau2-v0", "tau2")],
+)
+def test_stable_baselines_makes_our_environments(env_id, library):
+    """It asks for pictures first, and without on a TypeError only."""
+    pytest.importorskip(library)
+    plain = make_vec_env(env_id, n_envs=2, env_kwargs={"split": "train"} if "House" in env_id else {})
+    texts = plain.reset()
+    assert all(isinstance(text, str) and len(text) > 20 for text in texts)
+    assert plain.step(["look", "look"])[0].shape == (2,)
+    plain.close()
+    envs = make_vec_env(env_id, n_envs=2, wrapper_class=_embedded)
+    assert envs.reset().shape == (2, WIDTH)
+    envs.close()
+
+
+def _embedded(env):
+    return EmbedText(env, "hashing", width=WIDTH)
+
+
+@pytest.mark.parametrize("mode", ["rgb_array", "human", "rgb_array_list"])
+def test_a_render_mode_that_is_not_there_is_an_error_of_both_kinds(mode):
+    for error in (InvalidConfigError, TypeError):
+        with pytest.raises(error, match=f"actual: '{mode}'"):
+            ToyHouseEnv(render_mode=mode)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_both_checks_of_environments_pass_where_masked_numbers_do_nothing():
+    gym_check(make_unmasked(), skip_render_check=True)
+    sb3_check(make_unmasked())
+
+
+def test_an_unmasked_agent_learns():
+    """Stable-Baselines3's own PPO knows no masks; it learns to choose numbers that mean something."""
+    model = PPO("MultiInputPolicy", make_unmasked(), n_steps=256, batch_size=64, n_epochs=6, seed=0, device="cpu")
+    model.set_random_seed(0)
+
+    def invalid() -> float:
+        env, count, found = make_unmasked(), 0, []
+        observation, _ = env.reset(seed=1)
+        while count < 300:
+            observation, _, terminated, truncated, info = env.step(model.predict(observation)[0])
+            found.append(info["invalid_action"])
+            count += 1
+            if terminated or truncated:
+                observation, _ = env.reset()
+        return float(np.mean(found))
+
+    class PaysForPlaying(gym.Wrapper):
+        def step(self, action):
+            observation, _, terminated, truncated, info = self.env.step(action)
+            return observation, float(not info["invalid_action"]), terminated, truncated, info
+
+    before = invalid()
+    model.set_env(PaysForPlaying(make_unmasked()))
+    model.learn(2048)
+    assert before > 0.2
+    assert invalid() < before / 2
+
+
+@pytest.mark.parametrize("vec", [DummyVecEnv, SubprocVecEnv])
+def test_the_weight_that_is_set_is_the_one_that_counts(vec):
+    envs = vec([make_env, make_env])
+    envs.seed(0)
+    envs.reset()
+    envs.set_attr("weight", 0.25)
+    envs.set_attr("weight", 0.75, indices=[1])
+    assert envs.get_attr("weight") == [0.25, 0.75]
+    _, rewards, _, infos = envs.step(np.array([0, 0]))
+    for reward, info, weight in zip(rewards, infos, [0.25, 0.75], strict=True):
+        told = info["world_model"]
+        assert told["weight"] == weight
+        assert reward == pytest.approx(told["task_reward"] + weight * told["reward"])
+    envs.close()
+
+
+def test_the_weight_reaches_below_wrappers_of_others_as_gymnasium_sets_it():
+    model = make_model()  # which puts a Monitor around the environment
+    model.get_env().env_method("set_wrapper_attr", "weight", 0.5)
+    assert model.get_env().get_attr("weight") == [0.5]
+    model.get_env().reset()
+    assert model.get_env().step(np.array([0]))[3][0]["world_model"]["weight"] == 0.5
 
 
 @pytest.mark.parametrize(

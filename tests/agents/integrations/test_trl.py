@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import create_autospec
 
+import cloudpickle
+import gymnasium as gym
 import pytest
 import torch
 from accelerate.utils import DistributedType
@@ -32,7 +36,13 @@ def fake_trainer(**changes: Any) -> Any:
     accelerator = SimpleNamespace(
         num_processes=1, process_index=0, device="cpu", distributed_type=DistributedType.NO, mixed_precision="no"
     )
-    settings = {"max_completion_length": 400, "use_vllm": False, "accelerator": accelerator}
+    settings = {
+        "max_completion_length": 400,
+        "use_vllm": False,
+        "accelerator": accelerator,
+        "model": SimpleNamespace(training=True),
+        "state": SimpleNamespace(global_step=0),
+    }
     return SimpleNamespace(**{**settings, **changes})
 
 
@@ -45,6 +55,20 @@ def scripted(tokenizer: Any, *commands: str) -> Callable:
         return [(tokens, [-1.0 - i for i in range(len(tokens))]) for _ in sequences]
 
     return generate
+
+
+class Looks:
+    """Looks in every turn; unlike a closure it can be pickled."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokens = tokenizer.encode(" look\n")
+
+    def __call__(self, sequences: list[list[int]], trainer: Any) -> list[tuple[list[int], list[float]]]:
+        return [(self.tokens, [-1.0] * len(self.tokens)) for _ in sequences]
+
+
+def cloudpickle_round(value: Any) -> Any:
+    return pickle.loads(cloudpickle.dumps(value))
 
 
 def winning(game: str) -> list[str]:
@@ -216,3 +240,80 @@ def test_processes_ask_vllm_in_step(tokenizer):
     asked = [call.kwargs["prompts"] for call in trainer.vllm_generation.generate.call_args_list]
     assert [len(prompts) for prompts in asked] == [2] * 6
     assert result["episode_turns"] == [4, 4]
+
+
+# What is random
+
+
+class Dice(gym.Env[str, str]):
+    """Says a random number, whatever is done: what it says follows from its seed only."""
+
+    observation_space = action_space = gym.spaces.Text(100)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return f"You see a {self.np_random.integers(1_000_000)}.", {"task": "Count."}
+
+    def step(self, action):
+        return f"You see a {self.np_random.integers(1_000_000)}.", 0.0, False, False, {}
+
+
+def sampled(tokenizer: Any, policy: Any, steps: Sequence[int], games: Sequence[str | int]) -> list[dict[str, Any]]:
+    """One batch of episodes at each of these steps of the trainer."""
+    rollout = EnvironmentRollout(Dice, Prompts(tokenizer, history=0), max_turns=2, action_tokens=5)
+    trainer = fake_trainer(model=policy, processing_class=tokenizer, temperature=1.0, top_p=1.0, top_k=0, min_p=None)
+    trainer.accelerator.unwrap_model = lambda model: model
+    prompts = make_dataset(games)["prompt"]
+    found = []
+    for step in steps:
+        trainer.state.global_step = step
+        found.append(rollout(prompts, trainer))
+    return found
+
+
+def test_a_resumed_training_plays_what_an_uninterrupted_one_would(adapted):
+    policy, tokenizer = adapted
+    whole = sampled(tokenizer, policy, [0, 1, 2, 3], ["a", "a", 7])
+    resumed = sampled(tokenizer, policy, [2, 3], ["a", "a", 7])
+    assert whole[2:] == resumed
+    rows = [str((batch["prompt_ids"], batch["completion_ids"])) for batch in whole]
+    assert len(set(rows)) == 4
+
+
+def test_batches_of_one_step_differ_and_are_the_same_again(adapted):
+    policy, tokenizer = adapted
+    first, second = sampled(tokenizer, policy, [5, 5], ["a", 7])
+    assert first["completion_ids"] != second["completion_ids"]
+    assert [first, second] == sampled(tokenizer, policy, [5, 5], ["a", 7])
+
+
+def test_evaluation_is_not_what_is_trained_on(adapted):
+    policy, tokenizer = adapted
+    (evaluated,) = sampled(tokenizer, policy.eval(), [1], ["a"])
+    (trained,) = sampled(tokenizer, policy.train(), [1], ["a"])
+    assert evaluated["completion_ids"] != trained["completion_ids"]
+
+
+def test_episodes_of_one_game_in_one_step_begin_alike_whoever_plays_them(adapted):
+    policy, tokenizer = adapted
+    (found,) = sampled(tokenizer, policy, [3], ["a", "a", "b"])
+    (alone,) = sampled(tokenizer, policy, [3], ["a"])
+    assert found["prompt_ids"][0] == found["prompt_ids"][1] == alone["prompt_ids"][0]
+    assert found["prompt_ids"][0] != found["prompt_ids"][2]
+
+
+@pytest.mark.parametrize("copied", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy, cloudpickle_round])
+def test_a_rollout_can_be_copied_in_the_middle_of_a_training(tokenizer, copied):
+    rollout = EnvironmentRollout(make_env, Prompts(tokenizer, history=0), Looks(tokenizer), max_turns=2)
+    prompts = make_dataset(["house-1", 3])["prompt"]
+    before = rollout(prompts, fake_trainer())
+    assert copied(rollout)(prompts, fake_trainer()) == before == rollout(prompts, fake_trainer())
+
+
+# Rewards
+
+
+@pytest.mark.parametrize("reward", [task_reward, world_model_reward])
+def test_rewards_without_their_columns_name_them(reward):
+    with pytest.raises(InvalidConfigError, match=r"column 'episode_\w+'.*EnvironmentRollout"):
+        reward(prompts=["?"], completions=["look"], trainer_state=None)

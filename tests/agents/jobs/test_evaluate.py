@@ -15,6 +15,7 @@ from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.config.evaluate import EvaluateConfig
 from rwml_gym.agents.jobs.evaluate import evaluate, make_agent, play, reference_scores, success, success_table
 from rwml_gym.agents.players.baselines import RandomAgent, TransferAgent
+from rwml_gym.agents.players.random_caller import RandomCallerAgent
 from rwml_gym.agents.players.rollout import Episode, EpisodeSpec
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 from rwml_gym.statistics import wilson_interval
@@ -57,6 +58,11 @@ def test_the_baselines_of_tau2_have_their_known_scores():
         episodes = evaluate(EvaluateConfig(agent=agent, env="tau2", domain="airline", split="base"))
         assert (sum(episode.won for episode in episodes), len(episodes)) == (wins, 50)
         assert {episode.task_type for episode in episodes} == {"airline"}
+
+
+def test_without_an_agent_a_random_one_plays_that_can():
+    assert isinstance(make_agent(EvaluateConfig(env="toy")), RandomAgent)
+    assert isinstance(make_agent(EvaluateConfig(env="tau2")), RandomCallerAgent)
 
 
 def test_several_slots_play_the_same_where_nothing_is_drawn():
@@ -123,6 +129,9 @@ def test_a_model_counts_the_same_in_a_plain_loop(tiny_folder):
     ("config", "error", "match"),
     [
         (EvaluateConfig(agent="expert", env="tau2"), InvalidConfigError, "τ²-bench, random"),
+        (EvaluateConfig(agent="random", env="tau2"), InvalidConfigError, "plays τ²-bench, random-caller.*'random'"),
+        (EvaluateConfig(agent="task-words", env="tau2"), InvalidConfigError, "plays τ²-bench, random-caller"),
+        (EvaluateConfig(agent="random-caller"), InvalidConfigError, "plays ALFWorld"),
         (EvaluateConfig(agent="transfer"), InvalidConfigError, "ALFWorld, random"),
         (EvaluateConfig(env="tau2", rooms=("kitchen",)), InvalidConfigError, "rooms. Remove it"),
         (EvaluateConfig(split="dev"), InvalidConfigError, "Expected split to be one of"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("alfworld")
 
@@ -14,8 +17,14 @@ from safetensors.torch import load_file
 
 from rwml_gym.agents.config.sft import SFT_PRESETS, SFTJobConfig, sft_preset
 from rwml_gym.agents.jobs.sft import run_sft
+from rwml_gym.agents.language.logprobs import completion_logprobs
+from rwml_gym.agents.language.models import load_model
+from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.options import SFTConfig
+from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.transitions import TransitionDataset
+from rwml_gym.wrappers import RecordTransitions
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +58,73 @@ def test_next_states_are_learnt(model, tmp_path):
     stamp = (tmp_path / "adapters/sft/adapter_model.safetensors").stat().st_mtime_ns
     assert run_sft(config(model, target="states"), tmp_path) == result
     assert (tmp_path / "adapters/sft/adapter_model.safetensors").stat().st_mtime_ns == stamp
-    # What was recorded serves another run.
-    other = config(model, target="states", transitions=str(tmp_path / "transitions/train"))
-    assert run_sft(other, tmp_path / "other") == result
+
+
+def _recorded(tmp_path: Path, games: int) -> tuple[str, TransitionDataset]:
+    recorder = RecordTransitions(ToyHouseEnv())
+    for game in recorder.unwrapped.games.names[:games]:
+        recorder.reset(options={"game": game})
+        for action in ("look", "go to kitchen", "go to bedroom"):
+            recorder.step(action)
+    data = TransitionDataset(recorder.transitions)
+    data.save(tmp_path / "recorded")
+    return str(tmp_path / "recorded"), data
+
+
+def test_the_loss_is_that_of_held_out_games_of_the_same_data(model, tmp_path, capsys, monkeypatch):
+    """No ALFWorld is played for transitions of a toy house, whatever `env` says."""
+    path, data = _recorded(tmp_path, games=5)
+    monkeypatch.setattr("rwml_gym.agents.jobs.worlds._make", lambda *args, **kwargs: pytest.fail("nothing is played"))
+    result = run_sft(config(model, target="states", task_types=None, transitions=path), tmp_path / "run")
+    out = capsys.readouterr().out
+    assert "9 transitions of 3 games; 6 transitions of 2 games are held out" in out
+    # The loss before is the base model's on whole games of this data: two of these five.
+    base, tokenizer = load_model(str(model), "float32", "cpu")
+    prompts = Prompts(tokenizer, max_tokens=600)
+    losses: dict[str, list[tuple[float, int]]] = {}
+    for t in data:
+        target = prompts.target(t.next_state)[:96]
+        with torch.no_grad():
+            found = completion_logprobs(base, [prompts.predict(t.history, t.action, t.task)], torch.tensor([target]))
+        losses.setdefault(t.game, []).append((-float(found.sum()), len(target)))
+    pairs = {
+        sum(loss for game in pair for loss, _ in losses[game]) / sum(n for game in pair for _, n in losses[game])
+        for pair in itertools.combinations(losses, 2)
+    }
+    assert any(result["loss_before"] == pytest.approx(pair, abs=1e-4) for pair in pairs)
+    assert result["loss_after"] < result["loss_before"] - 0.1
+
+
+def test_transitions_of_one_game_leave_none_to_hold_out(model, tmp_path):
+    path, _ = _recorded(tmp_path, games=1)
+    with pytest.raises(InvalidConfigError, match=r"at least 2 games.*actual: 1"):
+        run_sft(config(model, target="states", transitions=path), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_transitions_of_a_service_are_asked_for_as_such(model, tmp_path, monkeypatch):
+    _, data = _recorded(tmp_path, games=2)
+    TransitionDataset(dataclasses.replace(t, role="tool") for t in data).save(tmp_path / "service")
+    asked: list[str] = []
+    make = SFTJobConfig.make_prompts
+
+    def spied(self, tokenizer, world, **settings):
+        asked.append(world)
+        return make(self, tokenizer, world, **settings)
+
+    monkeypatch.setattr(SFTJobConfig, "make_prompts", spied)
+    run_sft(
+        config(model, target="states", sft=SFTConfig(steps=1), transitions=str(tmp_path / "service")), tmp_path / "run"
+    )
+    assert asked == ["service"]
+
+
+def test_imitation_says_nothing_of_grpo(model, tmp_path, capfd):
+    run_sft(config(model, env="toy", task_types=None, history=0, max_prompt_tokens=4000), tmp_path)
+    said = "".join(capfd.readouterr())
+    assert "Imitation: 4 steps" in said
+    assert "GRPO: " not in said
+    assert "policy: " not in said
 
 
 def test_actions_are_imitated(model, tmp_path):

@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rwml_gym.agents.language.models import add_adapter, add_reference, load_model
+from rwml_gym.agents.language.models import add_adapter, add_reference, load_model, reference
 from rwml_gym.agents.learning.checkpoint import load_adapter_weights, save_adapter
 from rwml_gym.agents.learning.loop import train_loop
-from rwml_gym.files import read_json, write_json
-from tests.conftest import policy_weights
+from rwml_gym.storage.files import read_json, write_json
+from tests.conftest import policy_weights, randomise
 from tests.helpers.paths import ROOT
 from tests.helpers.small_training import (
     STEPS,
@@ -178,12 +178,15 @@ def test_json_is_complete_or_not_there(tmp_path):
 def test_the_weights_of_an_adapter_go_into_another(adapted, tiny_folder, tmp_path):
     save_adapter(adapted[0], tmp_path / "adapter")
     other = add_adapter(load_model(str(tiny_folder), "float32", "cpu")[0], rank=4, alpha=8, seed=9)
+    randomise(other, seed=4)
     add_reference(other)
-    frozen = {n: p.detach().clone() for n, p in other.named_parameters() if ".reference." in n}
+    with reference(other):
+        frozen = policy_weights(other)
     load_adapter_weights(other, tmp_path / "adapter")
     expected = policy_weights(adapted[0])
     assert all(torch.equal(p, expected[n]) for n, p in policy_weights(other).items())
-    assert all(torch.equal(p, frozen[n]) for n, p in other.named_parameters() if ".reference." in n)
+    with reference(other):
+        assert all(torch.equal(p, frozen[n]) for n, p in policy_weights(other).items())
     assert len(load_file(tmp_path / "adapter" / "adapter_model.safetensors")) == len(expected)
 
 

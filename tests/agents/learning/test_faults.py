@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from rwml_gym.agents.language.models import add_adapter, load_model
+from rwml_gym.agents.language.models import add_adapter, load_adapter, load_model
 from rwml_gym.agents.learning import checkpoint
-from rwml_gym.agents.learning.checkpoint import save_adapter
+from rwml_gym.agents.learning.checkpoint import load_adapter_weights, save_adapter
 from rwml_gym.agents.learning.loop import train_loop
 from rwml_gym.agents.learning.schedules import warmup_linear
-from rwml_gym.errors import CheckpointError, InvalidConfigError, TrainingDivergedError
-from rwml_gym.files import read_json
+from rwml_gym.errors import CheckpointError, InvalidConfigError, ModelNotFoundError, TrainingDivergedError
+from rwml_gym.storage.files import read_json
+from rwml_gym.storage.hashes import seal
 from tests.conftest import policy_weights
 from tests.helpers.paths import ROOT
 from tests.helpers.small_training import (
@@ -250,22 +252,122 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(tiny_folder, t
     if left is not None:
         path.write_bytes(content[: int(left * len(content))])
     damaged = {p.name for p in path.parent.iterdir()}
-    with pytest.raises(CheckpointError) as caught:
-        train(tiny_folder, tmp_path)
-    for part in (str(path.parent), "damaged", "Delete that folder", "continues from step-000002"):
-        assert part in str(caught.value)
-    assert {p.name for p in path.parent.iterdir()} == damaged  # nothing is deleted unasked
-    shutil.rmtree(path.parent)
-    model, metrics, ran = train(tiny_folder, tmp_path)
+    seen: set[str] = set()
+    with pytest.warns(UserWarning, match="goes on from step-000002") as caught:
+        model, metrics, ran = train(
+            tiny_folder,
+            tmp_path,
+            change=lambda number, model, row: seen.update(p.name for p in path.parent.iterdir()) or row,
+            every=99,
+        )
+    (warning,) = [str(w.message) for w in caught if w.category is UserWarning]
+    assert f"{str(path.parent)!r} is damaged" in warning
+    assert file in warning
+    assert seen == damaged  # nothing is deleted unasked
     assert ran == [2, 3, 4, 5, 6]
     assert_same(model, metrics, uninterrupted)
+
+
+def _flipped(path: Path, rng: random.Random) -> None:
+    """Flips one bit of a file, as a disk may."""
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tiny_folder, tmp_path_factory) -> Path:
+    """Checkpoints after steps 2 and 4 of a training that was killed after 5."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.raises(KilledError):
+        train(tiny_folder, folder, kill_at=5, kill=raise_killed)
+    return folder
+
+
+def _restored(tiny_folder, folder: Path) -> tuple[dict, dict, list]:
+    """What a loop starts from: weights, optimizer and metrics."""
+    model = add_adapter(load_model(str(tiny_folder), "float32", "cpu")[0], rank=4, alpha=8, seed=1)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)
+    metrics = checkpoint.restore(folder, model, optimizer, parameters)
+    state = {(i, key): v for i, p in enumerate(parameters) for key, v in optimizer.state[p].items()}
+    return policy_weights(model), state, metrics
+
+
+def _equal(one: tuple[dict, dict, list], other: tuple[dict, dict, list]) -> bool:
+    tensors = all(
+        a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+        for a, b in zip(one[:2], other[:2], strict=True)
+    )
+    return tensors and one[2] == other[2]
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_no_flipped_bit_is_taken_for_data(tiny_folder, tmp_path, interrupted, part):
+    """Any single bit of any file: what is loaded is what was written, now or at the checkpoint before."""
+    rng = random.Random(part)
+    newest = _restored(tiny_folder, interrupted)
+    shutil.copytree(interrupted / "step-000002", tmp_path / "only" / "step-000002")
+    before = _restored(tiny_folder, tmp_path / "only")
+    names = [path.name for path in sorted((interrupted / "step-000004").iterdir())]
+    assert {*FILES} < {*names}
+    outcomes = []
+    for number in range(30):
+        folder = tmp_path / str(number)
+        shutil.copytree(interrupted, folder)
+        _flipped(folder / "step-000004" / names[number % len(names)], rng)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = _restored(tiny_folder, folder)
+        warned = any("is damaged" in str(w.message) for w in caught)
+        assert _equal(found, before if warned else newest)
+        outcomes.append(warned)
+    assert sum(outcomes) >= 22  # a flip in the white space of the hashes changes nothing
+
+
+@pytest.mark.parametrize("content", ["null", "[1, 2, 3, 4]", "{}", "3", '"four"', "[]", "[null, null, null, null]", ""])
+def test_metrics_that_are_none_are_damage(tiny_folder, tmp_path, interrupted, content):
+    shutil.copytree(interrupted, tmp_path / "run")
+    path = tmp_path / "run" / "step-000004" / "metrics.json"
+    path.write_text(content)
+    with pytest.warns(UserWarning, match=r"content of metrics\.json"):
+        assert len(_restored(tiny_folder, tmp_path / "run")[2]) == 2
+    seal(path.parent, path.name)  # as if it had been written so
+    with pytest.raises(CheckpointError, match=r"metrics"):
+        _restored(tiny_folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [None, "null", "[1]", "{", '{"adapter.safetensors": 3}'])
+def test_without_hashes_nothing_is_believed(tiny_folder, tmp_path, interrupted, content):
+    shutil.copytree(interrupted, tmp_path / "run")
+    path = tmp_path / "run" / "step-000004" / "hashes.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.warns(UserWarning, match="goes on from step-000002"):
+        assert len(_restored(tiny_folder, tmp_path / "run")[2]) == 2
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_flipped_bit_of_a_saved_adapter_is_noticed(tiny_folder, tmp_path, file):
+    model = add_adapter(load_model(str(tiny_folder), "float32", "cpu")[0], rank=4, alpha=8, seed=1)
+    save_adapter(model, tmp_path / "adapter")
+    whole = (tmp_path / "adapter" / file).read_bytes()
+    rng = random.Random(0)
+    for _ in range(20):
+        (tmp_path / "adapter" / file).write_bytes(whole)
+        _flipped(tmp_path / "adapter" / file, rng)
+        with pytest.raises(CheckpointError, match=rf"content of {file}"):
+            load_adapter_weights(model, tmp_path / "adapter")
+        with pytest.raises(ModelNotFoundError, match=rf"content of {file}"):
+            load_adapter(load_model(str(tiny_folder), "float32", "cpu")[0], tmp_path / "adapter")
 
 
 def test_a_single_damaged_checkpoint_starts_afresh(tiny_folder, tmp_path, uninterrupted):
     with pytest.raises(KilledError):
         train(tiny_folder, tmp_path, kill_at=3, kill=raise_killed)
     (tmp_path / "step-000002" / "metrics.json").write_text("[]")
-    with pytest.raises(CheckpointError, match=r"expected the metrics of 2 steps, actual: 0.*from the start"):
+    with pytest.raises(CheckpointError, match=r"content of metrics\.json.*Delete that folder.*from the start"):
         train(tiny_folder, tmp_path)
     shutil.rmtree(tmp_path / "step-000002")
     model, metrics, ran = train(tiny_folder, tmp_path)

@@ -11,12 +11,12 @@ from importlib import metadata
 from sys import intern
 from typing import Any
 
-from rwml_gym.disk_cache import DiskCache, content_hash
 from rwml_gym.envs.alfworld.engine import grammar
 from rwml_gym.envs.alfworld.engine.layout import lay_out
 from rwml_gym.envs.alfworld.engine.text import Row, Texts
 from rwml_gym.envs.alfworld.engine.translation import translate
 from rwml_gym.errors import InvalidGameError
+from rwml_gym.storage.disk_cache import DiskCache, content_hash
 
 __all__ = ["GAMES_KEPT", "CompiledGame", "Lists", "compile_game", "forget_games"]
 

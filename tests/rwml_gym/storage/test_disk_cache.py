@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from rwml_gym import disk_cache
-from rwml_gym.disk_cache import DiskCache, cache_dir
 from rwml_gym.envs.alfworld.engine import compiled
 from rwml_gym.envs.alfworld.engine.translation import translate
 from rwml_gym.envs.alfworld.games.generator import generate
+from rwml_gym.storage import disk_cache
+from rwml_gym.storage.disk_cache import DiskCache, cache_dir
 
 
 @pytest.fixture(autouse=True)
