@@ -15,7 +15,7 @@ from pathlib import Path
 from rwml_gym.agents.config.policy import policy_preset
 from rwml_gym.agents.jobs.policy import run_policy
 from rwml_gym.agents.reports.policy import plot_policy_curves
-from rwml_gym.storage.files import read_json
+from rwml_gym.files import read_json
 
 
 def main() -> None:

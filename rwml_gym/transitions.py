@@ -18,9 +18,9 @@ import numpy as np
 
 from rwml_gym.checks import require
 from rwml_gym.errors import InvalidConfigError, RWMLGymError, StorageError
+from rwml_gym.files import read_json, write_json
+from rwml_gym.hashes import damage, is_sealed, seal
 from rwml_gym.hub import without_progress_bars
-from rwml_gym.storage.files import read_json, write_json
-from rwml_gym.storage.hashes import damage, is_sealed, seal
 from rwml_gym.text import replace_surrogates
 
 __all__ = [

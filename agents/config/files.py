@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.storage.files import write_text
+from rwml_gym.files import write_text
 
 __all__ = ["flatten", "load_config", "save_config"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from rwml_gym.agents.config.world_model import RWMLConfig
 from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_role
 from rwml_gym.encoders.cached import Encoder
+from rwml_gym.files import read_json, write_json, write_text
+from rwml_gym.hashes import damage, seal
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD, TOOL_ROLE
 from rwml_gym.reward.gap import GapReward
-from rwml_gym.storage.files import read_json, write_json, write_text
-from rwml_gym.storage.hashes import damage, seal
 from rwml_gym.terminal import say
 from rwml_gym.transitions import TransitionDataset
 

@@ -39,8 +39,8 @@ from rwml_gym.agents.players.rollout import collect
 from rwml_gym.agents.reports.model_card import push_adapter, write_card
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import CheckpointError, ConfigMismatchError, InvalidConfigError
-from rwml_gym.storage.files import read_json, write_json
-from rwml_gym.storage.hashes import damage, seal
+from rwml_gym.files import read_json, write_json
+from rwml_gym.hashes import damage, seal
 from rwml_gym.terminal import say
 from rwml_gym.transitions import InvalidDatasetError, TransitionDataset
 

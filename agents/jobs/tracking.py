@@ -20,8 +20,8 @@ from accelerate.utils import ProjectConfiguration
 from rwml_gym.agents.config.base import TrackerName
 from rwml_gym.agents.config.files import flatten
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
-from rwml_gym.storage.files import read_json, write_json
-from rwml_gym.storage.hashes import damage, seal
+from rwml_gym.files import read_json, write_json
+from rwml_gym.hashes import damage, seal
 
 __all__ = ["make_accelerator", "make_log"]
 

@@ -27,9 +27,9 @@ from rwml_gym.agents.language.adapter_kinds import adapter_parameters, check_kin
 from rwml_gym.agents.language.outside import ADAPTER_FILES, one_line, read_adapter, unmatched, weights_problem
 from rwml_gym.agents.language.shared_prefix import ATTENTION
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
+from rwml_gym.hashes import HASHES, damage
 from rwml_gym.hub import hub_resolves, without_progress_bars
 from rwml_gym.storage.disk_cache import cache_dir
-from rwml_gym.storage.hashes import HASHES, damage
 
 __all__ = [
     "PACKAGED",

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from rwml_gym.agents.language.outside import ADAPTER_FILES
 from rwml_gym.errors import CheckpointError
-from rwml_gym.storage.files import read_json, write_json
-from rwml_gym.storage.hashes import damage, seal
+from rwml_gym.files import read_json, write_json
+from rwml_gym.hashes import damage, seal
 
 __all__ = ["load_adapter_weights", "save_adapter"]
 

@@ -18,9 +18,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rwml_gym.agents.config.files import flatten
 from rwml_gym.errors import HubError, InvalidConfigError, ModelNotFoundError
+from rwml_gym.files import read_json, write_json
+from rwml_gym.hashes import HASHES, seal
 from rwml_gym.hub import hub_resolves
-from rwml_gym.storage.files import read_json, write_json
-from rwml_gym.storage.hashes import HASHES, seal
 from rwml_gym.text import printable
 
 __all__ = ["push_adapter", "write_card"]

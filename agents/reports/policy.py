@@ -9,8 +9,8 @@ from typing import Any
 
 from rwml_gym.agents.config.policy import PolicyConfig
 from rwml_gym.figures import draw, save
+from rwml_gym.files import read_json, write_json
 from rwml_gym.statistics import wilson_interval
-from rwml_gym.storage.files import read_json, write_json
 
 __all__ = ["Evaluation", "plot_policy_curves", "write_policy_report"]
 

@@ -13,10 +13,10 @@ import numpy as np
 from rwml_gym.agents.config.world_model import RWMLConfig
 from rwml_gym.agents.reports.evaluate import Prediction, paired_difference
 from rwml_gym.figures import draw, save
+from rwml_gym.files import read_json, write_json
 from rwml_gym.reward.distances import DISTANCES
 from rwml_gym.reward.gap import GapReward, Measure
 from rwml_gym.statistics import bootstrap_interval
-from rwml_gym.storage.files import read_json, write_json
 from rwml_gym.transitions import count_games, unit_of
 
 __all__ = ["Context", "results_table", "write_report"]

@@ -1,1 +1,1 @@
-"""What is written to be read again: files, hashes of them, journals, a cache."""
+"""Results kept while and after they are computed: journals and a cache."""

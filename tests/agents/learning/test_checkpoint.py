@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from rwml_gym.agents.language.models import add_adapter, add_reference, load_model, reference
 from rwml_gym.agents.learning.checkpoint import load_adapter_weights, save_adapter
 from rwml_gym.agents.learning.loop import train_loop
-from rwml_gym.storage.files import read_json, write_json
+from rwml_gym.files import read_json, write_json
 from tests.conftest import policy_weights, randomise
 from tests.helpers.paths import ROOT
 from tests.helpers.small_training import (

@@ -26,8 +26,8 @@ from rwml_gym.agents.learning.checkpoint import load_adapter_weights, save_adapt
 from rwml_gym.agents.learning.loop import train_loop
 from rwml_gym.agents.learning.schedules import warmup_linear
 from rwml_gym.errors import CheckpointError, InvalidConfigError, ModelNotFoundError, TrainingDivergedError
-from rwml_gym.storage.files import read_json
-from rwml_gym.storage.hashes import seal
+from rwml_gym.files import read_json
+from rwml_gym.hashes import seal
 from tests.conftest import policy_weights
 from tests.helpers.paths import ROOT
 from tests.helpers.small_training import (

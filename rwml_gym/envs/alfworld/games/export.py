@@ -17,7 +17,7 @@ from typing import Any
 
 from rwml_gym.envs.alfworld.engine.game import Game, Goal
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.storage.files import read_regular
+from rwml_gym.files import read_regular
 
 __all__ = ["export_games"]
 

@@ -18,7 +18,7 @@ from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game, Goal, ro
 from rwml_gym.envs.alfworld.games import package
 from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, OFFICIAL_SPLITS, choose
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError, InvalidGameError, UnsolvableGameError
-from rwml_gym.storage.files import read_regular
+from rwml_gym.files import read_regular
 from rwml_gym.text import shown as shown_text
 
 __all__ = ["GAME_FILE", "OfficialGames"]

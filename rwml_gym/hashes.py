@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from rwml_gym.storage.files import read_json, write_json
+from rwml_gym.files import read_json, write_json
 
 __all__ = ["HASHES", "damage", "is_sealed", "seal"]
 
