@@ -212,7 +212,7 @@ def test_every_flipped_bit_is_noticed(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        StorageError, match=r"Expected to write 2 transitions to .*actual: (File exists|Not a directory)"
+        StorageError, match="Expected to write 2 transitions to"
     ):
         TransitionDataset(episode("a", 2)).save(tmp_path / "file" / "set")
 
