@@ -16,6 +16,7 @@ __all__ = [
     "InvalidGameError",
     "InvalidObservationError",
     "ModelNotFoundError",
+    "PromptTooLongError",
     "RWMLGymError",
     "TextTooLongError",
     "TrainingDivergedError",
@@ -84,6 +85,10 @@ class CheckpointError(RWMLGymError, OSError):
 
 class TrainingDivergedError(RWMLGymError, ArithmeticError):
     """The loss or gradient of a step is not finite; no checkpoint contains its update."""
+
+
+class PromptTooLongError(RWMLGymError, ValueError):
+    """What a prompt must hold is longer than its token limit, even without any data that could be left out."""
 
 
 class TextTooLongError(RWMLGymError, ValueError):
