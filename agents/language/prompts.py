@@ -121,7 +121,8 @@ class Prompts:
         history: Number of the last turns in a prompt (the paper's window H). At 0 the prompt is the whole episode,
             which grows as one text (`reply`), in `chat` as a conversation.
         max_tokens: Token limit of a prompt. Longer ones lose data: the oldest turns, then the beginning of the last
-            observation, then the end of the task. Instruction, template and the command to predict are never cut.
+            observation, then the end of the task, then that of the command to predict. Instruction and template are
+            never cut.
         world: `game`, or `service` for conversations with tools such as τ²-bench's.
         max_state: Character limit of a state; a longer one is cut, and the prompt says how many characters are
             missing. 0 for no limit.
@@ -182,12 +183,11 @@ class Prompts:
 
     def predict(self, history: Sequence[Turn], action: str, task: str) -> list[int]:
         """Return the token ids of the prompt that asks for the state after `action`."""
-        return self._fit(history, task, f"> {action}\n", self._instructions.predict)
+        return self._fit(history, task, action, self._instructions.predict)
 
     def act(self, history: Sequence[Turn], task: str) -> list[int]:
         """Return the token ids of the prompt that asks for the next action."""
-        last = self._cue if self.style == "transcript" else ""
-        return self._fit(history, task, last, self._instructions.act + self._extras(1), self._extras(0))
+        return self._fit(history, task, None, self._instructions.act + self._extras(1), self._extras(0))
 
     def reply(self, observation: str, written: Sequence[int]) -> list[int]:
         """Return the token ids that follow the agent's turn if an episode is one text: observation and next cue.
@@ -266,25 +266,34 @@ class Prompts:
         return _THINK[chat] * self.thoughts + _FORESEE[chat] * self.predictions
 
     def _fit(
-        self, history: Sequence[Turn], task: str, last: str, instruction: str, transcript_extra: str = ""
+        self, history: Sequence[Turn], task: str, command: str | None, instruction: str, transcript_extra: str = ""
     ) -> list[int]:
         turns = list(history)[-self.history :]
 
         def excess() -> int:
-            return len(self._encode(turns, task, last, instruction, transcript_extra)) - self.max_tokens
+            return len(encode()) - self.max_tokens
+
+        def encode() -> list[int]:
+            cue = self._cue if self.style == "transcript" else ""
+            last = cue if command is None else f"> {command}\n"
+            return self._encode(turns, task, last, instruction, transcript_extra)
 
         while excess() > 0 and len(turns) > 1:
             del turns[0]
         while turns and turns[0].observation and (over := excess()) > 0:
             turns[0] = replace(turns[0], observation=self._shorter(turns[0].observation, over, from_start=True))
+        if excess() > 0:
+            turns.clear()
         while task and (over := excess()) > 0:
             task = self._shorter(task, over, from_start=False)
+        while command and (over := excess()) > 0:
+            command = self._shorter(command, over, from_start=False)
         if (over := excess()) > 0:
             raise PromptTooLongError(
-                f"Expected room for instruction, template and command in {self.max_tokens} tokens, actual: they alone "
-                f"take {self.max_tokens + over}. Set max_prompt_tokens (`max_tokens`) to that or more."
+                f"Expected room for instruction and template in {self.max_tokens} tokens, actual: they alone take "
+                f"{self.max_tokens + over}. Set max_prompt_tokens (`max_tokens`) to that or more."
             )
-        return self._encode(turns, task, last, instruction, transcript_extra)
+        return encode()
 
     def _shorter(self, text: str, over: int, from_start: bool) -> str:
         """Return a text without so many of its first or last tokens, and with `…` in their place."""
