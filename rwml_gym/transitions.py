@@ -284,6 +284,11 @@ class TransitionDataset(Sequence[Transition]):
                 f"Expected readable transitions in {str(path)!r}, actual: {type(error).__name__}: {error}. "
                 "Record and save them again."
             ) from error
+        if nulls := sorted({name for row in rows for name, value in row.items() if value is None} - {"won"}):
+            raise InvalidDatasetError(
+                f"Expected a value in every row of {str(path)!r}, actual: null in {', '.join(nulls)}. Fill them, with "
+                "an empty text where there is none; only `won` may be null."
+            )
         histories = [tuple(Turn(turn["action"], turn["observation"]) for turn in row.pop("history")) for row in rows]
         return cls(Transition(history, **row) for history, row in zip(histories, rows, strict=True))
 

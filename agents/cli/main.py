@@ -58,6 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 if a strict audit finds something, 2 for bad input, 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _main(words)
+    except KeyboardInterrupt:
+        goes_on = "The same command goes on from the last checkpoint." if words[:1] == ["train"] else ""
+        print(f"Interrupted. {goes_on or 'No file is half written.'}", file=sys.stderr)
+        return 130
+
+
+def _main(words: list[str]) -> int:
     if os.getcwd() not in sys.path:  # where `--env module:Id-v0` is looked for last, as `python -m` does first
         sys.path.append(os.getcwd())
     try:
@@ -95,10 +104,6 @@ def _run(words: list[str]) -> int:
             raise
         print(f'rwml-gym: This needs {library}: pip install "rwml-gym[{EXTRAS[library]}]"', file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        goes_on = "The same command goes on from the last checkpoint." if words[0] == "train" else ""
-        print(f"Interrupted. {goes_on or 'No file is half written.'}", file=sys.stderr)
-        return 130
 
 
 def _usage() -> str:

@@ -218,3 +218,17 @@ def test_memory_needs_no_datasets():
 )
 def test_action_types(action, kind):
     assert action_type(action) == kind
+
+
+@pytest.mark.parametrize("column", ["action", "next_state", "task", "role", "episode", "invalid_action", "history"])
+def test_null_is_no_value_of_a_field(tmp_path, column):
+    from datasets import Dataset
+
+    whole = Transition((Turn("", "a room"),), "look", "a room", role="tool")
+    TransitionDataset([whole, whole]).save(tmp_path / "whole")
+    stored = Dataset.load_from_disk(str(tmp_path / "whole"))
+    rows = stored.to_list()
+    rows[1][column] = None
+    Dataset.from_list(rows, features=stored.features).save_to_disk(str(tmp_path / "null"))
+    with pytest.raises(InvalidDatasetError):
+        TransitionDataset.load(tmp_path / "null")
