@@ -17,6 +17,7 @@ __all__ = [
     "InvalidObservationError",
     "InvalidTypeError",
     "ModelNotFoundError",
+    "PromptTooLongError",
     "RWMLGymError",
     "StorageError",
     "TextTooLongError",
@@ -99,6 +100,10 @@ class CheckpointError(RWMLGymError, OSError):
 
 class TrainingDivergedError(RWMLGymError, ArithmeticError):
     """The loss or gradient of a step is not finite; no checkpoint contains its update."""
+
+
+class PromptTooLongError(RWMLGymError, ValueError):
+    """What a prompt must hold is longer than its token limit, even without any data that could be left out."""
 
 
 class TextTooLongError(RWMLGymError, ValueError):

@@ -97,12 +97,10 @@ class Transition:
     def from_dict(cls, row: Mapping[str, Any]) -> Transition:
         """Make a transition from what `dataclasses.asdict` returned for one, such as a row of a file.
 
-        Further columns are left out, and fields that are missing or `None` get their default.
+        Further columns are left out, and fields that are missing get their default.
         """
-        turns = tuple(Turn(turn["action"] or "", turn["observation"] or "") for turn in row["history"] or ())
-        given = {field.name: row.get(field.name) for field in fields(cls) if field.name != "history"}
-        known = {name: value for name, value in given.items() if value is not None}
-        return cls(turns, known.pop("action", ""), known.pop("next_state", ""), **known)
+        known = {field.name: row[field.name] for field in fields(cls) if field.name in row}
+        return cls(**{**known, "history": tuple(Turn(turn["action"], turn["observation"]) for turn in row["history"])})
 
     @property
     def state(self) -> str:
@@ -283,7 +281,7 @@ class TransitionDataset(Sequence[Transition]):
         """Read what `save` wrote into memory.
 
         The folder's seal is checked first, so that damaged data is an error and never other data. A folder from another
-        tool has no seal. Further columns are left out, and empty fields get their default.
+        tool has no seal. Further columns are left out.
 
         Args:
             path: The folder.
@@ -328,7 +326,18 @@ class TransitionDataset(Sequence[Transition]):
                 f"Expected readable transitions in {str(path)!r}, actual: {type(error).__name__}: {error}. "
                 "Record and save them again."
             ) from error
+        if nulls := sorted({name for row in rows for name in _nulls(row)}):
+            raise InvalidDatasetError(
+                f"Expected a value in every row of {str(path)!r}, actual: null in {', '.join(nulls)}. Fill them, with "
+                "an empty text where there is none; only `won` may be null."
+            )
         return cls(map(Transition.from_dict, rows))
+
+
+def _nulls(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of the fields of a row, and of its turns, that have no value."""
+    yield from (name for name, value in row.items() if value is None and name != "won")
+    yield from (f"history.{name}" for turn in row["history"] or () for name, value in turn.items() if value is None)
 
 
 def _looks_saved(path: Path) -> bool:

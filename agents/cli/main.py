@@ -66,6 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 if a strict audit finds something, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with sigterm_raises():
+            return _main(words)
+    except KeyboardInterrupt as error:
+        say(f"Interrupted. {GOES_ON.get(' '.join(words[:1]), 'No file is half written.')}", file=sys.stderr)
+        return exit_status(error)
+
+
+def _main(words: list[str]) -> int:
     if os.getcwd() not in sys.path:  # where `--env module:Id-v0` is looked for last, as `python -m` does first
         sys.path.append(os.getcwd())
     try:
@@ -92,9 +101,8 @@ def _run(words: list[str]) -> int:
         return 0
     module, _, function = COMMANDS[name][1].partition(":")
     try:
-        with sigterm_raises():
-            command = getattr(importlib.import_module(f"rwml_gym.agents.cli.{module}"), function)
-            return command(words[len(name.split()) :]) or 0
+        command = getattr(importlib.import_module(f"rwml_gym.agents.cli.{module}"), function)
+        return command(words[len(name.split()) :]) or 0
     except (RWMLGymError, DependencyNotInstalled) as error:
         say(f"rwml-gym: {error}", file=sys.stderr)
         return 2
@@ -104,9 +112,6 @@ def _run(words: list[str]) -> int:
             raise
         say(f'rwml-gym: This needs {library}: pip install "rwml-gym[{EXTRAS[library]}]"', file=sys.stderr)
         return 2
-    except KeyboardInterrupt as error:
-        say(f"Interrupted. {GOES_ON.get(words[0], 'No file is half written.')}", file=sys.stderr)
-        return exit_status(error)
 
 
 def _usage() -> str:

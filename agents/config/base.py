@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from rwml_gym.agents.language.prompts import STYLES, Prompts, PromptStyle, PromptWorld, Tokenizer
 from rwml_gym.agents.ranges import at_least
@@ -163,6 +163,8 @@ class JobConfig(ModelConfig, EnvConfig):
         faults: What to do when something fails.
         seed: Seed of the run; everything follows from it.
     """
+
+    command: ClassVar[str] = ""  # of `rwml-gym train`
 
     lora_rank: int = 16
     lora_alpha: int = 32

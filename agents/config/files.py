@@ -35,13 +35,25 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_representer(str, _Dumper.text)
 
 
+# YAML 1.1 takes 1:30 for 90 and 010 for 8, as nobody means it.
+_SURPRISING = re.compile(r".*:.*|[-+]?0[0-9_]+")
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
 class _Loader(yaml.SafeLoader):
-    """The safe loader without aliases and repeated keys, which a configuration does not need."""
+    """The safe loader without aliases, tags, repeated keys and odd numbers, which a configuration does not need."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):  # a few lines of them make gigabytes
             raise yaml.constructor.ConstructorError(None, None, "found an alias", self.peek_event().start_mark)
-        return super().compose_node(parent, index)
+        event = self.peek_event()
+        if tag := getattr(event, "tag", None):
+            raise yaml.constructor.ConstructorError(None, None, f"found the tag {tag}", event.start_mark)
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and _SURPRISING.fullmatch(node.value):
+            problem = f"found {node.value}, which is a decimal number to nobody; write it so, or quote a text"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         mapping = super().construct_mapping(node, deep)
@@ -89,7 +101,8 @@ def load_config(cls: type[Config], path: str | Path) -> Config:
 
     Args:
         cls: The dataclass.
-        path: A YAML file of plain values: tags, aliases and keys that are given twice are refused.
+        path: A YAML file of plain values: tags, aliases, keys that are given twice and numbers such as 1:30 or 010 are
+            refused.
 
     Returns:
         The configuration, of the types that `cls` says: no text passes for a number.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 from rwml_gym.agents.config.base import JobConfig, find_preset, one_of
 from rwml_gym.agents.learning.options import GRPOConfig, SequenceOf
@@ -163,6 +164,8 @@ class PolicyConfig(JobConfig):
         grpo: The GRPO update.
         evaluation: How success is measured.
     """
+
+    command: ClassVar[str] = "policy"
 
     history: int = 0
     max_prompt_tokens: int = 4096

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rwml_gym.agents.config.base import JobConfig, find_preset, one_of
 from rwml_gym.agents.learning.options import SFTConfig
@@ -30,6 +30,8 @@ class SFTJobConfig(JobConfig):
         sft: Steps, batch and learning rate; a batch is of episodes or of transitions.
         checkpoint_every: Updates between checkpoints.
     """
+
+    command: ClassVar[str] = "sft"
 
     target: Literal["actions", "states"] = "actions"
     transitions: str | None = None

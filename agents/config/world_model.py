@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from rwml_gym.agents.config.base import JobConfig, find_preset
 from rwml_gym.agents.learning.options import GRPOConfig, SFTConfig
@@ -128,6 +128,8 @@ class RWMLConfig(JobConfig):
         max_held_out: Maximal number of held-out transitions that are predicted; 0 for all.
         batch_rows: Completions sampled side by side.
     """
+
+    command: ClassVar[str] = "rwml"
 
     max_new_tokens: int = 96
     encoder: str = "all-MiniLM-L6-v2"

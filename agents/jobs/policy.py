@@ -95,7 +95,7 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
     if run.is_main:
         say(write_policy_report(run.folder, config, evaluations))
         results = {f"{e.name} {e.unit}, after {e.step} updates": str(e).partition(": ")[2] for e in evaluations}
-        run.publish("policy", "plays", "policy", results, str(_first_info(run).get("data_version", "")))
+        run.publish("policy", "plays", results, str(_first_info(run).get("data_version", "")))
     run.accelerator.end_training()
     return evaluations
 

@@ -249,6 +249,8 @@ class Run:
             )
             if self.is_main:
                 save_adapter(self.model, self.adapter(name))
+                losses = {"loss of the last update": metrics[-1]["loss"]} if metrics and "loss" in metrics[-1] else {}
+                self._write_card(name, f"after {name} on", {"updates": str(len(metrics)), **losses}, self.world.title)
             return metrics
 
         rows: list[Row] = self.once(f"metrics/{slug}.json", loop)
@@ -265,27 +267,27 @@ class Run:
         load_adapter_weights(self.model, self.adapter(name))
         return rows
 
-    def publish(self, name: str, did: str, command: str, results: Mapping[str, Any], data_version: str) -> None:
-        """Write the model card of an adapter, and upload it if asked; once a run.
+    def _write_card(self, name: str, did: str, results: Mapping[str, Any], data_version: str) -> None:
+        config = self.config
+        title = f"{config.model.rsplit('/', 1)[-1]} {did} {self.world.title}"
+        again = f"rwml-gym train {config.command} --config config.yaml --run-dir {self.folder.name}"
+        write_card(self.adapter(name), config.model, title, config, results, data_version, again)
+
+    def publish(self, name: str, did: str, results: Mapping[str, Any], data_version: str) -> None:
+        """Write the model card of an adapter with its results, and upload it if asked, once a run.
 
         Args:
             name: Name of the stage that left it.
             did: What the model does now, such as `plays`; the environment's title follows.
-            command: The subcommand of `rwml-gym train`.
             results: Results in the card, by name.
             data_version: Version of the data.
         """
-        config, adapter = self.config, self.adapter(name)
-
-        def card() -> dict[str, str | None]:
-            title = f"{config.model.rsplit('/', 1)[-1]} {did} {self.world.title}"
-            again = f"rwml-gym train {command} --config config.yaml --run-dir {self.folder.name}"
-            write_card(adapter, config.model, title, config, results, data_version, again)
-            return {"url": push_adapter(adapter, config.push_to_hub) if config.push_to_hub is not None else None}
-
-        done = self.folder / "published.json"
-        if self.is_main and not done.is_file():
-            write_json(done, card())
+        if not self.is_main:
+            return
+        self._write_card(name, did, results, data_version)
+        done, repository = self.folder / "published.json", self.config.push_to_hub
+        if not done.is_file():
+            write_json(done, {"url": None if repository is None else push_adapter(self.adapter(name), repository)})
 
 
 def check_run(config: JobConfig, folder: Path) -> None:

@@ -86,6 +86,8 @@ def _learn_states(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
     result: dict[str, Any] = run.once(
         "result.json", lambda: {"loss_before": before, "loss_after": _loss(world_model, held_out)}
     )
+    versions = ", ".join(sorted({transition.data_version for transition in train}))
+    run.publish("sft", "as a world model of", result, versions)
     run.accelerator.end_training()
     say(
         f"Held-out loss per token: {result['loss_before']:.3f} before, {result['loss_after']:.3f} after "

@@ -113,7 +113,7 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     context = _context(run, all_held_out, held_out)
     say(write_report(run.folder, config, results, gap, context))
     rewards = {f"held-out reward, {name}": _mean_reward(found) for name, found in results.items()}
-    run.publish("RWML", "as a world model of", "rwml", rewards, context.data_version)
+    run.publish("RWML", "as a world model of", rewards, context.data_version)
     run.accelerator.end_training()
     return results
 

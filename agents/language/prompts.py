@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.errors import InvalidConfigError, PromptTooLongError
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, split_prediction
 from rwml_gym.transitions import Transition, Turn
 
@@ -64,6 +64,7 @@ _FORESEE = (
     f" Behind the action, write the answer you expect, word for word, between {OPEN_TAG} and {CLOSE_TAG}.",
 )
 _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_CUT = "…"
 _SENTINELS = ("WHAT-THE-AGENT-WROTE", "WHAT-THE-WORLD-ANSWERED")
 
 
@@ -110,6 +111,8 @@ class Prompts:
     can continue a transcript. `chat` asks an instruction-tuned model in its chat template to reason first and to mark
     its prediction with tags, as the paper does (arXiv 2602.05842).
 
+    Where a chat template has no system role, the instruction stands at the beginning of the first user turn.
+
     Special tokens inside observations, actions and tasks are neutralised.
 
     Args:
@@ -117,7 +120,9 @@ class Prompts:
         style: `transcript`, or `chat`, which requires a chat template.
         history: Number of the last turns in a prompt (the paper's window H). At 0 the prompt is the whole episode,
             which grows as one text (`reply`), in `chat` as a conversation.
-        max_tokens: Token limit of a prompt; longer ones lose their oldest turns, then the beginning of the rest.
+        max_tokens: Token limit of a prompt. Longer ones lose data: the oldest turns, then the beginning of the last
+            observation, then the end of the task, then that of the command to predict. Instruction and template are
+            never cut.
         world: `game`, or `service` for conversations with tools such as τ²-bench's.
         max_state: Character limit of a state; a longer one is cut, and the prompt says how many characters are
             missing. 0 for no limit.
@@ -158,6 +163,7 @@ class Prompts:
         self._instructions = _INSTRUCTIONS[world]
         self._cue = "Thought:" if thoughts else ">"
         self._special = special_tokens(tokenizer)
+        self._has_system_role = style == "chat" and self._shows_system_messages()
 
     @property
     def prediction_stop(self) -> tuple[str, ...]:
@@ -177,12 +183,11 @@ class Prompts:
 
     def predict(self, history: Sequence[Turn], action: str, task: str) -> list[int]:
         """Return the token ids of the prompt that asks for the state after `action`."""
-        return self._fit(history, task, f"> {action}\n", self._instructions.predict)
+        return self._fit(history, task, action, self._instructions.predict)
 
     def act(self, history: Sequence[Turn], task: str) -> list[int]:
         """Return the token ids of the prompt that asks for the next action."""
-        last = self._cue if self.style == "transcript" else ""
-        return self._fit(history, task, last, self._instructions.act + self._extras(1), self._extras(0))
+        return self._fit(history, task, None, self._instructions.act + self._extras(1), self._extras(0))
 
     def reply(self, observation: str, written: Sequence[int]) -> list[int]:
         """Return the token ids that follow the agent's turn if an episode is one text: observation and next cue.
@@ -261,14 +266,43 @@ class Prompts:
         return _THINK[chat] * self.thoughts + _FORESEE[chat] * self.predictions
 
     def _fit(
-        self, history: Sequence[Turn], task: str, last: str, instruction: str, transcript_extra: str = ""
+        self, history: Sequence[Turn], task: str, command: str | None, instruction: str, transcript_extra: str = ""
     ) -> list[int]:
         turns = list(history)[-self.history :]
-        ids = self._encode(turns, task, last, instruction, transcript_extra)
-        while len(ids) > self.max_tokens and len(turns) > 1:
-            turns = turns[1:]
-            ids = self._encode(turns, task, last, instruction, transcript_extra)
-        return ids[-self.max_tokens :]
+
+        def excess() -> int:
+            return len(encode()) - self.max_tokens
+
+        def encode() -> list[int]:
+            cue = self._cue if self.style == "transcript" else ""
+            last = cue if command is None else f"> {command}\n"
+            return self._encode(turns, task, last, instruction, transcript_extra)
+
+        while excess() > 0 and len(turns) > 1:
+            del turns[0]
+        while turns and turns[0].observation and (over := excess()) > 0:
+            turns[0] = replace(turns[0], observation=self._shorter(turns[0].observation, over, from_start=True))
+        if excess() > 0:
+            turns.clear()
+        while task and (over := excess()) > 0:
+            task = self._shorter(task, over, from_start=False)
+        while command and (over := excess()) > 0:
+            command = self._shorter(command, over, from_start=False)
+        if (over := excess()) > 0:
+            raise PromptTooLongError(
+                f"Expected room for instruction and template in {self.max_tokens} tokens, actual: they alone take "
+                f"{self.max_tokens + over}. Set max_prompt_tokens (`max_tokens`) to that or more."
+            )
+        return encode()
+
+    def _shorter(self, text: str, over: int, from_start: bool) -> str:
+        """Return a text without so many of its first or last tokens, and with `…` in their place."""
+        tokens = self._ids(text.strip(_CUT))
+        kept = tokens[over + 1 :] if from_start else tokens[: max(0, len(tokens) - over - 1)]
+        words = self.tokenizer.decode(kept).strip("\ufffd")  # a character may be cut in the middle
+        if not kept or len(words) >= len(text):
+            return ""
+        return f"{_CUT}{words}" if from_start else f"{words}{_CUT}"
 
     def _encode(
         self, turns: Sequence[Turn], task: str, last: str, instruction: str, transcript_extra: str
@@ -281,8 +315,30 @@ class Prompts:
             instruction = self._instructions.transcript + transcript_extra
             head = f"{instruction}\nTask: {task}\n\n" if task else f"{instruction}\n\n"
             return self._ids(head + shown + last)
-        user = {"role": "user", "content": f"Task: {task}\n\n{shown}{last}".strip()}
-        return self._ids(self._render([{"role": "system", "content": instruction}, user]))
+        return self._ids(self._render(self._messages(instruction, f"Task: {task}\n\n{shown}{last}".strip())))
+
+    def _messages(self, instruction: str, said: str) -> list[dict[str, str]]:
+        if not self._has_system_role:
+            return [{"role": "user", "content": f"{instruction}\n\n{said}"}]
+        return [{"role": "system", "content": instruction}, {"role": "user", "content": said}]
+
+    def _shows_system_messages(self) -> bool:
+        """Return whether the chat template takes a system message, and does not leave it out."""
+        from jinja2 import TemplateError  # only where transformers needs it, too
+
+        wrote, answered = _SENTINELS
+        try:
+            text = self._render([{"role": "system", "content": wrote}, {"role": "user", "content": answered}])
+            return wrote in text or answered not in text
+        except TemplateError:
+            pass
+        try:
+            self._render([{"role": "user", "content": answered}])
+        except TemplateError as error:
+            raise InvalidConfigError(
+                f"Expected a chat template that renders a user message, actual: {error}. Use the style 'transcript'."
+            ) from error
+        return False
 
     def _between_turns(self) -> tuple[str, str]:
         """Return what the chat template puts between an agent's turn and the observation, and after the latter."""

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rwml_gym.agents.language.outside import ADAPTER_FILES
+from rwml_gym.agents.language.packaged import public_name
 from rwml_gym.errors import CheckpointError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import damage, seal
@@ -37,10 +38,16 @@ _FILES = ("adapter.safetensors", "optimizer.safetensors", "metrics.json")
 def save_adapter(model: PeftModel, path: Path) -> None:
     """Save the policy's adapter in PEFT format (`adapter_config.json`, `adapter_model.safetensors`), atomically.
 
+    The base model is named as others know it, without a folder of this machine.
+
     If it cannot be written, a `CheckpointError` is raised, and an earlier adapter in `path` does not change.
     """
     with _written(path, _size(get_peft_model_state_dict(model, adapter_name="default"))) as partial:
         model.save_pretrained(str(partial), selected_adapters=["default"], safe_serialization=True)
+        (partial / "README.md").unlink(missing_ok=True)  # PEFT's card is empty, but for the base model's folder
+        config = read_json(partial / "adapter_config.json")
+        name = public_name(config.get("base_model_name_or_path") or "")
+        write_json(partial / "adapter_config.json", {**config, "base_model_name_or_path": name})
         seal(partial, *ADAPTER_FILES)
 
 

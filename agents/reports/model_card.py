@@ -17,6 +17,7 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData, constants, get_toke
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rwml_gym.agents.config.files import flatten
+from rwml_gym.agents.language.packaged import PACKAGED, public_name
 from rwml_gym.errors import HubError, InvalidConfigError, ModelNotFoundError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import HASHES, seal
@@ -34,7 +35,7 @@ _TEMPLATE = """---
 
 # {title}
 
-A LoRA adapter of {model}, trained with [rwml-gym](https://pypi.org/project/rwml-gym/).
+A LoRA adapter of {model}, trained with [rwml-gym](https://pypi.org/project/rwml-gym/).{note}
 
 ## Trained on
 
@@ -86,7 +87,8 @@ def write_card(
 
     Args:
         folder: Folder with an adapter of `learning.checkpoint.save_adapter`.
-        base_model: The language model: a hub id, a packaged name, or a folder, whose last name alone goes on the card.
+        base_model: The language model: a hub id, a packaged name, which goes on the card as its hub id, or a folder,
+            whose last name alone does.
         title: Heading of the card.
         config: The run's configuration, a dataclass.
         metrics: Results by name; numbers are rounded to four digits.
@@ -94,7 +96,7 @@ def write_card(
         command: Command that started the run.
     """
     folder = _adapter(folder)
-    model = Path(base_model).name if Path(base_model).is_dir() else base_model
+    model = public_name(base_model)
     header = ModelCardData(base_model=model, library_name="peft", pipeline_tag="text-generation", tags=_TAGS)
     results = {name: value if isinstance(value, str) else f"{value:.4g}" for name, value in metrics.items()}
     options = {name: _without_folder(str(value)) for name, value in flatten(config).items()}
@@ -103,6 +105,7 @@ def write_card(
         header=header.to_yaml(),
         title=_plain(title),
         model=_plain(model),
+        note=_note(base_model, model),
         data=_plain(data_version),
         command=_code(" ".join(command.split()), "sh"),
         config=_table("option", options),
@@ -154,6 +157,21 @@ def push_adapter(folder: str | Path, repo_id: str, private: bool = True) -> str:
     except Exception as error:  # depends on the HTTP client of the hub library's release
         raise HubError(f"{unreachable} {error}. {later}") from error
     return str(address)
+
+
+def _note(base_model: str, model: str) -> str:
+    """Say where the base model comes from, if its name alone does not."""
+    packaged = PACKAGED.get(model.rpartition("/")[2])
+    if packaged is not None and not Path(base_model).is_dir():
+        package, file = packaged
+        return (
+            f" It was trained on the weights of the Python package {_plain(package.replace('_', '-'))} "
+            f"({_plain(file)}), a compressed form of the model of that name on the hub, which `load_model` takes where "
+            "the package is installed."
+        )
+    if model != base_model:
+        return " The base model was a folder of that name: put its place where the code below names it."
+    return ""
 
 
 def _adapter(folder: str | Path) -> Path:

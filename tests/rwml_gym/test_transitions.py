@@ -211,9 +211,7 @@ def test_every_flipped_bit_is_noticed(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        StorageError, match="Expected to write 2 transitions to"
-    ):
+    with pytest.raises(StorageError, match="Expected to write 2 transitions to"):
         TransitionDataset(episode("a", 2)).save(tmp_path / "file" / "set")
 
 
@@ -233,14 +231,11 @@ def test_hashes_of_another_form_are_damage(tmp_path, hashes):
         TransitionDataset.load(tmp_path / "set")
 
 
-def test_further_columns_and_empty_fields_of_other_tools(tmp_path):
+def test_further_columns_of_other_tools_are_left_out(tmp_path):
     datasets = pytest.importorskip("datasets")
     data = TransitionDataset(episode("a", 2))
     data.save(tmp_path / "ours")
-    rows = datasets.load_from_disk(str(tmp_path / "ours")).to_list()
-    for row in rows:
-        row |= {"further": 3, "task": None, "invalid_action": None, "role": None, "env_id": None}
-        row["history"][0]["action"] = None
+    rows = [{**row, "further": 3} for row in datasets.load_from_disk(str(tmp_path / "ours")).to_list()]
     datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "theirs"))
     assert TransitionDataset.load(tmp_path / "theirs") == data
 
@@ -277,3 +272,17 @@ def test_memory_needs_no_datasets():
 )
 def test_action_types(action, kind):
     assert action_type(action) == kind
+
+
+@pytest.mark.parametrize("column", ["action", "next_state", "task", "role", "episode", "invalid_action", "history"])
+def test_null_is_no_value_of_a_field(tmp_path, column):
+    from datasets import Dataset
+
+    whole = Transition((Turn("", "a room"),), "look", "a room", role="tool")
+    TransitionDataset([whole, whole]).save(tmp_path / "whole")
+    stored = Dataset.load_from_disk(str(tmp_path / "whole"))
+    rows = stored.to_list()
+    rows[1][column] = None
+    Dataset.from_list(rows, features=stored.features).save_to_disk(str(tmp_path / "null"))
+    with pytest.raises(InvalidDatasetError):
+        TransitionDataset.load(tmp_path / "null")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rwml_gym.agents.cli import main as cli
+from tests.helpers.paths import ROOT
 
 needs_games = pytest.mark.skipif(
     any(importlib.util.find_spec(p) is None for p in ("alfworld", "peft")),
@@ -273,3 +274,28 @@ def test_the_configuration_that_a_run_leaves_repeats_it(monkeypatch, tmp_path):
     words = ["--config", str(tmp_path / "run" / "config.yaml"), "--run-dir", "again"]
     assert _main("train", "rwml", *words) == 0
     assert seen == [(preset("demo-tau2"), "again")]
+
+
+@pytest.mark.parametrize("module", ["rwml_gym", "gymnasium", "numpy", "tyro", "rwml_gym.agents.cli.evaluate"])
+def test_an_interrupt_while_anything_is_imported_is_no_traceback(module):
+    """Wherever Ctrl-C comes in the first moments, also before the package itself is there."""
+    program = (
+        "import builtins, sys; stock = builtins.__import__\n"
+        "def interrupted(name, *rest):\n"
+        f"    if name == {module!r}: raise KeyboardInterrupt\n"
+        "    return stock(name, *rest)\n"
+        "import importlib; load = importlib.import_module\n"
+        f"importlib.import_module = lambda name: interrupted(name) if name == {module!r} else load(name)\n"
+        "import rwml_gym_command; builtins.__import__ = interrupted\n"
+        "sys.argv = ['rwml-gym', 'evaluate', '--env', 'toy', '--episodes', '1']\n"
+        "sys.exit(rwml_gym_command.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.startswith("Interrupted. ")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_itself_imports_nothing_of_the_package():
+    program = "import sys, rwml_gym_command; sys.exit('rwml_gym' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

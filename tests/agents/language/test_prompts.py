@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from rwml_gym.agents.language.prompts import STYLES, Prompts
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.errors import InvalidConfigError, PromptTooLongError
 from rwml_gym.transitions import Turn
 
 TASK = "Put the mug into the kitchen."
@@ -73,18 +75,81 @@ def test_long_prompts_lose_their_oldest_turns_and_keep_the_action(tokenizer):
         assert text.endswith("> take mug\n")
 
 
+def _ask(prompts: Prompts, ask: str, turns: list[Turn], task: str = TASK) -> list[int]:
+    return prompts.predict(turns, "take mug", task) if ask == "predict" else prompts.act(turns, task)
+
+
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("limit", [1, 5, 40, 120])
-def test_no_prompt_is_longer_than_the_limit_and_its_end_stays(tokenizer, style, limit):
-    prompts = Prompts(tokenizer, style, history=2, max_tokens=limit)
-    full = Prompts(tokenizer, style, history=1, max_tokens=10_000)
-    turns = [TURNS[0], Turn("look", "You see a mug. " * 60)]
-    for short, long in (
-        (prompts.predict(turns, "take mug", TASK), full.predict(turns, "take mug", TASK)),
-        (prompts.act(turns, TASK), full.act(turns, TASK)),
-    ):
-        assert len(short) == limit
-        assert short == long[-limit:]
+@pytest.mark.parametrize("ask", ["predict", "act"])
+@pytest.mark.parametrize("limit", range(200, 400, 33))
+def test_what_is_too_long_loses_its_oldest_data_and_nothing_else(tokenizer, style, ask, limit):
+    """Instruction, tags, template, task and command stay as they are, and so does the end of the observation."""
+    whole = tokenizer.decode(_ask(Prompts(tokenizer, style, max_tokens=10_000), ask, [Turn("look", "@")]))
+    head, tail = whole.split("@")
+    state = " ".join(f"word{i}" for i in range(90))
+    ids = _ask(Prompts(tokenizer, style, history=2, max_tokens=limit), ask, [TURNS[0], Turn("look", state)])
+    text = tokenizer.decode(ids)
+    assert limit - 25 < len(ids) <= limit
+    assert text.startswith(f"{head}…")
+    assert text.endswith(tail)
+    assert state.endswith(text[len(head) + 1 : len(text) - len(tail)])
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("ask", ["predict", "act"])
+def test_what_cannot_fit_is_an_error_that_says_how_many_tokens_it_takes(tokenizer, style, ask):
+    turns = [Turn("look", "You see a mug. " * 60)]
+    with pytest.raises(PromptTooLongError, match="max_prompt_tokens") as caught:
+        _ask(Prompts(tokenizer, style, max_tokens=20), ask, turns)
+    needed = int(re.search(r"take (\d+)", str(caught.value))[1])
+    assert len(_ask(Prompts(tokenizer, style, max_tokens=needed), ask, turns)) <= needed
+    with pytest.raises(PromptTooLongError, match=f"take {needed}"):
+        _ask(Prompts(tokenizer, style, max_tokens=needed - 1), ask, turns)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_long_task_keeps_its_beginning(tokenizer, style):
+    task = " ".join(f"aim{i}" for i in range(200))
+    text = tokenizer.decode(Prompts(tokenizer, style, max_tokens=300).act(TURNS[:1], task))
+    assert "Task: aim0 aim1 aim2" in text
+    assert "…" in text
+
+
+@given(history=st.lists(st.tuples(states, states), max_size=4), task=states, limit=st.integers(160, 400))
+@fixture_once
+def test_no_prompt_is_longer_than_its_limit(tokenizer, history, task, limit):
+    for style in STYLES:
+        prompts = Prompts(tokenizer, style, history=0, max_tokens=limit)
+        assert len(prompts.act([Turn(*turn) for turn in history][-1:], task)) <= limit
+        assert len(prompts.act([Turn(*turn) for turn in history], task)) <= limit
+
+
+NO_SYSTEM = [
+    # as Gemma's and Mistral's
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}",
+    # one that leaves it out
+    "",
+]
+
+
+@pytest.mark.parametrize("refuses", NO_SYSTEM)
+@pytest.mark.parametrize("ask", ["predict", "act"])
+def test_without_a_system_role_the_instruction_is_in_the_first_user_turn(tokenizer, refuses, ask):
+    with_role = tokenizer.decode(_ask(Prompts(tokenizer, "chat", history=2), ask, TURNS[:3]))
+    tokenizer.chat_template = refuses + (
+        "{% for m in messages if m['role'] != 'system' %}<|{{ m['role'] }}|>{{ m['content'] }}<|eos|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    prompts = Prompts(tokenizer, "chat", history=2)
+    text = tokenizer.decode(_ask(prompts, ask, TURNS[:3]))
+    assert text == with_role.replace("<|system|>", "<|user|>").replace("<|eos|><|user|>", "\n\n", 1)
+    assert tokenizer.decode(prompts.reply("You see a cup.", [])) == "<|eos|><|user|>You see a cup.<|eos|><|assistant|>"
+
+
+def test_a_template_that_renders_nothing_is_named(tokenizer):
+    tokenizer.chat_template = "{{ raise_exception('No.') }}"
+    with pytest.raises(InvalidConfigError, match=r"actual: No\..*'transcript'"):
+        Prompts(tokenizer, "chat")
 
 
 @pytest.mark.parametrize("style", STYLES)

