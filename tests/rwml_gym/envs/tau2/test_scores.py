@@ -71,14 +71,19 @@ def test_whole_numbers_in_another_type_win_too(domain, write):
         return write(value) if type(value) is int else int(value) if type(value) is float else value
 
     env = Tau2Env(domain)
-    for task_id in splits(domain)["base"][:: 1 if domain == "airline" else 10]:
-        actions = load_task(domain, task_id).evaluation_criteria.actions or []
+    played = 0
+    for task_id in splits(domain)["base"]:
         said = trajectory(domain, task_id, "gold")
-        for number, action in enumerate(actions):
-            if action.requestor == "assistant":
-                said[number] = functional(action.name, rewritten(action.arguments))
-        assert play(env, task_id, said)[0] == 1.0, task_id
-        assert stock_score(env._conversation, domain).reward == 1.0, task_id
+        for number, action in enumerate(load_task(domain, task_id).evaluation_criteria.actions or []):
+            changed = functional(action.name, rewritten(action.arguments))
+            if action.requestor == "assistant" and changed != functional(action.name, action.arguments):
+                said[number] = changed
+        if said != trajectory(domain, task_id, "gold"):
+            assert play(env, task_id, said)[0] == 1.0, task_id
+            if played % 10 == 0:  # tau2's evaluator takes a second
+                assert stock_score(env._conversation, domain).reward == 1.0, task_id
+            played += 1
+    assert played > 10
 
 
 def test_gold_actions_win_all_of_mock_but_one():
