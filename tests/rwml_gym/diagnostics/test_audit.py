@@ -80,7 +80,7 @@ def test_hardly_any_groups_with_signal_are_warned_of(shop, alfworld):
         assert found.signal.share[0] <= 0.12
         assert found.signal.reward[0] < 0.03
         assert found.level == "will NOT teach as it is"
-        assert found.findings[0].topic == "signal"
+        assert "signal" in {finding.topic for finding in found.findings if finding.level == "warning"}
         assert "warm start" in verdict(found)
 
 
