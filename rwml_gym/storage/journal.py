@@ -37,6 +37,7 @@ class Journal:
                 "Repeat the command that began it, or remove the file."
             )
         self.values: list[Any] = lines[1:]
+        self._begun = bool(lines)  # a file whose first line was damaged is there, and empty
 
     def append(self, value: Any) -> None:
         """Add a value and hand it to the operating system before anything else happens.
@@ -44,7 +45,7 @@ class Journal:
         Raises:
             StorageError: If it cannot be written, such as on a full disk.
         """
-        new = [value] if self.values or self.path.exists() else [self._header, value]
+        new = [value] if self._begun else [self._header, value]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
@@ -57,11 +58,13 @@ class Journal:
                 f"Expected room for results in {str(self.path)!r}, actual: {error.strerror or error}. What came "
                 "before is kept: make room, and repeat the command, which goes on from there."
             ) from error
+        self._begun = True
         self.values.append(json.loads(json.dumps(value)))
 
     def remove(self) -> None:
         """Remove the file, once its values are kept elsewhere."""
         self.path.unlink(missing_ok=True)
+        self._begun = False
 
     def _read(self) -> list[Any]:
         """Return the sound values and cut the file behind them."""

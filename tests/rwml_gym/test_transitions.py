@@ -94,9 +94,10 @@ def test_splits_share_no_game_and_lose_nothing(games, held_out, seed):
     assert set(backwards[1].games) == set(held.games)
 
 
-def test_splits_hold_out_the_share_asked_for():
+def test_splits_hold_out_the_share_asked_for_to_the_nearest_game():
     data = TransitionDataset(step for game in range(20) for step in episode(str(game), 1))
-    assert len(data.split_by_game(0.25, seed=1)[1].games) == 5
+    for share, games in ((0.25, 5), (0.27, 5), (0.28, 6), (0.01, 1), (0.99, 19)):
+        assert len(data.split_by_game(share, seed=1)[1].games) == games
     assert data.split_by_game(0.25, seed=1)[1] != data.split_by_game(0.25, seed=2)[1]
 
 

@@ -45,6 +45,33 @@ def test_a_number_plays_the_text_that_the_info_lists():
     assert info["won"]
 
 
+def alfworld():
+    pytest.importorskip("alfworld")
+    pytest.importorskip("textworld")
+    from rwml_gym.envs.alfworld.env import ALFWorldEnv
+
+    return ALFWorldEnv(), "generated/look_at_obj_in_light/1"
+
+
+@pytest.mark.parametrize("make", [lambda: (ToyHouseEnv(), "house-0"), alfworld], ids=["toy", "alfworld"])
+def test_every_number_plays_the_action_at_its_place_in_the_list(make):
+    inner, game = make()
+    plain, _ = make()
+    env = AdmissibleActions(inner, encoder="hashing")
+    options = {"game": game}
+    _, info = env.reset(options=options)
+    numbers = range(len(info["admissible_actions"]))
+    assert len(numbers) > 3
+    for number in numbers:
+        _, info = env.reset(options=options)
+        _, known = plain.reset(options=options)
+        assert info["admissible_actions"] == known["admissible_actions"]
+        observation, *rest, info = env.step(number)
+        text, *same, known = plain.step(known["admissible_actions"][number])
+        assert (observation["observation"], rest, info["won"]) == (text, same, known["won"])
+        assert env.actions == tuple(known["admissible_actions"])
+
+
 def test_the_observation_has_the_vectors_of_the_listed_actions():
     env = toy()
     observation, _, _, _, info = play(env, "go to bedroom")

@@ -91,6 +91,22 @@ def test_won_is_unknown_where_the_world_does_not_say():
     assert env.transitions[1].task  # from the reset's info
 
 
+def test_what_a_step_says_of_its_task_counts_more_than_what_the_reset_said():
+    class Changing(gym.Wrapper):
+        def step(self, action):
+            *rest, info = self.env.step(action)
+            return *rest, {"task": action, "game": f"{info['game']}-{action}"}
+
+    env = RecordTransitions(Changing(ToyHouseEnv()))
+    env.reset(options={"game": "house-0"})
+    for action in ("look", "take mug"):
+        env.step(action)
+    assert [(t.task, t.game, t.data_version) for t in env.transitions] == [
+        ("look", "house-0-look", "toy-1"),
+        ("take mug", "house-0-take mug", "toy-1"),
+    ]
+
+
 def test_steps_after_the_end_are_not_recorded():
     env = RecordTransitions(gym.wrappers.TimeLimit(ToyHouseEnv(), 2))
     play(env, seed=0)

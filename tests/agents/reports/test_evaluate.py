@@ -64,6 +64,13 @@ def test_steps_of_one_game_do_not_count_as_independent():
     assert by_game[2] - by_game[1] > 5 * (by_step[2] - by_step[1])
 
 
+def test_a_long_game_weighs_as_much_as_its_steps():
+    long, short = [f"long-{i}" for i in range(5)], [f"short-{i}" for i in range(5)]
+    mean, low, high = bootstrap_interval([1.0] * 45 + [0.0] * 5, long * 9 + short)
+    assert mean == pytest.approx(0.9)
+    assert 0.6 < low < mean < high  # the mean of the games' means is 0.5
+
+
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(2)
     games = [str(i // 3) for i in range(120)]

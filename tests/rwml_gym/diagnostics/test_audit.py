@@ -13,7 +13,7 @@ import pytest
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.diagnostics.audit import audit
 from rwml_gym.diagnostics.audit_report import audit_table, plot_audit, verdict, write_audit
-from rwml_gym.diagnostics.audit_verdict import MIN_PRECISION, MIN_SIGNAL
+from rwml_gym.diagnostics.audit_verdict import MIN_PRECISION, MIN_SIGNAL, judge
 from rwml_gym.diagnostics.calibration import NoPairsError
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, Turn
@@ -80,7 +80,7 @@ def test_hardly_any_groups_with_signal_are_warned_of(shop, alfworld):
         assert found.signal.share[0] <= 0.12
         assert found.signal.reward[0] < 0.03
         assert found.level == "will NOT teach as it is"
-        assert found.findings[0].topic == "signal"
+        assert "signal" in {finding.topic for finding in found.findings if finding.level == "warning"}
         assert "warm start" in verdict(found)
 
 
@@ -155,6 +155,46 @@ def test_a_world_of_one_sentence_leaves_nothing_to_learn():
     found = audit(data, "hashing")
     assert {"predictable", "baselines"} & topics(found)
     assert found.level != "should teach"
+
+
+def spoken(words: str) -> list[Transition]:
+    """Games in which the player says a word of the game's own, and hears it again."""
+    turn = (Turn("", "You are in a hall."),)
+    return [
+        Transition(turn, f"say {word}", f"You say {word}.", game=f"game-{word}", step=step)
+        for word in words.split()
+        for step in range(3)
+    ]
+
+
+WORDS = "apple bread candle drawer engine forest garden hammer island jacket kettle lantern"
+
+
+def test_frequencies_and_constants_are_those_of_other_games():
+    found = audit(spoken(WORDS), "hashing", gap="exact")
+    assert found.scored == 18
+    for name in ("most frequent", "best constant", "nearest elsewhere"):
+        assert found.earned[name][0] == 0
+    assert found.repeated_elsewhere == 0
+
+
+def test_what_is_left_to_learn_is_predictable_and_not_yet_earned():
+    found = audit(spoken(WORDS), "hashing", gap="exact")
+    assert (found.predictable, found.to_learn) == (1.0, 1.0)
+    same = [replace(t, action="wait", next_state="You wait.") for t in spoken(WORDS)]
+    assert audit(same, "hashing", gap="exact").to_learn == 0
+    unheard = [replace(t, action="listen") for t in spoken(WORDS)]
+    assert audit(unheard, "hashing", gap="exact").to_learn == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "level"),
+    [((0.3, MIN_SIGNAL, 0.4), None), ((0.3, 0.19, 0.4), "caution"), ((0.19, 0.1, 0.3), "warning")],
+)
+def test_signal_has_to_be_certain(share, level):
+    found = audit(spoken(WORDS), "hashing", gap="exact", rewards=sampled(HEALTHY))
+    found = replace(found, signal=replace(found.signal, share=share))
+    assert [each.level for each in judge(found) if each.topic == "signal"] == ([level] if level else [])
 
 
 def test_tool_results_are_measured_by_rouge_and_words_by_the_encoder():

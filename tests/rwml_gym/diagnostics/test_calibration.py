@@ -165,6 +165,12 @@ def test_more_precision_costs_recall(toy):
     assert strict.fit_precision > loose.fit_precision
 
 
+def test_of_thresholds_that_reward_every_rewording_the_smallest_is_taken(toy):
+    calibration = calibrate(toy, "hashing", precision=0.5)
+    assert calibration.fit_recall == 1.0
+    assert calibration.fit_precision > 0.5  # the largest rewards everything
+
+
 def test_an_encoder_that_knows_the_states_is_found_perfect():
     def knows(texts):
         known = {"It is closed.": 0, "It is shut.": 0, "You feel cold now.": 1}

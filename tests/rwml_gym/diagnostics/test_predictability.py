@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from rwml_gym.diagnostics.predictability import nearest_elsewhere, repeated_situations, type_of, unseen_names
+from rwml_gym.diagnostics.predictability import (
+    Repeats,
+    nearest_elsewhere,
+    repeated_situations,
+    type_of,
+    unseen_names,
+)
 from rwml_gym.transitions import Transition, Turn
 from tests.helpers.webshop import is_results_page, webshop
 
@@ -73,6 +80,9 @@ def test_the_same_situation_with_other_outcomes_is_chance():
     assert found.transitions == 4
     assert found.agreement == 3 / 6
     assert math.isnan(repeated_situations(same[:1]).agreement)
+    # With another task, or after another window, it is another situation.
+    other = [replace(same[3], task="Win."), replace(same[3], history=(Turn("", "A hall."), *same[3].history))]
+    assert repeated_situations([*same[:3], *other]) == Repeats(transitions=3, agreement=1.0)
 
 
 def test_the_nearest_answer_is_never_of_the_same_game():

@@ -52,21 +52,49 @@ def perturbed(name: str, transition: Transition, seed: int = 0) -> str:
     return rules[name](transition, Pool(RESULTS), np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("name", ["keys reordered", "indented", "numbers rounded"])
-def test_the_same_data_in_other_words(name):
-    transition = result(order(3))
-    _, data = json_result(perturbed(name, transition))
-    assert data == order(3)
+def test_keys_are_reordered_at_every_depth():
+    nested = {"item": {name: number for number, name in enumerate("abcdef")}, **{name: name for name in "uvwxyz"}}
+    _, data = json_result(perturbed("keys reordered", result(nested)))
+    assert data == nested
+    assert list(data) != list(nested)
+    assert list(data["item"]) != list(nested["item"])
 
 
-def test_empty_fields_may_be_left_out():
-    _, data = json_result(perturbed("empty fields left out", result(order(3))))
-    assert data == {name: value for name, value in order(3).items() if value is not None}
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        ("indented", {"id": 1, "open": True}, '{\n  "id": 1,\n  "open": true\n}'),
+        ("as Python writes it", {"id": "x", "open": True, "note": None}, "{'id': 'x', 'open': True, 'note': None}"),
+        (
+            "numbers rounded",
+            {"a": 3.1416, "b": [12.0], "c": 3, "d": True},
+            '{"a": 3.14, "b": [12], "c": 3, "d": true}',
+        ),
+        ("empty fields left out", {"a": None, "b": [], "c": [{"d": None, "e": 0}]}, '{"c": [{"e": 0}]}'),
+    ],
+)
+def test_the_same_data_in_other_words(name, data, expected):
+    assert perturbed(name, result(data)) == f"tool: {expected}"
 
 
-def test_python_and_errors_in_other_words():
-    assert "None" in perturbed("as Python writes it", result(order(3)))
-    assert perturbed("reworded", result("Error: Order not found")) == "tool: Error: Order does not exist"
+@pytest.mark.parametrize(
+    ("said", "reworded"),
+    [
+        ("Error: Order not found", "Error: Order does not exist"),
+        ("Error: It cannot be changed", "Error: It can not be changed"),
+        ("Error: The item should be different from the old one", "Error: The item must differ from the old one"),
+        ("Error: The date should be later", "Error: The date has to be later"),
+        ("Error: Bags must be paid", "Error: Bags has to be paid"),
+        ("The line is already active", "The line has already been active"),
+        ("Transfer successful", "Transfer was successful"),
+        ("Successfully added 1 GB", "Added 1 GB"),
+        ("Error: The name does not match", "Error: The name is not the same"),
+        ("Request sent to 5", "Request was sent to 5"),
+        ({"note": "not found"}, '{"note": "not found"}'),  # data is rewritten as data
+    ],
+)
+def test_messages_are_reworded(said, reworded):
+    assert perturbed("reworded", result(said)) == f"tool: {reworded}"
 
 
 @pytest.mark.parametrize(
@@ -87,21 +115,73 @@ def test_one_value_is_changed(name, changed):
         assert different <= changed
 
 
+def test_a_number_becomes_another_of_its_type_and_a_flag_is_none():
+    data = {"paid": 12.5, "bags": 1, "open": True}
+    changed = [json_result(perturbed("other number", result(data), seed))[1] for seed in range(20)]
+    assert all(type(value) is type(data[key]) for of in changed for key, value in of.items())
+    assert all(of["open"] is True and (of["paid"] == 12.5) != (of["bags"] == 1) for of in changed)
+    assert all(abs(of["bags"] - 1) < 30 and abs(of["paid"] - 12.5) < 1.37 * 30 for of in changed)
+    for name in ("paid", "bags"):
+        assert {of[name] > data[name] for of in changed if of[name] != data[name]} == {True, False}
+
+
+def test_flags_are_turned_and_numbers_that_equal_them_stay():
+    _, data = json_result(perturbed("opposite flag", result({"open": True, "bags": 1})))
+    assert data == {"open": False, "bags": 1}
+    assert type(data["bags"]) is int
+
+
+def test_another_value_was_seen_under_the_same_name():
+    words = {json_result(perturbed("other value", result(order(4)), seed))[1]["status"] for seed in range(20)}
+    assert words == {"pending", "cancelled"}  # it was "delivered"
+    items = {json_result(perturbed("other id", result(order(4)), seed))[1]["item_ids"][0] for seed in range(20)}
+    assert items - {"7004"} <= {str(7000 + number) for number in range(24)}
+    # without another one, its first digit changes
+    assert perturbed("other id", result({"code": "A19"})) == 'tool: {"code": "A29"}'
+
+
 def test_an_id_is_changed_wherever_it_stands():
-    texts = [perturbed("other id", result(order(4)), seed) for seed in range(20)]
-    assert all(text.count("7004") in (0, 2) for text in texts)
+    records = [json_result(perturbed("other id", result(order(4)), seed))[1] for seed in range(20)]
+    assert {data["items"][0]["item_id"] == data["item_ids"][0] for data in records} == {True}
+    # half of the rule's choices fall on the order's own id
+    assert {(data["order_id"] == "#W1004") != (data["item_ids"] == ["7004"]) for data in records} == {True}
+    assert len({data["item_ids"] == ["7004"] for data in records}) == 2
+    named = perturbed("other id", result({"items": {"B1": {"code": "B1"}}}))
+    assert named == 'tool: {"items": {"B2": {"code": "B2"}}}'
+
+
+def test_one_full_field_is_left_out():
+    left = [json_result(perturbed("field left out", result(order(4)), seed))[1] for seed in range(30)]
+    missing = [order(4).keys() - data.keys() for data in left]
+    assert all(len(names) == 1 for names in missing)
+    assert set().union(*missing) == order(4).keys() - {"cancel_reason"}  # an empty field says nothing
+    assert all(data == {name: order(4)[name] for name in data} for data in left)
+
+
+def test_data_is_cut_off_half_way_and_a_message_is_not():
+    text = result(order(4)).next_state
+    assert perturbed("cut off", result(order(4))) == text[: len(text) // 2]
+    assert perturbed("cut off", result("Done.")) == "tool: Done."
+
+
+def test_words_are_shuffled():
+    text = perturbed("shuffled words", result("one two three four five six"))
+    assert sorted(text.split()) == sorted("tool one two three four five six".split())
+    assert text != "tool one two three four five six"
 
 
 def test_records_and_errors_are_exchanged():
-    transition = result(order(4))
-    assert json_result(perturbed("field left out", transition))[1].keys() < order(4).keys()
-    assert transition.next_state.startswith(perturbed("cut off", transition))
-    assert perturbed("error instead", transition).startswith("tool: Error: Order #W")
-    assert perturbed("other record", transition) != transition.next_state
-    error = result("Error: Order #W0 not found")
-    assert perturbed("other error", error, 1) != error.next_state
+    record, error = result(order(4)), result("Error: Order #W0 not found")
+    errors = {of.next_state for of in RESULTS if of.next_state.startswith("tool: Error")}
+    others = {of.next_state for of in RESULTS if of.role == "tool"}
     assert failed(error)
-    assert not failed(transition)
+    assert not failed(record)
+    assert perturbed("error instead", record) in errors
+    assert perturbed("error instead", error) == error.next_state
+    assert perturbed("other error", record) == record.next_state
+    for seed in range(5):
+        assert perturbed("other error", error, seed) in errors - {error.next_state}
+        assert perturbed("other record", record, seed) in others - {record.next_state}
 
 
 @pytest.mark.parametrize("text", ["", "?", "4.0", "[]", "{}", '"a"', "[[1], {}]", "冷蔵庫", "null"])

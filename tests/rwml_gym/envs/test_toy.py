@@ -52,6 +52,16 @@ def test_the_expert_wins_every_game_in_a_few_steps(split):
         assert len(rewards) <= 4
 
 
+def test_admissible_actions_are_listed_verb_by_verb_in_the_order_of_rooms_and_things():
+    env = ToyHouseEnv()
+    _, info = env.reset(options={"game": "house-0"})  # everything is in the kitchen
+    takes = [f"take {thing}" for thing in ("mug", "apple", "book", "soap", "key")]
+    assert info["admissible_actions"] == ["look", "go to bedroom", "go to bathroom", *takes]
+    for action in ("take key", "take apple", "go to bedroom"):
+        *_, info = env.step(action)
+    assert info["admissible_actions"] == ["look", "go to kitchen", "go to bathroom", "drop apple", "drop key"]
+
+
 def test_an_action_that_is_not_admissible_costs_a_step_and_changes_nothing():
     env = ToyHouseEnv(render_mode="ansi")
     before, info = env.reset(seed=3)

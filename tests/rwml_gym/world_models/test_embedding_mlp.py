@@ -69,6 +69,15 @@ def test_batches_learn_as_single_transitions_do():
     assert single.loss < 1
 
 
+def test_it_waits_for_a_batch_and_then_trains_after_every_few():
+    model, losses = EmbeddingWorldModel("hashing", hidden=16, batch_size=8, train_every=3), []
+    for number in range(16):
+        model.learn([turn(f"room {number}")], ["look"], [f"hall {number}"])
+        losses.append(model.loss)
+    assert np.isnan(losses[:8]).all()
+    assert [number + 1 for number in range(8, 16) if losses[number] != losses[number - 1]] == [9, 12, 15]
+
+
 def test_torch_is_imported_only_when_it_is_used():
     code = (
         "import sys; from rwml_gym.world_models.embedding_mlp import EmbeddingWorldModel as E; E('hashing');"

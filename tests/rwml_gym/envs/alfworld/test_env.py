@@ -102,6 +102,17 @@ def test_info_has_the_same_keys_and_says_where_the_state_came_from(env):
         json.dumps(info)
 
 
+def test_admissible_actions_are_listed_in_the_order_of_the_stock_engine(env):
+    stock = ALFWorldEnv(engine="textworld")
+    (_, ours), (_, theirs) = (each.reset(options={"game": GAME}) for each in (env, stock))
+    for action in [None, *plan_of(env, ours)[:2]]:
+        if action is not None:
+            (*_, ours), (*_, theirs) = env.step(action), stock.step(action)
+        assert ours["admissible_actions"] == theirs["admissible_actions"]
+        assert ours["admissible_actions"] == sorted(theirs["admissible_actions"])
+    stock.close()
+
+
 def test_the_info_given_out_is_the_users_own(env):
     _, info = env.reset(options={"game": GAME})
     info["admissible_actions"].clear()

@@ -111,6 +111,22 @@ def test_schemas_are_those_of_tau2(worlds, domain):
             assert set(spec.required) <= set(spec.order)
 
 
+@pytest.mark.parametrize("value", [True, 1.0, "1", 3])
+def test_a_choice_is_of_its_own_type(value):
+    spec = ToolSpec("pick", "Pick.", {"properties": {"row": {"enum": [1, 2]}}})
+    assert spec.convert({"row": 1}) == {"row": 1}
+    assert "should be one of 1, 2" in problem_of(spec, {"row": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [(2, 2), (2.0, 2.0), (True, True), ("2", "2"), ([3, "4"], [3, "4"]), (None, None)]
+)
+def test_of_alternatives_the_one_that_takes_a_value_as_it_is_comes_first(value, kept):
+    kinds = [{"type": kind} for kind in ("number", "integer", "boolean", "string", "array", "null")]
+    spec = ToolSpec("set", "Set.", {"properties": {"to": {"anyOf": kinds}}, "required": ["to"]})
+    assert same(spec.convert({"to": value}), {"to": kept})
+
+
 @given(st.data())
 def test_what_tau2_reads_is_accepted(worlds, data):
     """What pydantic makes of the arguments is the measure; enumerations and numbers with blanks or `_` are left out."""

@@ -263,6 +263,14 @@ def test_a_model_that_only_calls_tools_is_stopped():
     assert env.step("What do you see?")[4]["ended"] == "max_steps"
 
 
+def test_a_user_whose_calls_fail_too_often_ends_the_conversation():
+    env, model = model_env("Hello.", *[call("no_such_tool")] * 5, max_errors=3)
+    env.reset(seed=0)
+    _, reward, terminated, _, info = env.step("What do you see?")
+    assert (reward, terminated, info["ended"]) == (0.0, True, "too_many_errors")
+    assert len(model.asked) == 1 + 3
+
+
 def test_a_call_of_the_user_has_the_types_of_the_schema():
     settings = {"apn_name": "internet", "reset_at_reboot": "yes", "mms_port": "80"}
     env, _ = model_env("Hello.", call("set_apn_settings", apn_settings=settings), "Done.")
