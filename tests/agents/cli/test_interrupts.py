@@ -28,6 +28,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 def start(*words, code=SLOW, **arguments):
+    # A shell that started the tests in the background has them ignore Ctrl-C, and so would their children.
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"
     command = [sys.executable, "-c", code, *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **arguments)
 

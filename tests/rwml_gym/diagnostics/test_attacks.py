@@ -160,7 +160,8 @@ def test_the_docs_hold_a_table_of_the_scripts_shape():
     *worlds, attacks = written.split("\n### ")[1:]
     assert len(worlds) == 2
     assert all(f"| {attack.name} | {attack.what} |" in attacks for attack in hacking.ROWS)
-    for world in worlds:
+    for world, kinds in (world.split("\n| falsified truth | ") for world in worlds):
+        assert "| other number | " in kinds or "| tool: other number | " in kinds
         rows = [line.split(" | ") for line in world.splitlines() if line.startswith("| ")]
         assert [cell.strip(" |") for cell in rows[0][2:]] == list(hacking.COLUMNS)
         names = [row[0].strip("| *") for row in rows[2:]]

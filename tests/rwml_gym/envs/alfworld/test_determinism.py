@@ -27,12 +27,14 @@ def play() -> str:
     steps = []
     for episode in range(EPISODES):
         observation, info = env.reset(seed=7 if episode == 0 else None)
+        del info["data_version"]  # follows from the installed alfworld
         steps.append({"observation": observation, "info": info})
         for step in range(STEPS):
             admissible = info["admissible_actions"]
             # every fourth action is anybody's, one is odd; the others are the expert's
             action = {1: admissible[(5 * step) % len(admissible)], 3: "dance"}.get(step % 5, info["expert_action"])
             observation, reward, terminated, truncated, info = env.step(action)
+            del info["data_version"]
             steps.append(
                 {
                     "action": action,
