@@ -176,7 +176,7 @@ class Source:
                     held_out = choose_games(held_out_env, held_out_games, seed)
             else:
                 make_held_out = make
-                games = games or _count(env) - held_out_games
+                games = games or _left(env, held_out_games)
                 chosen = choose_games(env, games + held_out_games, seed)
                 train, held_out = chosen[:games], chosen[games:]
         if both := set(train) & set(held_out):
@@ -309,6 +309,17 @@ def first_games(env: gym.Env[str, str], count: int | None, default: int = 100) -
         return seeds
     names: Sequence[str] = games.names
     return list(names[: count or (default if len(names) > MAX_LISTED else len(names))])
+
+
+def _left(env: gym.Env[str, str], held_out: int) -> int:
+    """How many games are left to train on if some are held out."""
+    count = _count(env)
+    if held_out >= count:
+        raise InvalidConfigError(
+            f"Expected games to train on, actual: {held_out} of {count} are held out. Hold out fewer "
+            "(--collect.held-out-games, --evaluation.games)."
+        )
+    return count - held_out
 
 
 def _count(env: gym.Env[str, str]) -> int:

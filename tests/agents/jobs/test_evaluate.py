@@ -172,6 +172,33 @@ def test_the_table_names_task_types_and_data():
     assert table.splitlines()[3].split()[-2:] == ["20.0", "10.0%"]
 
 
+def test_each_row_has_its_own_episodes():
+    """Rates, steps and invalid actions are all distinct, so that no number can stand in another's place."""
+    episodes = [
+        *[_episode(f"heat{i}", "heat", i < 4, 10, 1) for i in range(5)],
+        *[_episode(f"cool{i}", "cool", i < 1, 20, 5) for i in range(3)],
+        *[_episode(f"clean{i}", "clean", False, 40, 30) for i in range(2)],
+    ]
+    for episode in episodes[3:6]:  # two of heat, one of them lost, and the one of cool that was won
+        episode.info["known_problem"] = "the goal cannot be reached"
+    table = success_table(episodes)
+    expected = {  # won, played, steps, invalid actions
+        "all": (5, 10, 190, 80),
+        "without known problems": (3, 7, 150, 73),
+        "clean": (0, 2, 80, 60),
+        "cool": (1, 3, 60, 15),
+        "heat": (4, 5, 50, 5),
+    }
+    lines = table.splitlines()
+    assert [line[:34].strip() for line in lines[3:8]] == list(expected)
+    for line, (won, played, steps, invalid) in zip(lines[3:8], expected.values(), strict=True):
+        low, high = wilson_interval(won, played)
+        share = [f"{won / played:.3f}", f"[{low:.3f},", f"{high:.3f}]"]
+        assert line[34:].split() == [str(played), *share, f"{steps / played:.1f}", f"{invalid / steps:.1%}"]
+    assert "3 of 10 tasks have wrong data" in table
+    assert success(episodes) == "5/10 (50.0%)"
+
+
 def test_an_environment_that_says_nothing_of_success_is_not_said_to_fail():
     table = success_table([Episode(EpisodeSpec(3), [0.5, 0.25], [], [False] * 2, {})])
     assert 'gives no info["won"]' in table

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from rwml_gym.agents.config.sft import SFT_PRESETS, SFTJobConfig, sft_preset
 from rwml_gym.agents.jobs.sft import run_sft
 from rwml_gym.agents.language.logprobs import completion_logprobs
-from rwml_gym.agents.language.models import load_model
+from rwml_gym.agents.language.models import load_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.envs.toy import ToyHouseEnv
@@ -81,17 +81,23 @@ def test_the_loss_is_that_of_held_out_games_of_the_same_data(model, tmp_path, ca
     # The loss before is the base model's on whole games of this data: two of these five.
     base, tokenizer = load_model(str(model), "float32", "cpu")
     prompts = Prompts(tokenizer, max_tokens=600)
-    losses: dict[str, list[tuple[float, int]]] = {}
-    for t in data:
-        target = prompts.target(t.next_state)[:96]
-        with torch.no_grad():
-            found = completion_logprobs(base, [prompts.predict(t.history, t.action, t.task)], torch.tensor([target]))
-        losses.setdefault(t.game, []).append((-float(found.sum()), len(target)))
-    pairs = {
-        sum(loss for game in pair for loss, _ in losses[game]) / sum(n for game in pair for _, n in losses[game])
-        for pair in itertools.combinations(losses, 2)
-    }
-    assert any(result["loss_before"] == pytest.approx(pair, abs=1e-4) for pair in pairs)
+
+    def pairs(model: torch.nn.Module) -> dict[tuple[str, str], float]:
+        losses: dict[str, list[tuple[float, int]]] = {}
+        for t in data:
+            prompt, target = prompts.predict(t.history, t.action, t.task), prompts.target(t.next_state)[:96]
+            with torch.no_grad():
+                found = completion_logprobs(model, [prompt], torch.tensor([target]))
+            losses.setdefault(t.game, []).append((-float(found.sum()), len(target)))
+        return {
+            pair: sum(a for game in pair for a, _ in losses[game]) / sum(n for game in pair for _, n in losses[game])
+            for pair in itertools.combinations(losses, 2)
+        }
+
+    (held_out,) = (pair for pair, loss in pairs(base).items() if loss == pytest.approx(result["loss_before"], abs=1e-4))
+    # The loss after is the trained model's on the same two.
+    trained = load_adapter(base, str(tmp_path / "run/adapters/sft"))
+    assert result["loss_after"] == pytest.approx(pairs(trained)[held_out], abs=1e-4)
     assert result["loss_after"] < result["loss_before"] - 0.1
 
 

@@ -63,6 +63,12 @@ def test_a_turn_answers_for_its_own_prediction():
     assert both.advantages[0] == [1.75, 1.75, 0, -0.25, -0.25]
 
 
+def test_turns_answer_for_nothing_if_the_predictions_of_one_episode_were_not_scored():
+    episodes = [played(1.0, 2, [1.0, 0.0]), played(0.0, 2), played(0.0, 2, [0.0, 1.0])]
+    plain = episode_groups(episodes, scale=False)
+    assert episode_groups(episodes, world_model_weight=2.0, scale=False) == plain
+
+
 def test_scaled_advantages_are_those_of_the_group():
     rewards, gaps = [1.0, 0.0, 0.0], [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]
     (group,) = episode_groups([played(r, 2, g) for r, g in zip(rewards, gaps, strict=True)], world_model_weight=0.25)

@@ -75,6 +75,10 @@ def test_an_episode_ends_where_a_prompt_would(tiny):
     short = demonstrations(data, Prompts(tiny[1], history=0, max_tokens=limit))[0]
     assert 0 < sum(short.mask) < sum(long.mask)
     assert len(short.mask) == len(short.target)
+    exact = len(long.prompt) + len(long.target)
+    assert demonstrations(data, Prompts(tiny[1], history=0, max_tokens=exact))[0] == long
+    less = demonstrations(data, Prompts(tiny[1], history=0, max_tokens=exact - 1))[0]
+    assert sum(less.mask) < sum(long.mask)
 
 
 def test_thoughts_nobody_had_are_refused(tiny):

@@ -217,6 +217,23 @@ def test_sampling_mismatch_is_the_mean_difference_to_the_sampled_logprobs(adapte
     ]
     stats = _step(model, sampled, GRPOConfig(beta=0.0, micro_tokens=40), accelerator, lr=0.0)
     assert stats["sampling_mismatch"] == pytest.approx(0.25, abs=1e-4)
+    assert stats["sampling_mismatch_max"] == pytest.approx(0.25, abs=1e-4)
+    # One token that is further off moves the mean by its part; an environment's token, which nobody sampled, does not.
+    further = [[list(row) for row in g.logprobs or ()] for g in sampled]
+    further[1][0][0] += 1.0
+    groups = [
+        replace(
+            g,
+            completions=[[*c, 17] for c in g.completions],
+            logprobs=[[*row, 50.0] for row in rows],
+            mask=[[1] * len(c) + [0] for c in g.completions],
+        )
+        for g, rows in zip(sampled, further, strict=True)
+    ]
+    stats = _step(model, groups, GRPOConfig(beta=0.0, micro_tokens=40), accelerator, lr=0.0)
+    tokens = sum(map(sum, LENGTHS))
+    assert stats["sampling_mismatch"] == pytest.approx(0.25 + 1 / tokens, abs=1e-4)
+    assert stats["sampling_mismatch_max"] == pytest.approx(1.25, abs=1e-4)
 
 
 def test_what_was_sampled_has_no_mismatch(adapted, accelerator):

@@ -1,0 +1,84 @@
+"""The report of policy training: which evaluation stands where, and what is said of the last one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from rwml_gym.agents.config.policy import PolicyConfig
+from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
+from rwml_gym.statistics import wilson_interval
+
+ROWS = [
+    {
+        "step": step,
+        "success": 0.5,
+        "steps": 4.0,
+        "sampling_mismatch": mismatch,
+        "episodes": episodes,
+        "seconds_rollout": play,
+        "seconds_update": update,
+    }
+    for step, mismatch, episodes, play, update in ((1, 0.001, 4, 10.0, 1.0), (2, 0.004, 6, 20.0, 2.0))
+]
+
+
+def _report(tmp_path, evaluations, rows=()) -> list[str]:
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "policy.json").write_text(json.dumps(list(rows)), encoding="utf-8")
+    text = write_policy_report(tmp_path, PolicyConfig(), evaluations)
+    assert (tmp_path / "report.txt").read_text(encoding="utf-8") == text + "\n"
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == [vars(e) for e in evaluations]
+    assert (tmp_path / "curves.png").is_file()
+    return text.splitlines()
+
+
+def _evaluation(name: str, step: int, won: int, **values) -> Evaluation:
+    return Evaluation(name, step, won, 20, **{"invalid": 0.25, "steps": 7.5, **values})
+
+
+def test_each_set_of_games_has_its_lines_and_its_own_verdict(tmp_path):
+    evaluations = [
+        _evaluation("training", 0, 2),
+        _evaluation("held-out", 0, 10),
+        _evaluation("training", 5, 18),
+        _evaluation("held-out", 5, 11),
+    ]
+    lines = _report(tmp_path, evaluations)
+    low, high = wilson_interval(18, 20)
+    assert [line.split(":")[0].split("updates")[-1].strip() for line in lines[1:]] == [
+        *["training games"] * 2,
+        "the last is above the 95 % interval of the first",
+        *["held-out games"] * 2,
+        "the last is inside the 95 % interval of the first",
+    ]
+    assert lines[2] == (
+        f"  after   5 updates  training games: success 0.900 [{low:.3f}, {high:.3f}] of 20, 7.5 steps, 25.0% invalid"
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "verdict"), [(10, 2, "below"), (10, 10, "inside"), (2, 10, "above"), (0, 0, "inside")]
+)
+def test_the_last_evaluation_is_compared_with_the_first(tmp_path, first, last, verdict):
+    middle = 20 - last  # far from both ends: neither the first nor the last
+    lines = _report(tmp_path, [_evaluation("held-out", n, won) for n, won in enumerate((first, middle, last))])
+    assert lines[-1] == f"  the last is {verdict} the 95 % interval of the first"
+
+
+def test_where_nothing_says_who_won_the_reward_is_told_and_nothing_judged(tmp_path):
+    evaluations = [_evaluation("held-out", n, 0, reward=0.5 + n, judged=False, unit="episodes") for n in (0, 1)]
+    lines = _report(tmp_path, evaluations)
+    assert lines[1:] == [
+        f'  after   {n} updates  held-out episodes: reward {n}.500 (no info["won"]) of 20, 7.5 steps, 25.0% invalid'
+        for n in (0, 1)
+    ]
+
+
+def test_times_and_episodes_are_summed_and_the_largest_mismatch_is_named(tmp_path):
+    lines = _report(tmp_path, [_evaluation("held-out", 0, 3)], ROWS)
+    assert lines[-1].startswith("2 updates on 10 episodes: 30 s of rollouts, 3 s of updates.")
+    assert lines[-1].endswith("at most 0.0040.")
