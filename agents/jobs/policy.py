@@ -326,7 +326,11 @@ def _demonstrations(run: Run) -> list[Demonstration]:
     info = _first_info(run)
     describe: Callable[[str], str] = lambda task: describe_task({**info, "task": task}, config.episode.show_policy)  # noqa: E731
     if config.imitation.transitions is not None:
-        recorded = TransitionDataset.load(config.imitation.transitions)
+        loaded = TransitionDataset.load(config.imitation.transitions)
+        held_out = set(map(str, run.games.held_out))
+        recorded = TransitionDataset(transition for transition in loaded if transition.game not in held_out)
+        if len(recorded) < len(loaded):
+            say(f"Left out: {len(loaded) - len(recorded)} transitions of games that the policy is evaluated on.")
     else:
         make = partial(run.games.make_env, **run.source.expert_arguments)
         with make() as env:

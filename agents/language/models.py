@@ -187,6 +187,7 @@ def load_adapter(model: PreTrainedModel, path: str | Path, trainable: bool = Fal
             f"changed it yourself, delete {HASHES} there."
         )
     adapted: PeftModel | None = None
+    layers = [(module, dict(module._modules)) for module in model.modules()]
     try:
         config, weights = read_adapter(folder)
         config.inference_mode = not trainable
@@ -201,6 +202,9 @@ def load_adapter(model: PreTrainedModel, path: str | Path, trainable: bool = Fal
     except Exception as error:  # what others wrote can be wrong in any place, so PEFT raises any error
         if adapted is not None:
             adapted.unload()
+        for module, children in layers:  # `unload` leaves copies of the modules that an adapter replaces
+            module._modules.clear()
+            module._modules.update(children)
         raise ModelNotFoundError(
             f"Expected a folder with {ADAPTER_FILES[1]} and {ADAPTER_FILES[0]} made for this model, actual: "
             f"{str(path)!r}: {one_line(error)}. Use the model it was trained on, or copy it again."

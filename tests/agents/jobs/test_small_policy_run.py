@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from rwml_gym.agents.config.policy import (
 )
 from rwml_gym.agents.jobs import policy
 from rwml_gym.agents.jobs.worlds import Source
+from rwml_gym.agents.players.baselines import ExpertAgent
+from rwml_gym.agents.players.rollout import collect
 from rwml_gym.transitions import Transition
 
 SEED = 0  # the expert gets the one house that can be won in three steps
@@ -119,3 +122,25 @@ def test_repeats_of_a_game_differ_and_every_evaluation_draws_the_same(finished):
     for one, other in zip(held_out[0][::2], held_out[0][1::2], strict=True):
         assert one.game == other.game
         assert [w.completion.tokens for w in one.written] != [w.completion.tokens for w in other.written]
+
+
+def test_recorded_games_that_the_policy_is_evaluated_on_are_not_imitated(finished, tmp_path, capsys, monkeypatch):
+    config = replace(finished.config, stage=replace(finished.config.stage, steps=0))
+    source = Source(config)
+    with (make := source.make(12, expert=True))() as env:
+        names = env.unwrapped.games.names
+    recorded = collect(make, ExpertAgent(), names)
+    assert all(t.won for t in recorded)
+    recorded.save(tmp_path / "data")
+    held_out = source.prepare(config.seed, TRAIN, HELD_OUT, 3).held_out
+    allowed = [t for t in recorded if t.game not in held_out]
+    shown = []
+    step = policy.imitation_step
+    monkeypatch.setattr(
+        policy, "imitation_step", lambda model, data, *rest: shown.append(len(data)) or step(model, data, *rest)
+    )
+    config = replace(config, imitation=replace(config.imitation, transitions=str(tmp_path / "data")))
+    policy.run_policy(config, tmp_path / "run")
+    assert 0 < len(allowed) < len(recorded)
+    assert f"Left out: {len(recorded) - len(allowed)} transitions of games" in capsys.readouterr().out
+    assert set(shown) == {len(allowed)}
