@@ -18,7 +18,7 @@ demo: .venv/installed  ## train a world model from games to adapter, 17 minutes 
 	$(BIN)/rwml-gym train rwml --preset demo --run-dir $(RUN_DIR) $(OPTIONS)
 
 test: .venv/installed  ## run the tests and the Python blocks of README.md and docs/, without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
 
 test-slow: .venv/installed  ## run the slow tests
 	$(BIN)/python -m pytest -m slow --ignore tests/rwml_gym/envs/alfworld/test_equality.py
