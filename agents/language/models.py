@@ -28,7 +28,7 @@ from rwml_gym.agents.language.outside import ADAPTER_FILES, one_line, read_adapt
 from rwml_gym.agents.language.packaged import PACKAGED
 from rwml_gym.agents.language.shared_prefix import ATTENTION
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
-from rwml_gym.hashes import HASHES, damage
+from rwml_gym.hashes import HASHES, damage, is_sealed
 from rwml_gym.hub import hub_resolves, without_progress_bars
 from rwml_gym.storage.disk_cache import cache_dir
 
@@ -181,7 +181,7 @@ def load_adapter(model: PreTrainedModel, path: str | Path, trainable: bool = Fal
         InvalidConfigError: If it is of a kind that does not work here, such as prompt tuning.
     """
     folder = _adapter_folder(str(path))
-    if (folder / HASHES).is_file() and (problem := damage(folder, *ADAPTER_FILES)):
+    if is_sealed(folder) and (problem := damage(folder, *ADAPTER_FILES)):
         raise ModelNotFoundError(
             f"Expected an adapter as it was saved in {str(path)!r}, actual: {problem}. Save or copy it again; if you "
             f"changed it yourself, delete {HASHES} there."

@@ -20,7 +20,7 @@ from rwml_gym.agents.config.files import flatten
 from rwml_gym.agents.language.packaged import PACKAGED, public_name
 from rwml_gym.errors import HubError, InvalidConfigError, ModelNotFoundError
 from rwml_gym.files import read_json, write_json
-from rwml_gym.hashes import HASHES, seal
+from rwml_gym.hashes import is_sealed, seal
 from rwml_gym.hub import hub_resolves
 from rwml_gym.text import printable
 
@@ -115,7 +115,7 @@ def write_card(
     )
     adapter = read_json(folder / "adapter_config.json")
     write_json(folder / "adapter_config.json", {**adapter, "base_model_name_or_path": model})
-    if (folder / HASHES).is_file():
+    if is_sealed(folder):
         seal(folder, "adapter_config.json")
     ModelCard(text).save(folder / "README.md")
 

@@ -148,7 +148,7 @@ def _thresholds(audit: Audit) -> list[str]:
             continue
         precision, recall = audit.quality[role]
         how = "calibrated" if audit.chosen_threshold is None else f"given; the calibrated one is {result.threshold:.4g}"
-        reached = "reached" if result.reached else f"NOT reached, {result.fit_precision:.2f} at best"
+        reached = "reached" if result.reached else f"NOT reached, about {result.fit_precision:.2f} at best"
         lines.append(
             f"{name}{gap}, {paid} ({how}): precision {precision:.2f}, recall {recall:.2f} on held-out {audit.unit}; "
             f"target {result.target_precision:.2f}: {reached}."

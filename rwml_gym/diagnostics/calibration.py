@@ -33,6 +33,8 @@ __all__ = ["Calibration", "NoPairsError", "PerturbedPairs", "calibrate", "calibr
 
 # Below this recall, a paraphrased right prediction is (almost) never rewarded, and the reader must know.
 _LOW_RECALL = 0.2
+# Precisions closer than this are alike, as they are shares of some hundred pairs.
+_NEARLY = 0.02
 # A threshold chosen on fewer distinct states would not generalise to others.
 _MIN_STATES = 10
 _CURVE_POINTS = 100
@@ -115,7 +117,7 @@ class Calibration:
         if not self.reached:
             return (
                 f"Expected a threshold with a precision of {self.target_precision:.2f} for {self._name!r}, actual: "
-                f"{self.fit_precision:.2f} at best, at a recall of {self.fit_recall:.2f}. "
+                f"about {self.fit_precision:.2f} at best, at a recall of {self.fit_recall:.2f}. "
                 f"{1 - self.fit_precision:.0%} of what it rewards is wrong: use {stronger} before training."
             )
         if self.fit_recall < _LOW_RECALL:
@@ -180,7 +182,8 @@ def calibrate(
 
     A real model's mistakes have other frequencies, so also look at its predictions in training.
 
-    If no threshold reaches the target precision, a warning says so, and the result has the best F0.5.
+    If no threshold reaches the target precision, a warning says so. Then, of the thresholds that reward at least a
+    fifth of the rewordings and are within 0.02 of the most precise of these, the result has the largest recall.
 
     Args:
         transitions: Recorded transitions of at least two games.
@@ -396,9 +399,6 @@ def _choose(fit: _Distances, precision: float, distance: Distance) -> tuple[floa
     good = [score for score in scores if score[1] >= precision]
     if good:
         return max(good, key=lambda score: (score[2], -score[0]))[0], True
-    return max(scores, key=lambda score: _f_half(score[1], score[2]))[0], False
-
-
-def _f_half(precision: float, recall: float) -> float:
-    """Return F0.5, in which precision counts twice as much as recall."""
-    return 1.25 * precision * recall / (0.25 * precision + recall) if precision + recall > 0 else 0.0
+    useful = [score for score in scores if score[2] >= _LOW_RECALL] or scores
+    best = max(score[1] for score in useful)
+    return max((s for s in useful if s[1] >= best - _NEARLY), key=lambda score: (score[2], -score[0]))[0], False

@@ -9,10 +9,10 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["content_hash", "distribution_of"]
+__all__ = ["distribution_of", "files_hash"]
 
 
-def content_hash(files: Iterable[Path], root: Path) -> str:
+def files_hash(files: Iterable[Path], root: Path) -> str:
     """Return a short hash of the names below a folder and of the contents of files, in any order."""
     digest = hashlib.sha256()
     for file in sorted(files):

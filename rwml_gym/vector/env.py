@@ -35,6 +35,9 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
     float64, `info` with one array per key and ``_key`` as the mask of the slots that have the key. A list or string in
     the info of one environment is an element of an object array: ``info["admissible_actions"][3]`` is slot 3's list.
 
+    Attributes:
+        one_order: Whether the slots share one order of games, which one seed must set.
+
     Raises `gymnasium.error.ResetNeeded` where Gymnasium would silently return wrong results: at a step after a failed
     one, a step of an ended slot in mode ``Disabled``, and a partial reset before the first full one.
 
@@ -77,6 +80,7 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
         self.num_envs = len(self.env_fns)
         _check_workers(workers, context, timeout, self.num_envs)
         self.workers = workers
+        self.one_order = False
         self._ended: Bools = np.zeros(self.num_envs, dtype=np.bool_)
         self._needs_reset = "Expected reset() before the first step(), actual: none. Call reset()."
         self._slots: Slots | Workers
@@ -209,6 +213,11 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
             return [int(seed) + slot for slot in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise InvalidConfigError(f"Expected {self.num_envs} seeds, one per slot, actual: {len(seed)}.")
+        if self.one_order and any(each != seed[0] + slot for slot, each in enumerate(seed) if each is not None):
+            raise InvalidConfigError(
+                f'Expected one seed for all slots with order="each-once", actual: {list(seed)}. The slots share '
+                "the order of that seed, or games would be left out."
+            )
         return list(seed)
 
     def _split(self, options: Mapping[str, Any] | None) -> tuple[list[dict[str, Any] | None], Bools]:
@@ -285,7 +294,9 @@ def make_text(
         env_fns = [partial(gymnasium.make, id, share=(slot, num_envs), **kwargs) for slot in range(num_envs)]
     else:
         env_fns = [partial(gymnasium.make, id, **kwargs)] * num_envs
-    return TextVectorEnv(env_fns, autoreset_mode, workers=workers, context=context, timeout=timeout)
+    envs = TextVectorEnv(env_fns, autoreset_mode, workers=workers, context=context, timeout=timeout)
+    envs.one_order = kwargs.get("order") == "each-once"
+    return envs
 
 
 def _autoreset_mode(mode: Any) -> AutoresetMode:

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from rwml_gym.checks import missing
-from rwml_gym.envs.provenance import content_hash, distribution_of
+from rwml_gym.envs.provenance import distribution_of, files_hash
 
 __all__ = ["data_version", "load", "require"]
 
@@ -55,7 +55,7 @@ def data_version() -> str:
     files = [file for file in files if file.is_file() and file.suffix not in (".py", ".pyc")]
     found = distribution_of(root, (DISTRIBUTION, *UPSTREAM))
     name = "tau2 from source" if found is None else f"{found.name} {found.version}"
-    version = f"{name} ({content_hash(code, root)[:6]}{content_hash(files, data)[:6]})"
+    version = f"{name} ({files_hash(code, root)[:6]}{files_hash(files, data)[:6]})"
     if found is None or found.name != DISTRIBUTION:
         warnings.warn(
             f"Expected {DISTRIBUTION}, actual: {version}. Do not compare scores with those of {DISTRIBUTION}: the "

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, RWMLConfig, StageConfig
+from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig, StageConfig
 from rwml_gym.agents.jobs import world_model
 from rwml_gym.agents.jobs.world_model import by_pass_rate, run_world_model
 from rwml_gym.agents.language.world_model import LanguageWorldModel
-from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import TransitionDataset
+from tests.helpers.small_world_model import small_config
 
 RATES = [1.0, 0.0, 0.5, 0.9, 0.89, 0.0, 0.1, 1.0, 0.91]
 EASY, HARD, BETWEEN = [0, 3, 7, 8], [1, 5], [2, 4, 6]
@@ -61,25 +61,9 @@ def test_the_draws_follow_from_the_seed():
 
 
 def _config(model, **changes: Any) -> RWMLConfig:
-    settings: dict[str, Any] = {
-        "env": "toy",
-        "model": str(model),
-        "dtype": "float32",
-        "lora_rank": 2,
-        "max_prompt_tokens": 150,
-        "max_new_tokens": 8,
-        "encoder": "hashing",
-        "threshold": 0.995,
-        "collect": CollectConfig(
-            games=3, held_out_games=2, rollouts=1, max_steps=5, random_share=1.0, slots=3, action_tokens=4
-        ),
-        "sft": SFTConfig(steps=1, batch_size=2),
-        "filter": FilterConfig(share=0.2, attempts=3, limit=10, easy_rate=1.0, keep_easy=0.0, keep_hard=0.0),
-        "stage": StageConfig(steps=2, groups=3, group_size=2),
-        "baseline": False,
-        "max_held_out": 4,
-    }
-    return RWMLConfig(**{**settings, **changes})
+    attempted = FilterConfig(share=0.2, attempts=3, limit=10, easy_rate=1.0, keep_easy=0.0, keep_hard=0.0)
+    stage = StageConfig(steps=2, groups=3, group_size=2)
+    return small_config(model, **{"filter": attempted, "stage": stage, "max_held_out": 4, **changes})
 
 
 @pytest.fixture
@@ -147,6 +131,6 @@ def test_without_a_limit_all_that_was_not_fine_tuned_on_is_tried(tiny_folder, tm
     played = list(TransitionDataset.load(tmp_path / "transitions" / "train"))
     assert len(triplets) == len(played) - round(0.2 * len(played))
     # Both parts together are everything, once.
-    (fine_tuned,) = learnt
+    fine_tuned = learnt[0]  # each step is given all of it, and draws its batch
     assert sorted(map(played.index, [*fine_tuned, *triplets])) == sorted(map(played.index, played))
     assert triplets != sorted(triplets, key=played.index)  # a limit would take a random part

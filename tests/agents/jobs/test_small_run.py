@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 
 from safetensors.torch import load_file
 
-from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, RWMLConfig, StageConfig
+from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig, StageConfig
 from rwml_gym.agents.jobs import world_model
 from rwml_gym.agents.jobs.run import some_of, with_outcome
 from rwml_gym.agents.jobs.world_model import run_world_model
@@ -24,28 +24,11 @@ from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.learning.options import GRPOConfig, SFTConfig
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges
+from tests.helpers.small_world_model import small_config
 
 
 def _config(model: Path, **changes: Any) -> RWMLConfig:
-    settings: dict[str, Any] = {
-        "env": "toy",
-        "model": str(model),
-        "dtype": "float32",
-        "lora_rank": 2,
-        "max_prompt_tokens": 150,
-        "max_new_tokens": 6,
-        "encoder": "hashing",
-        "threshold": 0.995,
-        "collect": CollectConfig(
-            games=3, held_out_games=3, rollouts=1, max_steps=6, random_share=1.0, slots=3, action_tokens=4
-        ),
-        "sft": SFTConfig(steps=2, batch_size=2, learning_rate=1e-2, warmup=0),
-        "filter": FilterConfig(share=0.2, attempts=1),
-        "stage": StageConfig(steps=1, groups=4, group_size=4),
-        "grpo": GRPOConfig(beta=0.1),
-        "baseline": False,
-    }
-    return RWMLConfig(**{**settings, **changes})
+    return small_config(model, **{"grpo": GRPOConfig(beta=0.1), **changes})
 
 
 def _json(path: Path) -> Any:

@@ -300,4 +300,5 @@ def test_the_real_encoder_fails_the_shop_and_passes_alfworld(shop, alfworld):
     assert bad.level == "will NOT teach as it is"
     assert {"threshold", "predictable"} <= topics(bad)
     assert bad.quality[""][0] < MIN_PRECISION
-    assert good.level == "should teach"
+    assert good.level == "may teach"  # no threshold of this encoder is 90 % precise there
+    assert good.quality[""][0] > MIN_PRECISION

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from rwml_gym.checks import missing, require
-from rwml_gym.envs.provenance import content_hash, distribution_of
+from rwml_gym.envs.provenance import distribution_of, files_hash
 
 __all__ = ["constants", "domain", "floor_plan", "goal_library", "grammar", "require_engine", "version"]
 
@@ -36,7 +36,7 @@ def version() -> str:
         *(root / "gen" / name for name in ("constants.py", "goal_library.py")),
         *(root / "gen" / "layouts").glob("*.json"),
     ]
-    return f"{'from source' if found is None else found.version} ({content_hash(files, root)})"
+    return f"{'from source' if found is None else found.version} ({files_hash(files, root)})"
 
 
 @cache
