@@ -30,7 +30,7 @@ from alfworld.agents.environment.alfred_tw_env import AlfredDemangler, AlfredInf
 from textworld.envs.pddl import PddlEnv
 
 import rwml_gym  # noqa: F401 (registers the id)
-from rwml_gym.envs.alfworld.engine import compiled
+from rwml_gym.envs.alfworld.engine.engine import forget_games
 from rwml_gym.envs.alfworld.games.sources import make_games
 
 ID = "rwml_gym/ALFWorld-v0"
@@ -124,7 +124,7 @@ def one_environment(arguments: Arguments, names: list[str]) -> None:
         taken = seconds(play_stock, stock, 20, random.Random(number))
         stock_times["step"].append((taken - stock_times["reset"][-1]) / 20)
 
-        compiled.forget_games()
+        forget_games()
         times["load"].append(seconds(ours.reset, options=options))
         times["reset"].append(statistics.median(seconds(ours.reset, options=options) for _ in range(9)))
         taken = seconds(play, ours, 20, random.Random(number), options)

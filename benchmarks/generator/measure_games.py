@@ -36,7 +36,7 @@ from fit_tables import Recorded, read_games
 from rwml_gym.envs.alfworld.engine.game import room_of
 from rwml_gym.envs.alfworld.games.goals import options
 from rwml_gym.envs.alfworld.games.problem import read_room
-from rwml_gym.envs.alfworld.games.rooms import Room, furnish, kind_of
+from rwml_gym.envs.alfworld.games.rooms import Room, by_kind, draw_place, furnish, kind_of, position
 from rwml_gym.envs.alfworld.games.sources import GeneratedGames
 from rwml_gym.envs.alfworld.games.tables import FLOOR, fitted, kinds_of_place
 
@@ -106,9 +106,12 @@ def placed_anew(recorded: Recorded, rng: random.Random) -> Recorded:
     """The recorded room, with each of its objects drawn a new place."""
     factors = fitted()["place_factors"]
     anew = Room(recorded.room.receptacles)
+    receptacles = by_kind(anew.receptacles)
     for thing in carried(recorded.room):
         kind = kind_of(thing)
-        anew.place(rng, kind, kinds_of_place(kind, anew.receptacle_kinds(), factors.get(kind, ())))
+        places = kinds_of_place(kind, sorted(receptacles), factors.get(kind, ()))
+        place = draw_place(rng, kind, places, receptacles)
+        anew.objects[f"{kind}|{position(rng)}"] = place
     return Recorded(recorded.game, anew)
 
 

@@ -11,7 +11,7 @@ import gymnasium
 import pytest
 
 import rwml_gym  # noqa: F401  registers the ids
-from rwml_gym.envs.alfworld.engine.compiled import forget_games
+from rwml_gym.envs.alfworld.engine.engine import forget_games
 from rwml_gym.wrappers import AdmissibleActions, EmbedText, RecordTransitions, TextHistory, WorldModelRewardWrapper
 
 

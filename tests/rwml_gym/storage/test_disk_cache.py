@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from rwml_gym.envs.alfworld.engine import compiled
+from rwml_gym.envs.alfworld.engine.grammar import load, without_goal
+from rwml_gym.envs.alfworld.engine.text import Texts
 from rwml_gym.envs.alfworld.engine.translation import translate
 from rwml_gym.envs.alfworld.games.generator import generate
 from rwml_gym.storage import disk_cache
@@ -116,16 +118,16 @@ def test_without_a_home_nothing_is_kept(monkeypatch):
     assert make.calls == 2
 
 
-@pytest.mark.parametrize("part", ["FORMAT", "_version"])
+@pytest.mark.parametrize("part", ["FORMAT", "version"])
 def test_a_translation_is_made_anew_for_another_format_and_library(monkeypatch, part):
     pytest.importorskip("alfworld")
     game = generate("generated/pick_and_place_simple/7", "pick_and_place_simple").data
-    arguments = game["pddl_domain"], game["grammar"], game["pddl_problem"]
+    shared, goal = without_goal(game["grammar"])
+    arguments = game["pddl_domain"], game["pddl_problem"], Texts(load(shared)), goal
     asked = []
     monkeypatch.setattr(compiled, "translate", lambda *texts: asked.append(texts) or translate(*texts))
     for times, value in ((1, "a"), (1, "a"), (2, "b")):
         monkeypatch.setattr(compiled, part, value if part == "FORMAT" else lambda library, value=value: value)
-        compiled.forget_games()
         compiled.compile_game(*arguments)
         assert len(asked) == times
 

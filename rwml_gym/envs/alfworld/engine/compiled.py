@@ -1,30 +1,23 @@
-"""Compiled games: the constant part of a game, shared by all engines that play it and kept on disk."""
+"""Games that fast-downward has translated: their constant part, shared by all plays and kept on disk."""
 
 from __future__ import annotations
 
-import threading
 from array import array
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from importlib import metadata
 from sys import intern
 from typing import Any
 
-from rwml_gym.envs.alfworld.engine import grammar
 from rwml_gym.envs.alfworld.engine.layout import lay_out
 from rwml_gym.envs.alfworld.engine.text import Row, Texts
 from rwml_gym.envs.alfworld.engine.translation import translate
-from rwml_gym.errors import InvalidGameError
-from rwml_gym.storage.disk_cache import DiskCache, content_hash
+from rwml_gym.storage.disk_cache import DiskCache
 
-__all__ = ["GAMES_KEPT", "CompiledGame", "Lists", "compile_game", "forget_games"]
-
-GAMES_KEPT = 64
-"""Number of games that a process keeps in memory, about 0.2 MB each."""
+__all__ = ["CompiledGame", "Lists", "compile_game"]
 
 FORMAT = "2"
-"""Part of the key on disk: raise it when the data of `lay_out` or of `grammar.parse` changes its meaning."""
+"""Part of the key on disk: raise it when the data of `lay_out` changes its meaning."""
 
 _disk = DiskCache("alfworld", files=20_000)
 
@@ -87,12 +80,8 @@ class CompiledGame:
         self.goal: list[int] = data["goal"]
         self.axioms: list[Any] = data["axioms"]
         self.goal_variables = frozenset(data["goal_variables"])
-        _check_types(data, texts)
-        for action in self._actions:
-            if not texts.is_static(action, self.fluents):
-                raise InvalidGameError(
-                    f'Expected a constant command, actual: action {action!r}. Play this game with engine="textworld".'
-                )
+        texts.check_types(data["signatures"], data["types"], data["parameters"])
+        texts.check_commands(self._actions, self.fluents)
 
     def atom(self, variable: int) -> tuple[str, Row]:
         """Return the predicate and the entities of a variable."""
@@ -125,77 +114,20 @@ def _packed(numbers: Sequence[int]) -> array[int]:
     return array("H" if max(numbers, default=0) < 2**16 else "I", numbers)
 
 
-def _check_types(data: Mapping[str, Any], texts: Texts) -> None:
-    """Check that a query finds its facts by their predicate alone, without types.
-
-    textworld finds facts by predicate and types. If each predicate has the same types everywhere, and each placeholder
-    of a query and each parameter of an action fits them, the result is the same.
-    """
-    for predicate, placeholders in texts.queries:
-        signatures = data["signatures"].get(predicate.removeprefix("not_"), ())
-        fits = all(
-            kind == texts.placeholders[placeholder] or texts.placeholders[placeholder] in data["types"].get(kind, ())
-            for signature in signatures
-            for placeholder, kind in zip(placeholders, signature, strict=False)
-        )
-        if len(signatures) > 1 or not fits:
-            raise InvalidGameError(
-                f"Expected the text grammar's types of {placeholders} for {predicate!r}, actual: {signatures}. "
-                'Play this game with engine="textworld".'
-            )
-    for action, parameters in data["parameters"].items():
-        for name, kind in parameters:
-            wanted = texts.placeholders.get(name, kind)
-            if kind != wanted and kind in data["types"]:
-                raise InvalidGameError(
-                    f"Expected parameter {name!r} of action {action!r} to be a {wanted}, as in the text grammar, "
-                    f'actual: {kind}. Play this game with engine="textworld".'
-                )
-
-
-_games: OrderedDict[str, CompiledGame] = OrderedDict()
-_lock = threading.Lock()
-
-
-def compile_game(domain: str, text_grammar: str, problem: str) -> CompiledGame:
-    """Compile a game, or find it in this process's memory, or find its translation on disk.
+def compile_game(domain: str, problem: str, texts: Texts, goal_sentence: str) -> CompiledGame:
+    """Translate a game with fast-downward, or find its translation on disk.
 
     Args:
         domain: The PDDL domain.
-        text_grammar: The ``.twl2`` text grammar.
         problem: The PDDL problem.
+        texts: The text grammar of the game.
+        goal_sentence: The sentence for `grammar.GOAL` in the grammar.
     """
-    key = content_hash(domain, text_grammar, problem)  # the texts themselves would take half of a game's memory
-    with _lock:
-        if key in _games:
-            _games.move_to_end(key)
-            return _games[key]
-    shared, goal = grammar.without_goal(text_grammar)
-    made_by = (FORMAT, "fast_downward_textworld", _version("fast_downward_textworld"))
-    texts = _texts(shared)
-    game = _disk.get(
-        (*made_by, domain, problem),
+    return _disk.get(
+        (FORMAT, "fast_downward_textworld", version("fast_downward_textworld"), domain, problem),
         lambda: lay_out(translate(domain, problem)),
-        lambda data: CompiledGame(data, texts, goal),
+        lambda data: CompiledGame(data, texts, goal_sentence),
     )
-    with _lock:
-        _games[key] = game
-        while len(_games) > GAMES_KEPT:
-            _games.popitem(last=False)
-    return game
 
 
-def forget_games() -> None:
-    """Empty the memory of this process; the files on disk stay."""
-    with _lock:
-        _games.clear()
-    _texts.cache_clear()
-
-
-@lru_cache(maxsize=8)
-def _texts(text_grammar: str) -> Texts:
-    made_by = (FORMAT, "textworld", _version("textworld"))
-    return _disk.get((*made_by, text_grammar), lambda: grammar.parse(text_grammar), Texts)
-
-
-_version = cache(metadata.version)  # each call reads a file
+version = cache(metadata.version)  # each call reads a file

@@ -88,16 +88,15 @@ def entity_names(ids: Iterable[str]) -> dict[str, str]:
     Args:
         ids: All ids of a game, in lower case.
     """
-    ordered = sorted(ids)
-    remaining = Counter(_type_of(entity) for entity in ordered if "_bar_" in entity)
     names = {}
-    for entity in ordered:
-        if "_bar_" not in entity:
+    numbers: Counter[str] = Counter()
+    for entity in sorted(ids, reverse=True):
+        if "_bar_" in entity:
+            kind = _type_of(entity)
+            numbers[kind] += 1
+            names[entity] = f"{kind} {numbers[kind]}"
+        else:
             names[entity] = f"{entity} "
-            continue
-        kind = _type_of(entity)
-        names[entity] = f"{kind} {remaining[kind]}"
-        remaining[kind] -= 1
     return names
 
 

@@ -15,14 +15,21 @@ from __future__ import annotations
 import json
 import re
 import threading
+from importlib import metadata
 from typing import Any
 
-__all__ = ["GOAL", "parse", "without_goal"]
+from rwml_gym.storage.disk_cache import DiskCache
+
+__all__ = ["GOAL", "load", "parse", "without_goal"]
 
 GOAL = "UNKNOWN GOAL"
 """Placeholder of the goal sentence in a grammar that many games share."""
 
+FORMAT = "2"
+"""Part of the key on disk: raise it when the data of `parse` changes its meaning."""
+
 _lock = threading.Lock()
+_disk = DiskCache("alfworld", files=1000)
 
 
 def without_goal(grammar: str) -> tuple[str, str]:
@@ -37,6 +44,15 @@ def without_goal(grammar: str) -> tuple[str, str]:
         return grammar, GOAL
     before, opening, goal, closing, after = parts
     return before + opening + GOAL + closing + after, goal
+
+
+def load(grammar: str) -> dict[str, Any]:
+    """Parse a grammar, or find it on disk.
+
+    Args:
+        grammar: Text of a ``.twl2`` file.
+    """
+    return _disk.get((FORMAT, "textworld", metadata.version("textworld"), grammar), lambda: parse(grammar))
 
 
 def parse(grammar: str) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import fast_downward
 import textworld
 from textworld.envs.pddl import PddlEnv
 
-from rwml_gym.envs.alfworld.engine.engine import State
 from rwml_gym.envs.alfworld.engine.game import entity_names
+from rwml_gym.envs.alfworld.engine.state import State
 
 __all__ = ["TextworldEngine"]
 

@@ -9,13 +9,13 @@ placeholder must have the same type in the whole grammar, so that its name ident
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from rwml_gym.envs.alfworld.engine.grammar import GOAL
 from rwml_gym.errors import InvalidGameError
 
-__all__ = ["Binding", "Texts", "World", "Writer"]
+__all__ = ["Binding", "Row", "Texts", "World", "Writer"]
 
 Row = tuple[int, ...]
 Binding = Mapping[str, int]
@@ -59,6 +59,7 @@ class Texts:
         commands: For each action, the writer of its command.
         feedback: For each action, the writer of the answer.
         intro: Writer of the first observation.
+        used: For each action, the placeholders that its command names; those of rules are not among them.
 
     Raises:
         InvalidGameError: If an expression or a placeholder is not supported.
@@ -75,16 +76,64 @@ class Texts:
         self.intro = self._rule("intro")
         self.predicates = frozenset(predicate for predicate, _ in self.queries)
         self._asked = {name: _asked(action["command"]) for name, action in data["actions"].items()}
+        self.used = {name: frozenset(_used(action["command"])) for name, action in data["actions"].items()}
 
-    def is_static(self, action: str, fluents: Collection[str]) -> bool:
-        """Return whether an action's command is the same in every state of a game.
+    def check_types(
+        self,
+        signatures: Mapping[str, Collection[tuple[str, ...]]],
+        types: Mapping[str, Collection[str]],
+        parameters: Mapping[str, Iterable[tuple[str, str]]],
+    ) -> None:
+        """Check that a query finds its facts by their predicate alone, without types.
+
+        textworld finds facts by predicate and types. If each predicate has the same types everywhere, and each
+        placeholder of a query and each parameter of an action fits them, the result is the same.
 
         Args:
-            action: Name of the action.
-            fluents: The predicates that actions change.
+            signatures: The types with which each predicate occurs in a game.
+            types: The supertypes of each type.
+            parameters: The parameters of each action with their types.
+
+        Raises:
+            InvalidGameError: If textworld would find other facts.
         """
-        asked = self._asked[action]
-        return asked is not None and not asked.intersection(fluents)
+        for predicate, placeholders in self.queries:
+            found = signatures.get(predicate.removeprefix("not_"), ())
+            fits = all(
+                kind == self.placeholders[placeholder] or self.placeholders[placeholder] in types.get(kind, ())
+                for signature in found
+                for placeholder, kind in zip(placeholders, signature, strict=False)
+            )
+            if len(found) > 1 or not fits:
+                raise InvalidGameError(
+                    f"Expected the text grammar's types of {placeholders} for {predicate!r}, actual: {sorted(found)}. "
+                    'Play this game with engine="textworld".'
+                )
+        for action, named in parameters.items():
+            for name, kind in named:
+                wanted = self.placeholders.get(name, kind)
+                if kind != wanted and kind in types:
+                    raise InvalidGameError(
+                        f"Expected parameter {name!r} of action {action!r} to be a {wanted}, as in the text grammar, "
+                        f'actual: {kind}. Play this game with engine="textworld".'
+                    )
+
+    def check_commands(self, actions: Iterable[str], fluents: Collection[str]) -> None:
+        """Check that the commands of actions are the same in every state of a game.
+
+        Args:
+            actions: Names of actions.
+            fluents: The predicates that actions change.
+
+        Raises:
+            InvalidGameError: If a command may change.
+        """
+        for action in actions:
+            asked = self._asked[action]
+            if asked is None or asked.intersection(fluents):
+                raise InvalidGameError(
+                    f'Expected a constant command, actual: action {action!r}. Play this game with engine="textworld".'
+                )
 
     def _sequence(self, symbols: Sequence[Any]) -> Writer:
         writers = [self._symbol(symbol) for symbol in symbols]
@@ -111,7 +160,7 @@ class Texts:
     def _rule(self, name: str) -> Writer:
         def write(world: World, binding: Binding) -> str:
             for query, writer in self._rules.get(name, ()):
-                if query is None or next(_solutions(world, query, binding), None) is not None:
+                if query is None or _solutions(world, query, binding):
                     return writer(world, binding)
             raise InvalidGameError(f"Expected a matching rule #{name}#, actual: none. Replace the corrupt game file.")
 
@@ -167,36 +216,57 @@ def _asked(symbols: Sequence[Any]) -> frozenset[str] | None:
     return frozenset(asked)
 
 
-def _solutions(world: World, query: Query, binding: Binding, depth: int = 0) -> Iterator[Binding]:
-    """Yield the solutions of a query that extend ``binding``; no two placeholders may have the same entity."""
-    if depth == len(query):
-        yield binding
-        return
-    predicate, names = query[depth]
-    rows = world.facts.get(predicate, ())
-    known = [(position, binding[name]) for position, name in enumerate(names) if name in binding]
-    if len(known) == len(names):
-        if tuple([entity for _, entity in known]) in rows:
-            yield from _solutions(world, query, binding, depth + 1)
-        return
-    for position, entity in known:
+def _used(symbols: Sequence[Any]) -> Iterator[str]:
+    """Yield the placeholders in a command."""
+    for symbol in symbols:
+        if symbol[0] == "value":
+            yield from (node.id for node in ast.walk(ast.parse(symbol[1].strip())) if isinstance(node, ast.Name))
+        elif symbol[0] == "each":
+            yield from _used([symbol[1]])
+            yield from (name for _, placeholders in symbol[2] or () for name, _ in placeholders)
+        elif symbol[0] == "list":
+            yield from _used([symbol[1]])
+
+
+def _solutions(world: World, query: Query, binding: Binding) -> list[Binding]:
+    """Return the solutions of a query that extend ``binding``; no two placeholders may have the same entity."""
+    found = [binding]
+    for predicate, names in query:
+        rows = world.facts.get(predicate, ())
+        if not rows:
+            return []
+        known = [(position, name) for position, name in enumerate(names) if name in found[0]]
+        if len(known) == len(names):
+            found = [each for each in found if tuple([each[name] for name in names]) in rows]
+        else:
+            new = [(position, name) for position, name in enumerate(names) if name not in found[0]]
+            found = [
+                longer for each in found for row in _matching(rows, known, each) for longer in _longer(each, new, row)
+            ]
+        if not found:
+            return []
+    return found
+
+
+def _matching(rows: Collection[Row], known: Sequence[tuple[int, str]], binding: Binding) -> list[Row]:
+    for position, name in known:
+        entity = binding[name]
         rows = [row for row in rows if row[position] == entity]
-    for row in sorted(rows):
-        extended = _extend(binding, names, row)
-        if extended is not None:
-            yield from _solutions(world, query, extended, depth + 1)
+    return sorted(rows)
 
 
-def _extend(binding: Binding, names: tuple[str, ...], row: Row) -> Binding | None:
-    extended = dict(binding)
-    for name, entity in zip(names, row, strict=True):
-        if name not in extended:
-            if entity in extended.values():
-                return None
-            extended[name] = entity
-        elif extended[name] != entity:
-            return None
-    return extended
+def _longer(binding: Binding, new: Sequence[tuple[int, str]], row: Row) -> tuple[Binding, ...]:
+    """Return the binding with the entities of a row; nothing if this would give one entity to two placeholders."""
+    longer = dict(binding)
+    for position, name in new:
+        entity = row[position]
+        if name in longer:  # twice in one atom
+            if longer[name] != entity:
+                return ()
+        elif entity in longer.values():
+            return ()
+        longer[name] = entity
+    return (longer,)
 
 
 def _value(expression: str) -> Writer:

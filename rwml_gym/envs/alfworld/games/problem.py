@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from rwml_gym.envs.alfworld.engine.game import Goal
 from rwml_gym.envs.alfworld.games import package
@@ -17,6 +18,7 @@ _MANGLED = {"|": "_bar_", "+": "_plus_", "-": "_minus_", ".": "_dot_"}
 _FACT = re.compile(r"\((inReceptacle|receptacleAtLocation|objectType)\s+(\S+)\s+([^\s()]+)\s*\)")
 
 
+@lru_cache(maxsize=2**14)
 def symbol(entity: str) -> str:
     """Return an id in PDDL's form, mangled as in official games."""
     for character, word in _MANGLED.items():

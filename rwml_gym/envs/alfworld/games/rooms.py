@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property, lru_cache
+from itertools import accumulate
 
 from rwml_gym.envs.alfworld.engine.game import ROOMS, Goal, room_of
 from rwml_gym.envs.alfworld.games import package
@@ -17,10 +18,13 @@ __all__ = [
     "TREATMENTS",
     "Room",
     "Treatment",
+    "by_kind",
+    "draw_place",
     "furnish",
     "hiding_places",
     "kind_of",
     "layout",
+    "position",
 ]
 
 VALID_UNSEEN_FLOOR_PLANS = frozenset({10, 219, 308, 424})
@@ -88,12 +92,6 @@ class Room:
         """Return the types of object in the room, sorted."""
         return sorted({kind_of(thing) for thing in self.objects})
 
-    def place(self, rng: random.Random, kind: str, places: Collection[str]) -> None:
-        """Add an object of a type: draw one of the given types of place, then a place of this type."""
-        choices = list(places)
-        place = rng.choices(choices, [place_weight(kind, choice) for choice in choices])[0]
-        self.objects[f"{kind}|{position(rng)}"] = None if place == FLOOR else rng.choice(self.of_kind(place))
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -102,16 +100,54 @@ class Layout:
     receptacles: dict[str, str]
     kinds: tuple[str, ...]
 
+    @cached_property
+    def by_kind(self) -> dict[str, list[str]]:
+        """The receptacles of each type."""
+        return by_kind(self.receptacles)
+
     def places(self, kind: str) -> list[str]:
         """Return the possible places of an object type: types of receptacle, and `FLOOR`."""
-        present = sorted({kind_of(receptacle) for receptacle in self.receptacles})
-        return kinds_of_place(kind, present, fitted()["place_factors"].get(kind, ()))
+        return kinds_of_place(kind, sorted(self.by_kind), fitted()["place_factors"].get(kind, ()))
 
 
+@lru_cache(maxsize=2**14)
 def kind_of(entity: str) -> str:
     """Return the type of an entity: ``Mug|+01.00|…`` is a ``Mug``, ``Sink|…|SinkBasin`` a ``SinkBasin``."""
     parts = entity.split("|")
     return parts[-1] if entity.endswith("Basin") else parts[0]
+
+
+def by_kind(receptacles: Iterable[str]) -> dict[str, list[str]]:
+    """Group receptacles by their type."""
+    found: dict[str, list[str]] = {}
+    for receptacle in receptacles:
+        found.setdefault(kind_of(receptacle), []).append(receptacle)
+    return found
+
+
+def draw_place(
+    rng: random.Random, kind: str, places: Collection[str], receptacles: Mapping[str, Sequence[str]]
+) -> str | None:
+    """Draw a place for an object of a type.
+
+    Args:
+        rng: Random generator.
+        kind: The object type.
+        places: Types of place.
+        receptacles: Those in the room, by type.
+
+    Returns:
+        A receptacle of one of the types; None for `FLOOR`.
+    """
+    choices, chances = _chances(kind, tuple(places))
+    place = rng.choices(choices, cum_weights=chances)[0]
+    return None if place == FLOOR else rng.choice(receptacles[place])
+
+
+@cache
+def _chances(kind: str, places: tuple[str, ...]) -> tuple[tuple[str, ...], list[float]]:
+    """Return types of place for an object type, and their cumulative weights."""
+    return places, list(accumulate(place_weight(kind, place) for place in places))
 
 
 def position(rng: random.Random) -> str:
@@ -178,7 +214,8 @@ def furnish(rng: random.Random, floor_plan: int, goal: Goal | None = None) -> Ro
         elif goal is not None and kind == goal.lamp:
             needed, reachable = 1, lamp_stands(plan, kind)
         for index in range(max(count, needed)):
-            room.place(rng, kind, reachable if index < needed else places)
+            receptacle = draw_place(rng, kind, reachable if index < needed else places, plan.by_kind)
+            room.objects[f"{kind}|{position(rng)}"] = receptacle
     return room
 
 

@@ -16,8 +16,8 @@ pytest.importorskip("textworld")
 import fast_downward
 from alfworld.agents.utils.misc import Demangler
 
-from rwml_gym.envs.alfworld.engine import compiled, stock
-from rwml_gym.envs.alfworld.engine.engine import Engine
+from rwml_gym.envs.alfworld.engine import stock
+from rwml_gym.envs.alfworld.engine.engine import Engine, forget_games
 from rwml_gym.envs.alfworld.engine.stock import TextworldEngine
 from rwml_gym.envs.alfworld.games import package
 from rwml_gym.envs.alfworld.games.sources import TASK_TYPES, GeneratedGames, OfficialGames
@@ -35,9 +35,9 @@ def reference():
 def fresh_cache(monkeypatch, tmp_path):
     """Nothing translated yet, neither in memory nor on disk."""
     monkeypatch.setenv("RWML_GYM_CACHE", str(tmp_path))
-    compiled.forget_games()
+    forget_games()
     yield tmp_path
-    compiled.forget_games()
+    forget_games()
 
 
 def generated(task_type, seed, split="generated"):
