@@ -5,16 +5,9 @@ Importing is light (gymnasium and numpy only): engines, encoders and models are 
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 import gymnasium
 
 __all__ = ["__version__"]
-
-try:
-    __version__ = version("rwml-gym")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0.0.0+uninstalled"
 
 # Name, entry point below `rwml_gym.envs`, function of `rwml_gym.vector.env`, step budget, arguments.
 _ENVIRONMENTS: list[tuple[str, str, str | None, int, dict[str, str]]] = [
@@ -34,3 +27,15 @@ for _name, _entry, _vector, _steps, _arguments in _ENVIRONMENTS:
         max_episode_steps=_steps,
         kwargs=_arguments,
     )
+
+
+def __getattr__(name: str) -> str:
+    """Look the version up when it is asked for, since that reads files."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("rwml-gym")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0.0.0+uninstalled"

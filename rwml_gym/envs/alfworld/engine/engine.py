@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from rwml_gym.envs.alfworld.engine.grounded import GroundedPlay
 from rwml_gym.envs.alfworld.engine.lifted import LiftedGame, LiftedPlay
 from rwml_gym.envs.alfworld.engine.pddl import UnsupportedPDDL
 from rwml_gym.envs.alfworld.engine.state import NOTHING_HAPPENS, State
-from rwml_gym.envs.alfworld.engine.text import Texts
+from rwml_gym.envs.alfworld.engine.text import Row, Texts
 from rwml_gym.storage.disk_cache import content_hash
 
 __all__ = ["GAMES_KEPT", "NOTHING_HAPPENS", "Engine", "GameEngine", "State", "forget_games"]
@@ -81,6 +81,11 @@ class Engine:
     def names(self) -> Sequence[str]:
         """Names of the entities in texts, in the order of `ids`."""
         return self._playing().names
+
+    @property
+    def facts(self) -> Mapping[str, Collection[Row]]:
+        """What the texts are made from: the entities, as places in `ids`, of which each predicate holds."""
+        return self._playing().facts
 
     def start(self, game: Mapping[str, Any]) -> State:
         """Start a game (`GameEngine.start`).

@@ -15,10 +15,11 @@ from __future__ import annotations
 import json
 import re
 import threading
-from importlib import metadata
+from functools import cache
+from importlib import metadata, resources
 from typing import Any
 
-from rwml_gym.storage.disk_cache import DiskCache
+from rwml_gym.storage.disk_cache import DiskCache, content_hash
 
 __all__ = ["GOAL", "load", "parse", "without_goal"]
 
@@ -47,12 +48,21 @@ def without_goal(grammar: str) -> tuple[str, str]:
 
 
 def load(grammar: str) -> dict[str, Any]:
-    """Parse a grammar, or find it on disk.
+    """Return a parsed grammar: alfworld's own are at hand, others are parsed once and kept on disk.
 
     Args:
         grammar: Text of a ``.twl2`` file.
     """
+    known = _known().get(content_hash(grammar))
+    if known is not None:
+        return known
     return _disk.get((FORMAT, "textworld", metadata.version("textworld"), grammar), lambda: parse(grammar))
+
+
+@cache
+def _known() -> dict[str, Any]:
+    """Return the grammars that ``benchmarks/generator/parse_grammars.py`` has parsed, by their hash."""
+    return json.loads(resources.files("rwml_gym.envs.alfworld.engine").joinpath("grammars.json").read_text("utf-8"))
 
 
 def parse(grammar: str) -> dict[str, Any]:

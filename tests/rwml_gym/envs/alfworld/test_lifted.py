@@ -14,11 +14,13 @@ pytest.importorskip("textworld")
 
 from rwml_gym.envs.alfworld.engine.compiled import compile_game
 from rwml_gym.envs.alfworld.engine.engine import Engine
+from rwml_gym.envs.alfworld.engine.grammar import _known, load, parse, without_goal
 from rwml_gym.envs.alfworld.engine.grounded import GroundedPlay
 from rwml_gym.envs.alfworld.engine.lifted import LiftedPlay
 from rwml_gym.envs.alfworld.engine.pddl import UnsupportedPDDL, read_domain, read_problem
 from rwml_gym.envs.alfworld.games import package
 from rwml_gym.envs.alfworld.games.sources import TASK_TYPES, GeneratedGames, OfficialGames
+from rwml_gym.storage.disk_cache import content_hash
 from tests.helpers.alfworld_data import official_data
 from tests.helpers.alfworld_operators import grounded, lifted, lifted_game
 from tests.helpers.alfworld_stock import odd_command
@@ -224,3 +226,11 @@ def test_damaged_text_is_read_or_left_to_fast_downward(start, end, filling, whic
         read_domain(damaged) if which else read_problem(damaged, domain)
     except UnsupportedPDDL:
         return
+
+
+@pytest.mark.parametrize("source", ["generated", "official"])
+def test_the_grammars_at_hand_are_those_of_the_parser(source):
+    game = GeneratedGames().load(GENERATED[0]) if source == "generated" else official("valid_seen", 0, "original")
+    text, _ = without_goal(game.data["grammar"])
+    assert content_hash(text) in _known()
+    assert load(text) == parse(text)
