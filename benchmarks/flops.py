@@ -12,6 +12,7 @@ to the tokens before it and no others, and frozen weights have no gradient.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,13 +104,18 @@ class Decoder:
         parts = self.parts(*_work(groups))
         return sum(parts.values()) - parts["adapter"]
 
-    def update(self, groups: Groups) -> float:
+    def update(self, groups: Groups, counted: float | None = None) -> float:
         """Count the operations of the forward and backward pass that train the adapter on completions.
 
         Gradients run through the prompt too, which completions attend to. A frozen matrix costs as much backward as
         forward, an adapter's and a product of attention twice as much.
+
+        Args:
+            groups: Prompts and completions.
+            counted: Tokens that count in the loss, because only they need logits; all of the completions if absent.
         """
-        parts = self.parts(*_work(groups))
+        tokens, pairs, logits = _work(groups)
+        parts = self.parts(tokens, pairs, logits if counted is None else counted)
         return 2 * (parts["linear"] + parts["head"]) + 3 * (parts["attention"] + parts["adapter"])
 
 
@@ -172,11 +178,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     parser.add_argument("--seconds", type=float, default=2.0, help="time to measure each for")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    for dtype in options.dtype:
-        rate = matmul_rate(device, getattr(torch, dtype), options.seconds)
+    rates = {dtype: matmul_rate(device, getattr(torch, dtype), options.seconds) for dtype in options.dtype}
+    if options.json:
+        print(json.dumps({"device": name, "rates": rates}))
+        return
+    for dtype, rate in rates.items():
         print(f"{name}, {dtype}: {rate / 1e12:.3f} TFLOP/s")
 
 
