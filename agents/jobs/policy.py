@@ -23,7 +23,7 @@ from rwml_gym.agents.jobs.run import Run
 from rwml_gym.agents.jobs.worlds import GameName, Games, Source, choose_games
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.learning.credit import episode_groups
-from rwml_gym.agents.learning.distributed import total
+from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.learning.grpo import Group, update
 from rwml_gym.agents.learning.memory_plan import plan
 from rwml_gym.agents.learning.sft import Demonstration, demonstrations, sft_update
@@ -35,7 +35,6 @@ from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
 from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import TOOL_ROLE
-from rwml_gym.terminal import say
 from rwml_gym.text import printable
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.wrappers import WorldModelRewardWrapper
@@ -61,14 +60,13 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
         check=_check,
         adapter=config.adapter,
         prompts={"thoughts": episode.thoughts, "predictions": episode.predictions, "thinking": episode.thinking},
-        processes=True,
     )
     if config.imitation.steps:
         _imitate(run)
     if config.grpo.beta and (config.adapter is not None or config.imitation.steps):
         add_reference(run.model)  # the reference is what the policy starts from
     if stage.steps:
-        say(
+        run.say(
             f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} episodes on "
             f"{len(run.games.train)} games, sequences: {stage.sequence}"
         )
@@ -93,7 +91,7 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
     before = [found for row in rows for found in row["evaluations"]]
     evaluations = [Evaluation(**found) for found in [*before, *final]]
     if run.is_main:
-        say(write_policy_report(run.folder, config, evaluations))
+        run.say(write_policy_report(run.folder, config, evaluations))
         results = {f"{e.name} {e.unit}, after {e.step} updates": str(e).partition(": ")[2] for e in evaluations}
         run.publish("policy", "plays", results, str(_first_info(run).get("data_version", "")))
     run.accelerator.end_training()
@@ -139,7 +137,7 @@ def grpo_step(
         start = (number * stage.rounds + sampling) * stage.groups
         places = range(start, start + stage.groups)
         chosen = [games[i] for i in in_epochs(len(games), places, seed_of(config.seed, "epochs"))]
-        mine = list(enumerate(chosen))[accelerator.process_index :: accelerator.num_processes]
+        mine = share(accelerator, list(enumerate(chosen)))
         specs = [
             EpisodeSpec(game, seed_of(config.seed, "episode", number, sampling, place, member))
             for place, game in mine
@@ -203,7 +201,7 @@ def imitation_step(
     """
     positions = range(number * config.batch_size, (number + 1) * config.batch_size)
     batch = [data[i] for i in in_epochs(len(data), positions, seed)]
-    mine = batch[accelerator.process_index :: accelerator.num_processes]
+    mine = share(accelerator, batch)
     return sft_update(
         model,
         optimizer,
@@ -309,7 +307,7 @@ def _imitate(run: Run) -> None:
     imitation: ImitationConfig = run.config.imitation
     data = _demonstrations(run)
     what = "episodes" if run.prompts.history == 0 else "turns"
-    say(f"Imitation: {imitation.steps} steps of {imitation.batch_size} on {len(data)} {what}")
+    run.say(f"Imitation: {imitation.steps} steps of {imitation.batch_size} on {len(data)} {what}")
     run.train(
         "imitation",
         partial(imitation_step, run.model, data, imitation, run.seed("imitation"), run.accelerator),
@@ -330,7 +328,7 @@ def _demonstrations(run: Run) -> list[Demonstration]:
         held_out = set(map(str, run.games.held_out))
         recorded = TransitionDataset(transition for transition in loaded if transition.game not in held_out)
         if len(recorded) < len(loaded):
-            say(f"Left out: {len(loaded) - len(recorded)} transitions of games that the policy is evaluated on.")
+            run.say(f"Left out: {len(loaded) - len(recorded)} transitions of games that the policy is evaluated on.")
     else:
         make = partial(run.games.make_env, **run.source.expert_arguments)
         with make() as env:
@@ -352,7 +350,7 @@ def _first_info(run: Run) -> dict[str, Any]:
 
 
 def _evaluate(run: Run, number: int) -> list[Evaluation]:
-    """Play the games that success is measured on, with the policy as it is; every process plays all of them."""
+    """Play the games that success is measured on, with the policy as it is; several processes share them."""
     evaluation = run.config.evaluation
     agent = _agent(run, evaluation.temperature)
     results = []
@@ -368,22 +366,32 @@ def _evaluate(run: Run, number: int) -> list[Evaluation]:
         ]
         if not specs:
             continue
-        with tqdm(total=len(specs), desc=f"evaluate {name}", unit="episode", leave=False, dynamic_ncols=True) as bar:
+        own = share(run.accelerator, specs)
+        with run.progress(f"evaluate {name}", len(own), "episode", leave=False) as bar:
             slots = run.config.episode.slots
-            played = roll_out(_predicting(run, make_env), agent, specs, slots, progress=bar.update)
-        steps = sum(episode.steps for episode in played)
+            played = roll_out(_predicting(run, make_env), agent, own, slots, progress=bar.update)
+        sums = [
+            len(played),
+            sum(episode.won for episode in played),
+            sum(sum(episode.invalid) for episode in played),
+            sum(episode.steps for episode in played),
+            sum(episode.reward for episode in played),
+            sum("won" in episode.info for episode in played),
+        ]
+        episodes, won, invalid, steps, reward, known = total(run.accelerator, sums)
         found = Evaluation(
             name,
             number,
-            sum(episode.won for episode in played),
-            len(played),
-            sum(sum(episode.invalid) for episode in played) / max(steps, 1),
-            steps / len(played),
-            sum(episode.reward for episode in played) / len(played),
-            any("won" in episode.info for episode in played),
+            int(won),
+            int(episodes),
+            invalid / max(steps, 1),
+            steps / episodes,
+            reward / episodes,
+            known > 0,
             "games" if isinstance(games[0], str) else "episodes",
         )
-        tqdm.write(printable(f"  after {number} updates, {found}"))
+        if run.is_main:
+            tqdm.write(printable(f"  after {number} updates, {found}"))
         results.append(found)
     return results
 

@@ -13,7 +13,6 @@ from rwml_gym.files import read_json, write_json, write_text
 from rwml_gym.hashes import damage, seal
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD, TOOL_ROLE
 from rwml_gym.reward.gap import GapReward
-from rwml_gym.terminal import say
 from rwml_gym.transitions import TransitionDataset
 
 __all__ = ["calibrated_gap", "make_gap"]
@@ -52,7 +51,7 @@ def make_gap(
 
 def calibrated_gap(
     config: RWMLConfig, roles: bool, gap: GapReward, train: TransitionDataset, folder: Path
-) -> GapReward:
+) -> tuple[GapReward, str]:
     """Calibrate what is not configured, once: `calibration.json` by message role, `calibration.txt` to read.
 
     Args:
@@ -61,6 +60,9 @@ def calibrated_gap(
         gap: The reward that is not calibrated, which holds the encoder.
         train: Training transitions.
         folder: The run's folder.
+
+    Returns:
+        The reward with its thresholds, and the text to read.
 
     Raises:
         NoPairsError: Too few games to calibrate on, where there are no message roles. With roles, one without a
@@ -76,8 +78,8 @@ def calibrated_gap(
         done = {role: result for role, result in results.items() if isinstance(result, Calibration)}
         write_json(path, {role: json.loads(result.to_json()) for role, result in done.items()})
         seal(folder, *files)
-    say((folder / "calibration.txt").read_text(encoding="utf-8"))
-    return make_gap(config, roles, encoder, {role: result["threshold"] for role, result in read_json(path).items()})
+    thresholds = {role: result["threshold"] for role, result in read_json(path).items()}
+    return make_gap(config, roles, encoder, thresholds), (folder / "calibration.txt").read_text(encoding="utf-8")
 
 
 def _calibrate(

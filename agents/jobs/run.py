@@ -31,18 +31,19 @@ from rwml_gym.agents.language.models import add_adapter, load_adapter, load_mode
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.learning.checkpoint import adapter_damage, load_adapter_weights, save_adapter
-from rwml_gym.agents.learning.distributed import check_distributed
+from rwml_gym.agents.learning.distributed import block, check_distributed, gathered
 from rwml_gym.agents.learning.loop import train_loop
 from rwml_gym.agents.learning.schedules import constant_with_warmup
 from rwml_gym.agents.players.base import Agent, MakeEnv
+from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.players.rollout import collect
 from rwml_gym.agents.reports.model_card import push_adapter, write_card
 from rwml_gym.agents.seeding import seed_of
-from rwml_gym.errors import CheckpointError, ConfigMismatchError, InvalidConfigError
+from rwml_gym.errors import CheckpointError, ConfigMismatchError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import damage, seal
 from rwml_gym.terminal import say
-from rwml_gym.transitions import InvalidDatasetError, TransitionDataset
+from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset
 
 __all__ = ["Run", "check_run", "start_run"]
 
@@ -86,7 +87,6 @@ class Run:
         check: Callable[[Run], object] = lambda run: None,
         adapter: str | None = None,
         prompts: Mapping[str, Any] | None = None,
-        processes: bool = False,
     ) -> Run:
         """Load what a job needs; whatever can be wrong with the input shows before the run's folder is made.
 
@@ -97,11 +97,11 @@ class Run:
             check: Further checks of a run, such as a reward that has to be loaded.
             adapter: Folder of the adapter to start from; a fresh one if absent.
             prompts: Further arguments of `Prompts`.
-            processes: Whether the job shares its work among processes.
 
         Raises:
             ConfigMismatchError: The folder holds a run of another configuration.
-            InvalidConfigError: A value does not work, such as an unknown split or task type.
+            InvalidConfigError: A value does not work, such as an unknown split or task type, or accelerate started
+                processes that the jobs cannot share their work among.
             DependencyNotInstalled: The environment, the reward or the tracker needs a library that is not installed.
             GameNotFoundError: There are no games in the data folder.
             ModelNotFoundError: The language model or the adapter cannot be loaded.
@@ -111,13 +111,7 @@ class Run:
         source = Source(config)
         chosen = games(source)
         accelerator = make_accelerator(folder, config.tracker)
-        if processes:
-            check_distributed(accelerator)
-        elif accelerator.num_processes > 1:
-            raise InvalidConfigError(
-                f"Expected one process, actual: {accelerator.num_processes}. Only `rwml-gym train policy` shares its "
-                "work; start this job without accelerate, or call `grpo.update` in a loop of your own (docs/large.md)."
-            )
+        check_distributed(accelerator)
         base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
         shown = config.make_prompts(tokenizer, **{"world": source.world.prompt_world, **(prompts or {})})
         if adapter is None:
@@ -128,7 +122,7 @@ class Run:
         check(run)
         if run.is_main:
             start_run(config, folder)
-            say(f"Run folder: {folder}")
+        run.say(f"Run folder: {folder}")
         accelerator.wait_for_everyone()
         return run
 
@@ -146,6 +140,15 @@ class Run:
     def is_main(self) -> bool:
         """Whether this process writes and prints."""
         return bool(self.accelerator.is_main_process)
+
+    def say(self, text: object) -> None:
+        """Print a text, in the main process only."""
+        if self.is_main:
+            say(text)
+
+    def progress(self, name: str, count: int, unit: str, leave: bool = True) -> tqdm[Any]:
+        """Make a progress bar over this process's share; only the main process shows its own."""
+        return tqdm(total=count, desc=name, unit=unit, leave=leave, dynamic_ncols=True, disable=not self.is_main)
 
     def seed(self, *parts: int | str) -> int:
         """Derive a seed for one purpose of the run."""
@@ -166,7 +169,7 @@ class Run:
 
         Args:
             file: Its path in the run's folder.
-            compute: Computes the content in every process; the main process writes it.
+            compute: Computes the content, in every process, which can share the work; the main process writes it.
         """
         path = self.folder / file
         problem = damage(self.folder, file)
@@ -186,6 +189,9 @@ class Run:
     ) -> TransitionDataset:
         """Return recorded transitions; play and save them first if they are missing.
 
+        Several processes share the games of a language model without an explorer, whose episodes follow from seeds of
+        their own. Other agents draw their actions in the order of the calls, so the main process plays all games.
+
         Args:
             name: Name of the data set in the run's `transitions`.
             make_env: Makes the environment.
@@ -194,10 +200,23 @@ class Run:
             **settings: Further arguments of `rollout.collect`.
         """
         path = self.folder / "transitions" / name
-        if not path.is_dir():
-            with tqdm(total=len(games), desc=f"collect {name}", unit="episode", dynamic_ncols=True) as bar:
-                data = collect(make_env, agent, games, progress=bar.update, **settings)
-            data.save(path)
+        missing = not path.is_dir()
+        self.accelerator.wait_for_everyone()  # all decide before one writes
+        if missing:
+            seeds: list[int] | None = None
+            mine = range(len(games) if self.is_main else 0)
+            if isinstance(agent, LanguageModelAgent) and agent.explorer is None:
+                seeds, mine = agent.episode_seeds(games), block(self.accelerator, len(games))
+            own: list[Transition] = []
+            if mine:
+                part = slice(mine.start, mine.stop)
+                settings |= {"first": mine.start, "seeds": seeds and seeds[part]}
+                with self.progress(f"collect {name}", len(mine), "episode") as bar:
+                    own += collect(make_env, agent, games[part], progress=bar.update, **settings)
+            played = gathered(self.accelerator, [own])
+            if self.is_main:
+                TransitionDataset(transition for part in played for transition in part).save(path)
+            self.accelerator.wait_for_everyone()
         try:
             return TransitionDataset.load(path)
         except InvalidDatasetError as error:

@@ -25,9 +25,9 @@ from rwml_gym.agents.jobs.worlds import Games, Source
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.prompts import world_of
 from rwml_gym.agents.language.world_model import LanguageWorldModel
+from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.terminal import say
 from rwml_gym.transitions import TransitionDataset, count_games
 
 __all__ = ["run_sft"]
@@ -35,6 +35,9 @@ __all__ = ["run_sft"]
 
 def run_sft(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
     """Fine-tune, or go on with what is left of it. The errors are those of `Run.open`.
+
+    Several processes started by accelerate share every batch; the metrics are those of one process, except for times
+    and rounding.
 
     Args:
         config: The configuration.
@@ -70,8 +73,8 @@ def _imitation(config: SFTJobConfig) -> PolicyConfig:
 def _learn_states(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
     run, train, held_out = _open_recorded(config, folder) if config.transitions is not None else _play(config, folder)
     world_model = run.world_model()
-    before = run.once("loss_before.json", lambda: _loss(world_model, held_out))
-    say(
+    before = run.once("loss_before.json", lambda: _loss(run, world_model, held_out))
+    run.say(
         f"Next-state SFT: {config.sft.steps} steps of {config.sft.batch_size} on {len(train)} transitions of "
         f"{count_games(train)}; {len(held_out)} transitions of {count_games(held_out)} are held out"
     )
@@ -84,12 +87,12 @@ def _learn_states(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
         checkpoint_every=config.checkpoint_every,
     )
     result: dict[str, Any] = run.once(
-        "result.json", lambda: {"loss_before": before, "loss_after": _loss(world_model, held_out)}
+        "result.json", lambda: {"loss_before": before, "loss_after": _loss(run, world_model, held_out)}
     )
     versions = ", ".join(sorted({transition.data_version for transition in train}))
     run.publish("sft", "as a world model of", result, versions)
     run.accelerator.end_training()
-    say(
+    run.say(
         f"Held-out loss per token: {result['loss_before']:.3f} before, {result['loss_after']:.3f} after "
         f"({len(held_out)} transitions); adapter in {run.adapter('sft')}"
     )
@@ -138,13 +141,14 @@ def _recorded(run: Run, name: str) -> TransitionDataset:
 
 
 @torch.no_grad()
-def _loss(world_model: LanguageWorldModel, data: TransitionDataset) -> float:
+def _loss(run: Run, world_model: LanguageWorldModel, data: TransitionDataset) -> float:
     """Mean negative log-likelihood per token of the realised states."""
-    prompts, total, count = world_model.prompts, 0.0, 0
+    prompts, loss, count = world_model.prompts, 0.0, 0
     device = next(world_model.model.parameters()).device
-    for transition in data:
+    for transition in share(run.accelerator, list(data)):
         target = prompts.target(transition.next_state)[: world_model.max_new_tokens]
         prompt = prompts.predict(transition.history, transition.action, transition.task)
         logprobs = completion_logprobs(world_model.model, [prompt], torch.tensor([target], device=device))
-        total, count = total - float(logprobs.sum()), count + len(target)
-    return total / count
+        loss, count = loss - float(logprobs.sum()), count + len(target)
+    loss, tokens = total(run.accelerator, [loss, count])
+    return loss / tokens

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +16,7 @@ from typing import Any, get_args
 import torch
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import ProjectConfiguration
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from rwml_gym.agents.config.base import TrackerName
 from rwml_gym.agents.config.files import flatten
@@ -27,6 +28,9 @@ __all__ = ["make_accelerator", "make_log"]
 
 Log = Callable[[int, Mapping[str, Any]], None]
 _FOLDER, _PROJECT = "tracking", "rwml-gym"
+# Processes wait while one of them plays or calibrates, which takes hours with a large model; NCCL gives up after ten
+# minutes. The launcher ends all processes as soon as one of them fails, so this limit is for one that hangs.
+_PATIENCE = timedelta(days=1)
 _INSTALL = {"tensorboard": '"rwml-gym[track]"', "all": '"rwml-gym[track]"'}
 
 
@@ -57,6 +61,7 @@ def make_accelerator(folder: str | Path, tracker: TrackerName = "none") -> Accel
     return Accelerator(
         cpu=not torch.cuda.is_available(),
         log_with=None if tracker == "none" else tracker,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
         project_config=ProjectConfiguration(str(folder), logging_dir=str(Path(folder) / _FOLDER)),
     )
 

@@ -14,7 +14,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig
@@ -24,6 +23,7 @@ from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.checkpoint import load_adapter_weights
+from rwml_gym.agents.learning.distributed import gathered, share, total
 from rwml_gym.agents.learning.grpo import Group, group_advantages, has_signal, update
 from rwml_gym.agents.learning.memory_plan import plan
 from rwml_gym.agents.learning.options import SFTConfig
@@ -33,8 +33,7 @@ from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions
 from rwml_gym.agents.reports.world_model import Context, write_report
 from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.gap import GapReward, Gaps
-from rwml_gym.terminal import say
+from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition, TransitionDataset, count_games
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
 
@@ -43,6 +42,9 @@ __all__ = ["by_pass_rate", "grpo_step", "run_world_model", "sft_step"]
 
 def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
     """Run the main job, or what is left of it. The errors are those of `Run.open`, and of loading the encoder.
+
+    Several processes started by accelerate share the games that the model plays, and the transitions of each filter,
+    update and evaluation. The metrics are those of one process, except for times and rounding.
 
     Args:
         config: The configuration.
@@ -66,13 +68,16 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     train = with_outcome(_collect(run, "train"))
     all_held_out = _collect(run, "held_out")
     held_out = some_of(with_outcome(all_held_out), config.max_held_out, run.seed("held out"))
-    say(
+    run.say(
         f"Transitions: {len(train)} of {count_games(train)} for training, {len(held_out)} of {count_games(held_out)} "
         f"held out; {np.mean([t.invalid_action for t in train]):.0%} of the training actions were invalid."
     )
 
     # Reward
-    gap = calibrated_gap(config, run.world.roles, make_gap(config, run.world.roles, config.encoder), train, run.folder)
+    plain = make_gap(config, run.world.roles, config.encoder)
+    with run.accelerator.main_process_first():  # the others read what it wrote
+        gap, table = calibrated_gap(config, run.world.roles, plain, train, run.folder)
+    run.say(table)
     score = partial(_evaluate, run, world_model, held_out, gap)
     results = {
         "nothing changes": score("nothing changes", NothingChanges()),
@@ -84,7 +89,9 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     sft_data, rest = _divide(train, config.filter.share, run.seed("share"))
     sft_rows = _fine_tune(run, world_model, "warm start", sft_data, config.sft.steps)
     if config.warm_start:
-        say("GRPO starts from the fine-tuned model. This deviates from the paper, which starts from the base model.")
+        run.say(
+            "GRPO starts from the fine-tuned model. This deviates from the paper, which starts from the base model."
+        )
         results["warm start"] = score("warm start")
     kept = _filter(run, world_model, rest, gap)
 
@@ -92,7 +99,7 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     _start_policy(run)
     stage = config.stage
     if stage.steps:
-        say(f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
+        run.say(f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
     if config.warm_start:
         add_reference(run.model)  # the reference is what the policy starts from
     rows = run.train(
@@ -111,7 +118,8 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
 
     # Show
     context = _context(run, all_held_out, held_out)
-    say(write_report(run.folder, config, results, gap, context))
+    if run.is_main:
+        run.say(write_report(run.folder, config, results, gap, context))
     rewards = {f"held-out reward, {name}": _mean_reward(found) for name, found in results.items()}
     run.publish("RWML", "as a world model of", rewards, context.data_version)
     run.accelerator.end_training()
@@ -135,7 +143,7 @@ def sft_step(
     Args:
         world_model: The model, its prompts and the token limit of a target.
         data: Transitions.
-        config: Batch size and gradient clipping.
+        config: Batch size and gradient clipping; in several processes each takes its share of the batch.
         seed: Seed of the shuffling.
         accelerator: Where to compute.
         number: Number of the step, from 0.
@@ -145,7 +153,7 @@ def sft_step(
         See `sft.sft_update`.
     """
     positions = range(number * config.batch_size, (number + 1) * config.batch_size)
-    batch = [data[i] for i in in_epochs(len(data), positions, seed)]
+    batch = [data[i] for i in share(accelerator, in_epochs(len(data), positions, seed))]
     prompts = world_model.prompts
     return sft_update(
         world_model.model,
@@ -173,29 +181,34 @@ def grpo_step(
         data: The triplets.
         gap: The reward.
         config: Its `stage`, `grpo` and `seed`.
-        accelerator: Where to compute.
+        accelerator: Where to compute; in several processes each samples its share of the groups.
         number: Number of the step; which triplets are taken and what is sampled follow from it.
         optimizer: Optimizer of the adapter.
 
     Returns:
-        Means over all sampled groups (`reward`, `distance`), their number (`groups`), how many of them had a reward
-        difference (`signal_groups`, `signal_share`), mean length (`tokens`), and what `grpo.update` returns.
+        Means over the sampled groups of all processes (`reward`, `distance`), their number (`groups`), how many of them
+        had a reward difference (`signal_groups`, `signal_share`), mean length (`tokens`), and what `grpo.update`
+        returns.
     """
     stage, prompts = config.stage, world_model.prompts
     order = random.Random(seed_of(config.seed, "prompts", number)).sample(range(len(data)), len(data))
     signal: list[Group] = []
-    scores: list[Gaps] = []
-    lengths: list[int] = []
+    with_signal = 0.0
+    sums = np.zeros(4)  # of this process: groups, rewards, distances, tokens
     for sampling in range(stage.rounds):
-        chosen = [data[i] for i in order[sampling * stage.groups : (sampling + 1) * stage.groups]]
-        if not chosen or len(signal) >= stage.groups:
+        places = order[sampling * stage.groups : (sampling + 1) * stage.groups]
+        if not places or with_signal >= stage.groups:
             break
         seed = seed_of(config.seed, "sample", number, sampling)
-        attempts = world_model.attempts(chosen, stage.group_size, seed=seed)
+        own = share(accelerator, range(len(places)))
+        chosen = [data[places[i]] for i in own]
+        attempts = world_model.attempts(chosen, stage.group_size, seed=seed, places=own)
         score = score_attempts(prompts, chosen, attempts, gap)
         advantages = group_advantages(score.rewards, config.grpo.scale_rewards)
-        scores.append(score)
-        lengths += [len(c.tokens) for row in attempts for c in row]
+        tokens = sum(len(c.tokens) for row in attempts for c in row)
+        sums += [len(chosen), score.rewards.sum(), score.distances.sum(), tokens]
+        differs = has_signal(score.rewards)
+        with_signal += total(accelerator, [differs.sum()])[0]
         signal += [
             Group(
                 prompts.predict(t.history, t.action, t.task),
@@ -203,19 +216,20 @@ def grpo_step(
                 advantage.tolist(),
                 [c.logprobs for c in row],
             )
-            for t, row, advantage, differs in zip(chosen, attempts, advantages, has_signal(score.rewards), strict=True)
-            if differs
+            for t, row, advantage, useful in zip(chosen, attempts, advantages, differs, strict=True)
+            if useful
         ]
     # All sampled groups are used, because they are paid for; more than were wanted do no harm.
     stats = update(world_model.model, optimizer, signal, config.grpo, accelerator, world_model.max_new_tokens)
-    sampled = sum(len(score.rewards) for score in scores)
+    sampled, rewards, distances, tokens = total(accelerator, sums.tolist())
+    completions = sampled * stage.group_size
     return {
-        "reward": float(np.concatenate([score.rewards for score in scores]).mean()),
-        "distance": float(np.concatenate([score.distances for score in scores]).mean()),
-        "groups": sampled,
-        "signal_groups": len(signal),
-        "signal_share": len(signal) / sampled,
-        "tokens": float(np.mean(lengths)),
+        "reward": rewards / completions,
+        "distance": distances / completions,
+        "groups": int(sampled),
+        "signal_groups": int(with_signal),
+        "signal_share": with_signal / sampled,
+        "tokens": tokens / completions,
         **stats,
     }
 
@@ -260,6 +274,7 @@ def _plan_memory(config: RWMLConfig, model: torch.nn.Module) -> None:
 
 def _collect(run: Run, name: str) -> TransitionDataset:
     config: RWMLConfig = run.config
+    exploring = config.collect.random_share > 0
     agent = LanguageModelAgent(
         run.model,
         run.tokenizer,
@@ -267,7 +282,7 @@ def _collect(run: Run, name: str) -> TransitionDataset:
         config.collect.temperature,
         config.collect.random_share,
         run.seed("agent", name),
-        run.source.explorer(run.seed("caller", name)),
+        run.source.explorer(run.seed("caller", name)) if exploring else None,
         config.collect.action_tokens,
         config.collect.show_policy,
     )
@@ -300,7 +315,7 @@ def _fine_tune(
 ) -> list[dict[str, Any]]:
     sft: SFTConfig = run.config.sft
     if steps:
-        say(f"Next-state SFT ({name}): {steps} steps of {sft.batch_size} on {len(data)} transitions")
+        run.say(f"Next-state SFT ({name}): {steps} steps of {sft.batch_size} on {len(data)} transitions")
     return run.train(
         name,
         partial(sft_step, world_model, data, sft, run.seed(name), run.accelerator),
@@ -317,14 +332,18 @@ def _filter(run: Run, world_model: LanguageWorldModel, data: TransitionDataset, 
     tried = data if not config.limit else data[: config.limit]  # `data` is in random order
 
     def attempt() -> dict[str, Any]:
-        with tqdm(total=len(tried), desc="filter", unit="transition", dynamic_ncols=True) as bar:
-            attempts = world_model.attempts(tried, config.attempts, seed=run.seed("filter"), progress=bar.update)
-        rates = score_attempts(run.prompts, tried, attempts, gap).rewards.mean(1).tolist()
+        places = share(run.accelerator, range(len(tried)))
+        own = [tried[i] for i in places]
+        with run.progress("filter", len(own), "transition") as bar:
+            seed = run.seed("filter")
+            attempts = world_model.attempts(own, config.attempts, seed=seed, progress=bar.update, places=places)
+        found = score_attempts(run.prompts, own, attempts, gap).rewards.mean(1).tolist() if own else []
+        rates = gathered(run.accelerator, found)
         return {"rates": rates, "kept": by_pass_rate(rates, config, run.seed("keep"))}
 
     content = run.once("filter.json", attempt)
     rates, kept = np.array(content["rates"]), content["kept"]
-    say(
+    run.say(
         f"Filter: {len(tried)} triplets tried {config.attempts} times: {np.mean(rates >= config.easy_rate):.0%} too "
         f"easy, {np.mean(rates == 0):.0%} never right; {len(kept)} kept."
     )
@@ -361,19 +380,20 @@ def _evaluate(
     """Score the language model with its adapter as it is, or another world model, on the held-out transitions."""
 
     def predict() -> list[dict[str, Any]]:
-        with tqdm(total=len(held_out), desc=f"evaluate {name}", unit="transition", dynamic_ncols=True) as bar:
+        own = share(run.accelerator, list(held_out))
+        with run.progress(f"evaluate {name}", len(own), "transition") as bar:
             if other is None:
-                attempts = world_model.attempts(held_out, 1, temperature=0.0, progress=bar.update)
+                attempts = world_model.attempts(own, 1, temperature=0.0, progress=bar.update)
                 predictions = [run.prompts.read_prediction(c.text) for (c,) in attempts]
             else:
-                histories, actions = [t.history for t in held_out], [t.action for t in held_out]
-                predictions = other.predict(histories, actions, [t.task for t in held_out])
-                bar.update(len(held_out))
-        return [p.to_json() for p in evaluate_predictions(held_out, predictions, gap)]
+                histories, actions = [t.history for t in own], [t.action for t in own]
+                predictions = other.predict(histories, actions, [t.task for t in own])
+                bar.update(len(own))
+        return gathered(run.accelerator, [p.to_json() for p in evaluate_predictions(own, predictions, gap)])
 
     file = f"evaluation/{name.lower().replace(' ', '_')}.json"
     result = [Prediction(**row) for row in run.once(file, predict)]
-    say(f"{name}: held-out reward at τ_d {_mean_reward(result):.3f}")
+    run.say(f"{name}: held-out reward at τ_d {_mean_reward(result):.3f}")
     return result
 
 

@@ -162,7 +162,9 @@ def add_adapter(model: PreTrainedModel, rank: int = 16, alpha: int = 32, seed: i
         seed: Seed of the initial A matrices; the global random generator does not change.
     """
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    with torch.random.fork_rng(), _quiet():
+    # Without a list, the state of every GPU is kept, for which torch takes memory on each.
+    used = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=used), _quiet():
         torch.manual_seed(seed)
         return get_peft_model(model, config).eval()
 

@@ -203,6 +203,7 @@ def sample(
     seed: int = 0,
     batch_rows: int = 64,
     progress: Callable[[int], None] | None = None,
+    places: Sequence[int] | None = None,
 ) -> list[list[Completion]]:
     """Return P lists of `n` sampled completions, one list per prompt.
 
@@ -220,12 +221,16 @@ def sample(
         seed: Seed of the sampling.
         batch_rows: Number of completions sampled in parallel.
         progress: Called with the number of prompts completed since the last call.
+        places: Index of each prompt in the batch that these prompts are a share of, for the random numbers; 0 … P - 1
+            if absent.
     """
     generator = torch.Generator().manual_seed(seed)
     results: list[list[Completion]] = [[] for _ in prompts]
     if not prompts:
         return results
-    uniforms = torch.rand((len(prompts), n, max_new_tokens), generator=generator)
+    places = range(len(prompts)) if places is None else places
+    # A generator fills a tensor from its beginning, so the numbers of a place do not depend on how many places follow.
+    uniforms = torch.rand((max(places) + 1, n, max_new_tokens), generator=generator)[list(places)]
     # Similar lengths share a batch: they need little padding and end at about the same time.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     per_batch = max(1, batch_rows // n)

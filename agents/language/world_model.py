@@ -52,6 +52,7 @@ class LanguageWorldModel:
         temperature: float = 1.0,
         seed: int = 0,
         progress: Callable[[int], None] | None = None,
+        places: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         """Return T lists of `n` sampled completions; `Prompts.read_prediction` reads a prediction from each text.
 
@@ -61,9 +62,10 @@ class LanguageWorldModel:
             temperature: Sampling temperature; 0 is greedy.
             seed: Seed of the sampling.
             progress: Called with the number of transitions completed since the last call.
+            places: Index of each transition in the batch that these are a share of, see `sampling.sample`.
         """
         prompts = [self.prompts.predict(t.history, t.action, t.task) for t in transitions]
-        return self._sample(prompts, n, temperature, seed, progress)
+        return self._sample(prompts, n, temperature, seed, progress, places)
 
     def _sample(
         self,
@@ -72,6 +74,7 @@ class LanguageWorldModel:
         temperature: float,
         seed: int,
         progress: Callable[[int], None] | None = None,
+        places: Sequence[int] | None = None,
     ) -> list[list[Completion]]:
         return sample(
             self.model,
@@ -84,6 +87,7 @@ class LanguageWorldModel:
             seed=seed,
             batch_rows=self.batch_rows,
             progress=progress,
+            places=places,
         )
 
 
@@ -100,5 +104,5 @@ def score_attempts(
         [t.next_state for t, row in zip(transitions, attempts, strict=True) for _ in row],
         [t.role for t, row in zip(transitions, attempts, strict=True) for _ in row],
     )
-    shape = (len(attempts), len(attempts[0]))
+    shape = (len(attempts), len(attempts[0]) if attempts else 0)
     return Gaps(gaps.distances.reshape(shape), gaps.rewards.reshape(shape))

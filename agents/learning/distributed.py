@@ -1,4 +1,4 @@
-"""Sums over the processes that `accelerate` starts, each of which has its own share of a batch.
+"""Shares of a batch for the processes that `accelerate` starts, and sums and lists over all of them.
 
 Every process keeps the whole model. Only the adapter is trained, so only its gradient is sent. The numbers of
 completions and tokens are summed before the backward passes, so the shares can differ in size or be empty.
@@ -7,15 +7,18 @@ completions and tokens are summed before the backward passes, so the shares can 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather_object
 from torch import nn
 
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["check_distributed", "largest", "sum_gradients", "total"]
+__all__ = ["block", "check_distributed", "gathered", "largest", "share", "sum_gradients", "total"]
+
+Item = TypeVar("Item")
 
 _WORKING = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
@@ -37,6 +40,26 @@ def check_distributed(accelerator: Accelerator) -> None:
         raise InvalidConfigError(
             "Expected mixed_precision 'no' or 'bf16', actual: 'fp16', whose gradients stay scaled. Use 'bf16'."
         )
+
+
+def share(accelerator: Accelerator, items: Sequence[Item]) -> Sequence[Item]:
+    """Return this process's share of the items: every n-th of them in n processes, so all of them in one."""
+    return items[accelerator.process_index :: accelerator.num_processes]
+
+
+def block(accelerator: Accelerator, count: int) -> range:
+    """Return this process's part of 0 … count - 1 as one block; together the blocks are all, in order."""
+    index, processes = accelerator.process_index, accelerator.num_processes
+    return range(count * index // processes, count * (index + 1) // processes)
+
+
+def gathered(accelerator: Accelerator, own: Sequence[Item]) -> list[Item]:
+    """Return what all processes made of their shares, one item for each, in the order of the items they shared."""
+    if accelerator.num_processes == 1:
+        return list(own)
+    parts: list[list[Item]] = gather_object([list(own)])  # one list from each process
+    count, processes = sum(map(len, parts)), len(parts)
+    return [parts[number % processes][number // processes] for number in range(count)]
 
 
 def total(accelerator: Accelerator, values: Sequence[float]) -> list[float]:

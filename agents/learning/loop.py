@@ -62,7 +62,8 @@ def train_loop(
             from a copy in memory, mark the step's metrics as `skipped`, and continue.
         on_save_error: Reaction to a checkpoint that cannot be written: `stop`; or `go_on`: warn and try again at the
             next one. The last checkpoint always stops.
-        writes: Whether this process writes checkpoints. One of several processes writes, and all read.
+        writes: Whether this process writes checkpoints and shows its progress. One of several processes does, and all
+            read.
 
     Returns:
         The metrics of every step, including those before a restart, each with its wall-clock `seconds`.
@@ -79,10 +80,8 @@ def train_loop(
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     metrics = restore(folder, model, optimizer, parameters)
     prepared = prepare(optimizer)
-    nothing_left = len(metrics) >= steps
-    with tqdm(
-        total=steps, initial=len(metrics), desc=name, unit="step", dynamic_ncols=True, disable=nothing_left
-    ) as bar:
+    hidden = len(metrics) >= steps or not writes
+    with tqdm(total=steps, initial=len(metrics), desc=name, unit="step", dynamic_ncols=True, disable=hidden) as bar:
         for number in range(len(metrics), steps):
             began = time.monotonic()
             put_back = _remember(optimizer, parameters) if on_nan == "skip" else None
@@ -99,9 +98,10 @@ def train_loop(
                 row["skipped"] = True
             row["seconds"] = round(time.monotonic() - began, 3)
             metrics.append(row)
-            bar.write(
-                f"  {name} {number + 1:>3}/{steps}  {line(row)}  {row['seconds']:.1f} s{'  SKIPPED' if bad else ''}"
-            )
+            if writes:
+                bar.write(
+                    f"  {name} {number + 1:>3}/{steps}  {line(row)}  {row['seconds']:.1f} s{'  SKIPPED' if bad else ''}"
+                )
             bar.update()
             if log is not None:
                 log(number + 1, row)

@@ -135,6 +135,15 @@ class LanguageModelAgent:
         else:
             self.sessions.forget(starting)
 
+    def episode_seeds(self, games: Sequence[str | int]) -> list[int]:
+        """Return the seeds of an agent's first episodes, of these games, whichever process or slot plays them."""
+        visits: Counter[str] = Counter()
+        seeds = []
+        for game in map(str, games):
+            seeds.append(seed_of(self.seed, game, visits[game]))
+            visits[game] += 1
+        return seeds
+
     def playing(self) -> AbstractContextManager[Any]:
         """Merge the adapter into the weights once, not at every turn."""
         return merged(self.sessions.model)

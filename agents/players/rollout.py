@@ -234,6 +234,7 @@ def collect(
     progress: Callable[[int], None] | None = None,
     *,
     first: int = 0,
+    seeds: Sequence[int] | None = None,
     keep: Callable[[list[Transition]], None] | None = None,
 ) -> TransitionDataset:
     """Play one episode per game and return the transitions in the order of `games`: step 1 of RWML.
@@ -246,6 +247,7 @@ def collect(
         slots: Maximal number of episodes in parallel.
         progress: Called with 1 for each episode that ends.
         first: Number of the first episode.
+        seeds: Seeds of a language model's episodes, one per game; the agent chooses them if absent.
         keep: Called with the transitions of each episode that ends.
     """
     if not games:
@@ -263,6 +265,6 @@ def collect(
         if keep is not None:
             keep(episodes[number])
 
-    specs = [EpisodeSpec(game) for game in games]
+    specs = [EpisodeSpec(game, None if seeds is None else seeds[i]) for i, game in enumerate(games)]
     roll_out(lambda: RecordTransitions(make_env(), history), agent, specs, slots, progress=progress, ended=record)
     return TransitionDataset(transition for episode in episodes for transition in episode)

@@ -19,23 +19,24 @@ MODEL = "SmolLM2-135M-Instruct"
 RANK, ALPHA = 16, 32
 
 # A special token that the model has not seen in text: with it as the end, whatever is written has its full length.
-_NEVER = "<empty_output>"
+NEVER = "<empty_output>"
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def load_endless(dtype: str, stock: bool = False) -> tuple[PreTrainedModel, Any]:
+def load_endless(dtype: str, stock: bool = False, name: str = MODEL) -> tuple[PreTrainedModel, Any]:
     """The model and its tokenizer, with an end of text that never comes: the same work whatever is sampled.
 
     Args:
         dtype: See `load_model`.
         stock: Whether with transformers' own attention, `sdpa`, in place of ours.
+        name: Of the model, see `load_model`.
     """
-    model, tokenizer = load_model(MODEL, dtype)
+    model, tokenizer = load_model(name, dtype)
     if stock:
         model.set_attn_implementation("sdpa")
-    tokenizer.eos_token = _NEVER
+    tokenizer.eos_token = NEVER
     assert model.generation_config is not None
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     return model, tokenizer

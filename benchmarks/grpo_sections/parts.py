@@ -1,14 +1,17 @@
 """Where the time of a policy step goes, and its tokens a second: on a GPU if there is one, else on the CPU.
 
-It is `grpo_policy_step` as `rwml-gym train policy` calls it, on pick-and-place games. The reward is the continuous
-gap, where the model predicts nothing that of the prediction that nothing changes: a model that has learnt nothing
-earns differently all the same, so that there is something to update on.
+It is `grpo_step` as `rwml-gym train policy` calls it, on pick-and-place games. The reward is the continuous gap, where
+the model predicts nothing that of the prediction that nothing changes: a model that has learnt nothing earns
+differently all the same, so that there is something to update on. In the toy house, which models of random weights
+play, an action earns a number made of its text, for the same reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import zlib
 from collections.abc import Sequence
 from typing import Any
 from unittest import mock
@@ -16,11 +19,12 @@ from unittest import mock
 import gymnasium as gym
 import torch
 from accelerate import Accelerator
-from common import ALPHA, MODEL, RANK, Clock, line, where
+from common import ALPHA, RANK, Clock, device_peak, line, where
+from random_models import add_options, chosen_model
 
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.config.policy import EpisodeConfig, EvaluationConfig, PolicyConfig, PolicyStageConfig
-from rwml_gym.agents.jobs import policy_training
+from rwml_gym.agents.jobs import policy
 from rwml_gym.agents.language.models import add_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.grpo import Group, update
@@ -50,8 +54,21 @@ class _Timed(gym.Wrapper[str, str, str, str]):
             return self.env.step(action)
 
 
-def make_env(clock: Clock, turns: int) -> gym.Env[str, str]:
-    """A game with its gap reward, each timed by itself."""
+class _AnyReward(gym.Wrapper[str, str, str, str]):
+    """Rewards an action by a number made of its text, from 0 to 1."""
+
+    def step(self, action: str) -> tuple[str, Any, bool, bool, dict[str, Any]]:
+        """As the environment's, but for the reward."""
+        observation, _, terminated, truncated, info = self.env.step(action)
+        return observation, zlib.crc32(action.encode()) / 2**32, terminated, truncated, info
+
+
+def make_env(clock: Clock, turns: int, name: str) -> gym.Env[str, str]:
+    """A game with its reward, each timed by itself."""
+    if name == "toy":
+        with clock.part("environment"):
+            house: gym.Env[str, str] = gym.make("rwml_gym/ToyHouse-v0", split="train", max_episode_steps=turns)
+        return _Timed(_AnyReward(house), clock, "environment")
     with clock.part("environment"):
         env: gym.Env[str, str] = gym.make(
             "rwml_gym/ALFWorld-v0", split="generated", task_types=[TASK], max_episode_steps=turns
@@ -65,28 +82,35 @@ def main() -> None:
     """Prints the parts of a step and the tokens a second."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", default="auto")
+    add_options(parser)
+    parser.add_argument("--env", choices=("alfworld", "toy"), default="alfworld")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON in place of a table")
     for name in ("groups", "group", "turns", "repeats"):
         parser.add_argument(f"--{name}", type=int, required=True)
     options = parser.parse_args()
+    predicts = options.env == "alfworld"
     config = PolicyConfig(
-        task_types=(TASK,),
+        env=options.env,
+        task_types=(TASK,) if predicts else None,
         dtype=options.dtype,
         lora_rank=RANK,
         lora_alpha=ALPHA,
         max_prompt_tokens=2048,
-        episode=EpisodeConfig(max_steps=options.turns, predictions=True, action_tokens=24),
-        stage=PolicyStageConfig(groups=options.groups, group_size=options.group, world_model_weight=1.0),
+        episode=EpisodeConfig(max_steps=options.turns, predictions=predicts, action_tokens=24),
+        stage=PolicyStageConfig(groups=options.groups, group_size=options.group, world_model_weight=float(predicts)),
         grpo=GRPOConfig(beta=0.0),
         evaluation=EvaluationConfig(games=0),
     )
-    base, tokenizer = load_model(MODEL, config.dtype)
+    base, tokenizer = load_model(chosen_model(options), config.dtype)
     model = add_adapter(base, RANK, ALPHA)
-    prompts = Prompts(tokenizer, history=0, max_tokens=config.max_prompt_tokens, predictions=True)
+    prompts = Prompts(tokenizer, history=0, max_tokens=config.max_prompt_tokens, predictions=predicts)
     agent = LanguageModelAgent(model, tokenizer, prompts, action_tokens=config.episode.action_tokens)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], config.grpo.learning_rate)
     accelerator = Accelerator(cpu=base.device.type == "cpu")
     clock = Clock()
     counts = {"written": 0, "updated": 0, "signal": 0}
+    lengths: list[tuple[int, list[int]]] = []  # of the last update: a prompt's tokens and those of its completions
+    counted = 0  # tokens in the loss of the last update
     write = agent.sessions.generate
 
     def generation(*args: Any, **kwargs: Any) -> Any:
@@ -98,10 +122,13 @@ def main() -> None:
     def updating(model: Any, optimizer: Any, groups: Sequence[Group], *args: Any) -> dict[str, float]:
         with clock.part("update"):
             stats = update(model, optimizer, groups, *args)
+        nonlocal counted
+        lengths[:] = [(len(g.prompt), [len(c) for c in g.completions]) for g in groups]
+        counted = sum(sum(map(sum, g.mask)) if g.mask else sum(map(len, g.completions)) for g in groups)
         counts["updated"] += sum(len(g.prompt) + sum(map(len, g.completions)) for g in groups)
         return stats
 
-    with make_env(clock, options.turns) as env:
+    with make_env(clock, options.turns, options.env) as env:
         games = list(env.unwrapped.games.names[: options.groups * (options.repeats + 1)])  # type: ignore[attr-defined]
     rows: list[dict[str, float]] = []
     for number in range(options.repeats + 1):
@@ -110,17 +137,28 @@ def main() -> None:
         clock.take()
         with (
             mock.patch.object(agent.sessions, "generate", generation),
-            mock.patch.object(policy_training, "update", updating),
+            mock.patch.object(policy, "update", updating),
             clock.part("rest"),
         ):
-            stats = policy_training.grpo_policy_step(
-                agent, lambda: make_env(clock, options.turns), games, config, accelerator, number, optimizer
+            stats = policy.grpo_step(
+                agent,
+                lambda: make_env(clock, options.turns, options.env),
+                games,
+                config,
+                accelerator,
+                number,
+                optimizer,
             )
         if number:  # the first one warms up
             read = agent.sessions.run_tokens - read
             rows.append({**clock.take(), **counts, "read": read, "signal": float(stats["signal_groups"])})
     middle = {key: statistics.median(row.get(key, 0.0) for row in rows) for key in (*PARTS, "all", *counts, "read")}
-    print(f"Policy step: {options.groups} groups of {options.group} episodes of {options.turns} turns, {MODEL}")
+    if options.json:
+        found = {"where": where(base), "rows": rows, "median": middle, "device_peak": device_peak()}
+        print(json.dumps({**found, "last_update": lengths, "last_counted": counted}))
+        return
+    name = options.random or options.model
+    print(f"Policy step: {options.groups} groups of {options.group} episodes of {options.turns} turns, {name}")
     print(f"{where(base)}; median of {len(rows)} steps, groups with signal {middle['signal']:g}")
     widths = [14, 11, 8, 26]
     line(["part", "seconds", "share", "tokens a second"], widths)

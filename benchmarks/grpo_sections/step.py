@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from common import ALPHA, RANK, Clock, device_peak, load_endless, peak, resident, where
 from peft import LoraConfig
+from random_models import add_options, chosen_model
 from transformers import PreTrainedModel
 
 import rwml_gym  # noqa: F401  registers the ids
@@ -46,9 +47,16 @@ class _EndlessPrompts(Prompts):
         return ()
 
 
-def choose(prompts: Prompts, number: int) -> list[Transition]:
+ENVS = {
+    "alfworld": ("rwml_gym/ALFWorld-v0", "generated_held_out"),
+    "toy": ("rwml_gym/ToyHouse-v0", "held_out"),
+}
+
+
+def choose(prompts: Prompts, number: int, env_name: str = "alfworld") -> list[Transition]:
     """Transitions of random play whose prompts have about `PROMPT_TOKENS` tokens, each of another game."""
-    with gym.make("rwml_gym/ALFWorld-v0", split="generated_held_out", max_episode_steps=20) as env:
+    env_id, split = ENVS[env_name]
+    with gym.make(env_id, split=split, max_episode_steps=20) as env:
         names = list(env.unwrapped.games.names[: 2 * number])  # type: ignore[attr-defined]
         data = collect(lambda: gym.make(env.spec), RandomAgent(0), names)  # type: ignore[arg-type]
     by_game: dict[str, list[Transition]] = {}
@@ -85,7 +93,8 @@ def run_ours(
         beta=options.beta, loss_type="dapo", learning_rate=LEARNING_RATE, micro_tokens=options.micro_tokens
     )
     accelerator = Accelerator(cpu=model.device.type == "cpu")
-    world_model = LanguageWorldModel(policy, tokenizer, prompts, options.tokens)
+    rows = max(64, options.prompts * options.group)  # all at once, as TRL samples them
+    world_model = LanguageWorldModel(policy, tokenizer, prompts, options.tokens, rows)
     clock, steps, lengths = Clock(), [], set()
     before = resident()
     for repeat in range(options.repeats):
@@ -150,6 +159,10 @@ def run_trl(
 
     reward_func: Any = clock.timed("reward", reward)
     rows = options.prompts * options.group
+    with_vllm = options.side == "trl-vllm"
+    vllm: dict[str, Any] = {}
+    if with_vllm:
+        vllm = {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.3}
     with tempfile.TemporaryDirectory() as folder:
         trainer: Any = trl.GRPOTrainer(
             model=model,
@@ -165,6 +178,7 @@ def run_trl(
                 num_generations=options.group,
                 max_completion_length=options.tokens,
                 gradient_checkpointing=options.side == "trl",
+                **vllm,
                 beta=options.beta,
                 loss_type="dapo",
                 learning_rate=LEARNING_RATE,
@@ -178,7 +192,8 @@ def run_trl(
             callbacks=[Times()],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.model.generate = clock.timed("generation", trainer.model.generate)
+        writer = trainer.vllm_generation if with_vllm else trainer.model
+        writer.generate = clock.timed("generation", writer.generate)
         before = resident()
         trainer.train()
     return {"before": before, "steps": steps, "lengths": sorted(lengths), "version": trl.__version__}
@@ -187,17 +202,20 @@ def run_trl(
 def main() -> None:
     """Measures the side that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", choices=("ours", "trl", "trl-plain"), required=True)
+    parser.add_argument("--side", choices=("ours", "trl", "trl-plain", "trl-vllm"), required=True)
     parser.add_argument("--dtype", default="float32")
+    add_options(parser)
+    parser.add_argument("--env", choices=ENVS, default="alfworld")
+    parser.add_argument("--encoder", default="all-MiniLM-L6-v2")
     parser.add_argument("--beta", type=float, default=0.0)
     for name in ("repeats", "prompts", "group", "tokens", "trl-rows", "micro-tokens"):
         parser.add_argument(f"--{name}", type=int, required=True)
     options = parser.parse_args()
     torch.manual_seed(0)
-    model, tokenizer = load_endless(options.dtype, stock=options.side != "ours")
+    model, tokenizer = load_endless(options.dtype, options.side != "ours", chosen_model(options))
     prompts = _EndlessPrompts(tokenizer)
-    data = choose(prompts, options.prompts)
-    gap = GapReward("all-MiniLM-L6-v2")
+    data = choose(prompts, options.prompts, options.env)
+    gap = GapReward(options.encoder)
     gap(["warm"], ["up"])  # loads the encoder
     place = where(model)
     run = run_ours if options.side == "ours" else run_trl

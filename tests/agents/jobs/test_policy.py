@@ -280,13 +280,13 @@ def test_an_environment_that_breaks_is_dropped_or_stops_the_run(model, tmp_path,
 
 
 def test_two_processes_train_as_one(model, tmp_path):
-    """Started by accelerate, each plays its share of the games; both do the update of all."""
+    """Started by accelerate, each plays its share of the games, also of those that success is measured on."""
     file = tmp_path / "policy.yaml"
     settings = config(
         model,
         imitation=ImitationConfig(),
         grpo=GRPOConfig(beta=0.0, learning_rate=1e-3),
-        evaluation=EvaluationConfig(games=1),
+        evaluation=EvaluationConfig(games=1, every=1, training_games=True),
     )
     save_config(settings, file)
     launch = [
@@ -312,6 +312,9 @@ def test_two_processes_train_as_one(model, tmp_path):
         assert a["episodes"] == b["episodes"] == 4
         for key in ("reward", "steps", "tokens", "signal_groups", "loss", "grad_norm"):
             assert a[key] == pytest.approx(b[key], abs=1e-5), key
+    first, second = (_json(tmp_path / name / "report.json") for name in ("one", "two"))
+    for a, b in zip(first, second, strict=True):
+        assert a == pytest.approx(b)
 
 
 # Refusals

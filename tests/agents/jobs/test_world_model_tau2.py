@@ -225,11 +225,11 @@ def test_what_is_configured_is_not_calibrated(tiny_folder, tmp_path):
         for i in range(20)
     )
     plain = make_gap(tiny_config(tiny_folder), True, "hashing")
-    gap = calibrated_gap(tiny_config(tiny_folder), True, plain, data, tmp_path)
+    gap, _ = calibrated_gap(tiny_config(tiny_folder), True, plain, data, tmp_path)
     assert list(read(tmp_path / "calibration.json")) == ["tool"]
     assert gap.measure("tool").threshold == read(tmp_path / "calibration.json")["tool"]["threshold"]
     other = tmp_path / "other"
     other.mkdir()
-    gap = calibrated_gap(tiny_config(tiny_folder, tool_threshold=0.4), True, plain, data, other)
+    gap, _ = calibrated_gap(tiny_config(tiny_folder, tool_threshold=0.4), True, plain, data, other)
     assert read(other / "calibration.json") == {}
     assert gap.measure("tool").threshold == 0.4

@@ -53,6 +53,16 @@ def test_the_adapter_changes_what_greedy_writes(adapted, tiny_folder):
     assert _tokens(sample(model, tokenizer, prompts, **kwargs)) != _tokens(sample(base, tokenizer, prompts, **kwargs))
 
 
+def test_the_shares_of_a_batch_are_sampled_as_the_whole_is(adapted):
+    model, tokenizer = adapted
+    prompts = _encode(tokenizer)
+    kwargs = {"n": 3, "max_new_tokens": 10, "seed": 4}
+    whole = _tokens(sample(model, tokenizer, prompts, **kwargs))
+    for places in ([0, 2], [1, 3], [3], []):
+        part = sample(model, tokenizer, [prompts[i] for i in places], **kwargs, places=places)
+        assert _tokens(part) == [whole[i] for i in places]
+
+
 def test_rows_that_end_early_do_not_disturb_the_others(model_and_tokenizer):
     # Stop strings that are single letters end rows at many different steps: the batch is regrouped again and again.
     model, tokenizer = model_and_tokenizer
