@@ -8,7 +8,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.language.sampling import Completion, sample
+from rwml_gym.agents.language.sampling import Completion, run_prompts, sample
+from rwml_gym.agents.language.shared_prefix import SharedPrefix
 from rwml_gym.reward.gap import GapReward, Gaps
 from rwml_gym.transitions import Transition, Turn
 
@@ -52,6 +53,7 @@ class LanguageWorldModel:
         temperature: float = 1.0,
         seed: int = 0,
         progress: Callable[[int], None] | None = None,
+        prefixes: Sequence[SharedPrefix] | None = None,
     ) -> list[list[Completion]]:
         """Return T lists of `n` sampled completions; `Prompts.read_prediction` reads a prediction from each text.
 
@@ -61,9 +63,16 @@ class LanguageWorldModel:
             temperature: Sampling temperature; 0 is greedy.
             seed: Seed of the sampling.
             progress: Called with the number of transitions completed since the last call.
+            prefixes: The transitions' prompts, already run by `run_prompts`; see `sampling.sample`.
         """
-        prompts = [self.prompts.predict(t.history, t.action, t.task) for t in transitions]
-        return self._sample(prompts, n, temperature, seed, progress)
+        return self._sample(self._prompts(transitions), n, temperature, seed, progress, prefixes)
+
+    def run_prompts(self, transitions: Sequence[Transition]) -> list[SharedPrefix]:
+        """Run the transitions' prompts once for sampling and update, see `sampling.run_prompts`."""
+        return run_prompts(self.model, self._prompts(transitions))
+
+    def _prompts(self, transitions: Sequence[Transition]) -> list[list[int]]:
+        return [self.prompts.predict(t.history, t.action, t.task) for t in transitions]
 
     def _sample(
         self,
@@ -72,6 +81,7 @@ class LanguageWorldModel:
         temperature: float,
         seed: int,
         progress: Callable[[int], None] | None = None,
+        prefixes: Sequence[SharedPrefix] | None = None,
     ) -> list[list[Completion]]:
         return sample(
             self.model,
@@ -84,6 +94,7 @@ class LanguageWorldModel:
             seed=seed,
             batch_rows=self.batch_rows,
             progress=progress,
+            prefixes=prefixes,
         )
 
 
