@@ -1,6 +1,6 @@
 """Where the time of a policy step goes, and its tokens a second: on a GPU if there is one, else on the CPU.
 
-It is `grpo_policy_step` as `rwml-gym train policy` calls it, on pick-and-place games. The reward is the continuous
+It is `grpo_step` as `rwml-gym train policy` calls it, on pick-and-place games. The reward is the continuous
 gap, where the model predicts nothing that of the prediction that nothing changes: a model that has learnt nothing
 earns differently all the same, so that there is something to update on.
 """
@@ -20,7 +20,7 @@ from common import ALPHA, MODEL, RANK, Clock, line, where
 
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.config.policy import EpisodeConfig, EvaluationConfig, PolicyConfig, PolicyStageConfig
-from rwml_gym.agents.jobs import policy_training
+from rwml_gym.agents.jobs import policy
 from rwml_gym.agents.language.models import add_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.grpo import Group, update
@@ -110,10 +110,10 @@ def main() -> None:
         clock.take()
         with (
             mock.patch.object(agent.sessions, "generate", generation),
-            mock.patch.object(policy_training, "update", updating),
+            mock.patch.object(policy, "update", updating),
             clock.part("rest"),
         ):
-            stats = policy_training.grpo_policy_step(
+            stats = policy.grpo_step(
                 agent, lambda: make_env(clock, options.turns), games, config, accelerator, number, optimizer
             )
         if number:  # the first one warms up
