@@ -3,8 +3,10 @@
     python benchmarks/alfworld_speed.py [--data FOLDER] [--split valid_seen]
 
 Prints, for stock and for this package: steps a second of one environment, the time of a reset and of a first load,
+episodes a second on new games (load, reset, 50 random steps) and on games seen before, for one environment and for 16;
 steps a second of 16 environments in one process, what each further environment costs, and what 100,000 steps over 500
-generated games leave behind. Stock is `AlfredInfos(AlfredDemangler(PddlEnv()))`, as alfworld's own environment makes
+generated games leave behind. The new games are also played from operators that fast-downward grounds, as this package
+did before. Stock is `AlfredInfos(AlfredDemangler(PddlEnv()))`, as alfworld's own environment makes
 it; ours is `gymnasium.make`, all wrappers included. Both take turns; times are medians. Without `--data`, games are
 generated.
 """
@@ -23,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import gymnasium
 import textworld
@@ -30,11 +33,13 @@ from alfworld.agents.environment.alfred_tw_env import AlfredDemangler, AlfredInf
 from textworld.envs.pddl import PddlEnv
 
 import rwml_gym  # noqa: F401 (registers the id)
-from rwml_gym.envs.alfworld.engine.engine import forget_games
+from rwml_gym.envs.alfworld.engine import engine
+from rwml_gym.envs.alfworld.engine.lifted import LiftedGame
+from rwml_gym.envs.alfworld.engine.pddl import UnsupportedPDDL
 from rwml_gym.envs.alfworld.games.sources import make_games
 
 ID = "rwml_gym/ALFWorld-v0"
-BATCH, FURTHER_STOCK, FURTHER = 16, 8, 64
+BATCH, FURTHER_STOCK, FURTHER = 16, 4, 64
 STEPS, GAMES = 100_000, 500
 Arguments = dict[str, Any]
 
@@ -117,14 +122,13 @@ def one_environment(arguments: Arguments, names: list[str]) -> None:
     stock_times: dict[str, list[float]] = {what: [] for what in times}
     for number, name in enumerate(names):
         options = {"game": name}
-        ours.reset(options=options)  # from now on its translation is on disk
         data = games.load(name).data
         stock_times["load"].append(seconds(start_stock, stock, data))
         stock_times["reset"].append(seconds(stock.reset))
         taken = seconds(play_stock, stock, 20, random.Random(number))
         stock_times["step"].append((taken - stock_times["reset"][-1]) / 20)
 
-        forget_games()
+        engine._games.clear()
         times["load"].append(seconds(ours.reset, options=options))
         times["reset"].append(statistics.median(seconds(ours.reset, options=options) for _ in range(9)))
         taken = seconds(play, ours, 20, random.Random(number), options)
@@ -139,10 +143,77 @@ def one_environment(arguments: Arguments, names: list[str]) -> None:
     )
     for what, label, target in (
         ("reset", "reset of a game seen before", "5 ms"),
-        ("load", "first load, translation on disk", "30 ms"),
+        ("load", "first load", "5 ms"),
     ):
         row(label, f"{old[what] * 1e3:.0f} ms", f"{new[what] * 1e3:.2f} ms", old[what] / new[what], target)
     ours.close()
+
+
+class _NotLifted(LiftedGame):
+    """Leaves every game to fast-downward."""
+
+    def __init__(self, *arguments: Any) -> None:
+        raise UnsupportedPDDL("as asked")
+
+
+def episode(env: Any, options: Arguments | None, rng: random.Random) -> float:
+    """Seconds of a reset and up to 50 random steps."""
+    began = time.perf_counter()
+    _, info = env.reset(options=options)
+    for _ in range(50):
+        _, _, terminated, truncated, info = env.step(rng.choice(info["admissible_actions"]))
+        if terminated or truncated:
+            break
+    return time.perf_counter() - began
+
+
+def new_games(arguments: Arguments, names: list[str]) -> None:
+    """Episodes on new games and on seen ones: stock, from fast-downward's operators, and here, in turn."""
+    games = make_games(**arguments)
+    stock, env = stock_env(), gymnasium.make(ID, **arguments)
+    times: dict[str, list[float]] = {what: [] for what in ("stock", "grounded", "new", "reset", "seen")}
+    env.reset(options={"game": names[0]})
+    for number, name in enumerate(names):
+        options, rng = {"game": name}, random.Random(number)
+        if number < 3:
+            began = time.perf_counter()
+            stock.load(games.load(name).data)
+            play_stock(stock, 50, rng)
+            times["stock"].append(time.perf_counter() - began)
+        with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, RWML_GYM_CACHE=cache):
+            with mock.patch.object(engine, "LiftedGame", _NotLifted):
+                engine._games.clear()
+                times["grounded"].append(episode(env, options, random.Random(number)))
+            engine._games.clear()
+            times["new"].append(episode(env, options, random.Random(number)))
+            times["seen"].append(episode(env, options, random.Random(number)))
+            engine._games.clear()
+            times["reset"].append(seconds(env.reset, options=options))
+    env.close()
+    old, new, seen, grounded = (statistics.median(times[what]) for what in ("stock", "new", "seen", "grounded"))
+    ratio = statistics.median(before / now for before, now in zip(times["grounded"], times["new"], strict=True))
+    row("episode on a new game, one env", f"{old:.2f} s", f"{new * 1e3:.1f} ms", old / new, "")
+    row(
+        "… from operators of fast-downward, as before", f"{grounded * 1e3:.0f} ms", f"{new * 1e3:.1f} ms", ratio, "25 x"
+    )
+    row("… on a game seen before", "-", f"{seen * 1e3:.1f} ms", None, "")
+    row("reset to a new game", "-", f"{statistics.median(times['reset']) * 1e3:.1f} ms", None, "5 ms")
+
+    envs = gymnasium.make_vec(ID, num_envs=BATCH, **arguments)
+    turns: dict[str, list[float]] = {"new": [], "seen": []}
+    for turn in range(6):
+        for what in turns:
+            engine._games.clear() if what == "new" else None
+            began = time.perf_counter()
+            _, infos = envs.reset(seed=1000 * turn)
+            rng = random.Random(turn)
+            for _ in range(49):
+                _, _, _, _, infos = envs.step([rng.choice(actions) for actions in infos["admissible_actions"]])
+            turns[what].append((time.perf_counter() - began) / BATCH)
+    envs.close()
+    one, other = (statistics.median(turns[what]) for what in ("new", "seen"))
+    row(f"episodes on new games, {BATCH} envs, each", "-", f"{one * 1e3:.1f} ms", None, "")
+    row("… on games seen before", "-", f"{other * 1e3:.1f} ms", None, "")
 
 
 def many_environments(arguments: Arguments) -> None:
@@ -210,7 +281,7 @@ def endurance(arguments: Arguments, steps: int, number: int) -> None:
         "-",
         f"{resident() - before:.0f} MB",
         None,
-        f"under 50 MB ({taken:.0f} s, first translations included)",
+        f"under 50 MB ({taken:.0f} s, new games included)",
     )
     row("… file handles left", "-", str(handles() - open_before), None, "none")
 
@@ -228,13 +299,14 @@ def main() -> None:
         arguments["data"] = options.data
     if options.endurance:
         return endurance(arguments, STEPS, GAMES)
-    with tempfile.TemporaryDirectory() as cache:  # so that nothing was translated before
+    with tempfile.TemporaryDirectory() as cache:  # so that nothing was cached before
         os.environ["RWML_GYM_CACHE"] = cache
         names = make_games(**arguments).names
         every = max(1, min(len(names), 10_000) // options.games)
         print(f"{options.games} games of {arguments['split']}, medians; further down more games")
         row("", "stock", "ours", None, "at least")
         one_environment(arguments, list(names[::every][: options.games]))
+        new_games(arguments, list(names[1::every][: 2 * options.games]))
         many_environments(arguments)
         subprocess.run([sys.executable, __file__, "--endurance"], check=True)
 

@@ -89,6 +89,9 @@ class StageConfig:
         group_size: Completions per group (G).
         rounds: Maximal number of sampling rounds per update: while too few groups have a reward difference, another
             round is sampled (DAPO's dynamic sampling). 1 turns that off.
+        keep_prompts: Whether a prompt runs once for sampling and update, where that fits into memory. Faster where
+            most groups have a reward difference, and takes the memory of a training pass over all sampled prompts. The
+            gradient is the same within rounding; samples may differ where rounding decides.
         checkpoint_every: Updates between checkpoints, also of SFT.
     """
 
@@ -96,6 +99,7 @@ class StageConfig:
     groups: int = 8
     group_size: int = 8
     rounds: int = 1
+    keep_prompts: bool = False
     checkpoint_every: int = 5
 
     def __post_init__(self) -> None:

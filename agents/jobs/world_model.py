@@ -25,7 +25,7 @@ from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attem
 from rwml_gym.agents.learning.checkpoint import load_adapter_weights
 from rwml_gym.agents.learning.distributed import gathered, share, total
 from rwml_gym.agents.learning.grpo import Group, group_advantages, has_signal, update
-from rwml_gym.agents.learning.memory_plan import plan
+from rwml_gym.agents.learning.memory_plan import MemoryPlan, plan
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.learning.sft import sft_update
 from rwml_gym.agents.players.language_model import LanguageModelAgent
@@ -102,9 +102,12 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         run.say(f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
     if config.warm_start:
         add_reference(run.model)  # the reference is what the policy starts from
+    keep_prompts = stage.keep_prompts and _memory(config, run.model, kept_prompts=stage.rounds * stage.groups).fits()
+    if stage.keep_prompts and not keep_prompts:
+        run.say("Prompts run twice, to sample and with gradient: their kept graphs would not fit into memory.")
     rows = run.train(
         "RWML",
-        partial(grpo_step, world_model, kept, gap, config, run.accelerator),
+        partial(grpo_step, world_model, kept, gap, config, run.accelerator, keep_prompts=keep_prompts),
         steps=stage.steps,
         learning_rate=config.grpo.learning_rate,
         checkpoint_every=stage.checkpoint_every,
@@ -173,6 +176,7 @@ def grpo_step(
     accelerator: Accelerator,
     number: int,
     optimizer: torch.optim.Optimizer,
+    keep_prompts: bool = False,
 ) -> dict[str, Any]:
     """Do one world-model GRPO update: sample groups until enough have a reward difference, then update on those.
 
@@ -184,6 +188,7 @@ def grpo_step(
         accelerator: Where to compute; in several processes each samples its share of the groups.
         number: Number of the step; which triplets are taken and what is sampled follow from it.
         optimizer: Optimizer of the adapter.
+        keep_prompts: Whether a prompt runs once for sampling and update, see `sampling.run_prompts`.
 
     Returns:
         Means over the sampled groups of all processes (`reward`, `distance`), their number (`groups`), how many of them
@@ -202,7 +207,8 @@ def grpo_step(
         seed = seed_of(config.seed, "sample", number, sampling)
         own = share(accelerator, range(len(places)))
         chosen = [data[places[i]] for i in own]
-        attempts = world_model.attempts(chosen, stage.group_size, seed=seed, places=own)
+        prefixes = world_model.run_prompts(chosen) if keep_prompts else None
+        attempts = world_model.attempts(chosen, stage.group_size, seed=seed, places=own, prefixes=prefixes)
         score = score_attempts(prompts, chosen, attempts, gap)
         advantages = group_advantages(score.rewards, config.grpo.scale_rewards)
         tokens = sum(len(c.tokens) for row in attempts for c in row)
@@ -215,10 +221,14 @@ def grpo_step(
                 [c.tokens for c in row],
                 advantage.tolist(),
                 [c.logprobs for c in row],
+                prefix=prefix,
             )
-            for t, row, advantage, useful in zip(chosen, attempts, advantages, differs, strict=True)
+            for t, row, advantage, useful, prefix in zip(
+                chosen, attempts, advantages, differs, prefixes or [None] * len(chosen), strict=True
+            )
             if useful
         ]
+        del prefixes  # the graphs of groups without signal
     # All sampled groups are used, because they are paid for; more than were wanted do no harm.
     stats = update(world_model.model, optimizer, signal, config.grpo, accelerator, world_model.max_new_tokens)
     sampled, rewards, distances, tokens = total(accelerator, sums.tolist())
@@ -255,13 +265,13 @@ def by_pass_rate(rates: Sequence[float], config: FilterConfig, seed: int) -> lis
 
 def _check(run: Run) -> None:
     make_gap(run.config, run.world.roles, run.config.encoder)  # an encoder that cannot be loaded shows now
-    _plan_memory(run.config, run.model)
+    _memory(run.config, run.model).check()
 
 
-def _plan_memory(config: RWMLConfig, model: torch.nn.Module) -> None:
-    """Warn of an update that will not fit into memory."""
+def _memory(config: RWMLConfig, model: torch.nn.Module, kept_prompts: int = 0) -> MemoryPlan:
+    """Plan the memory of the updates."""
     rows = config.stage.groups * config.stage.group_size
-    plan(
+    return plan(
         cast(PreTrainedModel, model),
         rows,
         config.max_prompt_tokens,
@@ -269,7 +279,8 @@ def _plan_memory(config: RWMLConfig, model: torch.nn.Module) -> None:
         group_size=config.stage.group_size,
         micro_tokens=config.grpo.tokens_per_pass(next(model.parameters()).device.type),
         sampling_rows=config.batch_rows,
-    ).check()
+        kept_prompts=kept_prompts,
+    )
 
 
 def _collect(run: Run, name: str) -> TransitionDataset:

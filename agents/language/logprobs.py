@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from rwml_gym.agents.language.models import mixed_precision
-from rwml_gym.agents.language.shared_prefix import encode_prompts, rest_logits
+from rwml_gym.agents.language.shared_prefix import SharedPrefix, encode_prompts, rest_logits
 
 __all__ = ["completion_logprobs", "head_at"]
 
@@ -29,6 +29,7 @@ def completion_logprobs(
     mask: Tensor | None = None,
     allowed: Allowed | None = None,
     pad_id: int = 0,
+    prefix: SharedPrefix | None = None,
 ) -> Tensor:
     """Return the log-probabilities of G completions per prompt, (P·G, T) float32.
 
@@ -40,39 +41,55 @@ def completion_logprobs(
         allowed: For each row and token the ids it was chosen from, `None` for the whole vocabulary. The
             log-probability is normalised over these ids. The whole vocabulary if absent.
         pad_id: Any token id, because padding is masked.
+        prefix: The prompts, already run by the model as it is; then they do not run again.
     """
     wanted = torch.ones_like(completions, dtype=torch.bool) if mask is None else mask.bool()
+    values = torch.zeros(completions.shape, device=completions.device)
+    for positions, logits in _logits(model, prompts, completions, wanted, pad_id, prefix):
+        if allowed is not None:
+            logits = logits.masked_fill(~_allowed(allowed, positions.cpu(), logits), -torch.inf)
+        found = -F.cross_entropy(logits.float(), completions[positions], reduction="none")
+        values = values.masked_scatter(positions, found)
+    return values
+
+
+def _logits(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    completions: Tensor,
+    wanted: Tensor,
+    pad_id: int,
+    prefix: SharedPrefix | None,
+) -> list[tuple[Tensor, Tensor]]:
+    """Return parts of the wanted tokens, (R, T) bool, with their logits, row by row, (N, vocabulary).
+
+    The parts stay apart because logits are the largest tensors of a pass, and joining them would copy them.
+    """
     with mixed_precision(model):
-        if len(prompts) < len(completions):
-            logits = _over_shared_prompts(model, prompts, completions, wanted, pad_id)
-        else:
-            logits = _as_plain_rows(model, prompts, completions, wanted, pad_id)
-    logits = logits.float()
-    if allowed is not None:
-        logits = logits.masked_fill(~_allowed(allowed, wanted.cpu(), logits), -torch.inf)
-    values = -F.cross_entropy(logits, completions[wanted], reduction="none")
-    return torch.zeros(completions.shape, device=values.device).masked_scatter(wanted, values)
+        if prefix is None and len(prompts) < len(completions):
+            prefix = encode_prompts(model, prompts, pad_id)
+        if prefix is not None:
+            return _over_shared_prompts(model, prefix, completions, wanted)
+        return [(wanted, _as_plain_rows(model, prompts, completions, wanted, pad_id))]
 
 
 def _over_shared_prompts(
-    model: nn.Module, prompts: Sequence[Sequence[int]], completions: Tensor, wanted: Tensor, pad_id: int
-) -> Tensor:
-    """Return the logits of the wanted tokens, row by row, (N, vocabulary)."""
-    prefix = encode_prompts(model, prompts, pad_id)
-    first = prefix.last_logits.repeat_interleave(len(completions) // len(prompts), 0)[wanted[:, 0]]
-    if completions.shape[1] == 1:
-        return first
-    with head_at(model, wanted[:, 1:]):
-        rest = rest_logits(model, prefix, completions)
-    # Restore the order of `wanted`: a row's first token precedes its other tokens.
-    order = torch.cat([wanted[:, :1].nonzero(), wanted[:, 1:].nonzero() + torch.tensor([0, 1], device=wanted.device)])
-    return torch.cat([first, rest])[torch.argsort(order[:, 0] * completions.shape[1] + order[:, 1])]
+    model: nn.Module, prefix: SharedPrefix, completions: Tensor, wanted: Tensor
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the first tokens, which the prompts predict, and the rest."""
+    first = torch.zeros_like(wanted)
+    first[:, 0] = wanted[:, 0]
+    parts = [(first, prefix.last_logits.repeat_interleave(len(completions) // len(prefix.mask), 0)[wanted[:, 0]])]
+    if completions.shape[1] > 1:
+        with head_at(model, wanted[:, 1:]):
+            parts.append((wanted & ~first, rest_logits(model, prefix, completions)))
+    return parts
 
 
 def _as_plain_rows(
     model: nn.Module, prompts: Sequence[Sequence[int]], completions: Tensor, wanted: Tensor, pad_id: int
 ) -> Tensor:
-    """Return the same; padding is on the right, where no token attends to it."""
+    """Return the logits of the wanted tokens; padding is on the right, where no token attends to it."""
     length = completions.shape[1]
     ids = torch.full((len(prompts), max(map(len, prompts)) + length), pad_id, device=completions.device)
     predicting = torch.zeros(ids.shape, dtype=torch.bool, device=completions.device)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from rwml_gym.agents.language.models import merged
+from rwml_gym.agents.language.models import merged, mixed_precision
 from rwml_gym.agents.language.shared_prefix import SharedPrefix, encode_prompts
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["Choices", "Completion", "Stop", "Writer", "cut_at_stop", "end_tokens", "sample", "uniforms"]
+__all__ = ["Choices", "Completion", "Stop", "Writer", "cut_at_stop", "end_tokens", "run_prompts", "sample", "uniforms"]
 
 # Rows are regrouped when this share of them has finished, because regrouping copies keys and values.
 _COMPACT_AT = 0.25
@@ -204,6 +204,7 @@ def sample(
     batch_rows: int = 64,
     progress: Callable[[int], None] | None = None,
     places: Sequence[int] | None = None,
+    prefixes: Sequence[SharedPrefix] | None = None,
 ) -> list[list[Completion]]:
     """Return P lists of `n` sampled completions, one list per prompt.
 
@@ -223,6 +224,9 @@ def sample(
         progress: Called with the number of prompts completed since the last call.
         places: Index of each prompt in the batch that these prompts are a share of, for the random numbers; 0 … P - 1
             if absent.
+        prefixes: The P prompts, already run by the model as it is, see `run_prompts`; then they do not run again. The
+            random numbers are the same. The logits differ by rounding, because these were computed with the adapter
+            beside the weights, so a draw that falls between two tokens may fall on the other one.
     """
     generator = torch.Generator().manual_seed(seed)
     results: list[list[Completion]] = [[] for _ in prompts]
@@ -237,12 +241,32 @@ def sample(
     with torch.inference_mode(), merged(model):
         for start in range(0, len(order), per_batch):
             chosen = order[start : start + per_batch]
-            batch = _Batch(model, tokenizer, [prompts[i] for i in chosen], n, stop, uniforms[chosen], temperature)
+            if prefixes is None:
+                prefix = encode_prompts(model, [prompts[i] for i in chosen], tokenizer.pad_token_id or 0)
+            else:
+                prefix = SharedPrefix.join([prefixes[i].detach() for i in chosen])
+            batch = _Batch(model, tokenizer, prefix, n, stop, uniforms[chosen], temperature)
             for i, completions in zip(chosen, batch.run(), strict=True):
                 results[i] = completions
             if progress is not None:
                 progress(len(chosen))
     return results
+
+
+def run_prompts(model: nn.Module, prompts: Sequence[Sequence[int]]) -> list[SharedPrefix]:
+    """Run each prompt once for both uses in an on-policy step: `sample` reads it, and the update's gradient enters it.
+
+    The graphs take the memory of a training pass over all prompts, until the update or until they are dropped.
+
+    Args:
+        model: The policy; its adapter must not be merged and not change until the update.
+        prompts: P non-empty token lists.
+
+    Returns:
+        P prefixes of one prompt each. `SharedPrefix.join` makes any of them one, so a pass of the update may hold any.
+    """
+    with mixed_precision(model):
+        return [encode_prompts(model, [prompt], 0) for prompt in prompts]
 
 
 def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -261,7 +285,7 @@ class _Batch:
         self,
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[Sequence[int]],
+        prefix: SharedPrefix,
         n: int,
         stop: Sequence[Stop],
         uniforms: Tensor,
@@ -270,9 +294,9 @@ class _Batch:
         self.model, self.n, self.max_new_tokens = model, n, uniforms.shape[-1]
         draws = uniforms.reshape(-1, self.max_new_tokens)
         self.writer = Writer(tokenizer, end_tokens(model, tokenizer), draws, temperature, stop)
-        self.prefix: SharedPrefix = encode_prompts(model, prompts, tokenizer.pad_token_id or 0)
+        self.prefix = prefix
         self.cache = DynamicCache()
-        self.rows = torch.arange(len(prompts) * n).view(len(prompts), n)
+        self.rows = torch.arange(len(draws)).view(-1, n)
 
     def run(self) -> list[list[Completion]]:
         logits = self.prefix.last_logits.repeat_interleave(self.n, 0)

@@ -4,7 +4,7 @@ A GRPO group is one prompt and G completions. Repeating the prompt G times costs
 it and G copies of its keys and values. Here the prompt runs once (`encode_prompts`), and the G completions attend to
 one copy. The scores against the shared keys and against a completion's own keys are computed separately and normalised
 in one softmax, so the result equals plain attention. It is differentiable, so one function serves sampling and the
-gradient. The idea comes from Hydragen (arXiv 2402.05099).
+gradient. The idea comes from Hydragen (arXiv 2402.05099) and Prefix Grouper (arXiv 2506.05433).
 
 It works with any `transformers` model that uses the attention interface (Llama, Qwen, Mistral, SmolLM …).
 """
@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -53,6 +54,33 @@ class SharedPrefix:
             self.mask[prompts],
             self.lengths[prompts],
             self.last_logits[prompts],
+        )
+
+    @classmethod
+    def join(cls, prefixes: Sequence[SharedPrefix]) -> SharedPrefix:
+        """Return several prefixes as one, padded on the left; gradients flow through to each of them."""
+        width = max(prefix.mask.shape[1] for prefix in prefixes)
+        layers = range(len(prefixes[0].keys))
+
+        def padded(tensors: Sequence[Tensor]) -> Tensor:
+            return torch.cat([functional.pad(t, (0, 0, width - t.shape[2], 0)) for t in tensors])
+
+        return cls(
+            [padded([prefix.keys[i] for prefix in prefixes]) for i in layers],
+            [padded([prefix.values[i] for prefix in prefixes]) for i in layers],
+            torch.cat([functional.pad(p.mask, (width - p.mask.shape[1], 0)) for p in prefixes]),
+            torch.cat([prefix.lengths for prefix in prefixes]),
+            torch.cat([prefix.last_logits for prefix in prefixes]),
+        )
+
+    def detach(self) -> SharedPrefix:
+        """Return the same numbers without their graph."""
+        return SharedPrefix(
+            [k.detach() for k in self.keys],
+            [v.detach() for v in self.values],
+            self.mask,
+            self.lengths,
+            self.last_logits.detach(),
         )
 
 

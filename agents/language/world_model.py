@@ -8,7 +8,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.language.sampling import Completion, sample
+from rwml_gym.agents.language.sampling import Completion, run_prompts, sample
+from rwml_gym.agents.language.shared_prefix import SharedPrefix
 from rwml_gym.reward.gap import GapReward, Gaps
 from rwml_gym.transitions import Transition, Turn
 
@@ -53,6 +54,7 @@ class LanguageWorldModel:
         seed: int = 0,
         progress: Callable[[int], None] | None = None,
         places: Sequence[int] | None = None,
+        prefixes: Sequence[SharedPrefix] | None = None,
     ) -> list[list[Completion]]:
         """Return T lists of `n` sampled completions; `Prompts.read_prediction` reads a prediction from each text.
 
@@ -63,9 +65,16 @@ class LanguageWorldModel:
             seed: Seed of the sampling.
             progress: Called with the number of transitions completed since the last call.
             places: Index of each transition in the batch that these are a share of, see `sampling.sample`.
+            prefixes: The transitions' prompts, already run by `run_prompts`; see `sampling.sample`.
         """
-        prompts = [self.prompts.predict(t.history, t.action, t.task) for t in transitions]
-        return self._sample(prompts, n, temperature, seed, progress, places)
+        return self._sample(self._prompts(transitions), n, temperature, seed, progress, places, prefixes)
+
+    def run_prompts(self, transitions: Sequence[Transition]) -> list[SharedPrefix]:
+        """Run the transitions' prompts once for sampling and update, see `sampling.run_prompts`."""
+        return run_prompts(self.model, self._prompts(transitions))
+
+    def _prompts(self, transitions: Sequence[Transition]) -> list[list[int]]:
+        return [self.prompts.predict(t.history, t.action, t.task) for t in transitions]
 
     def _sample(
         self,
@@ -75,6 +84,7 @@ class LanguageWorldModel:
         seed: int,
         progress: Callable[[int], None] | None = None,
         places: Sequence[int] | None = None,
+        prefixes: Sequence[SharedPrefix] | None = None,
     ) -> list[list[Completion]]:
         return sample(
             self.model,
@@ -88,6 +98,7 @@ class LanguageWorldModel:
             batch_rows=self.batch_rows,
             progress=progress,
             places=places,
+            prefixes=prefixes,
         )
 
 

@@ -3,8 +3,9 @@
 The losses are those of TRL's `GRPOTrainer` (`grpo`, `dr_grpo`, `dapo`); sources: GRPO arXiv 2402.03300, Dr. GRPO
 arXiv 2503.20783, DAPO arXiv 2503.14476. There are two deviations from textbook GRPO. The update omits groups without
 reward difference: they have no policy gradient, and their KL term would dilute the other groups. A prompt runs once for
-every G (`language.logprobs`). The KL term is the textbook's; TRL 1.16 by default multiplies it with the ratio
-(`use_bias_correction_kl`).
+every G (`language.logprobs`), and once for sampling and update together if the group brings its graph (`Group.prefix`;
+compare Prefix Grouper, arXiv 2506.05433, Hydragen, arXiv 2402.05099, and the tree training of AReaL). The KL term is
+the textbook's; TRL 1.16 by default multiplies it with the ratio (`use_bias_correction_kl`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import reference
+from rwml_gym.agents.language.shared_prefix import SharedPrefix
 from rwml_gym.agents.learning.distributed import check_distributed, largest, sum_gradients, total
 from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.errors import InvalidConfigError
@@ -39,6 +41,9 @@ class Group:
         mask: 1 on the model's own tokens, 0 on others (an environment's); all 1 if absent.
         allowed: For each completion and token the ids it was chosen from, `None` for the whole vocabulary
             (constrained decoding). The policy's probabilities are normalised over these ids.
+        prefix: The prompt as it ran for sampling, with its graph (`sampling.run_prompts`). The update's first pass over
+            the group uses it up: the gradient is that of a prompt that runs again. Later iterations, the reference and
+            long completions, which run row by row, run the prompt again.
     """
 
     prompt: Sequence[int]
@@ -47,6 +52,7 @@ class Group:
     logprobs: Sequence[Sequence[float]] | None = None
     mask: Sequence[Sequence[int]] | None = None
     allowed: Sequence[Sequence[Sequence[int] | None]] | None = None
+    prefix: SharedPrefix | None = None
 
     def rows(self) -> list[Group]:
         """Return each completion as a separate group."""
@@ -58,6 +64,7 @@ class Group:
                 logprobs=self.logprobs and self.logprobs[i : i + 1],
                 mask=self.mask and self.mask[i : i + 1],
                 allowed=self.allowed and self.allowed[i : i + 1],
+                prefix=None,
             )
             for i in range(len(self.completions))
         ]
@@ -94,8 +101,8 @@ class _Batch:
     sampled: Tensor | None
     allowed: list[Sequence[Sequence[int] | None]] | None
 
-    def logprobs(self, model: nn.Module) -> Tensor:
-        return completion_logprobs(model, self.prompts, self.tokens, self.mask, self.allowed)
+    def logprobs(self, model: nn.Module, prefix: SharedPrefix | None = None) -> Tensor:
+        return completion_logprobs(model, self.prompts, self.tokens, self.mask, self.allowed, prefix=prefix)
 
 
 def _pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -230,7 +237,7 @@ def update(
             batch = _collate(part, accelerator.device)
             if iteration == 0:
                 frozen.append(_reference_logprobs(model, batch) if config.beta else None)
-            logprobs = batch.logprobs(model)
+            logprobs = batch.logprobs(model, _kept(part) if iteration == 0 else None)
             if iteration == 0:
                 old.append(logprobs.detach())
                 if batch.sampled is not None:
@@ -301,6 +308,12 @@ def _micro_batches(groups: Sequence[Group], budget: int) -> Iterator[list[Group]
         batch = wider
     if batch:
         yield batch
+
+
+def _kept(groups: Sequence[Group]) -> SharedPrefix | None:
+    """Return the prompts as they ran for sampling, if all groups bring them."""
+    kept = [group.prefix for group in groups if group.prefix is not None]
+    return SharedPrefix.join(kept) if len(kept) == len(groups) else None
 
 
 def _is_long(group: Group) -> bool:

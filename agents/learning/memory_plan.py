@@ -42,6 +42,7 @@ class MemoryPlan:
         adapter: The adapter's weights, already loaded, its gradient and AdamW's two moments.
         sampling: Peak of sampling: keys and values, the adapter merged into a copy of the weights, logits.
         activations: What one training pass keeps for its gradient, including the allocator's waste.
+        kept: The same of the prompts that are kept from sampling to update.
         logits: Logits of the tokens that count in that pass.
         loaded: Part of the total that is taken before the run begins.
         device: Device of the model.
@@ -53,6 +54,7 @@ class MemoryPlan:
     sampling: int
     activations: int
     logits: int
+    kept: int
     loaded: int
     device: torch.device
     lines: tuple[str, ...]
@@ -60,7 +62,16 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """Peak of the run, in which sampling and training alternate."""
-        return self.weights + self.adapter + max(self.sampling, self.activations + self.logits)
+        return self.weights + self.adapter + self.kept + max(self.sampling, self.activations + self.logits)
+
+    def fits(self, available: int | None = None) -> bool:
+        """Return whether the rest of the run fits.
+
+        Args:
+            available: Free bytes after the model is loaded; those of its device if absent.
+        """
+        available = available_memory(self.device) if available is None else available
+        return self.total - self.loaded <= available
 
     def check(self, available: int | None = None) -> bool:
         """Return whether the rest of the run fits, and warn if it does not.
@@ -69,9 +80,11 @@ class MemoryPlan:
             available: Free bytes after the model is loaded; those of its device if absent.
         """
         available = available_memory(self.device) if available is None else available
-        if self.total - self.loaded <= available:
+        if self.fits(available):
             return True
         lower = ["a lower micro_tokens (fewer tokens in a pass)", "shorter prompts or episodes"]
+        if self.kept:
+            lower.append("no kept prompts (stage.keep_prompts)")
         if self.sampling > self.activations + self.logits:
             lower = ["fewer rows at a time (batch_rows)", "shorter completions"]
         elif _overhead(self.device) == _GLIBC:
@@ -106,6 +119,7 @@ def plan(
     micro_tokens: int | None = None,
     sampling_rows: int | None = None,
     checkpointing: bool = False,
+    kept_prompts: int = 0,
 ) -> MemoryPlan:
     """Estimate the memory for training a model, to about 30 %. All numbers must be at least 1.
 
@@ -119,6 +133,7 @@ def plan(
         micro_tokens: Token limit per forward pass, see `GRPOConfig`; all rows in one pass if absent.
         sampling_rows: Completions sampled in parallel; `rows` if absent.
         checkpointing: Whether a layer's activations are computed again for its gradient.
+        kept_prompts: Number of prompts whose graph is kept from sampling to update, see `sampling.run_prompts`.
     """
     counted = completion_tokens if counted_tokens is None else counted_tokens
     for name, value in {"rows": rows, "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}.items():
@@ -158,6 +173,8 @@ def plan(
         how = f"{layers} layers · {per_layer:,} B"
     overhead = _overhead(parameter.device)
     activations = int(kept * overhead)
+    kept_tokens = kept_prompts * prompt_tokens
+    kept_graphs = int(kept_tokens * layers * per_layer * overhead)
     logits = int(in_pass * counted * vocabulary * _FLOAT * _LOGITS * overhead)
     return MemoryPlan(
         weights,
@@ -165,6 +182,7 @@ def plan(
         sampling,
         activations,
         logits,
+        kept_graphs,
         loaded,
         parameter.device,
         (
@@ -176,6 +194,11 @@ def plan(
             f"{f' + {_gb(tables * _FLOAT)} a layer of scores' if tables else ''}, · {overhead} for the allocator",
             f"logits       {_gb(logits)}: {in_pass * counted:,} tokens that count · {vocabulary:,} · {_FLOAT} B · "
             f"{_LOGITS} copies · {overhead}",
+            *(
+                [f"prompts      {_gb(kept_graphs)}: {kept_tokens:,} tokens kept from sampling to update"]
+                if kept_prompts
+                else []
+            ),
         ),
     )
 

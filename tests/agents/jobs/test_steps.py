@@ -93,6 +93,19 @@ def test_all_triplets_have_their_turn(predictor, accelerator):
     assert max(counts.values()) <= 8
 
 
+def test_kept_prompts_change_a_step_by_rounding_only(predictor, accelerator):
+    data, settings = TRIPLETS[:3], RWMLConfig(stage=StageConfig(groups=3, group_size=4, rounds=2))
+    gap = GapReward("hashing", threshold=0.9, shape="continuous")
+    rows = [
+        world_model.grpo_step(
+            predictor, data, gap, settings, accelerator, 0, _still(predictor.model), keep_prompts=keep
+        )
+        for keep in (False, True)
+    ]
+    assert rows[0]["signal_groups"] > 0
+    assert rows[1] == pytest.approx(rows[0], rel=1e-4, abs=1e-5)
+
+
 def test_steps_and_rounds_sample_other_attempts_at_the_same_triplet(predictor, accelerator):
     same = [TRIPLETS[0]] * 2
     samples = []

@@ -115,6 +115,17 @@ def test_select_gives_the_prefix_of_the_chosen_prompts(tiny):
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_joined_prefixes_are_those_of_prompts_that_ran_together(tiny):
+    model, _ = tiny
+    prompts, completions = _prompts([4, 11, 6]), _tokens(6, 5)
+    joined = SharedPrefix.join([encode_prompts(model, [prompt], PAD) for prompt in prompts])
+    together = encode_prompts(model, prompts, PAD)
+    assert torch.equal(joined.mask, together.mask)
+    assert torch.equal(joined.lengths, together.lengths)
+    actual, expected = (completion_logits(model, prefix, completions) for prefix in (joined, together))
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_without_a_prefix_the_attention_is_that_of_transformers(tiny, tiny_folder):
     from transformers import AutoModelForCausalLM
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import add_reference, reference
+from rwml_gym.agents.language.sampling import run_prompts, sample
+from rwml_gym.agents.language.shared_prefix import encode_prompts
 from rwml_gym.agents.learning.grpo import Group, update
 from rwml_gym.agents.learning.options import GRPOConfig
 from tests.conftest import policy_weights, randomise
-from tests.helpers.grpo_groups import LENGTHS, LONGEST, LOSS_TYPES, PROMPTS, make_groups, pad
+from tests.helpers.grpo_groups import LENGTHS, LONGEST, LOSS_TYPES, PROMPTS, make_groups, pad, random_tensor
 
 
 @pytest.fixture(scope="module")
@@ -237,8 +240,6 @@ def test_sampling_mismatch_is_the_mean_difference_to_the_sampled_logprobs(adapte
 
 
 def test_what_was_sampled_has_no_mismatch(adapted, accelerator):
-    from rwml_gym.agents.language.sampling import sample
-
     model, tokenizer = adapted
     results = sample(model, tokenizer, PROMPTS, 4, max_new_tokens=LONGEST, seed=3)
     groups = [
@@ -310,3 +311,69 @@ def test_a_choice_among_few_tokens_has_its_probability_among_them(adapted):
     assert actual[0] == pytest.approx(float(logits[0, [40, 50]].log_softmax(-1)[0]), abs=1e-5)
     assert actual[1] == pytest.approx(float(logits[1].log_softmax(-1)[41]), abs=1e-5)
     assert actual[2] == pytest.approx(0, abs=1e-6)
+
+
+# Prompts that run once for sampling and update
+
+
+def _sampled(model, tokenizer, once: bool) -> list[Group]:
+    prompts = [random_tensor(length, seed=length).abs().mul(40).long().add(5).tolist() for length in (9, 14, 11)]
+    prefixes = run_prompts(model, prompts) if once else None
+    results = sample(model, tokenizer, prompts, 4, max_new_tokens=LONGEST, seed=3, prefixes=prefixes)
+    return [
+        Group(
+            prompt,
+            [c.tokens for c in row],
+            [1.0, -1.0, 0.5, -0.5],
+            [c.logprobs for c in row],
+            prefix=prefixes[i] if prefixes else None,
+        )
+        for i, (prompt, row) in enumerate(zip(prompts, results, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 9999])
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_a_prompt_that_runs_once_gives_the_same_samples_and_gradient(adapted, accelerator, loss_type, micro_tokens):
+    model, tokenizer = adapted
+    config = GRPOConfig(loss_type=loss_type, beta=0.1, micro_tokens=micro_tokens)
+    twice, once = _sampled(model, tokenizer, once=False), _sampled(model, tokenizer, once=True)
+    assert [g.completions for g in once] == [g.completions for g in twice]
+    for a, b in zip(once, twice, strict=True):
+        for x, y in zip(a.logprobs or (), b.logprobs or (), strict=True):
+            assert x == pytest.approx(y, abs=1e-5)  # beside the weights or merged into them: rounding only
+    expected = _gradients(model, twice, config, accelerator)
+    with mock.patch("rwml_gym.agents.language.logprobs.encode_prompts", wraps=encode_prompts) as runs:
+        actual = _gradients(model, once, config, accelerator)
+    # The reference runs every prompt, the policy none.
+    assert runs.call_count == (3 if micro_tokens == 1 else 1)
+    for name, gradient in expected.items():
+        assert (actual[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+
+
+def test_kept_prompts_serve_the_first_iteration_only(adapted, accelerator):
+    """Afterwards the weights are others, and so are the prompt's keys and values."""
+    model, tokenizer = adapted
+    config, stats, after = GRPOConfig(beta=0.1, iterations=3), {}, {}
+    start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    for once in (False, True):
+        stats[once] = _step(model, _sampled(model, tokenizer, once), config, accelerator, lr=1e-3)
+        after[once] = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        for name, parameter in model.named_parameters():
+            if name in start:
+                parameter.data.copy_(start[name])
+    assert stats[True] == pytest.approx(stats[False], rel=1e-3, abs=1e-5)
+    for name, value in after[False].items():
+        torch.testing.assert_close(after[True][name], value, atol=1e-4, rtol=1e-4)
+
+
+def test_long_completions_and_mixed_groups_run_their_prompts_again(adapted, accelerator):
+    model, _ = adapted
+    config = GRPOConfig(beta=0.0, micro_tokens=9999)
+    expected = _gradients(model, make_groups(), config, accelerator)
+    long = [replace(g, prefix=run_prompts(model, [g.prompt])[0]) for g in make_groups()]
+    mixed = [*long[:1], *make_groups()[1:]]
+    for groups in (long, mixed):
+        actual = _gradients(model, groups, config, accelerator)
+        for name, gradient in expected.items():
+            assert (actual[name] - gradient).norm() <= 1e-5 * gradient.norm(), name

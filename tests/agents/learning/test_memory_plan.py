@@ -142,3 +142,14 @@ def test_memory_of_this_machine():
 def test_nothing_cannot_be_planned(adapted, name):
     with pytest.raises(InvalidConfigError, match=f"`{name}` of at least 1, actual: 0"):
         plan(adapted[0], **{"rows": 1, "prompt_tokens": 1, "completion_tokens": 1, name: 0})
+
+
+def test_kept_prompts_are_in_the_plan_of_sampling_and_update(adapted):
+    model, _ = adapted
+    without, kept = plan(model, 16, 100, 20, group_size=4), plan(model, 16, 100, 20, group_size=4, kept_prompts=4)
+    # The graphs of 4 prompts are what a pass over 4 prompts with completions of no length would keep.
+    assert kept.kept == pytest.approx(plan(model, 4, 99, 1).activations, rel=0.01)
+    assert kept.total == without.total + kept.kept
+    assert "tokens kept from sampling to update" in str(kept)
+    assert kept.fits(kept.total)
+    assert not kept.fits(0)
