@@ -7,6 +7,8 @@ BIN := .venv/bin
 export THP_MEM_ALLOC_ENABLE ?= 1
 export MALLOC_MMAP_MAX_ ?= 0
 export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
+# Let threads that wait for each other sleep soon: on a shared machine, waiting actively slows a step down many times.
+export GOMP_SPINCOUNT ?= 1000
 RUN_DIR ?= runs/demo
 
 .PHONY: help demo test test-slow test-equality lint format benchmark clean

@@ -15,7 +15,7 @@ from rwml_gym.errors import InvalidGameError
 
 __all__ = ["ENGINES", "ALFWorldEnv"]
 
-ENGINES = ("compiled", "textworld")
+ENGINES = ("native", "textworld")
 """Our engine, and stock textworld as the reference: the same texts, hundreds of times slower."""
 
 
@@ -44,7 +44,7 @@ class ALFWorldEnv(TextEnv[Game]):
         grammar: ``installed`` (``move X to Y``) or ``original``, the published words of an official file.
         data: Folder of official games, the environment variable ``ALFWORLD_DATA`` by default; or of generated games
             that ``rwml-gym games export`` wrote.
-        engine: ``compiled``, or ``textworld``: the stock engine, with exactly the same texts, hundreds of times slower.
+        engine: ``native``, or ``textworld``: the stock engine, with exactly the same texts, hundreds of times slower.
             It evaluates Python in a game file, so use it only with files that you trust.
         render_mode: With ``ansi``, `render` returns the last action and the observation after it.
         rooms: Some of ``kitchen``, ``living_room``, ``bedroom``, ``bathroom``; all by default.
@@ -69,7 +69,7 @@ class ALFWorldEnv(TextEnv[Game]):
         task_types: Sequence[str] | None = None,
         grammar: str = "installed",
         data: str | Path | None = None,
-        engine: str = "compiled",
+        engine: str = "native",
         render_mode: str | None = None,
         rooms: Sequence[str] | None = None,
         difficulty: int | Sequence[int] | None = None,
@@ -142,7 +142,7 @@ def _make_expert(game: Game) -> Expert:
 
 
 def _make_engine(name: str) -> GameEngine:
-    if name == "compiled":
+    if name == "native":
         return Engine()
     from rwml_gym.envs.alfworld.engine.stock import TextworldEngine  # takes half a second to import
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import rwml_gym_command
 from rwml_gym.agents.cli import main as cli
 from tests.helpers.paths import ROOT
 
@@ -299,3 +301,36 @@ def test_an_interrupt_while_anything_is_imported_is_no_traceback(module):
 def test_the_command_itself_imports_nothing_of_the_package():
     program = "import sys, rwml_gym_command; sys.exit('rwml_gym' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "1000"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, {"OMP_WAIT_POLICY": "active"}),
+    ],
+)
+def test_waiting_threads_soon_sleep_unless_the_user_says_otherwise(given, expected):
+    environ = dict(given)
+    rwml_gym_command.wait_briefly(environ)
+    assert environ == expected
+
+
+def test_the_command_says_so_before_openmp_is_loaded():
+    """OpenMP prints what it was told when it is loaded, which is when PyTorch is imported."""
+    program = (
+        "import os, sys, rwml_gym_command; rwml_gym_command.wait_briefly(os.environ); "
+        "assert 'torch' not in sys.modules; import torch"
+    )
+    environ = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environ, "OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("PyTorch's OpenMP is not GNU's")
+    assert "GOMP_SPINCOUNT = '1000'" in done.stderr

@@ -1,1 +1,1 @@
-"""The engines that play ALFWorld games: the compiled one, and stock TextWorld as its reference."""
+"""The engines that play ALFWorld games: ours, and stock TextWorld as its reference."""

@@ -43,7 +43,7 @@ class CompiledGame:
         goal_sentence: The sentence for `grammar.GOAL` in the grammar.
 
     Raises:
-        InvalidGameError: If the compiled engine does not support the game.
+        InvalidGameError: If `engine.Engine` does not support the game.
     """
 
     def __init__(self, data: Mapping[str, Any], texts: Texts, goal_sentence: str) -> None:
