@@ -7,7 +7,6 @@ looked up once for a game (*blocks*). So a new game costs little more than readi
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -265,7 +264,7 @@ class LiftedGame:
             getter(tuple(place for name, place in action.parameters if name in texts.used[action.name]))
             for action in rules.actions
         ]
-        self.blocks: defaultdict[Node, dict[Row, Block]] = defaultdict(dict)
+        self.blocks: dict[Node, dict[Row, Block]] = {node: {} for node in rules.tree.walk()}
 
     def _check(self, facts: Mapping[str, set[Row]], kinds: Sequence[str]) -> None:
         """Check that facts have the declared types, on which queries rely, and those of the text grammar."""
@@ -291,8 +290,8 @@ class LiftedGame:
         """Write to `blocks` and return the commands that follow from a row at a node and facts that never change."""
         found: Block = {}
         self._fill(node, [row], found)
-        found = self.blocks[node][row] = dict(sorted(found.items()))  # sorted parts are soon sorted together
-        return found
+        block = self.blocks[node][row] = dict(sorted(found.items()))  # sorted parts are soon sorted together
+        return block
 
     def _fill(self, node: Node, rows: Rows, into: Block) -> None:
         for number in node.results:
@@ -437,8 +436,8 @@ class LiftedPlay:
                 for row in rows:
                     block = blocks.get(row)
                     commands.update(game.block(node, row) if block is None else block)
-            for child in node.changing:
-                found = child.advance(rows, indexes[child.key])
+            for child, key, advance in node.next:
+                found = advance(rows, indexes[key])
                 if found:
                     pending.append((child, found))
         self._commands = commands

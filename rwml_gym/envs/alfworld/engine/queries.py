@@ -7,7 +7,7 @@ and extends the rows by the others. Queries that begin with the same steps share
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -86,6 +86,17 @@ class Node:
     def changing(self) -> list[Node]:
         """What follows besides."""
         return [child for child in self._children.values() if child._is_changing]
+
+    @cached_property
+    def next(self) -> list[tuple[Node, Key, Callable[[Rows, Index], Rows]]]:
+        """The nodes of `changing`, with what they are looked up by and how to take their steps."""
+        return [(child, child.key, child.advance) for child in self.changing]
+
+    def walk(self) -> Iterator[Node]:
+        """Yield this node and all that follow."""
+        yield self
+        for child in self._children.values():
+            yield from child.walk()
 
     @cached_property
     def fluents(self) -> frozenset[str]:
