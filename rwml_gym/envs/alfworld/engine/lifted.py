@@ -128,6 +128,7 @@ class _Rules(NamedTuple):
         constants: The entities that it names, with which each row starts.
         actions: The schemas.
         tree: The queries for what they can be applied to.
+        nodes: All nodes of the tree.
         effect_types: The types with which each predicate occurs in effects.
     """
 
@@ -135,6 +136,7 @@ class _Rules(NamedTuple):
     constants: tuple[str, ...]
     actions: tuple[_Action, ...]
     tree: Node
+    nodes: tuple[Node, ...]
     effect_types: Mapping[str, frozenset[tuple[str, ...]]]
 
 
@@ -155,7 +157,14 @@ def _rules(text: str) -> _Rules:
             variables = schema.precondition.variables
             kinds = tuple(variables.get(term, "") for term in effect.literal.terms)
             effect_types.setdefault(effect.literal.predicate, set()).add(kinds)
-    return _Rules(domain, constants, tuple(actions), tree, {p: frozenset(found) for p, found in effect_types.items()})
+    return _Rules(
+        domain,
+        constants,
+        tuple(actions),
+        tree,
+        tuple(tree.walk()),
+        {p: frozenset(found) for p, found in effect_types.items()},
+    )
 
 
 def _constants(schema: Schema) -> Iterable[str]:
@@ -264,7 +273,7 @@ class LiftedGame:
             getter(tuple(place for name, place in action.parameters if name in texts.used[action.name]))
             for action in rules.actions
         ]
-        self.blocks: dict[Node, dict[Row, Block]] = {node: {} for node in rules.tree.walk()}
+        self.blocks: dict[Node, dict[Row, Block]] = {node: {} for node in rules.nodes}
 
     def _check(self, facts: Mapping[str, set[Row]], kinds: Sequence[str]) -> None:
         """Check that facts have the declared types, on which queries rely, and those of the text grammar."""

@@ -185,13 +185,14 @@ def _entities(text: str, domain: Domain) -> dict[str, str]:
 def _facts(text: str, domain: Domain) -> dict[str, list[list[str]]]:
     if "=" in text:  # numbers (distances, costs): no text uses them
         text = re.sub(r"\(\s*=\s*\([^()]*\)\s*[0-9.]+\s*\)", "", text)
-    *atoms, end = text.rstrip().removesuffix(")").split(")")
     facts: dict[str, list[list[str]]] = {}
-    for atom in atoms:
-        opened, _, words = atom.partition("(")
-        predicate, *row = words.split() or [""]
-        facts.setdefault(predicate + opened.strip(), []).append(row)
-    if end.strip() or text.count("(") != len(atoms) or not text.rstrip().endswith(")"):
+    rest = []
+    for predicate, row, other in re.findall(r"\(\s*([^\s()]+)([^()]*)\)|(\S)", text):
+        if other:
+            rest.append(other)
+        else:
+            facts.setdefault(predicate, []).append(row.split())
+    if rest != [")"] or text.rstrip()[-1] != ")":
         raise UnsupportedPDDL("initial facts that are no list of atoms")
     for predicate, rows in facts.items():
         if (

@@ -105,9 +105,16 @@ class Layout:
         """The receptacles of each type."""
         return by_kind(self.receptacles)
 
-    def places(self, kind: str) -> list[str]:
+    def places(self, kind: str) -> tuple[str, ...]:
         """Return the possible places of an object type: types of receptacle, and `FLOOR`."""
-        return kinds_of_place(kind, sorted(self.by_kind), fitted()["place_factors"].get(kind, ()))
+        if kind not in self._places:
+            recorded = fitted()["place_factors"].get(kind, ())
+            self._places[kind] = tuple(kinds_of_place(kind, sorted(self.by_kind), recorded))
+        return self._places[kind]
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, ...]]:
+        return {}
 
 
 @lru_cache(maxsize=2**14)
@@ -126,7 +133,7 @@ def by_kind(receptacles: Iterable[str]) -> dict[str, list[str]]:
 
 
 def draw_place(
-    rng: random.Random, kind: str, places: Collection[str], receptacles: Mapping[str, Sequence[str]]
+    rng: random.Random, kind: str, places: Sequence[str], receptacles: Mapping[str, Sequence[str]]
 ) -> str | None:
     """Draw a place for an object of a type.
 
@@ -205,9 +212,9 @@ def furnish(rng: random.Random, floor_plan: int, goal: Goal | None = None) -> Ro
     room = Room(dict(plan.receptacles))
     for kind in plan.kinds:
         count = rng.choices(*instances(room_of(floor_plan), kind))[0]
-        places = plan.places(kind)
+        places: Sequence[str] = plan.places(kind)
         needed = 0
-        reachable: list[str] = []
+        reachable: Sequence[str] = []
         if goal is not None and kind == goal.target:
             needed, reachable = goal.count, hiding_places(plan, goal)
             places = [*reachable, FLOOR]
