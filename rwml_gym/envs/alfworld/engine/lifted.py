@@ -353,8 +353,8 @@ class LiftedPlay:
     def changes(self) -> dict[str, Any]:
         """Return what has changed in play."""
         return {
-            "true": self._true,
-            "facts": {p: r for p, r in self.facts.items() if p.removeprefix("not_") in self._true},
+            "true": {p: set(rows) for p, rows in self._true.items()},
+            "facts": {p: set(rows) for p, rows in self.facts.items() if p.removeprefix("not_") in self._true},
         }
 
     def restore(self, changes: dict[str, Any]) -> None:
