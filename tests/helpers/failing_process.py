@@ -24,10 +24,12 @@ def _lose_the_encoder(*args: Any) -> Any:
 _step = world_model.grpo_step
 
 
-def _second_step_fails(predictor: Any, data: Any, gap: Any, config: Any, accelerator: Any, number: int, optimizer: Any):
+def _second_step_fails(
+    predictor: Any, data: Any, gap: Any, config: Any, accelerator: Any, number: int, *rest: Any, **more: Any
+):
     if number == 1:
         world_model.score_attempts = _lose_the_encoder
-    return _step(predictor, data, gap, config, accelerator, number, optimizer)
+    return _step(predictor, data, gap, config, accelerator, number, *rest, **more)
 
 
 if __name__ == "__main__":
