@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import tyro
 
 from rwml_gym.agents.config.base import EnvConfig
@@ -19,7 +21,7 @@ def evaluate(words: list[str]) -> None:
     if config.agent == "model":
         from rwml_gym.agents.precision import choose_precision  # imports torch, which other agents do without
 
-        say(choose_precision(config.dtype))
+        say(choose_precision(config.dtype), sys.stderr)  # the table alone goes to the standard output
     finished: list[job.Episode] = []
     try:
         say(job.success_table(job.evaluate(config, finished.append)))
