@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import tyro
 
 from rwml_gym.agents.config.base import EnvConfig
@@ -16,6 +18,10 @@ def evaluate(words: list[str]) -> None:
     config = tyro.cli(EvaluateConfig, args=words, prog="rwml-gym evaluate")
     from rwml_gym.agents.jobs import evaluate as job
 
+    if config.agent == "model":
+        from rwml_gym.agents.precision import choose_precision  # imports torch, which other agents do without
+
+        say(choose_precision(config.dtype), sys.stderr)  # the table alone goes to the standard output
     finished: list[job.Episode] = []
     try:
         say(job.success_table(job.evaluate(config, finished.append)))

@@ -402,6 +402,7 @@ def _line(row: Mapping[str, Any]) -> str:
     return (
         f"success {row['success']:.3f}{gap}  steps {row['steps']:.1f}  invalid {row['invalid']:.0%}  groups with "
         f"signal {row['signal_groups']} of {row['groups']}  KL {row['kl']:.4f}  approx. KL {row['approx_kl']:.4f}  "
-        f"clipped {row['clip_fraction']:.1%}  mismatch {row['sampling_mismatch']:.4f}{failed}  "
+        f"clipped {row['clip_fraction']:.1%}  mismatch {row['sampling_mismatch']:.4f} (KL {row['sampling_kl']:.0e})"
+        f"{failed}  "
         f"({row['seconds_rollout']:.0f} s play, {row['seconds_update']:.0f} s update)"
     )

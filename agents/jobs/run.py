@@ -12,7 +12,7 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from rwml_gym.agents.learning.schedules import constant_with_warmup
 from rwml_gym.agents.players.base import Agent, MakeEnv
 from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.players.rollout import collect
+from rwml_gym.agents.precision import Precision, bfloat16_instructions, choose_precision
 from rwml_gym.agents.reports.model_card import push_adapter, write_card
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import CheckpointError, ConfigMismatchError
@@ -107,11 +108,14 @@ class Run:
             ModelNotFoundError: The language model or the adapter cannot be loaded.
         """
         folder = Path(folder)
-        check_run(config, folder)
+        config = check_run(config, folder)
         source = Source(config)
         chosen = games(source)
         accelerator = make_accelerator(folder, config.tracker)
         check_distributed(accelerator)
+        precision = choose_precision(config.dtype, accelerator.device)
+        _check_agreement(accelerator, precision)
+        config = replace(config, dtype=precision.name)
         base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
         shown = config.make_prompts(tokenizer, **{"world": source.world.prompt_world, **(prompts or {})})
         if adapter is None:
@@ -123,6 +127,7 @@ class Run:
         if run.is_main:
             start_run(config, folder)
         run.say(f"Run folder: {folder}")
+        run.say(precision)
         accelerator.wait_for_everyone()
         return run
 
@@ -309,8 +314,21 @@ class Run:
             write_json(done, {"url": None if repository is None else push_adapter(self.adapter(name), repository)})
 
 
-def check_run(config: JobConfig, folder: Path) -> None:
+def _check_agreement(accelerator: Accelerator, precision: Precision) -> None:
+    found = gathered(accelerator, [precision])
+    if len({each.name for each in found}) > 1:
+        raise ConfigMismatchError(
+            f"Expected the same data type in all processes, actual: {'; '.join(sorted({str(p) for p in found}))}. Set "
+            "--dtype float32, or --dtype bfloat16."
+        )
+
+
+def check_run(config: JobConfig, folder: Path) -> JobConfig:
     """Check that a folder is free for a run, or belongs to one of this configuration.
+
+    Returns:
+        The configuration to go on with: where its `dtype` is `auto`, a run keeps the one it began with, so that it does
+        not change on another machine.
 
     Raises:
         ConfigMismatchError: The folder holds something else; the message names the differences.
@@ -325,6 +343,9 @@ def check_run(config: JobConfig, folder: Path) -> None:
                 f"Expected the configuration of a run in {str(path)!r}, actual: damaged ({error}). Delete that file. "
                 "Then the same command goes on with the options given to it."
             ) from error
+        began_with = stored.get("dtype") if isinstance(stored, dict) else None
+        if config.dtype == "auto" and began_with in ("float32", "bfloat16"):
+            config = replace(config, dtype=began_with)
         differences = _differences(stored, _as_json(config))
         if differences:
             raise ConfigMismatchError(
@@ -333,6 +354,7 @@ def check_run(config: JobConfig, folder: Path) -> None:
             )
     elif folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
         raise ConfigMismatchError(f"{str(folder)!r} is not empty and holds no run. Use another --run-dir.")
+    return config
 
 
 def start_run(config: JobConfig, folder: Path) -> None:
@@ -353,6 +375,7 @@ def start_run(config: JobConfig, folder: Path) -> None:
             "platform": platform.platform(),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "threads": torch.get_num_threads(),
+            "bfloat16_instructions": bfloat16_instructions(),
             **{name: _version(name) for name in _PACKAGES},
         },
     )

@@ -445,5 +445,5 @@ def _line(row: Mapping[str, Any]) -> str:
     return (
         f"reward {row['reward']:.3f}  gap {row['distance']:.3f}  groups with signal {row['signal_groups']:>2} of "
         f"{row['groups']} ({row['signal_share']:.0%})  KL {row['kl']:.4f}  clipped {row['clip_fraction']:.1%}  "
-        f"mismatch {row['sampling_mismatch']:.4f}"
+        f"mismatch {row['sampling_mismatch']:.4f} (KL {row['sampling_kl']:.0e})"
     )

