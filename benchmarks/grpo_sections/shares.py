@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from rwml_gym.agents.language.models import add_adapter, merged
 from rwml_gym.agents.language.sampling import run_prompts, sample
 from rwml_gym.agents.language.sessions import Request, Sessions
-from rwml_gym.agents.learning.grpo import Group, update
+from rwml_gym.agents.learning.groups import Group
+from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.options import GRPOConfig
 
 PROMPTS, GROUP, WRITTEN = (252, 247, 261, 287), 8, 24
