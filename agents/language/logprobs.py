@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from rwml_gym.agents.language.fast_lora import fast_lora
 from rwml_gym.agents.language.models import mixed_precision
 from rwml_gym.agents.language.shared_prefix import SharedPrefix, encode_prompts, rest_logits
 
@@ -65,7 +66,7 @@ def _logits(
 
     The parts stay apart because logits are the largest tensors of a pass, and joining them would copy them.
     """
-    with mixed_precision(model):
+    with mixed_precision(model), fast_lora(model):
         if prefix is None and len(prompts) < len(completions):
             prefix = encode_prompts(model, prompts, pad_id)
         if prefix is not None:
