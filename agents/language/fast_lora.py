@@ -59,7 +59,7 @@ def fast_lora(model: nn.Module) -> Iterator[None]:
     """
     changed = []
     # A checkpointed layer runs again in the backward pass, after this context.
-    checkpointed = getattr(model, "is_gradient_checkpointing", False)
+    checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     for layer in () if checkpointed else model.modules():
         if isinstance(layer, LoraLinear) and (parts := _plain(layer)) is not None:
             layer.forward = _forward(*parts)  # type: ignore[method-assign]

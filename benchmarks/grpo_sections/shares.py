@@ -148,10 +148,10 @@ def compare(bench: Bench, repeats: int) -> None:
     predicted = group(PROMPTS[0], GROUP, WRITTEN, [1] * WRITTEN)
 
     def peft() -> AbstractContextManager[object]:
-        return mock.patch("rwml_gym.agents.language.logprobs.fast_lora", lambda model: nullcontext())
+        return mock.patch("rwml_gym.agents.language.logprobs.fast_lora", return_value=nullcontext())
 
     def table() -> AbstractContextManager[object]:
-        return mock.patch("rwml_gym.agents.language.shared_prefix._joined_mask", lambda *arguments: None)
+        return mock.patch("rwml_gym.agents.language.shared_prefix._joined_mask", return_value=None)
 
     pairs: list[tuple[str, Callable[[], AbstractContextManager[object]], list[Group], list[Group]]] = [
         ("a game's beginning once", nullcontext, game.rows(), [game]),
