@@ -14,7 +14,7 @@ printed beside it.
   `benchmarks/grpo_speed.py --only parts` plays on average; generation by sessions, update by whole rows.
 
 `--only changes` times an update as it was before each change and as it is now, in turns in one process: the beginning
-of a game for each episode or once, PEFT's LoRA layers or one function, a table of attention scores or none. Where
+of a game for each episode or once, a table of attention scores or none. Where
 others use the machine too, run it with `OMP_NUM_THREADS=1` and read the seconds of processors.
 
 `--profile` adds the operators that take the most time of one world-model update.

@@ -1,8 +1,7 @@
 """Log-probabilities of completions for the update, with logits computed only for the tokens that count.
 
-Two methods give the same numbers. A group whose prompt is longer than its completions runs the prompt once and the
-completions over its keys and values (`shared_prefix`). Long completions, such as whole episodes, run as plain causal
-rows: their prompt is the smaller part, and PyTorch's attention stores no table of scores for them.
+Two methods give the same numbers. Completions of one prompt run over its keys and values (`shared_prefix`), after the
+prompt has run once. A completion that is alone with its prompt runs with it as one plain causal row.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from rwml_gym.agents.language.fast_lora import fast_lora
 from rwml_gym.agents.language.models import mixed_precision
 from rwml_gym.agents.language.shared_prefix import SharedPrefix, encode_prompts, rest_logits
 
@@ -66,7 +64,7 @@ def _logits(
 
     The parts stay apart because logits are the largest tensors of a pass, and joining them would copy them.
     """
-    with mixed_precision(model), fast_lora(model):
+    with mixed_precision(model):
         if prefix is None and len(prompts) < len(completions):
             prefix = encode_prompts(model, prompts, pad_id)
         if prefix is not None:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from rwml_gym.agents.language.fast_lora import fast_lora
 from rwml_gym.agents.language.models import merged, mixed_precision
 from rwml_gym.agents.language.shared_prefix import SharedPrefix, encode_prompts
 from rwml_gym.errors import InvalidConfigError
@@ -266,7 +265,7 @@ def run_prompts(model: nn.Module, prompts: Sequence[Sequence[int]]) -> list[Shar
     Returns:
         P prefixes of one prompt each. `SharedPrefix.join` makes any of them one, so a pass of the update may hold any.
     """
-    with mixed_precision(model), fast_lora(model):
+    with mixed_precision(model):
         return [encode_prompts(model, [prompt], 0) for prompt in prompts]
 
 

@@ -147,15 +147,11 @@ def compare(bench: Bench, repeats: int) -> None:
     game = group(BEGINNING, EPISODES, len(turns) - ANSWER, turns[: len(turns) - ANSWER])
     predicted = group(PROMPTS[0], GROUP, WRITTEN, [1] * WRITTEN)
 
-    def peft() -> AbstractContextManager[object]:
-        return mock.patch("rwml_gym.agents.language.logprobs.fast_lora", return_value=nullcontext())
-
     def table() -> AbstractContextManager[object]:
         return mock.patch("rwml_gym.agents.language.shared_prefix._joined_mask", return_value=None)
 
     pairs: list[tuple[str, Callable[[], AbstractContextManager[object]], list[Group], list[Group]]] = [
         ("a game's beginning once", nullcontext, game.rows(), [game]),
-        ("LoRA in one function", peft, [predicted], [predicted]),
         ("no table of scores", table, [predicted], [predicted]),
     ]
     for name, before, old, new in pairs:
