@@ -1,6 +1,6 @@
 """How close the world-model step and the policy step are to what the machine's matrix products reach.
 
-    python benchmarks/limits.py [--dtype float32 bfloat16] [--repeats 3] [--only world-model|policy]
+    python benchmarks/limits.py [--dtype float32 bfloat16] [--repeats 3] [--only world-model|policy|changes]
 
 SmolLM2-135M-Instruct, LoRA r = 16. For sampling, update and the whole step: the operations that the work needs (counted
 by `benchmarks/flops.py`: a prompt and a shared turn run once, logits only for tokens that count, no gradient of frozen
@@ -11,7 +11,11 @@ printed beside it.
 * world model: 4 prompts of 252, 247, 261 and 287 tokens, 8 completions of 24 tokens, every group in the update; today's
   way, and with prompts kept from sampling to update, in turns.
 * policy: 2 games, 4 rows of each: a beginning of 300 tokens, then 8 turns of 24 written tokens and 30 answered ones, as
-  `benchmarks/grpo_speed.py --only parts` plays on average; generation by sessions, update by whole rows.
+  `benchmarks/grpo_speed.py --only parts` plays on average; generation by sessions, update after a shared beginning.
+
+`--only changes` times an update as it was before each change and as it is now, in turns in one process: the beginning
+of a game for each episode or once, a table of attention scores or none. Where
+others use the machine too, run it with `OMP_NUM_THREADS=1` and read the seconds of processors.
 
 `--profile` adds the operators that take the most time of one world-model update.
 """

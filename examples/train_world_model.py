@@ -21,7 +21,8 @@ import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.language.models import add_adapter, add_reference, load_model
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.world_model import LanguageWorldModel
-from rwml_gym.agents.learning.grpo import Group, group_advantages, has_signal, update
+from rwml_gym.agents.learning.groups import Group
+from rwml_gym.agents.learning.grpo import group_advantages, has_signal, update
 from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.agents.learning.sft import sft_update
 from rwml_gym.agents.players.language_model import LanguageModelAgent

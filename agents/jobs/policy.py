@@ -24,7 +24,8 @@ from rwml_gym.agents.jobs.worlds import GameName, Games, Source, choose_games
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.learning.credit import episode_groups
 from rwml_gym.agents.learning.distributed import share, total
-from rwml_gym.agents.learning.grpo import Group, update
+from rwml_gym.agents.learning.groups import Group
+from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.memory_plan import plan
 from rwml_gym.agents.learning.sft import Demonstration, demonstrations, sft_update
 from rwml_gym.agents.players.base import MakeEnv

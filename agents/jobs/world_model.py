@@ -24,7 +24,8 @@ from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.checkpoint import load_adapter_weights
 from rwml_gym.agents.learning.distributed import gathered, share, total
-from rwml_gym.agents.learning.grpo import Group, group_advantages, has_signal, update
+from rwml_gym.agents.learning.groups import Group
+from rwml_gym.agents.learning.grpo import group_advantages, has_signal, update
 from rwml_gym.agents.learning.memory_plan import MemoryPlan, plan
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.learning.sft import sft_update

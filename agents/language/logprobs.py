@@ -1,8 +1,7 @@
 """Log-probabilities of completions for the update, with logits computed only for the tokens that count.
 
-Two methods give the same numbers. A group whose prompt is longer than its completions runs the prompt once and the
-completions over its keys and values (`shared_prefix`). Long completions, such as whole episodes, run as plain causal
-rows: their prompt is the smaller part, and PyTorch's attention stores no table of scores for them.
+Two methods give the same numbers. Completions of one prompt run over its keys and values (`shared_prefix`), after the
+prompt has run once. A completion that is alone with its prompt runs with it as one plain causal row.
 """
 
 from __future__ import annotations

@@ -83,6 +83,21 @@ class SharedPrefix:
             self.last_logits.detach(),
         )
 
+    def entrance(self) -> SharedPrefix:
+        """Return the same numbers as leaves of a new graph, so that several passes can end their gradients there."""
+        copy = self.detach()
+        for tensor in (*copy.keys, *copy.values, copy.last_logits):
+            tensor.requires_grad_()
+        return copy
+
+    def backward(self, entrance: SharedPrefix) -> None:
+        """Run the prompts' own backward pass with the gradients that other passes left in their `entrance`."""
+        outputs = (*self.keys, *self.values, self.last_logits)
+        leaves = (*entrance.keys, *entrance.values, entrance.last_logits)
+        # Without a counting first token, no gradient reaches the logits.
+        pairs = [(output, leaf.grad) for output, leaf in zip(outputs, leaves, strict=True) if leaf.grad is not None]
+        torch.autograd.backward([output for output, _ in pairs], [gradient for _, gradient in pairs])
+
 
 def shared_prefix_attention(
     module: nn.Module,
@@ -93,6 +108,7 @@ def shared_prefix_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     shared_prefix: SharedPrefix | None = None,
+    joined_mask: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Compute the attention of R = P·G rows to their own keys and those of their prompt, (R, T, heads, head size).
@@ -108,6 +124,8 @@ def shared_prefix_attention(
         scaling: Factor of the scores; head size ** -0.5 if absent.
         dropout: Must be 0 with a prefix; sampling and updates run without dropout.
         shared_prefix: The prompts.
+        joined_mask: (R or 1, 1, T, L + S), added to the scores. With it, keys and values are joined for each row,
+            and there is no table of scores.
         **kwargs: Passed to PyTorch's attention if there is no prefix.
     """
     if shared_prefix is None:
@@ -122,6 +140,16 @@ def shared_prefix_attention(
     prompts, kv_heads, prefix_length, _ = prefix_keys.shape
     group, per_kv = rows // prompts, heads // kv_heads
     scaling = size**-0.5 if scaling is None else scaling
+
+    if joined_mask is not None:
+        keys = torch.cat([prefix_keys.repeat_interleave(group, 0), key], 2)
+        values = torch.cat([prefix_values.repeat_interleave(group, 0), value], 2)
+        if query.device.type != "cpu":  # there, PyTorch has no fast kernel for grouped heads with a mask
+            return sdpa_attention_forward(module, query, keys, values, joined_mask, scaling=scaling)
+        attended = functional.scaled_dot_product_attention(
+            query, keys, values, joined_mask, scale=scaling, enable_gqa=per_kv > 1
+        )
+        return attended.transpose(1, 2).contiguous(), None
 
     # Own keys: (R, kv, per_kv·T, S).
     grouped = query.reshape(rows, kv_heads, per_kv * length, size)
@@ -204,4 +232,27 @@ def rest_logits(model: nn.Module, prefix: SharedPrefix, completions: Tensor) -> 
         position_ids=prefix.lengths.repeat_interleave(group)[:, None] + steps,
         use_cache=False,
         shared_prefix=prefix,
+        joined_mask=_joined_mask(model, prefix, causal, group),
     ).logits
+
+
+def _joined_mask(model: nn.Module, prefix: SharedPrefix, causal: Tensor, group: int) -> Tensor | None:
+    """Return the mask of prompts and completions together, `None` where a table of scores is smaller or faster.
+
+    It is made once for all layers, because each layer keeps what it is given for its gradient.
+    """
+    keys, length = prefix.keys[0], causal.shape[-1]
+    _, kv_heads, prefix_length, size = keys.shape
+    heads = model.config.get_text_config().num_attention_heads  # type: ignore[union-attr, operator]
+    # A copy of the prompt's keys for each row is no larger than the table, and on a CPU faster.
+    copied = keys.device.type == "cpu" and heads * length >= kv_heads * size
+    if not copied and length <= prefix_length:
+        return None
+    before = prefix.mask.repeat_interleave(group, 0)
+    if len(prefix.mask) == 1:  # one mask for all rows
+        before = before[:1]
+    rows = len(before)
+    allowed = torch.cat(
+        [before[:, None, None].expand(rows, 1, length, prefix_length), causal.expand(rows, 1, length, length)], -1
+    )
+    return torch.zeros(allowed.shape, dtype=keys.dtype, device=keys.device).masked_fill(~allowed, -torch.inf)

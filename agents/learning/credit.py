@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from rwml_gym.agents.learning.grpo import Group, group_advantages
+from rwml_gym.agents.learning.groups import Group
+from rwml_gym.agents.learning.grpo import group_advantages
 from rwml_gym.agents.learning.options import SequenceOf
 from rwml_gym.agents.players.language_model import TurnRecord
 from rwml_gym.agents.players.rollout import Episode

@@ -3,7 +3,7 @@
 The losses are those of TRL's `GRPOTrainer` (`grpo`, `dr_grpo`, `dapo`); sources: GRPO arXiv 2402.03300, Dr. GRPO
 arXiv 2503.20783, DAPO arXiv 2503.14476. There are two deviations from textbook GRPO. The update omits groups without
 reward difference: they have no policy gradient, and their KL term would dilute the other groups. A prompt runs once for
-every G (`language.logprobs`), and once for sampling and update together if the group brings its graph (`Group.prefix`;
+every G (`learning.groups`), and once for sampling and update together if the group brings its graph (`Group.prefix`;
 compare Prefix Grouper, arXiv 2506.05433, Hydragen, arXiv 2402.05099, and the tree training of AReaL). The KL term is
 the textbook's; TRL 1.16 by default multiplies it with the ratio (`use_bias_correction_kl`).
 """
@@ -11,64 +11,23 @@ the textbook's; TRL 1.16 by default multiplies it with the ratio (`use_bias_corr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import reference
+from rwml_gym.agents.language.sampling import run_prompts
 from rwml_gym.agents.language.shared_prefix import SharedPrefix
 from rwml_gym.agents.learning.distributed import check_distributed, largest, sum_gradients, total
+from rwml_gym.agents.learning.groups import Batch, Group, Passes, collate, divide
 from rwml_gym.agents.learning.mismatch import MISMATCH, check_mismatch, mismatch_sums
 from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["Group", "group_advantages", "has_signal", "policy_loss", "update"]
-
-
-@dataclass(frozen=True)
-class Group:
-    """One prompt and its G completions, for the update of both training stages.
-
-    Attributes:
-        prompt: Token ids.
-        completions: G non-empty token lists.
-        advantages: One number per completion, or one per token.
-        logprobs: Log-probabilities of the tokens at sampling time, to measure the mismatch with training.
-        mask: 1 on the model's own tokens, 0 on others (an environment's); all 1 if absent.
-        allowed: For each completion and token the ids it was chosen from, `None` for the whole vocabulary
-            (constrained decoding). The policy's probabilities are normalised over these ids.
-        prefix: The prompt as it ran for sampling, with its graph (`sampling.run_prompts`). The update's first pass over
-            the group uses it up: the gradient is that of a prompt that runs again. Later iterations, the reference and
-            long completions, which run row by row, run the prompt again.
-    """
-
-    prompt: Sequence[int]
-    completions: Sequence[Sequence[int]]
-    advantages: Sequence[float] | Sequence[Sequence[float]]
-    logprobs: Sequence[Sequence[float]] | None = None
-    mask: Sequence[Sequence[int]] | None = None
-    allowed: Sequence[Sequence[Sequence[int] | None]] | None = None
-    prefix: SharedPrefix | None = None
-
-    def rows(self) -> list[Group]:
-        """Return each completion as a separate group."""
-        return [
-            replace(
-                self,
-                completions=self.completions[i : i + 1],
-                advantages=self.advantages[i : i + 1],
-                logprobs=self.logprobs and self.logprobs[i : i + 1],
-                mask=self.mask and self.mask[i : i + 1],
-                allowed=self.allowed and self.allowed[i : i + 1],
-                prefix=None,
-            )
-            for i in range(len(self.completions))
-        ]
+__all__ = ["group_advantages", "has_signal", "policy_loss", "update"]
 
 
 def group_advantages(rewards: np.ndarray, scale: bool = True) -> np.ndarray:
@@ -89,56 +48,6 @@ def group_advantages(rewards: np.ndarray, scale: bool = True) -> np.ndarray:
 def has_signal(rewards: np.ndarray) -> np.ndarray:
     """Return which groups of (P, G) rewards differ, (P,) bool, because only these have a policy gradient."""
     return np.ptp(np.asarray(rewards, dtype=np.float64), axis=1) > 1e-9
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Groups of equal size as tensors with one row per completion; the rows of a group are adjacent."""
-
-    prompts: list[list[int]]
-    tokens: Tensor
-    mask: Tensor
-    advantages: Tensor
-    sampled: Tensor | None
-    allowed: list[Sequence[Sequence[int] | None]] | None
-
-    def logprobs(self, model: nn.Module, prefix: SharedPrefix | None = None) -> Tensor:
-        return completion_logprobs(model, self.prompts, self.tokens, self.mask, self.allowed, prefix=prefix)
-
-
-def _pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, device: torch.device) -> Tensor:
-    padded = torch.zeros((len(rows), max(map(len, rows))), dtype=dtype)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = torch.tensor(row, dtype=dtype)
-    return padded.to(device)
-
-
-def _collate(groups: Sequence[Group], device: torch.device) -> _Batch:
-    completions = [list(c) for g in groups for c in g.completions]
-    advantages = [a for g in groups for a in g.advantages]
-    masks = [m for g in groups for m in (g.mask if g.mask is not None else [[1] * len(c) for c in g.completions])]
-    tokens = _pad(completions, torch.long, device)
-    per_token = [
-        list(a) if isinstance(a, Sequence) else [float(a)] * len(c)
-        for a, c in zip(advantages, completions, strict=True)
-    ]
-    sampled = None
-    if all(g.logprobs is not None for g in groups):
-        sampled = _pad([p for g in groups for p in g.logprobs or ()], torch.float32, device)
-    return _Batch(
-        [list(g.prompt) for g in groups],
-        tokens,
-        _pad(masks, torch.float32, device),
-        _pad(per_token, torch.float32, device),
-        sampled,
-        _allowed(groups),
-    )
-
-
-def _allowed(groups: Sequence[Group]) -> list[Sequence[Sequence[int] | None]] | None:
-    if all(g.allowed is None for g in groups):
-        return None
-    return [row for g in groups for row in (g.allowed or [[None] * len(c) for c in g.completions])]
 
 
 def policy_loss(
@@ -224,43 +133,50 @@ def update(
         difference of the log-probabilities, `sampling_mismatch_max`, `sampling_kl` and `sampling_outside`.
     """
     check_distributed(accelerator)
-    parts = list(_micro_batches(groups, config.tokens_per_pass(accelerator.device.type)))
-    local = [sum(len(g.completions) for g in groups), sum(_counting_tokens(g) for g in groups)]
+    work = [
+        (passes, [collate(part, accelerator.device) for part in passes.parts])
+        for passes in divide(groups, config.tokens_per_pass(accelerator.device.type))
+    ]
+    local = [sum(len(group.completions) for group in groups), sum(group.counted for group in groups)]
     rows, tokens = total(accelerator, local)
     if not rows:
         return _means(dict.fromkeys(_SUMS, 0.0) | {"ratio": 1.0}, 1.0, 1)
-    old: list[Tensor] = []
-    frozen: list[Tensor | None] = []
+    old: dict[tuple[int, int], Tensor] = {}
+    frozen: dict[int, list[Tensor | None]] = {}
     totals = dict.fromkeys(_SUMS, 0.0)
     mismatch_max = 0.0
     for iteration in range(config.iterations):
-        for index, part in enumerate(parts):
-            batch = _collate(part, accelerator.device)
+        for number, (passes, batches) in enumerate(work):
             if iteration == 0:
-                frozen.append(_reference_logprobs(model, batch) if config.beta else None)
-            logprobs = batch.logprobs(model, _kept(part) if iteration == 0 else None)
-            if iteration == 0:
-                old.append(logprobs.detach())
-                if batch.sampled is not None:
-                    apart = mismatch_sums(logprobs.detach(), batch.sampled, batch.mask, config.clip)
-                    mismatch_max = max(mismatch_max, apart["max"])
-                    for name in MISMATCH:
-                        totals[name] += apart[name]
-            loss, sums = policy_loss(
-                logprobs,
-                old[index],
-                batch.advantages,
-                batch.mask,
-                config,
-                frozen[index],
-                completions=int(rows),
-                tokens=tokens,
-                max_completion_length=max_completion_length,
-            )
-            accelerator.backward(loss)
-            totals["loss"] += float(loss.detach())
-            for name in ("kl", "clipped", "ratio", "approx_kl"):
-                totals[name] += sums[name]
+                frozen[number] = _reference_logprobs(model, passes, batches) if config.beta else [None] * len(batches)
+            with _prompt_once(model, passes, keep=iteration == 0) as shared:
+                for index, batch in enumerate(batches):
+                    kept = shared
+                    if kept is None and iteration == 0:
+                        kept = _kept(passes.parts[index])
+                    logprobs = batch.logprobs(model, kept)
+                    if iteration == 0:
+                        old[number, index] = logprobs.detach()
+                        if batch.sampled is not None:
+                            apart = mismatch_sums(logprobs.detach(), batch.sampled, batch.mask, config.clip)
+                            mismatch_max = max(mismatch_max, apart["max"])
+                            for name in MISMATCH:
+                                totals[name] += apart[name]
+                    loss, sums = policy_loss(
+                        logprobs,
+                        old[number, index],
+                        batch.advantages,
+                        batch.mask,
+                        config,
+                        frozen[number][index],
+                        completions=int(rows),
+                        tokens=tokens,
+                        max_completion_length=max_completion_length,
+                    )
+                    accelerator.backward(loss)
+                    totals["loss"] += float(loss.detach())
+                    for name in ("kl", "clipped", "ratio", "approx_kl"):
+                        totals[name] += sums[name]
         trainable = [p for p in model.parameters() if p.requires_grad]
         sum_gradients(accelerator, trainable)
         totals["grad_norm"] += float(accelerator.clip_grad_norm_(trainable, config.max_grad_norm))
@@ -292,43 +208,31 @@ def _means(totals: dict[str, float], tokens: float, iterations: int) -> dict[str
     }
 
 
-def _counting_tokens(group: Group) -> int:
-    return sum(map(sum, group.mask)) if group.mask else sum(map(len, group.completions))
-
-
-def _micro_batches(groups: Sequence[Group], budget: int) -> Iterator[list[Group]]:
-    """Yield the groups of each forward pass; a group with long completions is split into its rows."""
-    parts = [part for group in groups for part in (group.rows() if _is_long(group) else [group])]
-    # Similar lengths share a pass, so that little is padded; all groups of a pass have the same size.
-    parts.sort(key=lambda g: (len(g.completions), len(g.prompt) + _longest(g)))
-    batch: list[Group] = []
-    for part in parts:
-        wider = [*batch, part]
-        prompts, longest = max(len(g.prompt) for g in wider), max(map(_longest, wider))
-        tokens = len(wider) * (prompts + len(part.completions) * longest)
-        if batch and (tokens > budget or len(batch[0].completions) != len(part.completions)):
-            yield batch
-            wider = [part]
-        batch = wider
-    if batch:
-        yield batch
-
-
 def _kept(groups: Sequence[Group]) -> SharedPrefix | None:
     """Return the prompts as they ran for sampling, if all groups bring them."""
     kept = [group.prefix for group in groups if group.prefix is not None]
     return SharedPrefix.join(kept) if len(kept) == len(groups) else None
 
 
-def _is_long(group: Group) -> bool:
-    """Return whether the completions are too long for sharing the prompt, which needs a table of attention scores."""
-    return _longest(group) > len(group.prompt)
+@contextmanager
+def _prompt_once(model: nn.Module, passes: Passes, keep: bool) -> Iterator[SharedPrefix | None]:
+    """Run the prompt that passes share; after them, run its backward pass with the gradients that they left.
+
+    Args:
+        model: The policy.
+        passes: The passes; without a shared prompt nothing happens.
+        keep: Whether the weights are still those of the sampling, so that a kept prompt is valid.
+    """
+    if passes.prompt is None:
+        yield None
+        return
+    prefix = passes.prefix if keep and passes.prefix is not None else run_prompts(model, [passes.prompt])[0]
+    entrance = prefix.entrance()
+    yield entrance
+    prefix.backward(entrance)
 
 
-def _longest(group: Group) -> int:
-    return max(map(len, group.completions))
-
-
-def _reference_logprobs(model: nn.Module, batch: _Batch) -> Tensor:
+def _reference_logprobs(model: nn.Module, passes: Passes, batches: Sequence[Batch]) -> list[Tensor | None]:
     with torch.no_grad(), reference(model) if hasattr(model, "peft_config") else nullcontext():
-        return batch.logprobs(model)
+        shared = None if passes.prompt is None else run_prompts(model, [passes.prompt])[0]
+        return [batch.logprobs(model, shared) for batch in batches]

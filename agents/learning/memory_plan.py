@@ -163,8 +163,12 @@ def plan(
     tokens, in_pass = units * unit, units * together
     per_layer = _kept(config, size, _rank(model))
     tables = 0
-    if together > 1:  # the scores against the prompt are kept twice, those of the row's own tokens once
-        tables = in_pass * config.num_attention_heads * completion_tokens * (2 * prompt_tokens + completion_tokens)
+    if together > 1:
+        heads, width = config.num_attention_heads, _kv_width(config)
+        if parameter.device.type == "cpu" and heads * (completion_tokens - 1) >= width:
+            tables = in_pass * 2 * width * prompt_tokens  # a copy of the prompt's keys and values for each row
+        else:  # the scores against the prompt are kept twice, those of the row's own tokens once
+            tables = in_pass * heads * completion_tokens * (2 * prompt_tokens + completion_tokens)
     if checkpointing:
         kept = tokens * (layers * config.hidden_size * size + per_layer) + tables * _FLOAT
         how = f"({layers} layers · {config.hidden_size} · {size} B + {per_layer:,} B)"
@@ -191,7 +195,7 @@ def plan(
             f"sampling     {_gb(sampling)}: {_gb(keys)} of keys and values, {sampled} rows of {completion_tokens} "
             f"tokens and their prompts · {per_kv:,} B; {_gb(merged)} of merged weights; {_gb(drawn)} of logits",
             f"activations  {_gb(activations)}: {tokens:,} tokens in a pass · {how}"
-            f"{f' + {_gb(tables * _FLOAT)} a layer of scores' if tables else ''}, · {overhead} for the allocator",
+            f"{f' + {_gb(tables * _FLOAT)} a layer of attention' if tables else ''}, · {overhead} for the allocator",
             f"logits       {_gb(logits)}: {in_pass * counted:,} tokens that count · {vocabulary:,} · {_FLOAT} B · "
             f"{_LOGITS} copies · {overhead}",
             *(

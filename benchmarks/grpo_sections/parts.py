@@ -27,7 +27,8 @@ from rwml_gym.agents.config.policy import EpisodeConfig, EvaluationConfig, Polic
 from rwml_gym.agents.jobs import policy
 from rwml_gym.agents.language.models import add_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.learning.grpo import Group, update
+from rwml_gym.agents.learning.groups import Group
+from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.wrappers import WorldModelRewardWrapper

@@ -6,7 +6,9 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from unittest import mock
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +20,8 @@ from transformers import PreTrainedTokenizerBase
 from rwml_gym.agents.language.models import add_adapter, merged
 from rwml_gym.agents.language.sampling import run_prompts, sample
 from rwml_gym.agents.language.sessions import Request, Sessions
-from rwml_gym.agents.learning.grpo import Group, update
+from rwml_gym.agents.learning.groups import Group
+from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.options import GRPOConfig
 
 PROMPTS, GROUP, WRITTEN = (252, 247, 261, 287), 8, 24
@@ -131,6 +134,43 @@ def layer_rates(decoder: Decoder, dtype: torch.dtype, device: torch.device) -> d
     return rates
 
 
+def compare(bench: Bench, repeats: int) -> None:
+    """Print what each change of the update gains: the way before and the way now in turns, minima."""
+    generator = torch.Generator().manual_seed(2)
+
+    def group(prompt: int, rows: int, length: int, written: Sequence[int]) -> Group:
+        texts = torch.randint(10, 40_000, (rows, length), generator=generator).tolist()
+        start = torch.randint(10, 40_000, (prompt,), generator=generator).tolist()
+        return Group(start, texts, ADVANTAGES * (rows // 2), mask=[list(written)] * rows)
+
+    turns = ([1] * WRITTEN + [0] * ANSWER) * TURNS
+    game = group(BEGINNING, EPISODES, len(turns) - ANSWER, turns[: len(turns) - ANSWER])
+    predicted = group(PROMPTS[0], GROUP, WRITTEN, [1] * WRITTEN)
+
+    def table() -> AbstractContextManager[object]:
+        return mock.patch("rwml_gym.agents.language.shared_prefix._joined_mask", return_value=None)
+
+    pairs: list[tuple[str, Callable[[], AbstractContextManager[object]], list[Group], list[Group]]] = [
+        ("a game's beginning once", nullcontext, game.rows(), [game]),
+        ("no table of scores", table, [predicted], [predicted]),
+    ]
+    for name, before, old, new in pairs:
+        taken: dict[str, list[tuple[float, float]]] = {"before": [], "now": []}
+        for repeat in range(repeats + 1):
+            for way, context, groups in (("before", before, old), ("now", nullcontext, new)):
+                began, used = time.perf_counter(), time.process_time()
+                with context():
+                    bench.update(groups)
+                if repeat:  # the first one warms up
+                    taken[way].append((time.perf_counter() - began, time.process_time() - used))
+        (wall, used), (wall_now, used_now) = ([min(part) for part in zip(*taken[way], strict=True)] for way in taken)
+        print(
+            f"{name:<26}{wall:>8.2f} s{wall_now:>8.2f} s now{wall / wall_now:>6.2f} x, "
+            f"of processors{used:>8.2f} s{used_now:>8.2f} s{used / used_now:>6.2f} x",
+            flush=True,
+        )
+
+
 def show(name: str, needed: tuple[float, float], seconds: Sequence[tuple[float, float]], rate: float) -> None:
     """Print sampling, update and their sum: median seconds, rates and shares of the limit."""
     sampled, updated = (statistics.median(part) for part in zip(*seconds, strict=True))
@@ -157,6 +197,10 @@ def measure(dtype: str, repeats: int, only: str | None, profile: bool) -> None:
     decoder = Decoder.of(model.config, RANK)
     optimizer = torch.optim.SGD([p for p in policy.parameters() if p.requires_grad], 0.0)
     bench = Bench(policy, tokenizer, decoder, Accelerator(cpu=device.type == "cpu"), optimizer)
+    if only == "changes":
+        print(f"\n{where(model)}")
+        compare(bench, repeats)
+        return
     rates = [matmul_rate(device, precision)]
     print(f"\n{where(model)}")
     for name, reached in layer_rates(decoder, precision, device).items():
@@ -196,7 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=("world-model", "policy"))
+    parser.add_argument("--only", choices=("world-model", "policy", "changes"))
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     for dtype in options.dtype:

@@ -27,7 +27,8 @@ import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.language.models import add_adapter
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
-from rwml_gym.agents.learning.grpo import Group, group_advantages, update
+from rwml_gym.agents.learning.groups import Group
+from rwml_gym.agents.learning.grpo import group_advantages, update
 from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.agents.players.baselines import RandomAgent
 from rwml_gym.agents.players.rollout import collect

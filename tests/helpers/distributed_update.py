@@ -15,7 +15,8 @@ import torch
 from accelerate import Accelerator
 
 from rwml_gym.agents.language.models import add_adapter, add_reference, load_model
-from rwml_gym.agents.learning.grpo import Group, update
+from rwml_gym.agents.learning.groups import Group
+from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.agents.learning.sft import sft_update
 from tests.conftest import policy_weights, randomise

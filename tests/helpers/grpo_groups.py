@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rwml_gym.agents.learning.grpo import Group
+from rwml_gym.agents.learning.groups import Group
 
 PROMPTS = [[9, 30, 41], [12, 13, 200, 77, 60, 8, 21], [50, 51, 52, 53]]
 LENGTHS = [[5, 2, 7], [3, 3, 1], [6, 4, 2]]

@@ -15,8 +15,9 @@ from torch import Tensor
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import add_reference, reference
 from rwml_gym.agents.language.sampling import run_prompts, sample
-from rwml_gym.agents.language.shared_prefix import encode_prompts
-from rwml_gym.agents.learning.grpo import Group, update
+from rwml_gym.agents.language.shared_prefix import SharedPrefix, encode_prompts
+from rwml_gym.agents.learning.groups import Group, divide
+from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.options import GRPOConfig
 from tests.conftest import policy_weights, randomise
 from tests.helpers.grpo_groups import LENGTHS, LONGEST, LOSS_TYPES, PROMPTS, make_groups, pad, random_tensor
@@ -378,3 +379,75 @@ def test_long_completions_and_mixed_groups_run_their_prompts_again(adapted, acce
         actual = _gradients(model, groups, config, accelerator)
         for name, gradient in expected.items():
             assert (actual[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+
+
+# Prompts that run once for all passes over long completions
+
+
+def _episodes(prefixes: Sequence[SharedPrefix | None] = (None, None)) -> list[Group]:
+    """Two games, with tokens of an environment and constrained choices in the second."""
+    generator = torch.Generator().manual_seed(8)
+
+    def tokens(count: int) -> list[int]:
+        return torch.randint(5, 300, (count,), generator=generator).tolist()
+
+    lengths = [[60, 44, 71], [50, 66, 58]]
+    starts = [tokens(40), tokens(33)]
+    groups = [
+        Group(start, [tokens(length) for length in row], [1.2, -0.7, -0.5], prefix=prefix)
+        for start, row, prefix in zip(starts, lengths, prefixes, strict=True)
+    ]
+    written = [[int(i % 7 < 4) for i in range(len(row))] for row in groups[1].completions]
+    allowed = [[[token, 40, 50] if i % 5 == 0 else None for i, token in enumerate(c)] for c in groups[1].completions]
+    return [groups[0], replace(groups[1], mask=written, allowed=allowed)]
+
+
+def _one_by_one(groups: Sequence[Group]) -> list[Group]:
+    """The same work, in which every completion runs its prompt."""
+    return [replace(row, prefix=None) for group in groups for row in group.rows()]
+
+
+@pytest.mark.parametrize("micro_tokens", [1, 180, 9999])
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_the_beginning_of_a_game_runs_once_and_the_gradient_is_the_same(adapted, accelerator, loss_type, micro_tokens):
+    model, _ = adapted
+    add_reference(model)
+    randomise(model, seed=6)
+    config = GRPOConfig(loss_type=loss_type, beta=0.2, micro_tokens=micro_tokens)
+    groups = _episodes()
+    expected = _gradients(model, _one_by_one(groups), config, accelerator)
+    with mock.patch("rwml_gym.agents.language.sampling.encode_prompts", wraps=encode_prompts) as runs:
+        actual = _gradients(model, groups, config, accelerator)
+    assert runs.call_count == 2 * len(groups)  # the policy and the reference
+    for name, gradient in expected.items():
+        assert (actual[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+
+
+def test_beginnings_run_again_after_each_of_several_updates(adapted, accelerator):
+    model, _ = adapted
+    config = GRPOConfig(beta=0.2, iterations=3, max_grad_norm=1e9)
+    start = policy_weights(model)
+    stats, moved = {}, {}
+    for way in ("rows", "once", "kept"):
+        kept = run_prompts(model, [group.prompt for group in _episodes()]) if way == "kept" else (None, None)
+        groups = _one_by_one(_episodes()) if way == "rows" else _episodes(kept)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
+        stats[way] = update(model, optimizer, groups, config, accelerator, LONGEST)
+        moved[way] = {name: weight - start[name] for name, weight in policy_weights(model).items()}
+        for name, parameter in model.named_parameters():
+            if name in start:
+                parameter.data.copy_(start[name])
+    assert stats["rows"]["ratio"] != pytest.approx(1, abs=1e-6)
+    for way in ("once", "kept"):
+        assert stats[way] == pytest.approx(stats["rows"], rel=1e-4, abs=1e-6)
+        for name, change in moved["rows"].items():
+            assert (moved[way][name] - change).norm() <= 1e-4 * change.norm() + 1e-9, name
+
+
+def test_passes_over_a_group_are_within_the_limit():
+    group = _episodes()[0]
+    assert [len(part.completions) for [part] in next(divide([group], 9999)).parts] == [3]
+    assert [len(part.completions) for [part] in next(divide([group], 170)).parts] == [2, 1]
+    assert [len(part.completions) for [part] in next(divide([group], 1)).parts] == [1, 1, 1]
+    short = replace(group, prompt=group.prompt[:8])  # not worth a pass of its own
+    assert all(passes.prompt is None for passes in divide([short], 170))
