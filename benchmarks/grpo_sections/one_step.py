@@ -30,7 +30,7 @@ def main() -> None:
         if line.strip() == "update":
             sft_update(policy, optimizer, prompts, targets, accelerator)
         else:
-            sample(policy, tokenizer, prompts, 4, max_new_tokens=12)
+            sample(policy, tokenizer, prompts, 4, max_new_tokens=6)
         print(time.perf_counter() - began, flush=True)
 
 
