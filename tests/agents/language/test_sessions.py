@@ -111,7 +111,7 @@ def test_episodes_come_and_go_without_disturbing_one_another(adapted_session, se
                 sessions.forget([slot])
                 prompts[slot] = rng.choice(list(prompts.values()))[:60] if prompts and fate < 0.1 else _text(rng, 30)
             elif fate < 0.3:
-                del prompts[slot][rng.randrange(1, len(prompts[slot])) :]
+                del prompts[slot][rng.randrange(1, max(2, len(prompts[slot]))) :]
         playing = rng.sample(sorted(prompts), rng.randrange(1, 6))
         requests = [Request(slot, list(prompts[slot]), seed=turn * 10 + slot) for slot in playing]
         together = sessions.generate(requests, max_new_tokens=8, stop=("e",))
