@@ -183,14 +183,20 @@ def test_processes_share_it(folder):
     assert never.calls == 0
 
 
-def test_a_game_on_disk_needs_neither_textworld_nor_fast_downward(tmp_path):
+@pytest.mark.parametrize("foreign", [False, True])
+def test_fast_downward_translates_only_what_is_not_read_and_only_once(tmp_path, foreign):
+    """alfworld's own domain is played as it is; the same in words that are not read is translated, and kept on disk."""
     pytest.importorskip("alfworld")
     script = (
-        "import json, sys, gymnasium, rwml_gym\n"
-        "env = gymnasium.make('rwml_gym/ALFWorld-v0')\n"
-        "text, info = env.reset(options={'game': 'generated/pick_and_place_simple/7'})\n"
+        "import json, sys\n"
+        "from rwml_gym.envs.alfworld.engine.engine import Engine\n"
+        "from rwml_gym.envs.alfworld.games.generator import generate\n"
+        "data = generate('generated/pick_and_place_simple/7', 'pick_and_place_simple').data\n"
+        "words = '(or (not (openable ?r)) (opened ?r))', '(imply (openable ?r) (opened ?r))'\n"
+        f"domain = data['pddl_domain'].replace(*words) if {foreign} else data['pddl_domain']\n"
+        "state = Engine().start({**data, 'pddl_domain': domain})\n"
         "imported = sorted({'textworld', 'fast_downward'} & set(sys.modules))\n"
-        "print(json.dumps([text, info['admissible_actions'], imported]))"
+        "print(json.dumps([state.text, state.admissible, imported]))"
     )
     environment = {**os.environ, "RWML_GYM_CACHE": str(tmp_path)}
     outputs = []
@@ -201,5 +207,5 @@ def test_a_game_on_disk_needs_neither_textworld_nor_fast_downward(tmp_path):
         outputs.append(json.loads(run.stdout))
     (text, admissible, first), (text_again, admissible_again, second) = outputs
     assert (text, admissible) == (text_again, admissible_again)
-    assert first == ["fast_downward", "textworld"]
+    assert first == (["fast_downward"] if foreign else [])
     assert second == []
