@@ -30,7 +30,7 @@ FORMAT = "2"
 """Part of the key on disk: raise it when the data of `parse` changes its meaning."""
 
 _lock = threading.Lock()
-_disk = DiskCache("alfworld", files=1000)
+_disk = DiskCache("alfworld-grammars", files=1000)  # tidied apart from the translations
 
 
 def without_goal(grammar: str) -> tuple[str, str]:

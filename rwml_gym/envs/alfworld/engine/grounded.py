@@ -9,7 +9,7 @@ from typing import Any
 
 from rwml_gym.envs.alfworld.engine.compiled import CompiledGame
 from rwml_gym.envs.alfworld.engine.state import NOTHING_HAPPENS, State
-from rwml_gym.envs.alfworld.engine.text import Row
+from rwml_gym.envs.alfworld.engine.text import own_facts
 
 __all__ = ["GroundedPlay"]
 
@@ -24,10 +24,7 @@ class GroundedPlay:
     def __init__(self, game: CompiledGame) -> None:
         self._game = game
         self.ids, self.names, self.goal_sentence = game.ids, game.names, game.goal_sentence
-        self.facts: dict[str, set[Row]] = {
-            predicate: rows if predicate.removeprefix("not_") not in game.fluents else set(rows)
-            for predicate, rows in game.facts.items()
-        }
+        self.facts = own_facts(game.facts, game.fluents)
         self._true = bytearray(game.true)
         self._missing = bytearray(game.missing)
         self._applicable = set(game.applicable)

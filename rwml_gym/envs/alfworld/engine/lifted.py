@@ -24,7 +24,7 @@ from rwml_gym.envs.alfworld.engine.pddl import (
 )
 from rwml_gym.envs.alfworld.engine.queries import Index, Key, Node, Rows, getter, index, plan, update
 from rwml_gym.envs.alfworld.engine.state import NOTHING_HAPPENS, State
-from rwml_gym.envs.alfworld.engine.text import Row, Texts
+from rwml_gym.envs.alfworld.engine.text import Row, Texts, own_facts
 from rwml_gym.errors import InvalidGameError
 
 __all__ = ["LiftedGame", "LiftedPlay"]
@@ -337,10 +337,7 @@ class LiftedPlay:
     def __init__(self, game: LiftedGame) -> None:
         self._game = game
         self.ids, self.names, self.goal_sentence = game.ids, game.names, game.goal_sentence
-        self.facts: dict[str, set[Row]] = {
-            predicate: rows if predicate.removeprefix("not_") not in game.initial else set(rows)
-            for predicate, rows in game.facts.items()
-        }
+        self.facts = own_facts(game.facts, game.initial)
         self._set({predicate: set(rows) for predicate, rows in game.initial.items()})
 
     def _set(self, true: dict[str, set[Row]]) -> None:

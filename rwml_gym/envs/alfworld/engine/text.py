@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from rwml_gym.envs.alfworld.engine.grammar import GOAL
 from rwml_gym.errors import InvalidGameError
 
-__all__ = ["Binding", "Row", "Texts", "World", "Writer"]
+__all__ = ["Binding", "Row", "Texts", "World", "Writer", "own_facts"]
 
 Row = tuple[int, ...]
 Binding = Mapping[str, int]
@@ -40,6 +40,11 @@ class World(Protocol):
     @property
     def goal_sentence(self) -> str:
         """The sentence for `GOAL`."""
+
+
+def own_facts(facts: Mapping[str, set[Row]], fluents: Collection[str]) -> dict[str, set[Row]]:
+    """Return the facts for a play of its own: copies of those that actions change, the others shared."""
+    return {p: set(rows) if p.removeprefix("not_") in fluents else rows for p, rows in facts.items()}
 
 
 Writer = Callable[[World, Binding], str]
