@@ -5,8 +5,8 @@
 SmolLM2-135M-Instruct, LoRA r = 16. For sampling, update and the whole step: the operations that the work needs (counted
 by `benchmarks/flops.py`: a prompt and a shared turn run once, logits only for tokens that count, no gradient of frozen
 weights), the operations a second that the step reaches, and their share of the rate of square matrix products in the
-same dtype, measured before and after the step in the same process. The rate at the shapes of the model's own layers is
-printed beside it.
+same dtype, measured around every repeat in the same process: the median share, and the range. The rate at the shapes of
+the model's own layers is printed beside it.
 
 * world model: 4 prompts of 252, 247, 261 and 287 tokens, 8 completions of 24 tokens, every group in the update; today's
   way, and with prompts kept from sampling to update, in turns.
@@ -14,8 +14,8 @@ printed beside it.
   `benchmarks/grpo_speed.py --only parts` plays on average; generation by sessions, update after a shared beginning.
 
 `--only changes` times an update as it was before each change and as it is now, in turns in one process: the beginning
-of a game for each episode or once, a table of attention scores or none. Where
-others use the machine too, run it with `OMP_NUM_THREADS=1` and read the seconds of processors.
+of a game for each episode or once, a table of attention scores or none. Where others use the machine too, run it with
+`OMP_NUM_THREADS=1` and read the seconds of processors.
 
 `--profile` adds the operators that take the most time of one world-model update.
 """

