@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["in_epochs", "seed_of"]
+__all__ = ["in_balanced_epochs", "in_epochs", "seed_of"]
 
 
 def seed_of(*parts: int | str) -> int:
@@ -25,4 +25,27 @@ def in_epochs(count: int, positions: Sequence[int], seed: int) -> list[int]:
     for position in positions:
         epoch, offset = divmod(position, count)
         result.append(int(np.random.default_rng(seed_of(seed, epoch)).permutation(count)[offset]))
+    return result
+
+
+def in_balanced_epochs(kinds: Sequence[str], positions: Sequence[int], seed: int) -> list[int]:
+    """Return the items at these positions of an endless sequence in which all kinds are equally frequent.
+
+    It consists of rounds, each with one item of every kind in random order. The items of a kind come in epochs of their
+    own, so those of a rare kind return sooner.
+
+    Args:
+        kinds: The kind of each item.
+        positions: Positions from 0.
+        seed: Seed of the order.
+    """
+    members: dict[str, list[int]] = {}
+    for item, kind in enumerate(kinds):
+        members.setdefault(kind, []).append(item)
+    names = sorted(members)
+    result = []
+    for position, place in zip(positions, in_epochs(len(names), positions, seed), strict=True):
+        items = members[names[place]]
+        (chosen,) = in_epochs(len(items), [position // len(names)], seed_of(seed, names[place]))
+        result.append(items[chosen])
     return result

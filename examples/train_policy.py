@@ -19,7 +19,7 @@ from accelerate import Accelerator
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.language.models import add_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.learning.credit import episode_groups
+from rwml_gym.agents.learning.credit import credit_episodes
 from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.options import GRPOConfig
 from rwml_gym.agents.learning.sft import demonstrations, sft_update
@@ -101,7 +101,7 @@ def main() -> None:
         groups = [
             group
             for start in range(0, len(played), args.group_size)
-            for group in episode_groups(played[start : start + args.group_size])
+            for group in credit_episodes(played[start : start + args.group_size], prompts).groups
         ]
         stats = update(model, optimizer, groups, config, accelerator, ACTION_TOKENS)
         print(

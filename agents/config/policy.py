@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from rwml_gym.agents.config.base import JobConfig, find_preset, one_of
-from rwml_gym.agents.learning.options import GRPOConfig, SequenceOf
+from rwml_gym.agents.learning.options import (
+    GapDelivery,
+    GapTokens,
+    GRPOConfig,
+    ObservationLossConfig,
+    Placebo,
+    SequenceOf,
+)
 from rwml_gym.agents.players.base import Decoding
 from rwml_gym.agents.ranges import above, at_least, within
 from rwml_gym.encoders.cached import DEFAULT_ENCODER
@@ -80,11 +87,12 @@ class ImitationConfig:
         above(self, 0, "learning_rate")
 
 
+_CHOICES = {"sequence": SequenceOf, "gap_delivery": GapDelivery, "gap_tokens": GapTokens, "gap_placebo": Placebo}
+
+
 @dataclass(frozen=True)
 class PolicyStageConfig:
     """Policy GRPO: how many episodes of how many games make an update, and how they are rewarded.
-
-    Sampling is at temperature 1.0: the update's ratio is that of the untempered policy.
 
     Attributes:
         steps: Number of updates.
@@ -96,6 +104,14 @@ class PolicyStageConfig:
         sequence: One training sequence: an `episode`, or a `turn`. With a history window, every turn is a sequence.
         task_weight: Weight of the advantage of task success, which belongs to the episode.
         world_model_weight: Weight of the advantage of the gap reward, which belongs to the turn; needs predictions.
+        gap_delivery: How gap rewards become advantages: `mean_only`, minus the mean of the group's turns; or
+            `z_score`, divided by their standard deviation, too, which makes the smallest difference as loud as success
+            and was measured to harm (arXiv 2607.21273).
+        gap_tokens: The tokens that get them: those of the `prediction`, or `all` of the turn, its action included.
+        gap_in_failed_groups: Whether they count where no episode of the group was won. There nothing else speaks, and
+            an agent that learns from them alone learns to do what is easy to predict.
+        gap_placebo: What predictions are compared with in place of the world's answers, as a control.
+        observation_loss: The auxiliary loss on the world's answers.
         encoder: Encoder of the gap reward.
         threshold: τ_d of the cosine; calibrate it (stage 1 does).
         tool_threshold: τ_d of ROUGE-L, which compares τ²-bench's tool results.
@@ -111,6 +127,11 @@ class PolicyStageConfig:
     sequence: SequenceOf = "episode"
     task_weight: float = 1.0
     world_model_weight: float = 0.0
+    gap_delivery: GapDelivery = "mean_only"
+    gap_tokens: GapTokens = "prediction"
+    gap_in_failed_groups: bool = False
+    gap_placebo: Placebo = "none"
+    observation_loss: ObservationLossConfig = field(default_factory=ObservationLossConfig)
     encoder: str = DEFAULT_ENCODER
     threshold: float = DEFAULT_THRESHOLD
     tool_threshold: float = DEFAULT_ROUGE_THRESHOLD
@@ -123,9 +144,17 @@ class PolicyStageConfig:
         at_least(self, 2, "group_size")
         within(self, 0, DISTANCES["cosine"].maximum, "threshold")
         within(self, 0, DISTANCES["rouge"].maximum, "tool_threshold")
-        one_of(self, "sequence", ("episode", "turn"))
-        if not self.task_weight and not self.world_model_weight:
-            raise InvalidConfigError("Expected a task_weight or a world_model_weight above 0, actual: both 0.")
+        for name, values in _CHOICES.items():
+            one_of(self, name, get_args(values))
+        if not self.task_weight and not self.world_model_weight and not self.observation_loss.is_on:
+            raise InvalidConfigError(
+                "Expected a task_weight or a world_model_weight above 0, or an observation_loss, actual: none of them."
+            )
+        if self.gap_placebo != "none" and not self.world_model_weight:
+            raise InvalidConfigError(
+                f"Expected a world_model_weight above 0 with gap_placebo {self.gap_placebo!r}, actual: 0. Set the "
+                "weight, or use observation_loss.placebo."
+            )
 
 
 @dataclass(frozen=True)

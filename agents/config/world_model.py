@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
-from rwml_gym.agents.config.base import JobConfig, find_preset
-from rwml_gym.agents.learning.options import GRPOConfig, SFTConfig
+from rwml_gym.agents.config.base import JobConfig, find_preset, one_of
+from rwml_gym.agents.learning.options import GRPOConfig, Placebo, SFTConfig
 from rwml_gym.agents.ranges import at_least, share, within
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, GapName
@@ -53,12 +53,16 @@ class FilterConfig:
     """The filter of too-easy triplets, by attempts of the model fine-tuned on a share of them.
 
     Attributes:
-        share: Share of the triplets for next-state SFT (0.1 in the paper); the rest are tried and trained on.
+        share: Share of the triplets for next-state SFT (0.1 in the paper); the rest are tried and trained on. 1 to
+            fine-tune on all of them, and to try and train on the same ones.
         attempts: Predictions of each remaining triplet (10 in the paper).
         easy_rate: Pass rate from which a triplet is too easy ("almost always"); the mean reward if that is continuous.
         keep_easy: Probability of keeping a too-easy triplet (0.1 in the paper).
         keep_hard: Probability of keeping a triplet that no attempt got right. 1 in the paper; less spends a small
             budget on groups that can have a reward difference.
+        min_rate: Pass rate below which none is kept; with `max_rate` a window around what can be learnt from.
+        max_rate: Pass rate above which none is kept.
+        refresh_every: Updates after which the model as it is by then tries the triplets again; 0 for never.
         limit: Maximal number of triplets that are tried, chosen at random; training leaves out the others. 0 for all.
     """
 
@@ -67,21 +71,25 @@ class FilterConfig:
     easy_rate: float = 0.9
     keep_easy: float = 0.1
     keep_hard: float = 1.0
+    min_rate: float = 0.0
+    max_rate: float = 1.0
+    refresh_every: int = 0
     limit: int = 0
 
     def __post_init__(self) -> None:
         at_least(self, 1, "attempts")
-        at_least(self, 0, "limit")
-        share(self, "share", "easy_rate", "keep_easy", "keep_hard")
-        if not 0 < self.share < 1:
-            raise InvalidConfigError(f"Expected a share above 0 and below 1, actual: {self.share}.")
+        at_least(self, 0, "limit", "refresh_every")
+        share(self, "easy_rate", "keep_easy", "keep_hard", "min_rate", "max_rate")
+        within(self, 0, 1, "share")
+        if self.min_rate > self.max_rate:
+            raise InvalidConfigError(
+                f"Expected a min_rate of at most max_rate, actual: {self.min_rate} and {self.max_rate}."
+            )
 
 
 @dataclass(frozen=True)
 class StageConfig:
     """World-model GRPO: how many groups of what size, and when to save.
-
-    Sampling is at temperature 1.0, as in the paper: the update's ratio is that of the untempered policy.
 
     Attributes:
         steps: Number of updates.
@@ -92,6 +100,8 @@ class StageConfig:
         keep_prompts: Whether a prompt runs once for sampling and update, where that fits into memory. Faster where
             most groups have a reward difference, and takes the memory of a training pass over all sampled prompts. The
             gradient is the same within rounding; samples may differ where rounding decides.
+        balance: Whether each update's prompts are spread evenly over the outcome types. A quarter of a random player's
+            commands are refused, and "Nothing happens." need not be a quarter of the training.
         checkpoint_every: Updates between checkpoints, also of SFT.
     """
 
@@ -100,6 +110,7 @@ class StageConfig:
     group_size: int = 8
     rounds: int = 1
     keep_prompts: bool = False
+    balance: bool = False
     checkpoint_every: int = 5
 
     def __post_init__(self) -> None:
@@ -131,6 +142,9 @@ class RWMLConfig(JobConfig):
         baseline: Whether to train next-state SFT from the same start for the wall-clock time that GRPO took.
         max_held_out: Maximal number of held-out transitions that are predicted; 0 for all.
         batch_rows: Completions sampled side by side.
+        placebo: What is learnt in place of the world's answers, as a control; what is held out stays.
+        forgetting: Number of held-out prompts, and of pieces of general text, on which forgetting is measured, see
+            `learning.forgetting`; 0 for none.
     """
 
     command: ClassVar[str] = "rwml"
@@ -152,12 +166,15 @@ class RWMLConfig(JobConfig):
     baseline: bool = True
     max_held_out: int = 0
     batch_rows: int = 64
+    placebo: Placebo = "none"
+    forgetting: int = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "history", "max_new_tokens", "batch_rows", "calibration_pairs")
-        at_least(self, 0, "max_held_out")
+        at_least(self, 0, "max_held_out", "forgetting")
         within(self, 0, 1, "precision")
+        one_of(self, "placebo", get_args(Placebo))
         within(self, 0, DISTANCES["cosine"].maximum, "threshold")
         if self.tool_threshold is not None:
             at_least(self, 0, "tool_threshold")

@@ -6,12 +6,14 @@ The method is that of arXiv 2602.05842.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -22,20 +24,25 @@ from rwml_gym.agents.config.policy import ImitationConfig, PolicyConfig
 from rwml_gym.agents.jobs.run import Run
 from rwml_gym.agents.jobs.worlds import GameName, Games, Source, choose_games
 from rwml_gym.agents.language.models import add_reference
-from rwml_gym.agents.learning.credit import episode_groups
+from rwml_gym.agents.learning.credit import Answers, Credit, Delivery, credit_episodes
 from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.learning.groups import Group
 from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.memory_plan import plan
+from rwml_gym.agents.learning.options import Placebo
+from rwml_gym.agents.learning.placebo import placebo_answers, vocabulary
 from rwml_gym.agents.learning.sft import Demonstration, demonstrations, sft_update
 from rwml_gym.agents.players.base import MakeEnv
 from rwml_gym.agents.players.baselines import ExpertAgent
 from rwml_gym.agents.players.language_model import LanguageModelAgent, describe_task
 from rwml_gym.agents.players.rollout import Episode, EpisodeSpec, collect, roll_out
+from rwml_gym.agents.reports.dark_room import dark_room
 from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
 from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import TOOL_ROLE
+from rwml_gym.reward.gap import GapReward
+from rwml_gym.reward.tags import split_prediction
 from rwml_gym.text import printable
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.wrappers import WorldModelRewardWrapper
@@ -71,12 +78,16 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
             f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} episodes on "
             f"{len(run.games.train)} games, sequences: {stage.sequence}"
         )
-    agent, make_env = _agent(run, 1.0), _predicting(run, run.games.make_env)
+    agent, make_env = _agent(run, config.grpo.temperature), _predicting(run, run.games.make_env)
+    seen: list[dict[str, Any]] = []
 
     def step(number: int, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         every = config.evaluation.every
         evaluated = _evaluate(run, number) if number == 0 or (every and number % every == 0) else []
-        row = grpo_step(agent, make_env, run.games.train, config, run.accelerator, number, optimizer)
+        row = grpo_step(agent, make_env, run.games.train, config, run.accelerator, number, optimizer, run.world.roles)
+        seen.append(row)
+        if run.is_main and (warning := dark_room(seen)):
+            warnings.warn(warning, stacklevel=2)
         return {**row, "evaluations": [vars(evaluation) for evaluation in evaluated]}
 
     rows = run.train(
@@ -110,6 +121,7 @@ def grpo_step(
     accelerator: Accelerator,
     number: int,
     optimizer: torch.optim.Optimizer,
+    roles: bool = False,
 ) -> dict[str, Any]:
     """Do one policy update: play groups of equal games until enough have a reward difference, then update.
 
@@ -121,18 +133,20 @@ def grpo_step(
         accelerator: Where to compute.
         number: Number of the step; which games are played and all that is sampled follows from it.
         optimizer: Optimizer of the adapter.
+        roles: Whether the world's answers have message roles.
 
     Returns:
         Over all episodes of all processes: `success`, `reward`, `steps` and the share of `invalid` actions, the mean
-        `gap_reward`, tokens written in a turn (`tokens`), `episodes`, those that failed (`failed`), `groups`, those
-        with a reward difference (`signal_groups`); what `grpo.update` returns; and `seconds_rollout` and
-        `seconds_update`.
+        `gap_reward`, which is the prediction accuracy if it is binary, tokens written in a turn (`tokens`), `episodes`,
+        those that failed (`failed`), `groups`, those with a reward difference (`signal_groups`) and without any won
+        episode (`failed_groups`); the gap's share of the squared advantages of the tokens (`gap_share`); what
+        `grpo.update` returns; and `seconds_rollout` and `seconds_update`.
     """
     stage = config.stage
     began = time.monotonic()
     played: list[Episode] = []
-    signal: list[Group] = []
-    with_signal = 0.0
+    groups: list[Group] = []
+    sums = np.zeros(4)  # of all processes: groups with signal, groups without a won episode, squared advantages
     for sampling in range(stage.rounds):
         # Play
         start = (number * stage.rounds + sampling) * stage.groups
@@ -147,30 +161,35 @@ def grpo_step(
         episodes = roll_out(make_env, agent, specs, config.episode.slots, on_error=config.faults.on_env_error)
         played += episodes
         # Credit
-        found = [
-            episode_groups(
-                episodes[i : i + stage.group_size],
-                stage.sequence,
-                stage.task_weight,
-                stage.world_model_weight,
-                config.grpo.scale_rewards,
-            )
-            for i in range(0, len(episodes), stage.group_size)
-        ]
-        signal += [group for groups in found for group in groups]
-        with_signal += total(accelerator, [sum(map(bool, found))])[0]
-        if with_signal >= stage.groups:
+        credits = _credit(episodes, agent, config, number, sampling, roles)
+        groups += [group for credit in credits for group in credit.groups]
+        counts = [[c.signal, c.failed, c.task_square, c.gap_square] for c in credits]
+        sums += total(accelerator, [sum(column) for column in zip(*counts, strict=True)] if counts else [0.0] * 4)
+        if sums[0] >= stage.groups or not (stage.task_weight or stage.world_model_weight):
             break
     agent.sessions.clear()  # the weights change
     rolled_out = time.monotonic()
     # Update. The constant of `dr_grpo` is the longest row there can be: a turn, or all turns of an episode.
     turns = config.episode.max_steps if stage.sequence == "episode" and not config.history else 1
     length = turns * config.episode.action_tokens
-    stats = update(agent.sessions.model, optimizer, signal, config.grpo, accelerator, length)
+    observation = stage.observation_loss
+    stats = update(
+        agent.sessions.model,
+        optimizer,
+        groups,
+        config.grpo,
+        accelerator,
+        length,
+        observation if observation.is_on else None,
+        observation.weight_at(number, stage.steps),
+    )
+    signal, failed, task_square, gap_square = sums.tolist()
     return {
         **_statistics(played, accelerator),
         "groups": (sampling + 1) * stage.groups,
-        "signal_groups": int(with_signal),
+        "signal_groups": int(signal),
+        "failed_groups": int(failed),
+        "gap_share": gap_square / max(task_square + gap_square, 1e-12),
         **stats,
         "seconds_rollout": round(rolled_out - began, 3),
         "seconds_update": round(time.monotonic() - rolled_out, 3),
@@ -211,6 +230,60 @@ def imitation_step(
         accelerator,
         masks=[demonstration.mask for demonstration in mine],
     )
+
+
+def _credit(
+    episodes: Sequence[Episode],
+    agent: LanguageModelAgent,
+    config: PolicyConfig,
+    number: int,
+    sampling: int,
+    roles: bool,
+) -> list[Credit]:
+    """Return the credit of each game's episodes, with placebos in the place of the world's answers if wanted."""
+    stage, tokenizer = config.stage, agent.sessions.tokenizer
+    loss = stage.observation_loss
+    kinds = [episode.task_type for episode in episodes for _ in episode.observations]
+    truth = [answer for episode in episodes for answer in episode.observations]
+    bounds = np.cumsum([len(episode.observations) for episode in episodes])[:-1]
+
+    def answers(channel: str, placebo: Placebo) -> list[list[str]]:
+        seed = seed_of(config.seed, channel, number, sampling)
+        words = vocabulary(tokenizer) if placebo == "random" else []
+        flat = placebo_answers(truth, kinds, placebo, seed, tokenizer, words)
+        return [list(part) for part in np.split(np.array(flat, dtype=object), bounds)]
+
+    if stage.gap_placebo != "none":
+        _score_again(episodes, answers("gap placebo", stage.gap_placebo), _gap(config, roles))
+    taught = answers("observation placebo", loss.placebo) if loss.is_on else None
+    delivery = Delivery(
+        stage.task_weight,
+        stage.world_model_weight,
+        config.grpo.scale_rewards,
+        stage.gap_delivery,
+        stage.gap_tokens,
+        stage.gap_in_failed_groups,
+    )
+    return [
+        credit_episodes(
+            episodes[i : i + stage.group_size],
+            agent.prompts,
+            stage.sequence,
+            delivery,
+            None if taught is None else Answers(taught[i : i + stage.group_size], loss.turns),
+        )
+        for i in range(0, len(episodes), stage.group_size)
+    ]
+
+
+def _score_again(episodes: Sequence[Episode], answers: Sequence[Sequence[str]], gap: GapReward) -> None:
+    """Replace the gap rewards of episodes by those against other answers than the world's."""
+    scored = [(e, a) for e, a in zip(episodes, answers, strict=True) if e.gap_rewards and e.written]
+    predictions = [split_prediction(turn.action)[1] for episode, _ in scored for turn in episode.written]
+    roles = [role for episode, _ in scored for role in episode.roles]
+    rewards = iter(gap(predictions, [text for _, texts in scored for text in texts], roles).rewards.tolist())
+    for episode, texts in scored:
+        episode.gap_rewards = [next(rewards) for _ in texts]
 
 
 def _statistics(played: Sequence[Episode], accelerator: Accelerator) -> dict[str, Any]:
@@ -273,6 +346,8 @@ def _plan_memory(config: PolicyConfig, model: nn.Module) -> None:
     else:
         rows, prompt, written = episodes, 1, config.max_prompt_tokens + episode.action_tokens
         counted = min(written, episode.max_steps * episode.action_tokens)
+    if stage.observation_loss.is_on:  # the answers need logits, too; a turn's answer is as long as anything may be
+        written = counted = max(written, config.max_prompt_tokens)
     slots = min(episode.slots, episodes)
     plan(
         cast(PreTrainedModel, model), rows, prompt, written, counted, micro_tokens=micro_tokens, sampling_rows=slots
@@ -286,8 +361,18 @@ def _predicting(run: Run, make_env: MakeEnv) -> MakeEnv:
 
 def _wrapped(make_env: MakeEnv, config: PolicyConfig, roles: bool) -> gym.Env[str, str]:
     stage = config.stage
-    tools = {TOOL_ROLE: {"gap": "rouge", "threshold": stage.tool_threshold}} if roles else None
-    return WorldModelRewardWrapper(make_env(), stage.encoder, stage.threshold, mode="report", measures=tools)
+    return WorldModelRewardWrapper(
+        make_env(), stage.encoder, stage.threshold, mode="report", measures=_measures(config, roles)
+    )
+
+
+def _gap(config: PolicyConfig, roles: bool) -> GapReward:
+    """Return the reward that the wrapped environment gives."""
+    return GapReward(config.stage.encoder, config.stage.threshold, measures=_measures(config, roles))
+
+
+def _measures(config: PolicyConfig, roles: bool) -> dict[str, dict[str, Any]] | None:
+    return {TOOL_ROLE: {"gap": "rouge", "threshold": config.stage.tool_threshold}} if roles else None
 
 
 def _agent(run: Run, temperature: float) -> LanguageModelAgent:
@@ -398,11 +483,14 @@ def _evaluate(run: Run, number: int) -> list[Evaluation]:
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    gap = f"  gap reward {row['gap_reward']:.3f}" if row["gap_reward"] else ""
+    gap = f"  gap reward {row['gap_reward']:.3f}, {row['gap_share']:.0%} of the advantages" if row["gap_reward"] else ""
+    if "observation_loss" in row:
+        gap += f"  observation loss {row['observation_loss']:.3f}, mean p {row['observation_probability']:.3f}"
     failed = f"  failed {row['failed']}" if row["failed"] else ""
     return (
         f"success {row['success']:.3f}{gap}  steps {row['steps']:.1f}  invalid {row['invalid']:.0%}  groups with "
-        f"signal {row['signal_groups']} of {row['groups']}  KL {row['kl']:.4f}  approx. KL {row['approx_kl']:.4f}  "
+        f"signal {row['signal_groups']} of {row['groups']}, all lost {row['failed_groups']}  "
+        f"KL {row['kl']:.4f}  approx. KL {row['approx_kl']:.4f}  "
         f"clipped {row['clip_fraction']:.1%}  mismatch {row['sampling_mismatch']:.4f} (KL {row['sampling_kl']:.0e})"
         f"{failed}  "
         f"({row['seconds_rollout']:.0f} s play, {row['seconds_update']:.0f} s update)"

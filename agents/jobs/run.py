@@ -33,7 +33,7 @@ from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.learning.checkpoint import adapter_damage, load_adapter_weights, save_adapter
 from rwml_gym.agents.learning.distributed import block, check_distributed, gathered
 from rwml_gym.agents.learning.loop import train_loop
-from rwml_gym.agents.learning.schedules import constant_with_warmup
+from rwml_gym.agents.learning.schedules import linear_to
 from rwml_gym.agents.players.base import Agent, MakeEnv
 from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.players.rollout import collect
@@ -235,6 +235,7 @@ class Run:
         steps: int,
         learning_rate: float,
         warmup: int = 0,
+        decay: float = 1.0,
         checkpoint_every: int = 5,
         line: Callable[[Mapping[str, Any]], str] = lambda row: f"loss {row['loss']:.3f}",
     ) -> list[Row]:
@@ -246,6 +247,7 @@ class Run:
             steps: Number of updates.
             learning_rate: Learning rate of AdamW after the warm-up.
             warmup: Steps over which the learning rate rises linearly.
+            decay: Share of the learning rate at the last step, see `schedules.linear_to`.
             checkpoint_every: Updates between checkpoints.
             line: The metrics of an update as one line.
 
@@ -265,7 +267,7 @@ class Run:
                 line,
                 checkpoint_every,
                 self.accelerator.prepare,
-                schedule=constant_with_warmup(warmup),
+                schedule=linear_to(decay, warmup, steps),
                 log=make_log(self.accelerator, name, self.config),
                 on_nan=faults.on_nan,
                 on_save_error=faults.on_save_error,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,29 +17,31 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig
+from rwml_gym.agents.config.world_model import RWMLConfig
 from rwml_gym.agents.jobs.evaluate import reference_scores, success
+from rwml_gym.agents.jobs.filter import Triplets
 from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap
 from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.checkpoint import load_adapter_weights
 from rwml_gym.agents.learning.distributed import gathered, share, total
+from rwml_gym.agents.learning.forgetting import Forgetting, Probe, forgetting, make_probe
 from rwml_gym.agents.learning.groups import Group
 from rwml_gym.agents.learning.grpo import group_advantages, has_signal, update
 from rwml_gym.agents.learning.memory_plan import MemoryPlan, plan
 from rwml_gym.agents.learning.options import SFTConfig
+from rwml_gym.agents.learning.placebo import placebo_answers, vocabulary
 from rwml_gym.agents.learning.sft import sft_update
 from rwml_gym.agents.players.language_model import LanguageModelAgent
-from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions
+from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions, outcome_type
 from rwml_gym.agents.reports.world_model import Context, write_report
-from rwml_gym.agents.seeding import in_epochs, seed_of
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.agents.seeding import in_balanced_epochs, in_epochs, seed_of
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition, TransitionDataset, count_games
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
 
-__all__ = ["by_pass_rate", "grpo_step", "run_world_model", "sft_step"]
+__all__ = ["grpo_step", "run_world_model", "sft_step"]
 
 
 def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
@@ -74,17 +77,24 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         f"held out; {np.mean([t.invalid_action for t in train]):.0%} of the training actions were invalid."
     )
 
+    if config.placebo != "none":
+        train = _with_placebo(run, train)
+        run.say(f"Placebo: the training transitions have {config.placebo} answers. The held-out ones are the world's.")
+
     # Reward
     plain = make_gap(config, run.world.roles, config.encoder)
     with run.accelerator.main_process_first():  # the others read what it wrote
         gap, table = calibrated_gap(config, run.world.roles, plain, train, run.folder)
     run.say(table)
+    forgot: dict[str, Forgetting] = {}
     score = partial(_evaluate, run, world_model, held_out, gap)
+    remember = partial(_forgetting, run, held_out, forgot)
     results = {
         "nothing changes": score("nothing changes", NothingChanges()),
         "most frequent": score("most frequent", MostFrequentOutcome(train)),
         "base": score("base"),
     }
+    remember("base")
 
     # Filter
     sft_data, rest = _divide(train, config.filter.share, run.seed("share"))
@@ -94,7 +104,9 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
             "GRPO starts from the fine-tuned model. This deviates from the paper, which starts from the base model."
         )
         results["warm start"] = score("warm start")
-    kept = _filter(run, world_model, rest, gap)
+        remember("warm start")
+    triplets = Triplets(run, world_model, rest, gap)
+    kept = triplets.at(0)
 
     # Update
     _start_policy(run)
@@ -108,20 +120,27 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         run.say("Prompts run twice, to sample and with gradient: their kept graphs would not fit into memory.")
     rows = run.train(
         "RWML",
-        partial(grpo_step, world_model, kept, gap, config, run.accelerator, keep_prompts=keep_prompts),
+        lambda number, optimizer: grpo_step(
+            world_model, triplets.at(number), gap, config, run.accelerator, number, optimizer, keep_prompts
+        ),
         steps=stage.steps,
         learning_rate=config.grpo.learning_rate,
         checkpoint_every=stage.checkpoint_every,
         line=_line,
     )
     results["RWML"] = score("RWML")
+    remember("RWML")
     if config.baseline:
         _start_policy(run)
-        _fine_tune(run, world_model, "SFT same time", rest, _steps_for_equal_wall_clock(run, rows, sft_rows))
+        # From the warm start on at the rate that its schedule ended with: a new peak would undo what it learnt.
+        rate = config.sft.decay if config.warm_start else 1.0
+        steps = _steps_for_equal_wall_clock(run, rows, sft_rows)
+        _fine_tune(run, world_model, "SFT same time", rest, steps, rate)
         results["SFT same time"] = score("SFT same time")
+        remember("SFT same time")
 
     # Show
-    context = _context(run, all_held_out, held_out)
+    context = _context(run, all_held_out, held_out, forgot)
     if run.is_main:
         run.say(write_report(run.folder, config, results, gap, context))
     rewards = {f"held-out reward, {name}": _mean_reward(found) for name, found in results.items()}
@@ -147,7 +166,7 @@ def sft_step(
     Args:
         world_model: The model, its prompts and the token limit of a target.
         data: Transitions.
-        config: Batch size and gradient clipping; in several processes each takes its share of the batch.
+        config: Batch size, balance and gradient clipping; in several processes each takes its share of the batch.
         seed: Seed of the shuffling.
         accelerator: Where to compute.
         number: Number of the step, from 0.
@@ -157,7 +176,11 @@ def sft_step(
         See `sft.sft_update`.
     """
     positions = range(number * config.batch_size, (number + 1) * config.batch_size)
-    batch = [data[i] for i in share(accelerator, in_epochs(len(data), positions, seed))]
+    if config.balance:
+        chosen = in_balanced_epochs([outcome_type(t) for t in data], positions, seed)
+    else:
+        chosen = in_epochs(len(data), positions, seed)
+    batch = [data[i] for i in share(accelerator, chosen)]
     prompts = world_model.prompts
     return sft_update(
         world_model.model,
@@ -197,7 +220,12 @@ def grpo_step(
         returns.
     """
     stage, prompts = config.stage, world_model.prompts
-    order = random.Random(seed_of(config.seed, "prompts", number)).sample(range(len(data)), len(data))
+    if stage.balance:
+        start, wanted = number * stage.rounds * stage.groups, stage.rounds * stage.groups
+        kinds = [outcome_type(t) for t in data]
+        order = in_balanced_epochs(kinds, range(start, start + wanted), seed_of(config.seed, "prompts"))
+    else:
+        order = random.Random(seed_of(config.seed, "prompts", number)).sample(range(len(data)), len(data))
     signal: list[Group] = []
     with_signal = 0.0
     sums = np.zeros(4)  # of this process: groups, rewards, distances, tokens
@@ -209,7 +237,9 @@ def grpo_step(
         own = share(accelerator, range(len(places)))
         chosen = [data[places[i]] for i in own]
         prefixes = world_model.run_prompts(chosen) if keep_prompts else None
-        attempts = world_model.attempts(chosen, stage.group_size, seed=seed, places=own, prefixes=prefixes)
+        attempts = world_model.attempts(
+            chosen, stage.group_size, config.grpo.temperature, seed=seed, places=own, prefixes=prefixes
+        )
         score = score_attempts(prompts, chosen, attempts, gap)
         advantages = group_advantages(score.rewards, config.grpo.scale_rewards)
         tokens = sum(len(c.tokens) for row in attempts for c in row)
@@ -243,22 +273,6 @@ def grpo_step(
         "tokens": tokens / completions,
         **stats,
     }
-
-
-def by_pass_rate(rates: Sequence[float], config: FilterConfig, seed: int) -> list[int]:
-    """Choose triplets by their pass rate: too-easy ones with a small probability, hopeless ones as configured.
-
-    Args:
-        rates: Share of right attempts, one a triplet.
-        config: What is too easy and how much of it is kept.
-        seed: Seed of the draws.
-
-    Returns:
-        Indices that are kept, ascending.
-    """
-    rng = random.Random(seed)
-    keep = [config.keep_easy if r >= config.easy_rate else config.keep_hard if r == 0 else 1.0 for r in rates]
-    return [i for i, probability in enumerate(keep) if rng.random() < probability]
 
 
 # The stages
@@ -305,8 +319,10 @@ def _collect(run: Run, name: str) -> TransitionDataset:
 
 
 def _divide(data: TransitionDataset, share: float, seed: int) -> tuple[TransitionDataset, TransitionDataset]:
-    """Split off a random share of the transitions; both parts are in random order."""
+    """Split off a random share of the transitions, or use all of them twice; both parts are in random order."""
     order = random.Random(seed).sample(range(len(data)), len(data))
+    if share == 1:
+        return TransitionDataset(data[i] for i in order), TransitionDataset(data[i] for i in order)
     count = min(max(1, round(share * len(data))), len(data) - 1)
     return TransitionDataset(data[i] for i in order[:count]), TransitionDataset(data[i] for i in order[count:])
 
@@ -323,8 +339,14 @@ def _start_policy(run: Run) -> None:
 
 
 def _fine_tune(
-    run: Run, world_model: LanguageWorldModel, name: str, data: TransitionDataset, steps: int
+    run: Run,
+    world_model: LanguageWorldModel,
+    name: str,
+    data: TransitionDataset,
+    steps: int,
+    rate: float | None = None,
 ) -> list[dict[str, Any]]:
+    """Fine-tune with the configured schedule, or at a constant share of its peak (`rate`)."""
     sft: SFTConfig = run.config.sft
     if steps:
         run.say(f"Next-state SFT ({name}): {steps} steps of {sft.batch_size} on {len(data)} transitions")
@@ -332,39 +354,21 @@ def _fine_tune(
         name,
         partial(sft_step, world_model, data, sft, run.seed(name), run.accelerator),
         steps=steps,
-        learning_rate=sft.learning_rate,
+        learning_rate=sft.learning_rate * (1.0 if rate is None else rate),
         warmup=sft.warmup,
+        decay=sft.decay if rate is None else 1.0,
         checkpoint_every=run.config.stage.checkpoint_every,
     )
 
 
-def _filter(run: Run, world_model: LanguageWorldModel, data: TransitionDataset, gap: GapReward) -> TransitionDataset:
-    """Choose the triplets that GRPO trains on, by attempts of the fine-tuned model."""
-    config: FilterConfig = run.config.filter
-    tried = data if not config.limit else data[: config.limit]  # `data` is in random order
-
-    def attempt() -> dict[str, Any]:
-        places = share(run.accelerator, range(len(tried)))
-        own = [tried[i] for i in places]
-        with run.progress("filter", len(own), "transition") as bar:
-            seed = run.seed("filter")
-            attempts = world_model.attempts(own, config.attempts, seed=seed, progress=bar.update, places=places)
-        found = score_attempts(run.prompts, own, attempts, gap).rewards.mean(1).tolist() if own else []
-        rates = gathered(run.accelerator, found)
-        return {"rates": rates, "kept": by_pass_rate(rates, config, run.seed("keep"))}
-
-    content = run.once("filter.json", attempt)
-    rates, kept = np.array(content["rates"]), content["kept"]
-    run.say(
-        f"Filter: {len(tried)} triplets tried {config.attempts} times: {np.mean(rates >= config.easy_rate):.0%} too "
-        f"easy, {np.mean(rates == 0):.0%} never right; {len(kept)} kept."
-    )
-    if not kept:
-        raise InvalidConfigError(
-            "Expected triplets to train on, actual: the filter kept none. Try more (--filter.limit) or raise "
-            "--filter.keep-hard."
-        )
-    return TransitionDataset(tried[i] for i in kept)
+def _with_placebo(run: Run, data: TransitionDataset) -> TransitionDataset:
+    """Replace the answers to learn; what was seen before them stays."""
+    placebo, tokenizer = run.config.placebo, run.tokenizer
+    words = vocabulary(tokenizer) if placebo == "random" else []
+    kinds = [t.role for t in data]  # a transition does not name its task type
+    seed = run.seed("placebo")
+    answers = placebo_answers([t.next_state for t in data], kinds, placebo, seed, tokenizer, words)
+    return TransitionDataset(replace(t, next_state=text) for t, text in zip(data, answers, strict=True))
 
 
 def _steps_for_equal_wall_clock(run: Run, rows: Sequence[Mapping[str, Any]], sft: Sequence[Mapping[str, Any]]) -> int:
@@ -409,7 +413,26 @@ def _evaluate(
     return result
 
 
-def _context(run: Run, played: TransitionDataset, held_out: TransitionDataset) -> Context:
+def _forgetting(run: Run, held_out: TransitionDataset, found: dict[str, Forgetting], name: str) -> None:
+    """Measure how far the model with its adapter as it is has moved from the base model."""
+    count = run.config.forgetting
+    if not count:
+        return
+    chosen = some_of(held_out, count, run.seed("forgetting"))
+    prompts = [run.prompts.predict(t.history, t.action, t.task) for t in chosen]
+
+    def ask() -> dict[str, Any]:
+        stop = [text for text in run.prompts.prediction_stop if isinstance(text, str)]
+        return vars(make_probe(run.model, run.tokenizer, prompts, count, stop, run.config.max_new_tokens))
+
+    probe = Probe(**run.once("forgetting/probe.json", ask))
+    file = f"forgetting/{name.lower().replace(' ', '_')}.json"
+    found[name] = Forgetting(**run.once(file, lambda: vars(forgetting(run.model, probe))))
+
+
+def _context(
+    run: Run, played: TransitionDataset, held_out: TransitionDataset, forgot: Mapping[str, Forgetting]
+) -> Context:
     """Collect what the table says beside its numbers; `held_out` is the predicted part of `played`."""
     config, length = run.config, run.config.max_new_tokens
     fits = {
@@ -418,7 +441,7 @@ def _context(run: Run, played: TransitionDataset, held_out: TransitionDataset) -
     }
     version = ", ".join(sorted({t.data_version for t in held_out} - {""}))
     if not run.world.reference:
-        return Context(version, fits, length)
+        return Context(version, fits, length, forgetting=forgot)
 
     def score() -> dict[str, Any]:
         split = run.source.held_out_split or config.split
@@ -435,6 +458,7 @@ def _context(run: Run, played: TransitionDataset, held_out: TransitionDataset) -
         length,
         f"Tasks won, {run.world.title} {found['split']} ({found['data_version']}): {scores}, whoever played the "
         f"held-out games here {found['player']}",
+        forgot,
     )
 
 

@@ -29,6 +29,8 @@ def completion_logprobs(
     allowed: Allowed | None = None,
     pad_id: int = 0,
     prefix: SharedPrefix | None = None,
+    targets: Tensor | None = None,
+    temperatures: Tensor | None = None,
 ) -> Tensor:
     """Return the log-probabilities of G completions per prompt, (P·G, T) float32.
 
@@ -41,13 +43,18 @@ def completion_logprobs(
             log-probability is normalised over these ids. The whole vocabulary if absent.
         pad_id: Any token id, because padding is masked.
         prefix: The prompts, already run by the model as it is; then they do not run again.
+        targets: (P·G, T) ids whose log-probabilities are wanted, after the same tokens; the completions if absent.
+        temperatures: (P·G, T) temperature of each token's distribution; 1 if absent.
     """
+    targets = completions if targets is None else targets
     wanted = torch.ones_like(completions, dtype=torch.bool) if mask is None else mask.bool()
     values = torch.zeros(completions.shape, device=completions.device)
     for positions, logits in _logits(model, prompts, completions, wanted, pad_id, prefix):
+        if temperatures is not None:
+            logits = logits / temperatures[positions][:, None]
         if allowed is not None:
             logits = logits.masked_fill(~_allowed(allowed, positions.cpu(), logits), -torch.inf)
-        found = -F.cross_entropy(logits.float(), completions[positions], reduction="none")
+        found = -F.cross_entropy(logits.float(), targets[positions], reduction="none")
         values = values.masked_scatter(positions, found)
     return values
 

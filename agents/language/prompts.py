@@ -196,7 +196,7 @@ class Prompts:
             observation: The observation after the action.
             written: Token ids of the agent's turn; if they contain the end token, it is not repeated.
         """
-        shown = self._shown(observation)
+        shown = self.shown(observation)
         if self.style == "transcript":
             ends_line = self.tokenizer.decode(list(written[-4:])).endswith("\n")
             return self._ids(f"{'' if ends_line else chr(10)}{shown}\n{self._cue}")
@@ -309,7 +309,7 @@ class Prompts:
     ) -> list[int]:
         task, last = self._data(task), self._data(last)
         shown = "".join(
-            f"> {self._data(t.action)}\n" * bool(t.action) + f"{self._shown(t.observation)}\n" for t in turns
+            f"> {self._data(t.action)}\n" * bool(t.action) + f"{self.shown(t.observation)}\n" for t in turns
         )
         if self.style == "transcript":
             instruction = self._instructions.transcript + transcript_extra
@@ -359,7 +359,8 @@ class Prompts:
     def _data(self, text: str) -> str:
         return without_special_tokens(text, self._special)
 
-    def _shown(self, state: str) -> str:
+    def shown(self, state: str) -> str:
+        """Return a state as prompts show it: special tokens neutralised, a long one cut."""
         left_out = len(state) - self.max_state
         if not self.max_state or left_out <= 0:
             return self._data(state)

@@ -38,6 +38,8 @@ class Group:
         prefix: The prompt as it ran for sampling, with its graph (`sampling.run_prompts`). The update's first iteration
             uses it up: the gradient is that of a prompt that runs again. Later iterations and the reference run the
             prompt again.
+        targets: For each completion and token the id whose probability the observation loss raises in its place, -1
+            for none; only where the mask is 0. Without such a loss absent.
     """
 
     prompt: Sequence[int]
@@ -47,6 +49,7 @@ class Group:
     mask: Sequence[Sequence[int]] | None = None
     allowed: Sequence[Sequence[Sequence[int] | None]] | None = None
     prefix: SharedPrefix | None = None
+    targets: Sequence[Sequence[int]] | None = None
 
     def rows(self) -> list[Group]:
         """Return each completion as a separate group."""
@@ -61,6 +64,7 @@ class Group:
             logprobs=self.logprobs and [self.logprobs[i] for i in rows],
             mask=self.mask and [self.mask[i] for i in rows],
             allowed=self.allowed and [self.allowed[i] for i in rows],
+            targets=self.targets and [self.targets[i] for i in rows],
             prefix=None,
         )
 
@@ -73,6 +77,11 @@ class Group:
     def counted(self) -> int:
         """Number of tokens that count in the loss."""
         return sum(map(sum, self.mask)) if self.mask else sum(map(len, self.completions))
+
+    @property
+    def observed(self) -> int:
+        """Number of tokens that the observation loss learns."""
+        return sum(target >= 0 for row in self.targets or () for target in row)
 
 
 @dataclass(frozen=True)
@@ -149,6 +158,7 @@ class Batch:
         advantages: (R, T).
         sampled: (R, T) log-probabilities at sampling time, if all groups have them.
         allowed: See `Group.allowed`.
+        targets: (R, T) ids that the observation loss learns, -1 for none; `None` if no group has any.
     """
 
     prompts: list[list[int]]
@@ -157,15 +167,38 @@ class Batch:
     advantages: Tensor
     sampled: Tensor | None
     allowed: list[Sequence[Sequence[int] | None]] | None
+    targets: Tensor | None = None
 
-    def logprobs(self, model: nn.Module, prefix: SharedPrefix | None = None) -> Tensor:
-        """Return the log-probabilities of the completions, (R, T).
+    def logprobs(
+        self,
+        model: nn.Module,
+        prefix: SharedPrefix | None = None,
+        observations: bool = False,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Return the log-probabilities of the completions, (R, T), 0 on tokens that do not count.
 
         Args:
             model: The policy.
             prefix: The prompts, already run by the model as it is.
+            observations: Whether those of the observation loss's `targets` are in their places.
+            temperature: Temperature of the completions' distribution; that of targets is 1.
         """
-        return completion_logprobs(model, self.prompts, self.tokens, self.mask, self.allowed, prefix=prefix)
+        wanted, targets = self.mask, self.tokens
+        tempered = None if temperature == 1 else torch.where(self.mask > 0, temperature, torch.ones_like(self.mask))
+        if observations and self.targets is not None:
+            learnt = self.targets >= 0
+            wanted, targets = torch.maximum(wanted, learnt.to(wanted.dtype)), torch.where(learnt, self.targets, targets)
+        return completion_logprobs(
+            model,
+            self.prompts,
+            self.tokens,
+            wanted,
+            self.allowed,
+            prefix=prefix,
+            targets=targets,
+            temperatures=tempered,
+        )
 
 
 def collate(groups: Sequence[Group], device: torch.device) -> Batch:
@@ -193,11 +226,12 @@ def collate(groups: Sequence[Group], device: torch.device) -> Batch:
         _pad(per_token, torch.float32, device),
         sampled,
         _allowed(groups),
+        _targets(groups, device),
     )
 
 
-def _pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, device: torch.device) -> Tensor:
-    padded = torch.zeros((len(rows), max(map(len, rows))), dtype=dtype)
+def _pad(rows: Sequence[Sequence[float]], dtype: torch.dtype, device: torch.device, fill: float = 0) -> Tensor:
+    padded = torch.full((len(rows), max(map(len, rows))), fill, dtype=dtype)
     for i, row in enumerate(rows):
         padded[i, : len(row)] = torch.tensor(row, dtype=dtype)
     return padded.to(device)
@@ -207,3 +241,10 @@ def _allowed(groups: Sequence[Group]) -> list[Sequence[Sequence[int] | None]] | 
     if all(g.allowed is None for g in groups):
         return None
     return [row for g in groups for row in (g.allowed or [[None] * len(c) for c in g.completions])]
+
+
+def _targets(groups: Sequence[Group], device: torch.device) -> Tensor | None:
+    if all(g.targets is None for g in groups):
+        return None
+    rows = [row for g in groups for row in (g.targets or [[-1] * len(c) for c in g.completions])]
+    return _pad(rows, torch.long, device, fill=-1)

@@ -24,10 +24,10 @@ from rwml_gym.agents.language.shared_prefix import SharedPrefix
 from rwml_gym.agents.learning.distributed import check_distributed, largest, sum_gradients, total
 from rwml_gym.agents.learning.groups import Batch, Group, Passes, collate, divide
 from rwml_gym.agents.learning.mismatch import MISMATCH, check_mismatch, mismatch_sums
-from rwml_gym.agents.learning.options import GRPOConfig
+from rwml_gym.agents.learning.options import GRPOConfig, ObservationLossConfig
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["group_advantages", "has_signal", "policy_loss", "update"]
+__all__ = ["group_advantages", "has_signal", "observation_loss", "policy_loss", "update"]
 
 
 def group_advantages(rewards: np.ndarray, scale: bool = True) -> np.ndarray:
@@ -108,6 +108,18 @@ def policy_loss(
     return loss, sums
 
 
+def observation_loss(logprobs: Tensor, config: ObservationLossConfig) -> Tensor:
+    """Return the sum of an auxiliary loss over the tokens of observations.
+
+    Args:
+        logprobs: (N,) log-probabilities of the targets, with gradient.
+        config: Its kind and clipping.
+    """
+    if config.kind == "clipped_mae":
+        return (1 - logprobs.exp()).clamp(max=config.clip).sum()
+    return -logprobs.sum()
+
+
 def update(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -115,64 +127,86 @@ def update(
     config: GRPOConfig,
     accelerator: Accelerator,
     max_completion_length: int,
+    observation: ObservationLossConfig | None = None,
+    observation_weight: float = 0.0,
 ) -> dict[str, float]:
     """Update the policy once (μ times with `iterations`) on the groups of all processes together.
 
     Args:
         model: The policy, a PEFT model; its reference is `language.models.reference`.
         optimizer: Optimizer of the adapter's parameters.
-        groups: This process's groups with reward difference, of any sizes; without any groups nothing changes.
+        groups: This process's groups with reward difference, of any sizes, and groups without any token that counts
+            for the observation loss alone; without any groups nothing changes.
         config: Options of the update.
         accelerator: The processes and their device, see `learning.distributed.check_distributed`.
         max_completion_length: Constant of `dr_grpo`, in tokens.
+        observation: The loss on the groups' `targets`; none if absent.
+        observation_weight: Its factor; its mean is over the targets of all processes.
 
     Returns:
         The same numbers in all processes, as means over the tokens that count: `loss`, `kl` (to the reference),
         `clip_fraction`, `ratio`, `approx_kl` (of this update to the policy that sampled, Schulman's k3), `grad_norm`;
-        and how far sampling and training are apart, see `learning.mismatch`: `sampling_mismatch`, the mean absolute
-        difference of the log-probabilities, `sampling_mismatch_max`, `sampling_kl` and `sampling_outside`.
+        how far sampling and training are apart, see `learning.mismatch`: `sampling_mismatch`, the mean absolute
+        difference of the log-probabilities, `sampling_mismatch_max`, `sampling_kl` and `sampling_outside`;
+        with an observation loss `observation_loss`, without its factor, and `observation_probability`, both means over
+        the targets. `loss` is the sum of both losses.
     """
     check_distributed(accelerator)
     work = [
         (passes, [collate(part, accelerator.device) for part in passes.parts])
         for passes in divide(groups, config.tokens_per_pass(accelerator.device.type))
     ]
-    local = [sum(len(group.completions) for group in groups), sum(group.counted for group in groups)]
-    rows, tokens = total(accelerator, local)
-    if not rows:
-        return _means(dict.fromkeys(_SUMS, 0.0) | {"ratio": 1.0}, 1.0, 1)
+    local = [
+        sum(len(group.completions) for group in groups if group.counted),
+        sum(group.counted for group in groups),
+        sum(group.observed for group in groups) if observation is not None else 0,
+    ]
+    rows, tokens, observed = total(accelerator, local)
+    names = (*_SUMS, *_OBSERVATION) if observation is not None else _SUMS
+    if not rows and not observed:
+        return _means(dict.fromkeys(names, 0.0) | {"ratio": 1.0}, 1.0, 1)
     old: dict[tuple[int, int], Tensor] = {}
     frozen: dict[int, list[Tensor | None]] = {}
-    totals = dict.fromkeys(_SUMS, 0.0)
+    totals = dict.fromkeys(names, 0.0)
     mismatch_max = 0.0
     for iteration in range(config.iterations):
         for number, (passes, batches) in enumerate(work):
             if iteration == 0:
-                frozen[number] = _reference_logprobs(model, passes, batches) if config.beta else [None] * len(batches)
+                frozen[number] = (
+                    _reference_logprobs(model, passes, batches, config.temperature)
+                    if config.beta
+                    else [None] * len(batches)
+                )
             with _prompt_once(model, passes, keep=iteration == 0) as shared:
                 for index, batch in enumerate(batches):
                     kept = shared
                     if kept is None and iteration == 0:
                         kept = _kept(passes.parts[index])
-                    logprobs = batch.logprobs(model, kept)
+                    logprobs = batch.logprobs(model, kept, observation is not None, config.temperature)
                     if iteration == 0:
-                        old[number, index] = logprobs.detach()
+                        old[number, index] = logprobs.detach() * batch.mask
                         if batch.sampled is not None:
                             apart = mismatch_sums(logprobs.detach(), batch.sampled, batch.mask, config.clip)
                             mismatch_max = max(mismatch_max, apart["max"])
                             for name in MISMATCH:
                                 totals[name] += apart[name]
                     loss, sums = policy_loss(
-                        logprobs,
+                        logprobs * batch.mask,
                         old[number, index],
                         batch.advantages,
                         batch.mask,
                         config,
                         frozen[number][index],
-                        completions=int(rows),
+                        completions=max(int(rows), 1),
                         tokens=tokens,
                         max_completion_length=max_completion_length,
                     )
+                    if observation is not None and batch.targets is not None:
+                        learnt = logprobs[batch.targets >= 0]
+                        auxiliary = observation_loss(learnt, observation) / max(observed, 1.0)
+                        loss = loss + observation_weight * auxiliary
+                        totals["observation_loss"] += float(auxiliary.detach())
+                        totals["observation_probability"] += float(learnt.detach().exp().sum()) / max(observed, 1.0)
                     accelerator.backward(loss)
                     totals["loss"] += float(loss.detach())
                     for name in ("kl", "clipped", "ratio", "approx_kl"):
@@ -182,8 +216,8 @@ def update(
         totals["grad_norm"] += float(accelerator.clip_grad_norm_(trainable, config.max_grad_norm))
         optimizer.step()
         optimizer.zero_grad()
-    summed = total(accelerator, [totals[name] for name in _SUMS])
-    means = _means(dict(zip(_SUMS, summed, strict=True)), tokens, config.iterations)
+    summed = total(accelerator, [totals[name] for name in names])
+    means = _means(dict(zip(names, summed, strict=True)), tokens, config.iterations)
     means["grad_norm"] = totals["grad_norm"] / config.iterations  # equal in all processes, so not a sum
     means["sampling_mismatch_max"] = largest(accelerator, mismatch_max)
     if accelerator.is_main_process:
@@ -191,6 +225,7 @@ def update(
     return means
 
 
+_OBSERVATION = ("observation_loss", "observation_probability")
 _SUMS = ("loss", "kl", "clipped", "ratio", "approx_kl", "grad_norm", *MISMATCH)
 
 
@@ -203,6 +238,7 @@ def _means(totals: dict[str, float], tokens: float, iterations: int) -> dict[str
         "ratio": totals["ratio"] / seen,
         "approx_kl": totals["approx_kl"] / seen,
         "grad_norm": totals["grad_norm"] / iterations,
+        **{name: totals[name] / iterations for name in _OBSERVATION if name in totals},
         **{name: totals[name] / max(tokens, 1.0) for name in MISMATCH},
         "sampling_mismatch_max": 0.0,
     }
@@ -232,7 +268,9 @@ def _prompt_once(model: nn.Module, passes: Passes, keep: bool) -> Iterator[Share
     prefix.backward(entrance)
 
 
-def _reference_logprobs(model: nn.Module, passes: Passes, batches: Sequence[Batch]) -> list[Tensor | None]:
+def _reference_logprobs(
+    model: nn.Module, passes: Passes, batches: Sequence[Batch], temperature: float
+) -> list[Tensor | None]:
     with torch.no_grad(), reference(model) if hasattr(model, "peft_config") else nullcontext():
         shared = None if passes.prompt is None else run_prompts(model, [passes.prompt])[0]
-        return [batch.logprobs(model, shared) for batch in batches]
+        return [batch.logprobs(model, shared, temperature=temperature) for batch in batches]

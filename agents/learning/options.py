@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
 from rwml_gym.agents.ranges import above, at_least, within
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["GRPOConfig", "LossType", "SFTConfig", "SequenceOf"]
+__all__ = [
+    "CLIP_HIGHER",
+    "GRPOConfig",
+    "GapDelivery",
+    "GapTokens",
+    "LossType",
+    "ObservationLoss",
+    "ObservationLossConfig",
+    "Placebo",
+    "SFTConfig",
+    "SequenceOf",
+]
 
 LossType = Literal["grpo", "dr_grpo", "dapo"]
 SequenceOf = Literal["episode", "turn"]
+GapDelivery = Literal["mean_only", "z_score"]
+GapTokens = Literal["prediction", "all"]
+ObservationLoss = Literal["off", "cross_entropy", "clipped_mae"]
+Placebo = Literal["none", "shuffled", "random"]
+"""What stands in the place of the world's answer to show what the truth adds: nothing, the answer to another turn of
+the same task type, or random tokens."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +45,8 @@ class GRPOConfig:
         scale_rewards: Whether to divide advantages by the group's standard deviation; the paper of `dr_grpo` does not.
         learning_rate: Learning rate of AdamW.
         max_grad_norm: Gradients with a larger norm are clipped to this norm.
+        temperature: Temperature of sampling. The update's policy is the tempered one that sampled. Above 1, more
+            groups have a reward difference; the paper samples at 1.
         iterations: Number of updates on the same groups (μ); the ratio differs from 1 from the second update on.
         micro_tokens: Token limit per forward pass (at least one row or group always runs). Affects speed and memory,
             not the gradient. If absent, 512 on a CPU, whose caches are small, else 16384.
@@ -40,6 +59,7 @@ class GRPOConfig:
     scale_rewards: bool = True
     learning_rate: float = 1e-4
     max_grad_norm: float = 1.0
+    temperature: float = 1.0
     iterations: int = 1
     micro_tokens: int | None = None
 
@@ -52,11 +72,16 @@ class GRPOConfig:
                 raise InvalidConfigError(f"Expected `{name}` of at least 1, actual: {getattr(self, name)}.")
         at_least(self, 0, "beta")
         within(self, 0, 1, "clip")
-        above(self, 0, "clip_high", "learning_rate", "max_grad_norm")
+        above(self, 0, "clip_high", "learning_rate", "max_grad_norm", "temperature")
 
     def tokens_per_pass(self, device_type: str) -> int:
         """Return `micro_tokens`, or the default of the device."""
         return self.micro_tokens or (512 if device_type == "cpu" else 16_384)
+
+
+CLIP_HIGHER = GRPOConfig(loss_type="dapo", clip=0.2, clip_high=0.28, beta=0.0, scale_rewards=False)
+"""GRPO as it is mostly run since its paper: clip-higher and the mean over all tokens (DAPO, arXiv 2503.14476), no
+division by the standard deviation (Dr. GRPO, arXiv 2503.20783), and no KL term (both)."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +91,10 @@ class SFTConfig:
     Attributes:
         steps: Number of updates.
         batch_size: Number of transitions per update.
-        learning_rate: Peak learning rate of AdamW, after a linear warm-up and constant from then on.
+        learning_rate: Peak learning rate of AdamW, after a linear warm-up.
         warmup: Number of warm-up steps.
+        decay: The last step's share of the peak, which is reached linearly after the warm-up; 1 for a constant rate.
+        balance: Whether each batch is spread evenly over the outcome types: the actions, and what was refused.
         max_grad_norm: Gradients with a larger norm are clipped to this norm.
     """
 
@@ -75,9 +102,66 @@ class SFTConfig:
     batch_size: int = 8
     learning_rate: float = 5e-4
     warmup: int = 4
+    decay: float = 1.0
+    balance: bool = False
     max_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch_size")
         at_least(self, 0, "steps", "warmup")
         above(self, 0, "learning_rate", "max_grad_norm")
+        within(self, 0, 1, "decay")
+
+
+@dataclass(frozen=True)
+class ObservationLossConfig:
+    """The world's answers as targets of an auxiliary loss, in the forward pass of the policy update.
+
+    A reward can only choose among predictions that are sampled, and it competes with the task's. A loss needs neither
+    (ECHO, arXiv 2605.24517; PaW, arXiv 2606.02388; compared in arXiv 2607.21273, where the same loss on shuffled
+    targets gained as much: see `placebo`).
+
+    Attributes:
+        kind: `off`; `cross_entropy`, -log p of each token; or `clipped_mae`, min(1 - p, `clip`), whose gradient
+            vanishes for tokens that cannot be known. PaW's loss is such a one; its exact form may be another.
+        weight: Factor of the mean over the answers' tokens. ECHO finds 0.05 good and 0.2 harmful.
+        decay: Whether the factor falls linearly to 0 until the last update.
+        clip: Of `clipped_mae`: a token whose probability is below 1 - `clip` has no gradient; 1 for no limit.
+        turns: Share of a game's turns whose answers are learnt, those with the highest entropy of the action as PaW
+            chooses them; measured by the mean -log p of the action's sampled tokens. 1 for all.
+        placebo: What is learnt in place of the answers. A gain without this control is no evidence.
+    """
+
+    kind: ObservationLoss = "off"
+    weight: float = 0.05
+    decay: bool = False
+    clip: float = 1.0
+    turns: float = 1.0
+    placebo: Placebo = "none"
+
+    def __post_init__(self) -> None:
+        for name, values in (("kind", get_args(ObservationLoss)), ("placebo", get_args(Placebo))):
+            if getattr(self, name) not in values:
+                raise InvalidConfigError(
+                    f"Expected {name} of the observation loss among {list(values)}, actual: {getattr(self, name)!r}."
+                )
+        above(self, 0, "weight")
+        within(self, 0, 1, "clip", "turns")
+        if not self.is_on and (changed := sorted(set(vars(self)) - {"kind"} - _unchanged(self))):
+            raise InvalidConfigError(
+                f"Expected an observation loss with {changed}, actual: kind 'off'. Set observation_loss.kind to "
+                "cross_entropy or clipped_mae."
+            )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is such a loss."""
+        return self.kind != "off"
+
+    def weight_at(self, number: int, steps: int) -> float:
+        """Return the factor in update `number`, from 0, of `steps`."""
+        return self.weight * ((steps - number) / steps if self.decay else 1.0)
+
+
+def _unchanged(config: ObservationLossConfig) -> set[str]:
+    return {field.name for field in fields(config) if getattr(config, field.name) == field.default}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["Schedule", "constant_with_warmup", "warmup_linear"]
+__all__ = ["Schedule", "constant_with_warmup", "linear_to", "warmup_linear"]
 
 Schedule = Callable[[int], float]
 
@@ -43,5 +43,22 @@ def warmup_linear(warmup: int, steps: int) -> Schedule:
 
     def factor(number: int) -> float:
         return rise(number) if number < warmup else max(0.0, (steps - number) / (steps - warmup))
+
+    return factor
+
+
+def linear_to(share: float, warmup: int, steps: int) -> Schedule:
+    """Return a factor that rises linearly over `warmup` steps, then falls linearly to `share` at the last step.
+
+    Args:
+        share: Factor of the last step; 1 for a constant rate after the warm-up.
+        warmup: Number of warm-up steps; 0 for none.
+        steps: Number of all steps.
+    """
+    rise = constant_with_warmup(warmup)
+
+    def factor(number: int) -> float:
+        done = max(0, number + 1 - warmup) / max(1, steps - warmup)
+        return rise(number) * (1 - (1 - share) * min(1.0, done))
 
     return factor

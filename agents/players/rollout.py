@@ -43,6 +43,8 @@ class Episode:
         spec: The episode that was requested.
         rewards: Reward of each step.
         gap_rewards: Reward of `WorldModelRewardWrapper` at each step; empty without the wrapper.
+        observations: The world's answer to each action.
+        roles: The message role of each answer (`info["message_role"]`); "" where there are none.
         invalid: Whether the environment rejected the action of each step.
         info: The last info.
         written: Prompts and completions of a language-model agent, turn by turn; empty for other agents.
@@ -52,6 +54,8 @@ class Episode:
     spec: EpisodeSpec
     rewards: list[float] = field(default_factory=list)
     gap_rewards: list[float] = field(default_factory=list)
+    observations: list[str] = field(default_factory=list)
+    roles: list[str] = field(default_factory=list)
     invalid: list[bool] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
     written: list[TurnRecord] = field(default_factory=list)
@@ -209,6 +213,8 @@ class _Slots:
             return True
         self.observations[slot], self.infos[slot], played.info = observation, info, info
         played.rewards.append(float(reward))
+        played.observations.append(observation)
+        played.roles.append(str(info.get("message_role", "")))
         played.invalid.append(bool(info.get("invalid_action", False)))
         if "world_model" in info:
             played.gap_rewards.append(float(info["world_model"]["reward"]))

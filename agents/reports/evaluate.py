@@ -11,7 +11,7 @@ from rwml_gym.reward.gap import GapReward
 from rwml_gym.statistics import bootstrap_interval
 from rwml_gym.transitions import Transition
 
-__all__ = ["Prediction", "evaluate_predictions", "paired_difference"]
+__all__ = ["Prediction", "evaluate_predictions", "outcome_type", "paired_difference"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def evaluate_predictions(
     return [
         Prediction(
             game=t.game,
-            action_type=_type_of(t),
+            action_type=outcome_type(t),
             names_nothing_new=names_nothing_new(t),
             action=t.action,
             next_state=t.next_state,
@@ -76,7 +76,8 @@ def evaluate_predictions(
     ]
 
 
-def _type_of(transition: Transition) -> str:
+def outcome_type(transition: Transition) -> str:
+    """Return the first word of the action, `(words)`, `(none)`, or `(invalid)` if the environment rejected it."""
     return "(invalid)" if transition.invalid_action else type_of(transition) or "(none)"
 
 

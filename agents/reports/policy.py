@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rwml_gym.agents.config.policy import PolicyConfig
+from rwml_gym.agents.reports.dark_room import dark_room
 from rwml_gym.figures import draw, save
 from rwml_gym.files import read_json, write_json
 from rwml_gym.statistics import wilson_interval
@@ -75,11 +78,48 @@ def write_policy_report(folder: Path, config: PolicyConfig, evaluations: Sequenc
             f"{update:.0f} s of updates. The mean difference of the log-probabilities in sampling and training is at "
             f"most {mismatch:.4f}."
         )
+        lines += _channels(config, rows)
     text = "\n".join(lines)
     (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
     write_json(folder / "report.json", [vars(evaluation) for evaluation in evaluations])
     plot_policy_curves(folder / "curves.png", {"": (rows, evaluations)})
     return text
+
+
+def _channels(config: PolicyConfig, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines on what the agent was rewarded for, and on what it learnt beside its rewards."""
+    stage, (first, last) = config.stage, (rows[: len(rows) // 2 or 1], rows[len(rows) // 2 :])
+
+    def change(name: str) -> str:
+        return f"{np.mean([row[name] for row in first]):.3f} to {np.mean([row[name] for row in last]):.3f}"
+
+    lost = sum(row["failed_groups"] for row in rows) / max(sum(row["groups"] for row in rows), 1)
+    lines = [f"All episodes were lost in {lost:.0%} of the groups."]
+    if config.episode.predictions:
+        share = np.mean([row["gap_share"] for row in rows])
+        lines.append(
+            f"From the first to the second half of the updates: success {change('success')}, gap reward "
+            f"{change('gap_reward')}. The gap reward was {share:.0%} of the tokens' squared advantages."
+        )
+    loss = stage.observation_loss
+    if loss.is_on:
+        lines.append(
+            f"Observation loss ({loss.kind}, weight {loss.weight:g}): {change('observation_loss')}, mean probability "
+            f"{change('observation_probability')}."
+        )
+    for channel, used, placebo in (
+        ("gap reward", stage.world_model_weight > 0, stage.gap_placebo),
+        ("observation loss", loss.is_on, loss.placebo),
+    ):
+        if used and placebo == "none":
+            lines.append(
+                f"Placebo of the {channel}: none in this run. A gain counts beside one, 'shuffled' or 'random'."
+            )
+        elif used:
+            lines.append(f"Placebo: the {channel} of this run was on {placebo} answers. It is the control of another.")
+    if warning := dark_room(rows, window=max(4, min(len(rows), 20))):
+        lines.append(f"Dark room: {warning}")
+    return lines
 
 
 def plot_policy_curves(
@@ -113,6 +153,9 @@ def plot_policy_curves(
                 capsize=3,
             )
         success.plot(steps, [row["success"] for row in rows], color=colour, lw=0.8, alpha=0.4)
+        if any(row.get("gap_reward") for row in rows):
+            accuracy = [row["gap_reward"] for row in rows]
+            success.plot(steps, accuracy, color=colour, lw=0.8, ls=":", label="gap reward")
         length.plot(steps, [row["steps"] for row in rows], color=colour, label=label or None)
         ratio.plot(steps, [row["sampling_mismatch"] for row in rows], color=colour, label=label or None)
     success.set(title="Success (95 % interval; thin: episodes trained on)", xlabel="updates", ylim=(0, 1))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rwml_gym.agents.config.world_model import RWMLConfig
+from rwml_gym.agents.learning.forgetting import Forgetting
 from rwml_gym.agents.reports.evaluate import Prediction, paired_difference
 from rwml_gym.figures import draw, save
 from rwml_gym.files import read_json, write_json
@@ -39,12 +40,14 @@ class Context:
         fits: Share of the held-out states that are no longer than a prediction can be, by message role.
         max_new_tokens: Token limit of a prediction.
         scores: Task success of each player as text; empty if it is not informative.
+        forgetting: How far each model has moved from the base model; empty if it was not measured.
     """
 
     data_version: str
     fits: Mapping[str, float]
     max_new_tokens: int
     scores: str = ""
+    forgetting: Mapping[str, Forgetting] = field(default_factory=dict)
 
 
 def write_report(
@@ -68,6 +71,7 @@ def write_report(
             "measures": {role: asdict(measure) for role, measure in gap.measures.items()},
             "data_version": context.data_version,
             "fits": dict(context.fits),
+            "forgetting": {name: asdict(found) for name, found in context.forgetting.items()},
             "transitions": len(next(iter(results.values()))),
             "models": {
                 name: {label: bootstrap_interval([f(p) for p in rows], [p.game for p in rows]) for label, f in _METRICS}
@@ -82,7 +86,11 @@ def write_report(
 
 
 def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, context: Context) -> str:
-    """Return reward, gap and exact match by model, message role and action type, with 95 % intervals over games."""
+    """Return reward, gap and exact match by model, message role and action type, with 95 % intervals over games.
+
+    With a "most frequent" model, rows tell apart what such a lookup answers, what it does not although the answer names
+    nothing new, so that it must be read from the history, and the rest, which a guess may hit (`names_nothing_new`).
+    """
     first = next(iter(results.values()))
     width = 20
     lines = [
@@ -97,34 +105,49 @@ def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, c
     ]
     for label, value in _METRICS:
         lines += ["", f"{label:<22}{'n':>5}  " + "".join(f"{name:<{width}}" for name in results)]
-        for row, belongs in _rows(first):
-            count = sum(map(belongs, first))
+        for row, belongs in _rows(results):
+            count = sum(belongs)
             cells = []
             for predictions in results.values():
-                chosen = [p for p in predictions if belongs(p)]
+                chosen = [p for p, wanted in zip(predictions, belongs, strict=True) if wanted]
                 mean, low, high = bootstrap_interval([value(p) for p in chosen], [p.game for p in chosen])
                 cells.append(f"{f'{mean:.3f} [{low:.2f}, {high:.2f}]':<{width}}")
             lines.append(f"  {_short(row):<20}{count:>5}  " + "".join(cells))
-    lines += ["", "Paired differences of the reward on the same transitions:"]
+    lines += [
+        "",
+        "Paired differences of the reward on the same transitions (over games, not over seeds of training):",
+    ]
     for a, b in _pairs(results):
         mean, low, high = paired_difference(results[a], results[b])
         verdict = "excludes 0" if low > 0 or high < 0 else "includes 0"
         lines.append(f"  {f'{a} - {b}':<28} {mean:+.3f} [{low:+.3f}, {high:+.3f}]  {verdict}")
+    if context.forgetting:
+        lines += ["", "Forgetting, in nats a token: loss on general text; KL from the base model on task prompts"]
+        lines += [f"  {name:<20}{f.text_loss:>8.3f}{f.kl:>8.3f}" for name, f in context.forgetting.items()]
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _rows(predictions: Sequence[Prediction]) -> list[tuple[str, Callable[[Prediction], bool]]]:
+def _rows(results: Mapping[str, Sequence[Prediction]]) -> list[tuple[str, list[bool]]]:
+    """Return the rows of a table, each with which predictions belong to it."""
+    predictions = next(iter(results.values()))
     types = [name for name, count in Counter(p.action_type for p in predictions).most_common() if count >= _MIN_ROW]
-    rows: list[tuple[str, Callable[[Prediction], bool]]] = [
-        ("all", lambda p: True),
-        ("names nothing new", lambda p: p.names_nothing_new),
-        ("names something new", lambda p: not p.names_nothing_new),
+    rows = [("all", [True] * len(predictions))]
+    if lookup := results.get("most frequent"):
+        answered = [p.reward > 0.5 for p in lookup]
+        known = [p.names_nothing_new for p in predictions]
+        rows += [
+            ("a lookup answers", answered),
+            ("must be read", [k and not a for k, a in zip(known, answered, strict=True)]),
+            ("cannot be known", [not k and not a for k, a in zip(known, answered, strict=True)]),
+        ]
+    rows += [
+        ("names nothing new", [p.names_nothing_new for p in predictions]),
+        ("names something new", [not p.names_nothing_new for p in predictions]),
     ]
-    roles = sorted({p.role for p in predictions} - {""})
-    rows += [(f"role {name}", lambda p, name=name: p.role == name) for name in roles]  # type: ignore[misc]
-    rows += [(name, lambda p, name=name: p.action_type == name) for name in types]  # type: ignore[misc]
-    rows.append(("other actions", lambda p: p.action_type not in types))
-    return [(name, belongs) for name, belongs in rows if any(map(belongs, predictions))]
+    rows += [(f"role {name}", [p.role == name for p in predictions]) for name in sorted({p.role for p in predictions})]
+    rows += [(name, [p.action_type == name for p in predictions]) for name in types]
+    rows.append(("other actions", [p.action_type not in types for p in predictions]))
+    return [(name, belongs) for name, belongs in rows if any(belongs) and name != "role "]
 
 
 def _short(name: str) -> str:

@@ -158,7 +158,8 @@ def test_the_interval_is_wilsons(successes, trials):
 
 def _episode(game: str, task_type: str, won: bool, steps: int, invalid: int) -> Episode:
     info = {"won": won, "game": game, "task_type": task_type, "data_version": "generated (alfworld 0.4.2)"}
-    return Episode(EpisodeSpec(game), [0.0] * steps, [], [True] * invalid + [False] * (steps - invalid), info)
+    refused = [True] * invalid + [False] * (steps - invalid)
+    return Episode(EpisodeSpec(game), [0.0] * steps, invalid=refused, info=info)
 
 
 def test_the_table_names_task_types_and_data():
@@ -200,7 +201,7 @@ def test_each_row_has_its_own_episodes():
 
 
 def test_an_environment_that_says_nothing_of_success_is_not_said_to_fail():
-    table = success_table([Episode(EpisodeSpec(3), [0.5, 0.25], [], [False] * 2, {})])
+    table = success_table([Episode(EpisodeSpec(3), [0.5, 0.25], invalid=[False] * 2)])
     assert 'gives no info["won"]' in table
     assert "mean reward of an episode: 0.750" in table
 

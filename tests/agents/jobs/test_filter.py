@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 
 from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig, StageConfig
 from rwml_gym.agents.jobs import world_model
-from rwml_gym.agents.jobs.world_model import by_pass_rate, run_world_model
+from rwml_gym.agents.jobs.filter import by_pass_rate, group_signal, signal_table
+from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.language.world_model import LanguageWorldModel
+from rwml_gym.agents.reports.evaluate import outcome_type
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import GapReward
-from rwml_gym.transitions import TransitionDataset
+from rwml_gym.transitions import Transition, TransitionDataset, Turn
 from tests.helpers.small_world_model import small_config
 
 RATES = [1.0, 0.0, 0.5, 0.9, 0.89, 0.0, 0.1, 1.0, 0.91]
@@ -50,6 +53,35 @@ def test_the_share_that_is_kept_is_the_probability():
     assert counts[0] == pytest.approx(300, abs=70)  # 4 standard deviations
     assert counts[1] == pytest.approx(2_100, abs=100)
     assert counts[2] == 3_000
+
+
+def test_a_window_of_pass_rates_leaves_out_both_sides():
+    window = FilterConfig(easy_rate=1.0, keep_easy=1.0, keep_hard=1.0, min_rate=0.1, max_rate=0.9)
+    assert by_pass_rate(RATES, window, 0) == [2, 3, 4, 6]
+    with pytest.raises(InvalidConfigError, match="min_rate"):
+        FilterConfig(min_rate=0.6, max_rate=0.5)
+
+
+def test_the_signal_of_a_group_is_the_chance_that_its_rewards_differ():
+    generator = np.random.default_rng(0)
+    for rate in (0.0, 0.1, 0.5, 0.9, 1.0):
+        drawn = generator.random((20_000, 8)) < rate
+        assert group_signal([rate], 8)[0] == pytest.approx(np.mean(np.ptp(drawn, axis=1)), abs=0.01)
+
+
+def test_the_table_says_of_each_outcome_what_can_be_learnt():
+    def made(action: str, refused: bool = False) -> Transition:
+        turn = (Turn("", "A room."),)
+        return Transition(turn, action, "x", invalid_action=refused)
+
+    tried = [made("go to fridge 1")] * 6 + [made("look")] * 5 + [made("fly", True)] * 5 + [made("take mug 1")]
+    rates = [0.5] * 6 + [0.0] * 5 + [1.0] * 5 + [0.5]
+    rows = [line.split() for line in signal_table(tried, rates, [0, 1, 16], 2).splitlines()]
+    assert rows[1] == ["go", "6", "0.50", "0%", "0%", "50%", "2"]
+    assert rows[2] == ["look", "5", "0.00", "100%", "0%", "0%", "0"]
+    assert rows[3] == ["(invalid)", "5", "1.00", "0%", "100%", "0%", "0"]
+    assert rows[4][:3] == ["other", "actions", "1"]
+    assert rows[5][0] == "all"
 
 
 def test_the_draws_follow_from_the_seed():
@@ -134,3 +166,53 @@ def test_without_a_limit_all_that_was_not_fine_tuned_on_is_tried(tiny_folder, tm
     fine_tuned = learnt[0]  # each step is given all of it, and draws its batch
     assert sorted(map(played.index, [*fine_tuned, *triplets])) == sorted(map(played.index, played))
     assert triplets != sorted(triplets, key=played.index)  # a limit would take a random part
+
+
+def test_the_policy_as_it_is_tries_the_triplets_again(tiny_folder, tmp_path, tried):
+    pytest.importorskip("matplotlib")
+    attempted = FilterConfig(share=0.2, attempts=3, limit=10, keep_easy=1.0, keep_hard=1.0, refresh_every=2)
+    config = _config(tiny_folder, filter=attempted, stage=StageConfig(steps=5, groups=3, group_size=2))
+    run_world_model(config, tmp_path)
+    files = [json.loads((tmp_path / f"filter{n}.json").read_text(encoding="utf-8")) for n in ("", "_1", "_2")]
+    assert not (tmp_path / "filter_3.json").exists()
+    calls = [call for call in tried if call[0] == 3]
+    assert [triplets == calls[0][1] for _, triplets, _ in calls] == [True] * 3
+    assert [written == calls[0][2] for _, _, written in calls] == [True, False, False]  # other draws of another policy
+    assert [len(file["rates"]) for file in files] == [10] * 3
+
+
+def test_all_of_the_data_may_be_fine_tuned_on_and_tried(tiny_folder, tmp_path, tried):
+    pytest.importorskip("matplotlib")
+    attempted = FilterConfig(share=1.0, attempts=3, keep_easy=1.0, keep_hard=1.0)
+    run_world_model(_config(tiny_folder, filter=attempted), tmp_path)
+    ((_, triplets, _),) = [call for call in tried if call[0] == 3]
+    played = list(TransitionDataset.load(tmp_path / "transitions" / "train"))
+    assert sorted(map(played.index, triplets)) == sorted(map(played.index, played))
+
+
+@pytest.mark.parametrize("placebo", ["shuffled", "random"])
+def test_a_placebo_changes_what_is_learnt_and_not_what_is_held_out(tiny_folder, tmp_path, tried, placebo):
+    pytest.importorskip("matplotlib")
+    attempted = FilterConfig(share=1.0, attempts=3, keep_easy=1.0, keep_hard=1.0)
+    results = run_world_model(_config(tiny_folder, filter=attempted, placebo=placebo), tmp_path)
+    ((_, triplets, _),) = [call for call in tried if call[0] == 3]
+    played = list(TransitionDataset.load(tmp_path / "transitions" / "train"))
+    truth = sorted(t.next_state for t in played)
+    learnt = sorted(t.next_state for t in triplets)
+    assert (learnt == truth) == (placebo == "shuffled")
+    assert sorted((t.history, t.action) for t in triplets) == sorted((t.history, t.action) for t in played)
+    held_out = [t.next_state for t in TransitionDataset.load(tmp_path / "transitions" / "held_out")]
+    assert all(p.next_state in held_out for p in results["RWML"])
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_batches_are_spread_over_what_happened_if_wanted(tiny_folder, tmp_path, tried, balance):
+    pytest.importorskip("matplotlib")
+    attempted = FilterConfig(share=1.0, attempts=3, keep_easy=1.0, keep_hard=1.0)
+    stage = StageConfig(steps=12, groups=4, group_size=2, balance=balance)
+    run_world_model(_config(tiny_folder, filter=attempted, stage=stage), tmp_path)
+    trained = Counter(outcome_type(t) for n, asked, _ in tried if n == 2 for t in asked)
+    played = Counter(outcome_type(t) for t in TransitionDataset.load(tmp_path / "transitions" / "train"))
+    assert len(played) > 1
+    spread = max(trained.values()) - min(trained.values())
+    assert (spread <= 1) == balance, (trained, played)

@@ -32,7 +32,7 @@ from rwml_gym.agents.config.policy import (
     policy_preset,
 )
 from rwml_gym.agents.jobs.policy import run_policy
-from rwml_gym.agents.learning.options import GRPOConfig
+from rwml_gym.agents.learning.options import GRPOConfig, ObservationLossConfig
 from rwml_gym.errors import ConfigMismatchError, InvalidConfigError, ModelNotFoundError
 from tests.helpers.policy_run import walk_for_reward
 
@@ -143,6 +143,51 @@ def test_a_model_that_predicts_nothing_earns_nothing(model, tmp_path, sequence):
     assert row["gap_reward"] == 0
     assert row["signal_groups"] == 0
     assert row["loss"] == 0
+
+
+@pytest.mark.parametrize("history", [0, 2])
+@pytest.mark.parametrize("placebo", ["none", "shuffled", "random"])
+def test_a_model_adapts_to_a_world_by_its_answers_alone(model, tmp_path, history, placebo):
+    loss = ObservationLossConfig("cross_entropy", weight=1.0, placebo=placebo)
+    settings = config(
+        model,
+        history=history,
+        imitation=ImitationConfig(),
+        stage=PolicyStageConfig(
+            steps=4, games=2, groups=2, group_size=2, rounds=3, task_weight=0.0, observation_loss=loss
+        ),
+        grpo=GRPOConfig(beta=0.0, learning_rate=1e-2),
+        evaluation=EvaluationConfig(games=0),
+    )
+    run_policy(settings, tmp_path)
+    rows = _json(tmp_path / "metrics/policy.json")
+    assert [row["signal_groups"] for row in rows] == [0] * 4
+    assert [row["groups"] for row in rows] == [2] * 4  # no further rounds for a signal that nobody asked for
+    assert all(row["grad_norm"] > 0 for row in rows)
+    assert rows[-1]["loss"] == pytest.approx(rows[-1]["observation_loss"], rel=1e-4)
+    if placebo == "none":
+        assert rows[-1]["observation_loss"] < rows[0]["observation_loss"] - 0.2
+    report = (tmp_path / "report.txt").read_text(encoding="utf-8")
+    assert ("none in this run" if placebo == "none" else f"on {placebo} answers") in report
+
+
+def test_predictions_are_scored_against_a_placebo_if_wanted():
+    """What is right of the world is wrong of another turn; the task's rewards stay."""
+    from rwml_gym.agents.jobs.policy import _score_again
+    from rwml_gym.agents.players.language_model import TurnRecord
+    from rwml_gym.agents.players.rollout import Episode, EpisodeSpec
+    from rwml_gym.reward.gap import GapReward
+
+    texts = ["You are in the kitchen.", "Nothing happens."]
+    written = [TurnRecord([], None, f"look <next_state>{text}</next_state>") for text in texts]
+    scored = Episode(EpisodeSpec("g"), [0.0, 1.0], [1.0, 1.0], texts, ["", ""], written=written)
+    plain = Episode(EpisodeSpec("g"), [1.0], [], ["x"], [""], written=written[:1])
+    _score_again([scored, plain], [texts[::-1], ["y"]], GapReward("hashing", 0.1))
+    assert scored.gap_rewards == [0.0, 0.0]
+    assert plain.gap_rewards == []
+    _score_again([scored], [[texts[0]] * 2], GapReward("hashing", 0.1))
+    assert scored.gap_rewards == [1.0, 0.0]
+    assert scored.rewards == [0.0, 1.0]
 
 
 def test_an_expert_is_imitated(model, tmp_path):
@@ -325,7 +370,10 @@ def test_two_processes_train_as_one(model, tmp_path):
     [
         (lambda: EpisodeConfig(decoding="scored"), "constrained"),
         (lambda: EpisodeConfig(decoding="constrained", predictions=True), "'free'"),
-        (lambda: PolicyStageConfig(task_weight=0.0), "both 0"),
+        (lambda: PolicyStageConfig(task_weight=0.0), "none of them"),
+        (lambda: PolicyStageConfig(gap_delivery="z-score"), "z_score"),
+        (lambda: PolicyStageConfig(gap_tokens="action"), "prediction"),
+        (lambda: PolicyStageConfig(gap_placebo="shuffled"), "world_model_weight"),
         (lambda: PolicyStageConfig(group_size=1), "group_size"),
         (lambda: PolicyStageConfig(sequence="token"), "episode"),
         (lambda: PolicyConfig(stage=PolicyStageConfig(world_model_weight=1.0)), "predictions"),

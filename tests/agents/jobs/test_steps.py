@@ -21,7 +21,7 @@ from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attem
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.learning.sft import Demonstration
 from rwml_gym.agents.players.language_model import LanguageModelAgent
-from rwml_gym.agents.seeding import in_epochs, seed_of
+from rwml_gym.agents.seeding import in_balanced_epochs, in_epochs, seed_of
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition, Turn
 from tests.conftest import policy_weights
@@ -363,3 +363,14 @@ def test_every_epoch_is_a_shuffle_of_its_own():
     assert len({tuple(epoch) for epoch in epochs}) == 3
     assert in_epochs(5, [7, 2], 3) == [order[7], order[2]]
     assert in_epochs(5, range(15), 4) != order
+
+
+def test_in_balanced_epochs_every_kind_comes_as_often_and_none_of_it_twice_before_all_of_it():
+    kinds = ["go"] * 6 + ["look"] + ["take"] * 3
+    order = in_balanced_epochs(kinds, range(18), 3)
+    assert Counter(kinds[i] for i in order) == {"go": 6, "look": 6, "take": 6}
+    assert sorted(i for i in order if kinds[i] == "go") == [0, 1, 2, 3, 4, 5]
+    assert Counter(i for i in order if kinds[i] == "take") == {7: 2, 8: 2, 9: 2}
+    assert [{kinds[i] for i in order[n : n + 3]} for n in (0, 3, 6)] == [set(kinds)] * 3
+    assert in_balanced_epochs(kinds, [7, 2], 3) == [order[7], order[2]]
+    assert in_balanced_epochs(kinds, range(18), 4) != order

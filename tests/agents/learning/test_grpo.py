@@ -451,3 +451,32 @@ def test_passes_over_a_group_are_within_the_limit():
     assert [len(part.completions) for [part] in next(divide([group], 1)).parts] == [1, 1, 1]
     short = replace(group, prompt=group.prompt[:8])  # not worth a pass of its own
     assert all(passes.prompt is None for passes in divide([short], 170))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_the_policy_of_the_update_has_the_temperature_of_the_sampling(adapted, accelerator, beta):
+    model, tokenizer = adapted
+    config = GRPOConfig(beta=beta, temperature=1.7, max_grad_norm=1e9)
+    groups = []
+    for prompt, row in zip(
+        PROMPTS, sample(model, tokenizer, PROMPTS, 4, max_new_tokens=6, temperature=1.7), strict=True
+    ):
+        groups.append(Group(prompt, [c.tokens for c in row], [1.0, -1.0, 1.0, -1.0], [c.logprobs for c in row]))
+    stats = _step(model, groups, config, accelerator, lr=0.0)
+    assert stats["sampling_mismatch_max"] < 1e-4
+    assert stats["ratio"] == pytest.approx(1.0)
+    cold = _step(model, groups, replace(config, temperature=1.0), accelerator, lr=0.0)
+    assert cold["sampling_mismatch"] > 0.01
+    # The gradient is that of the tempered log-probabilities.
+    actual = _gradients(model, groups[:1], replace(config, beta=0.0), accelerator)
+    model.zero_grad()
+    (group,) = groups[:1]
+    total, count = 0.0, sum(map(len, group.completions))
+    for tokens, advantage in zip(group.completions, group.advantages, strict=True):
+        logits = model(input_ids=torch.tensor([[*group.prompt, *tokens]])).logits[0] / 1.7
+        logprobs = logits.log_softmax(-1)[len(group.prompt) - 1 : -1].gather(-1, torch.tensor(tokens)[:, None])
+        total = total - advantage * logprobs.sum() / count
+    total.backward()
+    for name, parameter in model.named_parameters():
+        if name in actual:
+            torch.testing.assert_close(actual[name], parameter.grad, atol=1e-6, rtol=1e-3, msg=name)

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers import get_constant_schedule_with_warmup, get_linear_schedule_with_warmup
 
-from rwml_gym.agents.learning.schedules import constant_with_warmup, warmup_linear
+from rwml_gym.agents.learning.schedules import constant_with_warmup, linear_to, warmup_linear
 from rwml_gym.errors import InvalidConfigError
 
 COUNTS = st.integers(0, 40)
@@ -62,3 +62,16 @@ def test_a_negative_warmup_is_refused(make, arguments):
 def test_a_warmup_without_an_end_is_refused():
     with pytest.raises(InvalidConfigError, match="below the 4 steps"):
         warmup_linear(4, 4)
+
+
+@given(st.floats(0.01, 1), COUNTS, st.integers(1, 40))
+def test_a_rate_ends_at_its_share_and_never_rises_after_the_warm_up(share, warmup, steps):
+    factor = linear_to(share, warmup, steps)
+    rates = [factor(number) for number in range(steps)]
+    assert rates[:warmup] == pytest.approx([constant_with_warmup(warmup)(number) for number in range(steps)][:warmup])
+    assert all(later <= sooner + 1e-12 for sooner, later in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
+    if warmup < steps:
+        assert rates[-1] == pytest.approx(share)
+    assert [linear_to(1.0, warmup, steps)(n) for n in range(steps)] == [
+        constant_with_warmup(warmup)(n) for n in range(steps)
+    ]

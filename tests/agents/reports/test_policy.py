@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from rwml_gym.agents.config.policy import PolicyConfig
+from rwml_gym.agents.config.policy import EpisodeConfig, PolicyConfig, PolicyStageConfig
+from rwml_gym.agents.learning.options import ObservationLossConfig
 from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
 from rwml_gym.statistics import wilson_interval
 
@@ -19,6 +20,9 @@ ROWS = [
         "steps": 4.0,
         "sampling_mismatch": mismatch,
         "episodes": episodes,
+        "groups": 2,
+        "failed_groups": 1,
+        "gap_reward": 0.0,
         "seconds_rollout": play,
         "seconds_update": update,
     }
@@ -26,10 +30,10 @@ ROWS = [
 ]
 
 
-def _report(tmp_path, evaluations, rows=()) -> list[str]:
+def _report(tmp_path, evaluations, rows=(), config=PolicyConfig()) -> list[str]:  # noqa: B008
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "policy.json").write_text(json.dumps(list(rows)), encoding="utf-8")
-    text = write_policy_report(tmp_path, PolicyConfig(), evaluations)
+    text = write_policy_report(tmp_path, config, evaluations)
     assert (tmp_path / "report.txt").read_text(encoding="utf-8") == text + "\n"
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == [vars(e) for e in evaluations]
     assert (tmp_path / "curves.png").is_file()
@@ -80,5 +84,24 @@ def test_where_nothing_says_who_won_the_reward_is_told_and_nothing_judged(tmp_pa
 
 def test_times_and_episodes_are_summed_and_the_largest_mismatch_is_named(tmp_path):
     lines = _report(tmp_path, [_evaluation("held-out", 0, 3)], ROWS)
-    assert lines[-1].startswith("2 updates on 10 episodes: 30 s of rollouts, 3 s of updates.")
-    assert lines[-1].endswith("at most 0.0040.")
+    assert lines[-2].startswith("2 updates on 10 episodes: 30 s of rollouts, 3 s of updates.")
+    assert lines[-2].endswith("at most 0.0040.")
+    assert lines[-1] == "All episodes were lost in 50% of the groups."
+
+
+def test_what_was_rewarded_and_learnt_is_told_and_which_placebo_ran(tmp_path):
+    config = PolicyConfig(
+        episode=EpisodeConfig(predictions=True),
+        stage=PolicyStageConfig(
+            world_model_weight=0.5,
+            gap_placebo="shuffled",
+            observation_loss=ObservationLossConfig("cross_entropy"),
+        ),
+    )
+    learnt = {"gap_share": 0.2, "observation_loss": 3.0, "observation_probability": 0.1}
+    rows = [{**ROWS[0], **learnt}, {**ROWS[1], **learnt, "gap_reward": 0.5, "observation_loss": 2.0}]
+    text = "\n".join(_report(tmp_path, [_evaluation("held-out", 0, 3)], rows, config))
+    assert "success 0.500 to 0.500, gap reward 0.000 to 0.500. The gap reward was 20%" in text
+    assert "cross_entropy, weight 0.05): 3.000 to 2.000, mean probability 0.100 to 0.100" in text
+    assert "the gap reward of this run was on shuffled answers" in text
+    assert "Placebo of the observation loss: none" in text

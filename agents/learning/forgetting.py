@@ -1,0 +1,108 @@
+"""Forgetting: how far a model has moved away from the one it was, on what it was not trained for.
+
+Two measures, in nats a token. The loss on general text: Python's own documentation, which every installation has. And
+the KL divergence from the base model to the tuned one on the base model's own answers to task prompts, which predicts
+forgetting better than the change of the weights does (RL's Razor, arXiv 2509.04259).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pydoc_data.topics import topics
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from rwml_gym.agents.language.logprobs import head_at
+from rwml_gym.agents.language.models import mixed_precision
+from rwml_gym.agents.language.sampling import sample
+
+__all__ = ["Forgetting", "Probe", "forgetting", "make_probe"]
+
+_PIECE = 192  # tokens of a piece of text
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a model is asked, for all models of a comparison alike.
+
+    Attributes:
+        texts: Token ids of pieces of general text.
+        prompts: Token ids of task prompts.
+        answers: The base model's greedy answers to them.
+    """
+
+    texts: list[list[int]]
+    prompts: list[list[int]]
+    answers: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """How far a model has moved, in nats a token.
+
+    Attributes:
+        text_loss: Mean negative log-likelihood of general text.
+        kl: Mean KL divergence from the base model to this one, over the whole vocabulary, on the base model's answers.
+    """
+
+    text_loss: float
+    kl: float
+
+
+def make_probe(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    pieces: int,
+    stop: Sequence[str] = (),
+    max_new_tokens: int = 32,
+) -> Probe:
+    """Make a probe; the base model is the one without its adapter.
+
+    Args:
+        model: A PEFT model.
+        tokenizer: Its tokenizer.
+        prompts: Task prompts.
+        pieces: Number of pieces of general text, each the beginning of a topic of Python's documentation.
+        stop: Where an answer ends.
+        max_new_tokens: Token limit of an answer.
+    """
+    found = [tokenizer.encode(topics[name], add_special_tokens=False)[:_PIECE] for name in sorted(topics)]
+    long = [tokens for tokens in found if len(tokens) == _PIECE]
+    texts = [long[i * len(long) // pieces] for i in range(min(pieces, len(long)))]
+    asked = [list(prompt) for prompt in prompts]
+    with model.disable_adapter():  # type: ignore[operator]
+        rows = sample(model, tokenizer, asked, 1, max_new_tokens=max_new_tokens, temperature=0.0, stop=stop)
+    return Probe(texts, asked, [completion.tokens for (completion,) in rows])
+
+
+@torch.inference_mode()
+def forgetting(model: nn.Module, probe: Probe) -> Forgetting:
+    """Measure a model beside the one without its adapter.
+
+    Args:
+        model: A PEFT model with its adapter as it is.
+        probe: What to ask.
+    """
+    losses = [-_logprobs(model, [], text)[range(len(text) - 1), text[1:]] for text in probe.texts]
+    text_loss = float(torch.cat(losses).mean()) if losses else 0.0
+    total, count = 0.0, 0
+    for prompt, answer in zip(probe.prompts, probe.answers, strict=True):
+        tuned = _logprobs(model, prompt, answer)
+        with model.disable_adapter():  # type: ignore[operator]
+            base = _logprobs(model, prompt, answer)
+        total += float((base.exp() * (base - tuned)).sum())
+        count += len(base)
+    return Forgetting(text_loss, total / max(count, 1))
+
+
+def _logprobs(model: nn.Module, prompt: Sequence[int], tokens: Sequence[int]) -> Tensor:
+    """Return the log-probabilities of all next tokens, (n, vocabulary): n tokens after a prompt, n - 1 without one."""
+    ids = torch.tensor([[*prompt, *tokens]], device=next(model.parameters()).device)[:, :-1]
+    wanted = torch.zeros(ids.shape, dtype=torch.bool, device=ids.device)
+    wanted[:, max(len(prompt) - 1, 0) :] = True
+    with mixed_precision(model), head_at(model, wanted):
+        return model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)

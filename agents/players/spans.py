@@ -1,0 +1,60 @@
+"""Which tokens a part of a text came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rwml_gym.agents.language.prompts import Tokenizer
+from rwml_gym.reward.tags import OPEN_TAG
+
+__all__ = ["find_tokens", "prediction_tokens"]
+
+
+def find_tokens(tokenizer: Tokenizer, tokens: Sequence[int], text: str) -> range:
+    """Return the positions of the tokens that spell the last occurrence of a text; an empty range without one.
+
+    A token that spells the text only in part belongs to it.
+
+    Args:
+        tokenizer: Decodes the tokens. A tokenizer that changes texts may not find one.
+        tokens: Token ids.
+        text: What to look for.
+    """
+    start = tokenizer.decode(list(tokens)).rfind(text) if text else -1
+    if start < 0:
+        return range(0)
+    first = _reaching(tokenizer, tokens, start)
+    if len(_whole(tokenizer, tokens[:first])) > start:  # that token spells the text's beginning, too
+        first -= 1
+    return range(first, _reaching(tokenizer, tokens, start + len(text)))
+
+
+def prediction_tokens(tokenizer: Tokenizer, tokens: Sequence[int]) -> range:
+    """Return the positions of a turn's tokens that decided its prediction.
+
+    They begin with the tag that opens the last prediction (`reward.tags.split_prediction`). In a turn without a
+    prediction it is the last token, which ended the turn in the place of a tag.
+
+    Args:
+        tokenizer: Decodes the tokens.
+        tokens: The token ids of a turn.
+    """
+    opening = find_tokens(tokenizer, tokens, OPEN_TAG)
+    return range(opening.start if opening else max(0, len(tokens) - 1), len(tokens))
+
+
+def _reaching(tokenizer: Tokenizer, tokens: Sequence[int], length: int) -> int:
+    """Return the smallest number of first tokens whose text has at least so many characters."""
+    low, high = 0, len(tokens)
+    while low < high:
+        middle = (low + high) // 2
+        if len(_whole(tokenizer, tokens[:middle])) >= length:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _whole(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    """Return the text of tokens without a character of which the last ones spell a part."""
+    return tokenizer.decode(list(tokens)).rstrip("\ufffd")

@@ -1,0 +1,139 @@
+"""The auxiliary loss on the world's answers: its gradient is that of the loss as a reader would write it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from rwml_gym.agents.learning.groups import Group
+from rwml_gym.agents.learning.grpo import update
+from rwml_gym.agents.learning.options import GRPOConfig, ObservationLossConfig
+from rwml_gym.errors import InvalidConfigError
+from tests.conftest import policy_weights
+from tests.helpers.grpo_groups import LONGEST, make_groups
+
+KINDS = ["cross_entropy", "clipped_mae"]
+WEIGHT = 0.3
+
+
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
+
+
+def answered(signal: bool = True) -> list[Group]:
+    """Groups whose completions go on with an answer of three tokens; two of them are learnt, one as another id."""
+    return [
+        replace(
+            group,
+            completions=[[*tokens, 17, 18, 19] for tokens in group.completions],
+            advantages=[advantage * signal for advantage in group.advantages],
+            mask=[[int(signal)] * len(tokens) + [0] * 3 for tokens in group.completions],
+            targets=[[-1] * len(tokens) + [17, 200, -1] for tokens in group.completions],
+        )
+        for group in make_groups()
+    ]
+
+
+def plain_loss(model, groups: list[Group], kind: str, clip: float) -> Tensor:
+    """Each row alone, its probabilities by a softmax over plain logits."""
+    terms = []
+    for group in groups:
+        for tokens, targets in zip(group.completions, group.targets, strict=True):
+            ids = torch.tensor([[*group.prompt, *tokens]])
+            probabilities = model(input_ids=ids).logits[0].softmax(-1)
+            for place, target in enumerate(targets):
+                if target >= 0:
+                    p = probabilities[len(group.prompt) + place - 1, target]
+                    terms.append(-p.log() if kind == "cross_entropy" else torch.minimum(1 - p, torch.tensor(clip)))
+    return torch.stack(terms).mean()
+
+
+def gradients(model, groups, config, accelerator, loss=None, weight=0.0) -> tuple[dict[str, Tensor], dict[str, float]]:
+    seen: dict[str, Tensor] = {}
+    names = {p: n for n, p in model.named_parameters()}
+
+    class Keep(torch.optim.SGD):
+        def step(self, closure=None):
+            seen.update({names[p]: p.grad.clone() for g in self.param_groups for p in g["params"]})
+
+    optimizer = Keep([p for p in model.parameters() if p.requires_grad], lr=0.0)
+    stats = update(model, optimizer, groups, config, accelerator, LONGEST, loss, weight)
+    return seen, stats
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("micro_tokens", [1, 60, 9999])
+def test_without_rewards_the_gradient_is_that_of_the_loss(adapted, accelerator, kind, micro_tokens):
+    model, _ = adapted
+    groups, loss = answered(signal=False), ObservationLossConfig(kind, clip=0.995)
+    config = GRPOConfig(beta=0.1, micro_tokens=micro_tokens, max_grad_norm=1e9)
+    actual, stats = gradients(model, groups, config, accelerator, loss, WEIGHT)
+    expected = plain_loss(model, groups, kind, loss.clip)
+    model.zero_grad()
+    (WEIGHT * expected).backward()
+    assert stats["observation_loss"] == pytest.approx(float(expected), rel=1e-4)
+    assert stats["loss"] == pytest.approx(WEIGHT * float(expected), rel=1e-4)
+    assert 0 < stats["observation_probability"] < 1
+    assert any(g.norm() > 1e-4 for g in actual.values())
+    for name, parameter in model.named_parameters():
+        if name in actual:
+            torch.testing.assert_close(actual[name], parameter.grad, atol=1e-6, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo"])
+def test_the_gradients_of_reward_and_answers_add(adapted, accelerator, loss_type):
+    model, _ = adapted
+    config = GRPOConfig(loss_type=loss_type, beta=0.0, max_grad_norm=1e9)
+    loss = ObservationLossConfig("cross_entropy")
+    policy, _ = gradients(model, answered(), config, accelerator)
+    answers, _ = gradients(model, answered(signal=False), config, accelerator, loss, WEIGHT)
+    # Groups without signal beside the others do not dilute the policy's part.
+    together, stats = gradients(model, [*answered(), *answered(False)], config, accelerator, loss, WEIGHT)
+    assert stats["ratio"] == pytest.approx(1.0)
+    for name, value in together.items():
+        torch.testing.assert_close(value, policy[name] + answers[name], atol=1e-6, rtol=1e-3, msg=name)
+
+
+def test_later_iterations_are_finite_where_an_answer_was_unlikely(adapted, accelerator):
+    model, _ = adapted
+    config = GRPOConfig(beta=0.1, iterations=3, max_grad_norm=1e9)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.3)
+    stats = update(model, optimizer, answered(), config, accelerator, LONGEST, ObservationLossConfig(KINDS[0]), 10.0)
+    assert all(torch.isfinite(torch.tensor(value)) for value in stats.values())
+    assert all(torch.isfinite(value).all() for value in policy_weights(model).values())
+
+
+def test_a_token_that_cannot_be_known_has_no_gradient_if_clipped(adapted, accelerator):
+    model, _ = adapted
+    loss = ObservationLossConfig("clipped_mae", clip=1e-6)
+    found, stats = gradients(model, answered(False), GRPOConfig(), accelerator, loss, WEIGHT)
+    assert all(not value.any() for value in found.values())
+    assert stats["observation_loss"] == pytest.approx(1e-6)
+
+
+def test_the_factor_falls_to_nothing_if_wanted():
+    assert ObservationLossConfig("cross_entropy", 0.4).weight_at(9, 10) == 0.4
+    falling = ObservationLossConfig("cross_entropy", 0.4, decay=True)
+    assert [falling.weight_at(n, 4) for n in range(4)] == pytest.approx([0.4, 0.3, 0.2, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"kind": "mse"}, "kind"),
+        ({"kind": "cross_entropy", "weight": 0.0}, "weight"),
+        ({"kind": "cross_entropy", "turns": 0.0}, "turns"),
+        ({"kind": "clipped_mae", "clip": 1.5}, "clip"),
+        ({"kind": "cross_entropy", "placebo": "noise"}, "placebo"),
+        ({"placebo": "shuffled"}, "kind 'off'"),
+        ({"weight": 0.1}, "kind 'off'"),
+    ],
+)
+def test_bad_settings_are_refused(settings, named):
+    with pytest.raises(InvalidConfigError, match=named):
+        ObservationLossConfig(**settings)
