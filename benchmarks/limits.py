@@ -14,8 +14,8 @@ the model's own layers is printed beside it.
   `benchmarks/grpo_speed.py --only parts` plays on average; generation by sessions, update after a shared beginning.
 
 `--only changes` times an update as it was before each change and as it is now, in turns in one process: the beginning
-of a game for each episode or once, a table of attention scores or none. Where others use the machine too, run it with
-`OMP_NUM_THREADS=1` and read the seconds of processors.
+of a game for each episode or once, a table of attention scores or none; and what it costs to learn the world's answers
+as well. Where others use the machine too, run it with `OMP_NUM_THREADS=1` and read the seconds of processors.
 
 `--profile` adds the operators that take the most time of one world-model update.
 """

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest import mock
 
 import torch
@@ -22,7 +22,7 @@ from rwml_gym.agents.language.sampling import run_prompts, sample
 from rwml_gym.agents.language.sessions import Request, Sessions
 from rwml_gym.agents.learning.groups import Group
 from rwml_gym.agents.learning.grpo import update
-from rwml_gym.agents.learning.options import GRPOConfig
+from rwml_gym.agents.learning.options import GRPOConfig, ObservationLossConfig
 
 PROMPTS, GROUP, WRITTEN = (252, 247, 261, 287), 8, 24
 GAMES, EPISODES, BEGINNING, TURNS, ANSWER = 2, 4, 300, 8, 30
@@ -39,9 +39,9 @@ class Bench:
     accelerator: Accelerator
     optimizer: torch.optim.Optimizer
 
-    def update(self, groups: Sequence[Group]) -> None:
+    def update(self, groups: Sequence[Group], answers: ObservationLossConfig | None = None) -> None:
         """Update on the groups at learning rate 0, so that every repeat does the same."""
-        update(self.policy, self.optimizer, groups, GRPOConfig(beta=0.0), self.accelerator, WRITTEN)
+        update(self.policy, self.optimizer, groups, GRPOConfig(beta=0.0), self.accelerator, WRITTEN, answers, 0.05)
 
 
 def world_model_step(bench: Bench, keep: bool) -> tuple[float, float]:
@@ -150,17 +150,25 @@ def compare(bench: Bench, repeats: int) -> None:
     def table() -> AbstractContextManager[object]:
         return mock.patch("rwml_gym.agents.language.shared_prefix._joined_mask", return_value=None)
 
-    pairs: list[tuple[str, Callable[[], AbstractContextManager[object]], list[Group], list[Group]]] = [
-        ("a game's beginning once", nullcontext, game.rows(), [game]),
-        ("no table of scores", table, [predicted], [predicted]),
+    answers = ObservationLossConfig("cross_entropy")
+    learnt = replace(
+        game,
+        targets=[
+            [-1 if counts else token for token, counts in zip(row, turns, strict=False)] for row in game.completions
+        ],
+    )
+    pairs: list[tuple[str, Callable[[], AbstractContextManager[object]], Callable[[], None], Callable[[], None]]] = [
+        ("a game's beginning once", nullcontext, lambda: bench.update(game.rows()), lambda: bench.update([game])),
+        ("no table of scores", table, lambda: bench.update([predicted]), lambda: bench.update([predicted])),
+        ("answers learnt, too", nullcontext, lambda: bench.update([game]), lambda: bench.update([learnt], answers)),
     ]
     for name, before, old, new in pairs:
         taken: dict[str, list[tuple[float, float]]] = {"before": [], "now": []}
         for repeat in range(repeats + 1):
-            for way, context, groups in (("before", before, old), ("now", nullcontext, new)):
+            for way, context, work in (("before", before, old), ("now", nullcontext, new)):
                 began, used = time.perf_counter(), time.process_time()
                 with context():
-                    bench.update(groups)
+                    work()
                 if repeat:  # the first one warms up
                     taken[way].append((time.perf_counter() - began, time.process_time() - used))
         (wall, used), (wall_now, used_now) = ([min(part) for part in zip(*taken[way], strict=True)] for way in taken)

@@ -167,7 +167,7 @@ def test_a_missing_library_is_named(words, library, extra):
         (["--grpo.loss-type", "ppo"], "dapo"),
         (["--stage.group-size", "1"], "group_size of at least 2"),
         (["--collect.random-share", "1.5"], "random_share between 0 and 1"),
-        (["--filter.share", "1"], "below 1"),
+        (["--filter.share", "1.5"], "at most 1"),
         (["--no-such-option"], "no-such-option"),
         (["--collect.games", "many"], "many"),
     ],
