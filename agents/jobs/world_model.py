@@ -18,8 +18,10 @@ from transformers import PreTrainedModel
 
 from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig
 from rwml_gym.agents.jobs.evaluate import reference_scores, success
-from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap
+from rwml_gym.agents.jobs.fitting import check_prompts, fitting
+from rwml_gym.agents.jobs.reward import calibrated_gap, filter_gap, make_gap
 from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
+from rwml_gym.agents.jobs.worlds import Games, Source
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.checkpoint import load_adapter_weights
@@ -38,7 +40,7 @@ from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition, TransitionDataset, count_games
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
 
-__all__ = ["by_pass_rate", "grpo_step", "run_world_model", "sft_step"]
+__all__ = ["by_pass_rate", "choose", "grpo_step", "memory", "prompt_settings", "run_world_model", "sft_step"]
 
 
 def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
@@ -54,21 +56,21 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     Returns:
         Held-out predictions of every model, by the model's name.
     """
-    played = config.collect
     run = Run.open(
         config,
         folder,
-        games=lambda source: source.prepare(
-            config.seed, played.games, played.held_out_games, played.max_steps, played.rollouts
-        ),
+        games=partial(choose, config),
         check=_check,
+        prompts=prompt_settings(config),
+        rules=config.show_policy,
     )
     world_model = run.world_model()
 
     # Play
-    train = with_outcome(_collect(run, "train"))
+    train = fitting(with_outcome(_collect(run, "train")), run.prompts, run.say)
     all_held_out = _collect(run, "held_out")
-    held_out = some_of(with_outcome(all_held_out), config.max_held_out, run.seed("held out"))
+    predictable = fitting(with_outcome(all_held_out), run.prompts, run.say)
+    held_out = some_of(predictable, config.max_held_out, run.seed("held out"))
     run.say(
         f"Transitions: {len(train)} of {count_games(train)} for training, {len(held_out)} of {count_games(held_out)} "
         f"held out; {np.mean([t.invalid_action for t in train]):.0%} of the training actions were invalid."
@@ -88,7 +90,7 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
 
     # Filter
     sft_data, rest = _divide(train, config.filter.share, run.seed("share"))
-    sft_rows = _fine_tune(run, world_model, "warm start", sft_data, config.sft.steps)
+    sft_rows = _fine_tune(run, world_model, "warm start", sft_data, config.sft.updates(len(sft_data)))
     if config.warm_start:
         run.say(
             "GRPO starts from the fine-tuned model. This deviates from the paper, which starts from the base model."
@@ -99,17 +101,17 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     # Update
     _start_policy(run)
     stage = config.stage
-    if stage.steps:
-        run.say(f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
+    if steps := stage.updates(len(kept)):
+        run.say(f"GRPO: {steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
     if config.warm_start:
         add_reference(run.model)  # the reference is what the policy starts from
-    keep_prompts = stage.keep_prompts and _memory(config, run.model, kept_prompts=stage.rounds * stage.groups).fits()
+    keep_prompts = stage.keep_prompts and memory(config, run.model, kept_prompts=stage.rounds * stage.groups).fits()
     if stage.keep_prompts and not keep_prompts:
         run.say("Prompts run twice, to sample and with gradient: their kept graphs would not fit into memory.")
     rows = run.train(
         "RWML",
         partial(grpo_step, world_model, kept, gap, config, run.accelerator, keep_prompts=keep_prompts),
-        steps=stage.steps,
+        steps=steps,
         learning_rate=config.grpo.learning_rate,
         checkpoint_every=stage.checkpoint_every,
         line=_line,
@@ -162,7 +164,7 @@ def sft_step(
     return sft_update(
         world_model.model,
         optimizer,
-        [prompts.predict(t.history, t.action, t.task) for t in batch],
+        [prompts.ask(t) for t in batch],
         [prompts.target(t.next_state)[: world_model.max_new_tokens] for t in batch],
         accelerator,
         config.max_grad_norm,
@@ -197,7 +199,7 @@ def grpo_step(
         returns.
     """
     stage, prompts = config.stage, world_model.prompts
-    order = random.Random(seed_of(config.seed, "prompts", number)).sample(range(len(data)), len(data))
+    order = _order(config, len(data), number)
     signal: list[Group] = []
     with_signal = 0.0
     sums = np.zeros(4)  # of this process: groups, rewards, distances, tokens
@@ -218,7 +220,7 @@ def grpo_step(
         with_signal += total(accelerator, [differs.sum()])[0]
         signal += [
             Group(
-                prompts.predict(t.history, t.action, t.task),
+                prompts.ask(t),
                 [c.tokens for c in row],
                 advantage.tolist(),
                 [c.logprobs for c in row],
@@ -245,6 +247,14 @@ def grpo_step(
     }
 
 
+def _order(config: RWMLConfig, size: int, number: int) -> list[int]:
+    """Return the indices of the triplets of step `number`: the next ones of the epoch, or random ones."""
+    if config.stage.epochs is None:
+        return random.Random(seed_of(config.seed, "prompts", number)).sample(range(size), size)
+    groups = config.stage.groups
+    return in_epochs(size, range(number * groups, (number + 1) * groups), seed_of(config.seed, "prompts"))
+
+
 def by_pass_rate(rates: Sequence[float], config: FilterConfig, seed: int) -> list[int]:
     """Choose triplets by their pass rate: too-easy ones with a small probability, hopeless ones as configured.
 
@@ -257,7 +267,7 @@ def by_pass_rate(rates: Sequence[float], config: FilterConfig, seed: int) -> lis
         Indices that are kept, ascending.
     """
     rng = random.Random(seed)
-    keep = [config.keep_easy if r >= config.easy_rate else config.keep_hard if r == 0 else 1.0 for r in rates]
+    keep = [config.keep_easy if config.too_easy(r) else config.keep_hard if r == 0 else 1.0 for r in rates]
     return [i for i, probability in enumerate(keep) if rng.random() < probability]
 
 
@@ -266,11 +276,34 @@ def by_pass_rate(rates: Sequence[float], config: FilterConfig, seed: int) -> lis
 
 def _check(run: Run) -> None:
     make_gap(run.config, run.world.roles, run.config.encoder)  # an encoder that cannot be loaded shows now
-    _memory(run.config, run.model).check()
+    memory(run.config, run.model).check()
+    check_prompts(run.prompts, run.games, run.config.show_policy, predicts=True)
 
 
-def _memory(config: RWMLConfig, model: torch.nn.Module, kept_prompts: int = 0) -> MemoryPlan:
-    """Plan the memory of the updates."""
+def prompt_settings(config: RWMLConfig) -> dict[str, Any]:
+    """Return the arguments of `Prompts` that this job sets."""
+    return {"empty_thought": config.sft.empty_thought}
+
+
+def choose(config: RWMLConfig, source: Source, load: bool = True) -> Games:
+    """Choose the games that a run plays, see `Source.prepare`."""
+    played = config.collect
+    numbers = (config.seed, played.games, played.held_out_games, played.max_steps, played.rollouts)
+    return source.prepare(*numbers, load=load, **source.known_arguments)
+
+
+def memory(
+    config: RWMLConfig, model: torch.nn.Module, kept_prompts: int = 0, device: torch.device | None = None
+) -> MemoryPlan:
+    """Plan the memory of the updates.
+
+    Args:
+        config: The configuration.
+        model: The model with its adapter; its weights may be on the device `meta`.
+        kept_prompts: See `memory_plan.plan`.
+        device: Device of the training; the model's if absent.
+    """
+    device = device or next(model.parameters()).device
     rows = config.stage.groups * config.stage.group_size
     return plan(
         cast(PreTrainedModel, model),
@@ -278,9 +311,10 @@ def _memory(config: RWMLConfig, model: torch.nn.Module, kept_prompts: int = 0) -
         config.max_prompt_tokens,
         config.max_new_tokens,
         group_size=config.stage.group_size,
-        micro_tokens=config.grpo.tokens_per_pass(next(model.parameters()).device.type),
+        micro_tokens=config.grpo.tokens_per_pass(device.type),
         sampling_rows=config.batch_rows,
         kept_prompts=kept_prompts,
+        device=device,
     )
 
 
@@ -296,7 +330,7 @@ def _collect(run: Run, name: str) -> TransitionDataset:
         run.seed("agent", name),
         run.source.explorer(run.seed("caller", name)) if exploring else None,
         config.collect.action_tokens,
-        config.collect.show_policy,
+        config.show_policy,
     )
     training = name == "train"
     make_env = run.games.make_env if training else run.games.make_held_out_env
@@ -341,6 +375,7 @@ def _fine_tune(
 def _filter(run: Run, world_model: LanguageWorldModel, data: TransitionDataset, gap: GapReward) -> TransitionDataset:
     """Choose the triplets that GRPO trains on, by attempts of the fine-tuned model."""
     config: FilterConfig = run.config.filter
+    gap = filter_gap(config, gap)
     tried = data if not config.limit else data[: config.limit]  # `data` is in random order
 
     def attempt() -> dict[str, Any]:
@@ -355,16 +390,17 @@ def _filter(run: Run, world_model: LanguageWorldModel, data: TransitionDataset, 
 
     content = run.once("filter.json", attempt)
     rates, kept = np.array(content["rates"]), content["kept"]
+    easy = np.mean([config.too_easy(rate) for rate in rates])
     run.say(
-        f"Filter: {len(tried)} triplets tried {config.attempts} times: {np.mean(rates >= config.easy_rate):.0%} too "
-        f"easy, {np.mean(rates == 0):.0%} never right; {len(kept)} kept."
+        f"Filter: {len(tried)} triplets tried {config.attempts} times: {easy:.0%} too easy, "
+        f"{np.mean(rates == 0):.0%} never right; {len(kept)} kept."
     )
     if not kept:
         raise InvalidConfigError(
             "Expected triplets to train on, actual: the filter kept none. Try more (--filter.limit) or raise "
             "--filter.keep-hard."
         )
-    return TransitionDataset(tried[i] for i in kept)
+    return run.keep("kept", TransitionDataset(tried[i] for i in kept))
 
 
 def _steps_for_equal_wall_clock(run: Run, rows: Sequence[Mapping[str, Any]], sft: Sequence[Mapping[str, Any]]) -> int:
