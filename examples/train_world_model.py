@@ -97,7 +97,7 @@ def main() -> None:
         sft_update(
             model,
             optimizer,
-            [prompts.predict(t.history, t.action, t.task) for t in batch],
+            [prompts.ask(t) for t in batch],
             [prompts.target(t.next_state)[: args.max_new_tokens] for t in batch],
             accelerator,
         )
@@ -120,7 +120,7 @@ def main() -> None:
         advantages = group_advantages(rewards)
         groups = [
             Group(
-                prompts.predict(t.history, t.action, t.task),
+                prompts.ask(t),
                 [c.tokens for c in row],
                 a.tolist(),
                 [c.logprobs for c in row],

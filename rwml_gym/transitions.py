@@ -40,7 +40,7 @@ EPISODE = "episode-"
 _FIRST_WORD = re.compile(r"(?P<word>\w[\w.-]*)")
 _NAMED_CALL = re.compile(r"\{\s*\"name\"\s*:\s*\"(?P<word>\w[\w.-]*)\"")
 # Columns that older folders lack.
-_LATER = frozenset({"role"})
+_LATER = frozenset({"role", "known_info"})
 # Version of the columns. A reader ignores columns it does not know, so only a changed meaning raises it.
 _VERSION = 1
 _FORMAT = "format.json"
@@ -78,6 +78,7 @@ class Transition:
         invalid_action: Whether the environment rejected the action.
         data_version: Version of the data the game was made from.
         role: Role of the message that is the next state, such as `tool` or `user`; empty if unknown.
+        known_info: What the simulated user knows about himself, for a world model only; empty if unknown.
     """
 
     history: tuple[Turn, ...]
@@ -92,6 +93,7 @@ class Transition:
     invalid_action: bool = False
     data_version: str = ""
     role: str = ""
+    known_info: str = ""
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Transition:

@@ -24,7 +24,8 @@ class RecordTransitions(ForwardsRewardSettings, gym.Wrapper[str, Any, str, Any],
 
     `won` describes the whole episode and is filled in at its end, from `info["won"]`; a truncated episode is not won
     unless the environment says so. It is `None` while an episode runs, after a reset abandons it, or without `won`.
-    `task`, `game`, `data_version`, `invalid_action` and the message role (`message_role`) also come from `info`.
+    `task`, `game`, `data_version`, `invalid_action`, `known_info` and the message role (`message_role`) also come from
+    `info`.
 
     Example:
         >>> from rwml_gym.envs.toy import ToyHouseEnv
@@ -105,6 +106,7 @@ class RecordTransitions(ForwardsRewardSettings, gym.Wrapper[str, Any, str, Any],
                 invalid_action=bool(info.get("invalid_action", False)),
                 data_version=str(known.get("data_version", "")),
                 role=str(info.get("message_role", "")),
+                known_info=str(known.get("known_info", "")),
             )
         )
         self._turns.append(Turn(action, observation))

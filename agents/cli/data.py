@@ -84,7 +84,7 @@ def record(words: Sequence[str]) -> int:
 
     source = Source(command)
     source.player(command.seed)  # raises where nobody can play
-    make_env = source.make(command.max_steps, source.world.split)
+    make_env = source.make(command.max_steps, source.world.split, **source.known_arguments)
     with make_env() as env:
         games = choose_games(env, command.games, command.seed)
     done = len(journal.values)

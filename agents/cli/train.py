@@ -16,6 +16,7 @@ from rwml_gym.agents.config.policy import POLICY_PRESETS
 from rwml_gym.agents.config.sft import SFT_PRESETS
 from rwml_gym.agents.config.world_model import PRESETS
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.terminal import say
 
 __all__ = ["policy", "rwml", "sft"]
 
@@ -28,6 +29,7 @@ class Start:
     config: str = ""
     run_dir: str = ""
     env: str = ""
+    dry_run: bool = False
 
 
 def _train(name: str, title: str, presets: Mapping[str, Any], job: str, words: list[str]) -> None:
@@ -53,7 +55,10 @@ def _train(name: str, title: str, presets: Mapping[str, Any], job: str, words: l
         description=f"{title} Presets: {', '.join(presets)} (--preset, default {default}). Instead of a preset, a YAML "
         "file of options (--config), such as a run's config.yaml. Results go to --run-dir.",
     )
-    pkgutil.resolve_name(job)(config, folder)
+    if start.dry_run:
+        say(pkgutil.resolve_name("rwml_gym.agents.jobs.plan:plan_run")(config, folder))
+    else:
+        pkgutil.resolve_name(job)(config, folder)
 
 
 rwml = partial(

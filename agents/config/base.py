@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from rwml_gym.agents.language.prompts import STYLES, Prompts, PromptStyle, PromptWorld, Tokenizer
+from rwml_gym.agents.language.instructions import PromptWorld
+from rwml_gym.agents.language.prompts import STYLES, Prompts, PromptStyle, Tokenizer
 from rwml_gym.agents.ranges import at_least
 from rwml_gym.errors import InvalidConfigError
 

@@ -30,7 +30,7 @@ class EvaluateConfig(ModelConfig, EnvConfig):
         decoding: `free` text, or `constrained` to or `scored` among the admissible actions, see `LanguageModelAgent`.
         action_tokens: Token limit of a turn.
         thoughts: Whether the model writes a thought before each action (ReAct).
-        show_policy: Whether the prompt holds τ²-bench's policy.
+        show_policy: Whether the prompt holds τ²-bench's policy and tool schemas.
         slots: Episodes that the model plays side by side.
     """
 

@@ -29,13 +29,13 @@ class EpisodeConfig:
     """How the agent plays.
 
     Attributes:
-        max_steps: Step budget of an episode (30 in the paper).
+        max_steps: Step budget of an episode (in the paper's training 15 on ALFWorld, 30 on τ²-bench).
         action_tokens: Token limit of a turn, with its thought and prediction.
         decoding: `free` text, or `constrained` to the admissible actions if the environment lists them.
         thoughts: Whether the agent writes a thought before each action (ReAct, as in the paper).
         predictions: Whether the agent predicts the next observation behind each action; the wrapper scores it.
         thinking: `enable_thinking` of chat templates that have it; the template's default if absent.
-        show_policy: Whether the prompt holds τ²-bench's policy.
+        show_policy: Whether the prompt holds τ²-bench's policy and tool schemas.
         slots: Episodes played side by side.
     """
 
@@ -162,14 +162,19 @@ class EvaluationConfig:
     """How success is measured, before, during and after training.
 
     Attributes:
-        games: Number of held-out games; 0 for none.
+        games: Number of held-out games, of each split if there are several; 0 for none, absent for all of them.
+        splits: Splits whose games are evaluated, each by itself, such as the paper's `valid_seen` (in distribution) and
+            `valid_unseen` (out of it); the counterpart of the training split if absent, or else games of that split.
+        max_steps: Step budget of an episode; that of training if absent.
         repeats: Episodes per game; more than 1 is useful only above temperature 0.
         temperature: Temperature of sampling; 0 takes the likeliest token.
         every: Updates between evaluations; 0 evaluates at the start and the end only.
         training_games: Whether the training games are evaluated too.
     """
 
-    games: int = 40
+    games: int | None = 40
+    splits: tuple[str, ...] = ()
+    max_steps: int | None = None
     repeats: int = 1
     temperature: float = 0.0
     every: int = 0
@@ -177,7 +182,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 0, "games", "temperature", "every")
-        at_least(self, 1, "repeats")
+        at_least(self, 1, "repeats", "max_steps")
 
 
 @dataclass(frozen=True)
@@ -236,24 +241,33 @@ POLICY_PRESETS: dict[str, PolicyConfig] = {
         stage=PolicyStageConfig(steps=200, games=500, groups=16),
         evaluation=EvaluationConfig(games=100, every=20),
     ),
-    # The paper's numbers, as far as they are known (arXiv 2602.05842): one row a turn with a window, ReAct. Need GPUs
-    # and a model hub, and stage 1's adapter (`--adapter`); not run here.
+    # The paper's settings, line by line; `config.paper` has the paper's table and why some values differ. One row a
+    # turn with a window, reasoning before each action. Need GPUs, a model hub and the official games; not run here.
+    # Without `--adapter` they are the paper's policy RL, with stage 1's adapter its RWML, then policy RL.
     "paper-alfworld": PolicyConfig(
         model="Qwen/Qwen2.5-7B-Instruct",
         prompt_style="chat",
         split="train",
         history=4,
-        episode=EpisodeConfig(action_tokens=512, thoughts=True),
-        stage=PolicyStageConfig(games=3_000, sequence="turn"),
+        episode=EpisodeConfig(max_steps=15, action_tokens=512, thoughts=True, slots=64),
+        stage=PolicyStageConfig(steps=300, games=0, group_size=8, sequence="turn", encoder="Qwen/Qwen3-Embedding-8B"),
+        grpo=GRPOConfig(loss_type="grpo", learning_rate=1e-5),
+        evaluation=EvaluationConfig(
+            games=None, splits=("valid_seen", "valid_unseen"), max_steps=30, repeats=3, temperature=1.0
+        ),
     ),
     "paper-tau2": PolicyConfig(
         env="tau2",
+        domain="all",
+        split="train",
         model="Qwen/Qwen3-8B",
         prompt_style="chat",
         history=4,
-        max_prompt_tokens=8192,
-        episode=EpisodeConfig(action_tokens=1024, thinking=True, show_policy=True),
-        stage=PolicyStageConfig(games=74, sequence="turn", encoder="Qwen/Qwen3-Embedding-8B"),
+        max_prompt_tokens=16_384,
+        episode=EpisodeConfig(max_steps=30, action_tokens=1024, thinking=True, show_policy=True, slots=64),
+        stage=PolicyStageConfig(steps=200, games=178, group_size=8, sequence="turn", encoder="Qwen/Qwen3-Embedding-8B"),
+        grpo=GRPOConfig(loss_type="grpo", learning_rate=1e-5),
+        evaluation=EvaluationConfig(games=None, max_steps=30, repeats=3, temperature=1.0),
     ),
     # The whole job in about a minute, to see that an installation works; its numbers mean nothing.
     "smoke": PolicyConfig(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from rwml_gym.agents.config.base import JobConfig, find_preset, one_of
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.ranges import at_least
+from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["SFT_PRESETS", "SFTJobConfig", "sft_preset"]
 
@@ -22,12 +23,16 @@ class SFTJobConfig(JobConfig):
             on held-out games is measured afterwards. `states`: the next observation, from anybody's play; the loss on
             held-out games is measured before and after.
         transitions: Folder of recorded transitions; if absent, the expert (`actions`) or a random agent (`states`)
-            plays. For `states`, some of its own games are held out, and no environment is needed.
+            plays. For `states`, no environment is needed.
+        held_out_transitions: For `states`, folder of recorded transitions of other games to measure on; if absent, some
+            of the games of `transitions` are held out.
         games: Number of games that are played to learn from.
         held_out_games: Number of games on which it is measured.
         max_steps: Step budget of an episode.
         max_new_tokens: Token limit of a learnt state.
-        sft: Steps, batch and learning rate; a batch is of episodes or of transitions.
+        show_policy: Whether prompts hold the rules that the agent plays by where the environment has some: τ²-bench's
+            policy and tool schemas, for `states` as in the paper.
+        sft: Steps or epochs, batch and learning rate; a batch is of episodes or of transitions.
         checkpoint_every: Updates between checkpoints.
     """
 
@@ -35,10 +40,12 @@ class SFTJobConfig(JobConfig):
 
     target: Literal["actions", "states"] = "actions"
     transitions: str | None = None
+    held_out_transitions: str | None = None
     games: int = 64
     held_out_games: int = 20
     max_steps: int = 30
     max_new_tokens: int = 96
+    show_policy: bool = False
     sft: SFTConfig = field(default_factory=SFTConfig)
     checkpoint_every: int = 10
 
@@ -46,12 +53,52 @@ class SFTJobConfig(JobConfig):
         super().__post_init__()
         at_least(self, 1, "games", "held_out_games", "max_steps", "max_new_tokens", "checkpoint_every")
         one_of(self, "target", ("actions", "states"))
+        if self.held_out_transitions is not None and (self.target == "actions" or self.transitions is None):
+            raise InvalidConfigError(
+                "Expected transitions to learn states from beside held_out_transitions, actual: target "
+                f"{self.target!r}, transitions {self.transitions!r}. Give both, with target 'states'."
+            )
+        if self.sft.epochs is not None and self.target == "actions":
+            raise InvalidConfigError(
+                f"Expected sft.steps for target 'actions', actual: sft.epochs {self.sft.epochs}. Give sft.steps, or "
+                "learn 'states'."
+            )
 
+
+# What the paper's presets share; the learning rate is ten times the paper's 2e-6, as LoRA needs (`config.paper`).
+_PAPER: dict[str, Any] = dict(
+    prompt_style="chat",
+    target="states",
+    sft=SFTConfig(epochs=2, batch_size=32, learning_rate=2e-5),
+)
 
 SFT_PRESETS: dict[str, SFTJobConfig] = {
     # Minutes on two cores.
     "demo": SFTJobConfig(max_prompt_tokens=1024, max_steps=15, sft=SFTConfig(steps=30)),
     "smollm2": SFTJobConfig(max_prompt_tokens=2048, games=500, held_out_games=100, sft=SFTConfig(steps=300)),
+    # The paper's WM SFT, line by line; `config.paper` has the paper's table and why some values differ. It learns from
+    # the triplets that `train rwml` of the same preset trained on, in that run's default folder. Not run here.
+    "paper-alfworld": SFTJobConfig(
+        **_PAPER,
+        model="Qwen/Qwen2.5-7B-Instruct",
+        split="train",
+        transitions="runs/paper-alfworld/transitions/kept",
+        held_out_transitions="runs/paper-alfworld/transitions/held_out",
+        max_prompt_tokens=4096,
+        max_new_tokens=512,
+    ),
+    "paper-tau2": SFTJobConfig(
+        **_PAPER,
+        env="tau2",
+        domain="all",
+        split="train",
+        model="Qwen/Qwen3-8B",
+        transitions="runs/paper-tau2/transitions/kept",
+        held_out_transitions="runs/paper-tau2/transitions/held_out",
+        max_prompt_tokens=16_384,
+        max_new_tokens=1024,
+        show_policy=True,
+    ),
     # To see that an installation works; its numbers mean nothing.
     "smoke": SFTJobConfig(
         max_prompt_tokens=512, games=3, held_out_games=2, max_steps=8, sft=SFTConfig(steps=2, batch_size=2)

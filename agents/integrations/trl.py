@@ -91,7 +91,7 @@ def prediction_dataset(transitions: Sequence[Transition], prompts: Prompts) -> D
 
     if not transitions:
         raise InvalidConfigError("Expected at least one transition to predict, actual: none. Record some first.")
-    texts = [_as_text(prompts, prompts.predict(t.history, t.action, t.task)) for t in transitions]
+    texts = [_as_text(prompts, prompts.ask(t)) for t in transitions]
     rows = zip(texts, transitions, strict=True)
     return Dataset.from_list([{"prompt": text, "next_state": t.next_state, "role": t.role} for text, t in rows])
 

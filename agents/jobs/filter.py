@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rwml_gym.agents.config.world_model import FilterConfig
+from rwml_gym.agents.jobs.reward import filter_gap
 from rwml_gym.agents.jobs.run import Run
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.distributed import gathered, share
@@ -35,7 +36,7 @@ def by_pass_rate(rates: Sequence[float], config: FilterConfig, seed: int) -> lis
         Indices that are kept, ascending.
     """
     rng = random.Random(seed)
-    keep = [config.keep_easy if r >= config.easy_rate else config.keep_hard if r == 0 else 1.0 for r in rates]
+    keep = [config.keep_easy if config.too_easy(r) else config.keep_hard if r == 0 else 1.0 for r in rates]
     kept = [i for i, probability in enumerate(keep) if rng.random() < probability]
     return [i for i in kept if config.min_rate <= rates[i] <= config.max_rate]
 
@@ -88,12 +89,13 @@ class Triplets:
         run: The run, whose folder keeps the pass rates.
         world_model: The model that makes the attempts.
         data: What can be trained on, in random order.
-        gap: The reward.
+        gap: The reward of the training.
     """
 
     def __init__(self, run: Run, world_model: LanguageWorldModel, data: TransitionDataset, gap: GapReward) -> None:
-        self._run, self._world_model, self._gap = run, world_model, gap
+        self._run, self._world_model = run, world_model
         self._config: FilterConfig = run.config.filter
+        self._gap = filter_gap(self._config, gap)
         self._tried = data if not self._config.limit else data[: self._config.limit]
         self._chosen: tuple[int, TransitionDataset] | None = None
 
@@ -111,17 +113,18 @@ class Triplets:
         content = run.once("_".join(["filter", *map(str, names)]) + ".json", lambda: self._attempt(names))
         rates, kept = np.array(content["rates"]), content["kept"]
         after = f" after {round_ * config.refresh_every} updates" if round_ else ""
+        easy = np.mean([config.too_easy(rate) for rate in rates])
         run.say(
-            f"Filter{after}: {len(self._tried)} triplets tried {config.attempts} times: "
-            f"{np.mean(rates >= config.easy_rate):.0%} too easy, {np.mean(rates == 0):.0%} never right; {len(kept)} "
-            f"kept.\n{signal_table(self._tried, rates.tolist(), kept, run.config.stage.group_size)}"
+            f"Filter{after}: {len(self._tried)} triplets tried {config.attempts} times: {easy:.0%} too easy, "
+            f"{np.mean(rates == 0):.0%} never right; {len(kept)} kept.\n"
+            f"{signal_table(self._tried, rates.tolist(), kept, run.config.stage.group_size)}"
         )
         if not kept:
             raise InvalidConfigError(
                 "Expected triplets to train on, actual: the filter kept none. Try more (--filter.limit), raise "
                 "--filter.keep-hard, or widen the window of --filter.min-rate and --filter.max-rate."
             )
-        return TransitionDataset(self._tried[i] for i in kept)
+        return run.keep("_".join(["kept", *map(str, names)]), TransitionDataset(self._tried[i] for i in kept))
 
     def _attempt(self, names: tuple[int, ...]) -> dict[str, Any]:
         run, tried = self._run, self._tried

@@ -21,20 +21,22 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from rwml_gym.agents.config.policy import ImitationConfig, PolicyConfig
+from rwml_gym.agents.jobs.fitting import check_prompts
 from rwml_gym.agents.jobs.run import Run
-from rwml_gym.agents.jobs.worlds import GameName, Games, Source, choose_games
+from rwml_gym.agents.jobs.worlds import GameName, Games, GameSet, Source, choose_games
+from rwml_gym.agents.language.instructions import describe_task
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.learning.credit import Answers, Credit, Delivery, credit_episodes
 from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.learning.groups import Group
 from rwml_gym.agents.learning.grpo import update
-from rwml_gym.agents.learning.memory_plan import plan
+from rwml_gym.agents.learning.memory_plan import MemoryPlan, plan
 from rwml_gym.agents.learning.options import Placebo
 from rwml_gym.agents.learning.placebo import placebo_answers, vocabulary
 from rwml_gym.agents.learning.sft import Demonstration, demonstrations, sft_update
 from rwml_gym.agents.players.base import MakeEnv
 from rwml_gym.agents.players.baselines import ExpertAgent
-from rwml_gym.agents.players.language_model import LanguageModelAgent, describe_task
+from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.players.rollout import Episode, EpisodeSpec, collect, roll_out
 from rwml_gym.agents.reports.dark_room import dark_room
 from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
@@ -47,7 +49,7 @@ from rwml_gym.text import printable
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.wrappers import WorldModelRewardWrapper
 
-__all__ = ["grpo_step", "imitation_step", "run_policy"]
+__all__ = ["choose", "grpo_step", "imitation_step", "memory", "prompt_settings", "run_policy"]
 
 
 def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
@@ -60,14 +62,14 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
     Returns:
         The evaluations, in the order of the updates before them.
     """
-    stage, episode = config.stage, config.episode
+    stage = config.stage
     run = Run.open(
         config,
         folder,
-        games=partial(_choose_games, config),
+        games=partial(choose, config),
         check=_check,
         adapter=config.adapter,
-        prompts={"thoughts": episode.thoughts, "predictions": episode.predictions, "thinking": episode.thinking},
+        prompts=prompt_settings(config),
     )
     if config.imitation.steps:
         _imitate(run)
@@ -321,24 +323,40 @@ def _statistics(played: Sequence[Episode], accelerator: Accelerator) -> dict[str
 # The stages
 
 
-def _choose_games(config: PolicyConfig, source: Source) -> Games:
+def prompt_settings(config: PolicyConfig) -> dict[str, Any]:
+    """Return the arguments of `Prompts` that this job sets."""
+    episode = config.episode
+    return {"thoughts": episode.thoughts, "predictions": episode.predictions, "thinking": episode.thinking}
+
+
+def choose(config: PolicyConfig, source: Source, load: bool = True) -> Games:
+    """Choose the games that a run plays, see `Source.prepare`."""
     if config.imitation.steps and config.imitation.transitions is None and not source.world.expert:
         raise InvalidConfigError(
             f"Expected an environment with an expert to imitate, actual: {source.world.title}, which has none. Give "
             "recorded episodes with imitation.transitions, or set imitation.steps to 0."
         )
-    return source.prepare(config.seed, config.stage.games, config.evaluation.games, config.episode.max_steps)
+    evaluation = config.evaluation
+    numbers = (config.seed, config.stage.games, evaluation.games, config.episode.max_steps)
+    return source.prepare(*numbers, splits=evaluation.splits, held_out_steps=evaluation.max_steps, load=load)
 
 
 def _check(run: Run) -> None:
-    _plan_memory(run.config, run.model)
+    memory(run.config, run.model).check()
+    check_prompts(run.prompts, run.games, run.config.episode.show_policy)
     _predicting(run, run.games.make_env)().close()  # an encoder that cannot be loaded shows now
 
 
-def _plan_memory(config: PolicyConfig, model: nn.Module) -> None:
-    """Warn of an update that will not fit into memory; of the longest episodes that the configuration allows."""
+def memory(config: PolicyConfig, model: nn.Module, device: torch.device | None = None) -> MemoryPlan:
+    """Plan the memory of an update on the longest episodes that the configuration allows.
+
+    Args:
+        config: The configuration.
+        model: The model with its adapter; its weights may be on the device `meta`.
+        device: Device of the training; the model's if absent.
+    """
     stage, episode = config.stage, config.episode
-    device = next(model.parameters()).device
+    device = device or next(model.parameters()).device
     episodes, micro_tokens = stage.groups * stage.group_size, config.grpo.tokens_per_pass(device.type)
     if stage.sequence == "turn" or config.history:
         rows, prompt, written = episodes * episode.max_steps, config.max_prompt_tokens, episode.action_tokens
@@ -349,9 +367,16 @@ def _plan_memory(config: PolicyConfig, model: nn.Module) -> None:
     if stage.observation_loss.is_on:  # the answers need logits, too; a turn's answer is as long as anything may be
         written = counted = max(written, config.max_prompt_tokens)
     slots = min(episode.slots, episodes)
-    plan(
-        cast(PreTrainedModel, model), rows, prompt, written, counted, micro_tokens=micro_tokens, sampling_rows=slots
-    ).check()
+    return plan(
+        cast(PreTrainedModel, model),
+        rows,
+        prompt,
+        written,
+        counted,
+        micro_tokens=micro_tokens,
+        sampling_rows=slots,
+        device=device,
+    )
 
 
 def _predicting(run: Run, make_env: MakeEnv) -> MakeEnv:
@@ -440,14 +465,16 @@ def _evaluate(run: Run, number: int) -> list[Evaluation]:
     evaluation = run.config.evaluation
     agent = _agent(run, evaluation.temperature)
     results = []
-    sets = [("held-out", run.games.make_held_out_env, run.games.held_out)]
+    sets = dict(run.games.sets)
     if evaluation.training_games:
-        sets.insert(0, ("training", run.games.make_env, run.games.train))
-    for name, make_env, games in sets:
+        steps = evaluation.max_steps or run.config.episode.max_steps
+        training = GameSet(partial(run.games.make_env, max_episode_steps=steps), run.games.train)
+        sets = {"training": training, **sets}
+    for name, games in sets.items():
         # The same seeds every time: a difference between two evaluations is one of the policy.
         specs = [
             EpisodeSpec(game, run.seed("evaluate", place, repeat))
-            for place, game in enumerate(games)
+            for place, game in enumerate(games.games)
             for repeat in range(evaluation.repeats)
         ]
         if not specs:
@@ -455,7 +482,7 @@ def _evaluate(run: Run, number: int) -> list[Evaluation]:
         own = share(run.accelerator, specs)
         with run.progress(f"evaluate {name}", len(own), "episode", leave=False) as bar:
             slots = run.config.episode.slots
-            played = roll_out(_predicting(run, make_env), agent, own, slots, progress=bar.update)
+            played = roll_out(_predicting(run, games.make_env), agent, own, slots, progress=bar.update)
         sums = [
             len(played),
             sum(episode.won for episode in played),
@@ -474,7 +501,7 @@ def _evaluate(run: Run, number: int) -> list[Evaluation]:
             steps / episodes,
             reward / episodes,
             known > 0,
-            "games" if isinstance(games[0], str) else "episodes",
+            "games" if isinstance(games.games[0], str) else "episodes",
         )
         if run.is_main:
             tqdm.write(printable(f"  after {number} updates, {found}"))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
-from rwml_gym.agents.config.world_model import RWMLConfig
+from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig
 from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_role
 from rwml_gym.encoders.cached import Encoder
 from rwml_gym.files import read_json, write_json, write_text
@@ -15,7 +16,7 @@ from rwml_gym.reward.distances import DEFAULT_THRESHOLD, TOOL_ROLE
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import TransitionDataset
 
-__all__ = ["calibrated_gap", "make_gap"]
+__all__ = ["calibrated_gap", "filter_gap", "make_gap"]
 
 _WORDS = "user"
 
@@ -47,6 +48,19 @@ def make_gap(
     if TOOL_ROLE in found:
         tool["threshold"] = found[TOOL_ROLE]
     return GapReward(encoder, threshold, measures={TOOL_ROLE: tool})
+
+
+def filter_gap(config: FilterConfig, gap: GapReward) -> GapReward:
+    """Make the reward of the filter's attempts: the reward with the filter's own τ_d, if it has one.
+
+    Args:
+        config: The filter.
+        gap: The reward of the training, whose measures of message roles stay.
+    """
+    if config.threshold is None:
+        return gap
+    measures = {role: asdict(measure) for role, measure in gap.measures.items()}
+    return GapReward(gap.encoder, config.threshold, gap.shape, measures, gap.measure().gap)
 
 
 def calibrated_gap(

@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,7 @@ class Run:
         check: Callable[[Run], object] = lambda run: None,
         adapter: str | None = None,
         prompts: Mapping[str, Any] | None = None,
+        rules: bool = False,
     ) -> Run:
         """Load what a job needs; whatever can be wrong with the input shows before the run's folder is made.
 
@@ -98,6 +100,7 @@ class Run:
             check: Further checks of a run, such as a reward that has to be loaded.
             adapter: Folder of the adapter to start from; a fresh one if absent.
             prompts: Further arguments of `Prompts`.
+            rules: Whether prompts for predictions hold the rules of their games, see `Games.rules`.
 
         Raises:
             ConfigMismatchError: The folder holds a run of another configuration.
@@ -117,7 +120,8 @@ class Run:
         _check_agreement(accelerator, precision)
         config = replace(config, dtype=precision.name)
         base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
-        shown = config.make_prompts(tokenizer, **{"world": source.world.prompt_world, **(prompts or {})})
+        settings = {"world": source.world.prompt_world, "rules": cache(chosen.rules) if rules else None}
+        shown = config.make_prompts(tokenizer, **{**settings, **(prompts or {})})
         if adapter is None:
             model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
         else:
@@ -226,6 +230,13 @@ class Run:
             return TransitionDataset.load(path)
         except InvalidDatasetError as error:
             raise CheckpointError(f"{error} Delete that folder. Then the same command plays again.") from error
+
+    def keep(self, name: str, data: TransitionDataset) -> TransitionDataset:
+        """Save transitions beside the recorded ones, once a run, so that other trainings can use them; return them."""
+        path = self.folder / "transitions" / name
+        if self.is_main and not path.is_dir():
+            data.save(path)
+        return data
 
     def train(
         self,

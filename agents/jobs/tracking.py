@@ -24,7 +24,7 @@ from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import damage, seal
 
-__all__ = ["make_accelerator", "make_log"]
+__all__ = ["check_tracker", "make_accelerator", "make_log"]
 
 Log = Callable[[int, Mapping[str, Any]], None]
 _FOLDER, _PROJECT = "tracking", "rwml-gym"
@@ -49,6 +49,17 @@ def make_accelerator(folder: str | Path, tracker: TrackerName = "none") -> Accel
         DependencyNotInstalled: The tracker is not installed; the message says how to.
         InvalidConfigError: Unknown tracker.
     """
+    check_tracker(tracker)
+    return Accelerator(
+        cpu=not torch.cuda.is_available(),
+        log_with=None if tracker == "none" else tracker,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+        project_config=ProjectConfiguration(str(folder), logging_dir=str(Path(folder) / _FOLDER)),
+    )
+
+
+def check_tracker(tracker: TrackerName) -> None:
+    """Check that a tracker is known and installed; the errors are those of `make_accelerator`."""
     if tracker not in get_args(TrackerName):
         raise InvalidConfigError(f"Expected a tracker among {list(get_args(TrackerName))}, actual: {tracker!r}.")
     missing = not get_available_trackers() if tracker == "all" else importlib.util.find_spec(tracker) is None
@@ -58,12 +69,6 @@ def make_accelerator(folder: str | Path, tracker: TrackerName = "none") -> Accel
             f"{what} is {'' if tracker == 'all' else 'not '}installed: pip install {_INSTALL.get(tracker, tracker)}, "
             "or train without (--tracker none)"
         )
-    return Accelerator(
-        cpu=not torch.cuda.is_available(),
-        log_with=None if tracker == "none" else tracker,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
-        project_config=ProjectConfiguration(str(folder), logging_dir=str(Path(folder) / _FOLDER)),
-    )
 
 
 def make_log(accelerator: Accelerator, name: str, config: Any) -> Log | None:

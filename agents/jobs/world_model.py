@@ -20,8 +20,10 @@ from transformers import PreTrainedModel
 from rwml_gym.agents.config.world_model import RWMLConfig
 from rwml_gym.agents.jobs.evaluate import reference_scores, success
 from rwml_gym.agents.jobs.filter import Triplets
+from rwml_gym.agents.jobs.fitting import check_prompts, fitting
 from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap
 from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
+from rwml_gym.agents.jobs.worlds import Games, Source
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.checkpoint import load_adapter_weights
@@ -41,7 +43,7 @@ from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition, TransitionDataset, count_games
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
 
-__all__ = ["grpo_step", "run_world_model", "sft_step"]
+__all__ = ["choose", "grpo_step", "memory", "prompt_settings", "run_world_model", "sft_step"]
 
 
 def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
@@ -57,21 +59,21 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     Returns:
         Held-out predictions of every model, by the model's name.
     """
-    played = config.collect
     run = Run.open(
         config,
         folder,
-        games=lambda source: source.prepare(
-            config.seed, played.games, played.held_out_games, played.max_steps, played.rollouts
-        ),
+        games=partial(choose, config),
         check=_check,
+        prompts=prompt_settings(config),
+        rules=config.show_policy,
     )
     world_model = run.world_model()
 
     # Play
-    train = with_outcome(_collect(run, "train"))
+    train = fitting(with_outcome(_collect(run, "train")), run.prompts, run.say)
     all_held_out = _collect(run, "held_out")
-    held_out = some_of(with_outcome(all_held_out), config.max_held_out, run.seed("held out"))
+    predictable = fitting(with_outcome(all_held_out), run.prompts, run.say)
+    held_out = some_of(predictable, config.max_held_out, run.seed("held out"))
     run.say(
         f"Transitions: {len(train)} of {count_games(train)} for training, {len(held_out)} of {count_games(held_out)} "
         f"held out; {np.mean([t.invalid_action for t in train]):.0%} of the training actions were invalid."
@@ -98,7 +100,7 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
 
     # Filter
     sft_data, rest = _divide(train, config.filter.share, run.seed("share"))
-    sft_rows = _fine_tune(run, world_model, "warm start", sft_data, config.sft.steps)
+    sft_rows = _fine_tune(run, world_model, "warm start", sft_data, config.sft.updates(len(sft_data)))
     if config.warm_start:
         run.say(
             "GRPO starts from the fine-tuned model. This deviates from the paper, which starts from the base model."
@@ -111,11 +113,11 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     # Update
     _start_policy(run)
     stage = config.stage
-    if stage.steps:
-        run.say(f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
+    if steps := stage.updates(len(kept)):
+        run.say(f"GRPO: {steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
     if config.warm_start:
         add_reference(run.model)  # the reference is what the policy starts from
-    keep_prompts = stage.keep_prompts and _memory(config, run.model, kept_prompts=stage.rounds * stage.groups).fits()
+    keep_prompts = stage.keep_prompts and memory(config, run.model, kept_prompts=stage.rounds * stage.groups).fits()
     if stage.keep_prompts and not keep_prompts:
         run.say("Prompts run twice, to sample and with gradient: their kept graphs would not fit into memory.")
     rows = run.train(
@@ -123,7 +125,7 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         lambda number, optimizer: grpo_step(
             world_model, triplets.at(number), gap, config, run.accelerator, number, optimizer, keep_prompts
         ),
-        steps=stage.steps,
+        steps=steps,
         learning_rate=config.grpo.learning_rate,
         checkpoint_every=stage.checkpoint_every,
         line=_line,
@@ -185,7 +187,7 @@ def sft_step(
     return sft_update(
         world_model.model,
         optimizer,
-        [prompts.predict(t.history, t.action, t.task) for t in batch],
+        [prompts.ask(t) for t in batch],
         [prompts.target(t.next_state)[: world_model.max_new_tokens] for t in batch],
         accelerator,
         config.max_grad_norm,
@@ -220,12 +222,7 @@ def grpo_step(
         returns.
     """
     stage, prompts = config.stage, world_model.prompts
-    if stage.balance:
-        start, wanted = number * stage.rounds * stage.groups, stage.rounds * stage.groups
-        kinds = [outcome_type(t) for t in data]
-        order = in_balanced_epochs(kinds, range(start, start + wanted), seed_of(config.seed, "prompts"))
-    else:
-        order = random.Random(seed_of(config.seed, "prompts", number)).sample(range(len(data)), len(data))
+    order = _order(config, data, number)
     signal: list[Group] = []
     with_signal = 0.0
     sums = np.zeros(4)  # of this process: groups, rewards, distances, tokens
@@ -248,7 +245,7 @@ def grpo_step(
         with_signal += total(accelerator, [differs.sum()])[0]
         signal += [
             Group(
-                prompts.predict(t.history, t.action, t.task),
+                prompts.ask(t),
                 [c.tokens for c in row],
                 advantage.tolist(),
                 [c.logprobs for c in row],
@@ -275,16 +272,51 @@ def grpo_step(
     }
 
 
+def _order(config: RWMLConfig, data: Sequence[Transition], number: int) -> list[int]:
+    """Return the indices of the triplets of step `number`: balanced, the next ones of the epoch, or random ones."""
+    stage, size = config.stage, len(data)
+    if stage.epochs is None and not stage.balance:
+        return random.Random(seed_of(config.seed, "prompts", number)).sample(range(size), size)
+    count = stage.rounds * stage.groups
+    positions, seed = range(number * count, (number + 1) * count), seed_of(config.seed, "prompts")
+    if stage.balance:
+        return in_balanced_epochs([outcome_type(t) for t in data], positions, seed)
+    return in_epochs(size, positions, seed)
+
+
 # The stages
 
 
 def _check(run: Run) -> None:
     make_gap(run.config, run.world.roles, run.config.encoder)  # an encoder that cannot be loaded shows now
-    _memory(run.config, run.model).check()
+    memory(run.config, run.model).check()
+    check_prompts(run.prompts, run.games, run.config.show_policy, predicts=True)
 
 
-def _memory(config: RWMLConfig, model: torch.nn.Module, kept_prompts: int = 0) -> MemoryPlan:
-    """Plan the memory of the updates."""
+def prompt_settings(config: RWMLConfig) -> dict[str, Any]:
+    """Return the arguments of `Prompts` that this job sets."""
+    return {"empty_thought": config.sft.empty_thought}
+
+
+def choose(config: RWMLConfig, source: Source, load: bool = True) -> Games:
+    """Choose the games that a run plays, see `Source.prepare`."""
+    played = config.collect
+    numbers = (config.seed, played.games, played.held_out_games, played.max_steps, played.rollouts)
+    return source.prepare(*numbers, load=load, **source.known_arguments)
+
+
+def memory(
+    config: RWMLConfig, model: torch.nn.Module, kept_prompts: int = 0, device: torch.device | None = None
+) -> MemoryPlan:
+    """Plan the memory of the updates.
+
+    Args:
+        config: The configuration.
+        model: The model with its adapter; its weights may be on the device `meta`.
+        kept_prompts: See `memory_plan.plan`.
+        device: Device of the training; the model's if absent.
+    """
+    device = device or next(model.parameters()).device
     rows = config.stage.groups * config.stage.group_size
     return plan(
         cast(PreTrainedModel, model),
@@ -292,9 +324,10 @@ def _memory(config: RWMLConfig, model: torch.nn.Module, kept_prompts: int = 0) -
         config.max_prompt_tokens,
         config.max_new_tokens,
         group_size=config.stage.group_size,
-        micro_tokens=config.grpo.tokens_per_pass(next(model.parameters()).device.type),
+        micro_tokens=config.grpo.tokens_per_pass(device.type),
         sampling_rows=config.batch_rows,
         kept_prompts=kept_prompts,
+        device=device,
     )
 
 
@@ -310,7 +343,7 @@ def _collect(run: Run, name: str) -> TransitionDataset:
         run.seed("agent", name),
         run.source.explorer(run.seed("caller", name)) if exploring else None,
         config.collect.action_tokens,
-        config.collect.show_policy,
+        config.show_policy,
     )
     training = name == "train"
     make_env = run.games.make_env if training else run.games.make_held_out_env
@@ -419,7 +452,7 @@ def _forgetting(run: Run, held_out: TransitionDataset, found: dict[str, Forgetti
     if not count:
         return
     chosen = some_of(held_out, count, run.seed("forgetting"))
-    prompts = [run.prompts.predict(t.history, t.action, t.task) for t in chosen]
+    prompts = [run.prompts.ask(t) for t in chosen]
 
     def ask() -> dict[str, Any]:
         stop = [text for text in run.prompts.prediction_stop if isinstance(text, str)]

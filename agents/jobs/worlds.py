@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +15,16 @@ from tqdm import tqdm
 
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.config.base import EnvConfig, nearest
-from rwml_gym.agents.language.prompts import PromptWorld
+from rwml_gym.agents.language.instructions import PromptWorld, describe_rules
 from rwml_gym.agents.players.base import Agent, MakeEnv
 from rwml_gym.agents.players.baselines import NoOpAgent, RandomAgent, TransferAgent
 from rwml_gym.agents.players.random_caller import RandomCallerAgent
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.envs.base import MAX_LISTED, GameSource
-from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError, InvalidGameError
+from rwml_gym.errors import DependencyNotInstalled, GameNotFoundError, InvalidConfigError, InvalidGameError
 from rwml_gym.text import printable
 
-__all__ = ["WORLDS", "GameName", "Games", "Source", "World"]
+__all__ = ["WORLDS", "GameName", "GameSet", "Games", "Source", "World"]
 
 GameName = str | int
 """The name of a game, or the seed of an episode where the environment names no games."""
@@ -45,6 +46,7 @@ class World:
         expert: Whether it takes `expert=True` and then gives `info["expert_action"]`.
         prompt_world: What prompts are a transcript of.
         roles: Whether its answers have message roles (`info["message_role"]`).
+        known_info: Whether it takes `known_info=True` and then gives `info["known_info"]`.
         player: Makes the player of recordings and of random actions from a seed; `None` where nobody knows its actions.
         agents: Further agents that play it, by name.
         reference: Agents of `agents` that serve nobody; their score stands beside every result.
@@ -59,6 +61,7 @@ class World:
     expert: bool = False
     prompt_world: PromptWorld = "game"
     roles: bool = False
+    known_info: bool = False
     player: Callable[[int], Agent] | None = RandomAgent
     agents: Mapping[str, Callable[[int], Agent]] = field(default_factory=dict)
     reference: tuple[str, ...] = ()
@@ -70,7 +73,7 @@ WORLDS: dict[str, World] = {
         env_id="rwml_gym/ALFWorld-v0",
         options=("split", "data", "task_types", "rooms", "difficulty", "grammar"),
         split="generated",
-        held_out={"generated": "generated_held_out"},
+        held_out={"generated": "generated_held_out", "train": "valid_seen"},
         evaluation_split="generated_held_out",
         expert=True,
     ),
@@ -83,6 +86,7 @@ WORLDS: dict[str, World] = {
         evaluation_split="test",
         prompt_world="service",
         roles=True,
+        known_info=True,
         player=RandomCallerAgent,
         agents={
             "random-caller": RandomCallerAgent,
@@ -104,20 +108,58 @@ WORLDS: dict[str, World] = {
 
 
 @dataclass(frozen=True)
+class GameSet:
+    """Games and how to play them.
+
+    Attributes:
+        make_env: Makes their environment.
+        games: Their names.
+    """
+
+    make_env: MakeEnv
+    games: list[GameName]
+
+
+@dataclass(frozen=True)
 class Games:
     """What is played to train on and what to evaluate on; no game is in both.
 
     Attributes:
         make_env: Makes the environment of the training games.
         train: Their names, each as often as it is played.
-        make_held_out_env: Makes the environment of the held-out games.
-        held_out: Their names.
+        sets: Held-out games by name: of each split that was asked for, else all of them as `held-out`.
     """
 
     make_env: MakeEnv
     train: list[GameName]
-    make_held_out_env: MakeEnv
-    held_out: list[GameName]
+    sets: Mapping[str, GameSet]
+
+    @property
+    def held_out(self) -> list[GameName]:
+        """Names of all held-out games."""
+        return [game for held_out in self.sets.values() for game in held_out.games]
+
+    @property
+    def make_held_out_env(self) -> MakeEnv:
+        """Makes the environment of the held-out games, of the first split where there are several."""
+        return next(iter(self.sets.values())).make_env
+
+    def rules(self, game: str) -> str:
+        """Describe the rules by which an agent plays a game, see `describe_rules`.
+
+        Raises:
+            GameNotFoundError: If none of the environments has a game of this name.
+        """
+        for make_env in (self.make_env, *(held_out.make_env for held_out in self.sets.values())):
+            with make_env() as env:
+                if games_of(env) is None:
+                    return describe_rules(env.reset(seed=0)[1])
+                with contextlib.suppress(GameNotFoundError):
+                    return describe_rules(env.reset(options={"game": game})[1])
+        raise GameNotFoundError(
+            f"Expected a game of the environment, whose rules the prompt shows, actual: {game!r}. Choose the "
+            "environment of the transitions (--env, --domain, --split), or show no rules (--no-show-policy)."
+        )
 
 
 class Source:
@@ -155,35 +197,71 @@ class Source:
             given["max_episode_steps"] = max_steps
         return partial(_make, self.world.env_id, **given)
 
-    def prepare(self, seed: int, games: int, held_out_games: int, max_steps: int, rollouts: int = 1) -> Games:
+    def prepare(
+        self,
+        seed: int,
+        games: int,
+        held_out_games: int | None,
+        max_steps: int,
+        rollouts: int = 1,
+        *,
+        splits: Sequence[str] = (),
+        held_out_steps: int | None = None,
+        load: bool = True,
+        **arguments: Any,
+    ) -> Games:
         """Choose the games of a run. Nothing is played yet, so that bad input costs no time.
 
         Args:
             seed: The run's seed.
             games: Number of training games; 0 for all that are not held out.
-            held_out_games: Number of games that are held out.
+            held_out_games: Number of games that are held out, of each split if there are several; `None` for all of
+                them.
             max_steps: Step budget of an episode.
             rollouts: How often each training game is listed.
+            splits: Splits whose games are held out; the counterpart of the training split if absent, or else a part of
+                the training split.
+            held_out_steps: Step budget of an episode with a held-out game; `max_steps` if absent.
+            load: Whether to load the chosen games, so that unplayable ones are passed over.
+            **arguments: Further arguments of the environment.
         """
         seed = seed_of(seed, "games")
-        make = self.make(max_steps, self.world.split)
+        make = self.make(max_steps, self.world.split, **arguments)
+        make_held_out = partial(make, max_episode_steps=held_out_steps or max_steps)
         other = self.held_out_split
+        counterparts = {name: name for name in splits} if splits else {} if other is None else {"held-out": other}
+        sets: dict[str, GameSet] = {}
         with make() as env:
-            if other is not None:
-                make_held_out = partial(make, split=other)
-                train = choose_games(env, games or _count(env), seed)
-                with make_held_out() as held_out_env:
-                    held_out = choose_games(held_out_env, held_out_games, seed)
+            if not games:
+                _check_end(env, "training")
+            if counterparts:
+                train = choose_games(env, games or None, seed, load=load)
+                for name, split in counterparts.items():
+                    make_split = partial(make_held_out, split=split)
+                    with make_split() as held_out_env:
+                        if held_out_games is None:
+                            _check_end(held_out_env, "held-out")
+                        sets[name] = GameSet(make_split, choose_games(held_out_env, held_out_games, seed, load=load))
+            elif held_out_games is None:
+                raise InvalidConfigError(
+                    f"Expected a number of held-out games, actual: all. {self.world.title} has no split to hold out "
+                    "for this one: give a number (--evaluation.games), or splits (--evaluation.splits)."
+                )
             else:
-                make_held_out = make
-                games = games or _left(env, held_out_games)
-                chosen = choose_games(env, games + held_out_games, seed)
-                train, held_out = chosen[:games], chosen[games:]
-        if both := set(train) & set(held_out):
+                chosen = choose_games(env, games + held_out_games if games else None, seed, load=load)
+                if held_out_games >= len(chosen):
+                    raise InvalidConfigError(
+                        f"Expected games to train on, actual: {held_out_games} of {len(chosen)} are held out. Hold out "
+                        "fewer (--collect.held-out-games, --evaluation.games)."
+                    )
+                train = chosen[: len(chosen) - held_out_games]
+                sets["held-out"] = GameSet(make_held_out, chosen[len(train) :])
+        result = Games(make, [game for game in train for _ in range(rollouts)], sets)
+        if both := set(train) & set(result.held_out):
             raise InvalidConfigError(
                 f"Expected no game both in training and held out, actual: {sorted(map(str, both))}."
             )
-        return Games(make, [game for game in train for _ in range(rollouts)], make_held_out, held_out)
+        return result
 
     @property
     def held_out_split(self) -> str | None:
@@ -194,6 +272,11 @@ class Source:
     def expert_arguments(self) -> dict[str, Any]:
         """What asks the environment for its expert; nothing where its info has the advice anyway."""
         return {"expert": True} if self.config.env in WORLDS else {}
+
+    @property
+    def known_arguments(self) -> dict[str, Any]:
+        """What asks the environment for what the simulated user knows, for world models; nothing where it has none."""
+        return {"known_info": True} if self.world.known_info and "known_info" not in self._arguments else {}
 
     def player(self, seed: int) -> Agent:
         """Make the random player of this environment, whose info must say which actions there are."""
@@ -262,39 +345,53 @@ def games_of(env: gym.Env[str, str]) -> GameSource[Any] | None:
     return games if hasattr(games, "names") and hasattr(games, "load") else None
 
 
-def choose_games(env: gym.Env[str, str], count: int, seed: int, exclude: Collection[GameName] = ()) -> list[GameName]:
+def choose_games(
+    env: gym.Env[str, str],
+    count: int | None,
+    seed: int,
+    exclude: Collection[GameName] = (),
+    *,
+    load: bool = True,
+) -> list[GameName]:
     """Choose distinct games of an environment, in random order; unplayable ones are named and passed over.
 
     Where the environment names no games, seeds take their place.
 
     Args:
         env: The environment.
-        count: Number of games; it is an error if there are fewer.
+        count: Number of games; it is an error if there are fewer. `None` for all that are playable, of games that have
+            an end.
         seed: Seed of the choice.
         exclude: Games that are not chosen.
+        load: Whether to load each game; otherwise all count as playable.
     """
-    if not count:
+    if count == 0:
         return []
     games = games_of(env)
     rng = random.Random(seed)
     if games is None:
+        assert count is not None
         seeds: list[GameName] = [n for n in rng.sample(range(SEEDS), count + len(exclude)) if n not in exclude]
         return seeds[:count]
     available = len(games.names)
+    drawn = available if count is None else min(available, 2 * count + len(exclude) + 100)
     chosen: list[GameName] = []
     # Positions, because there are billions of generated games; some spare ones, because files can be corrupt.
-    for position in rng.sample(range(available), min(available, 2 * count + len(exclude) + 100)):
+    for position in rng.sample(range(available), drawn):
         name = games.names[position]
         if name in exclude:
             continue
         try:
-            games.load(name)
+            if load:
+                games.load(name)
         except InvalidGameError as error:
             tqdm.write(printable(f"Left out: {error}"))
             continue
         chosen.append(name)
         if len(chosen) == count:
             return chosen
+    if count is None:
+        return chosen
     raise InvalidConfigError(
         f"Expected {count} playable games, actual: {len(chosen)}. Ask for fewer, to train on or held out "
         "(--collect.games, --stage.games, --evaluation.games), or allow more (--split, --task-types)."
@@ -311,19 +408,8 @@ def first_games(env: gym.Env[str, str], count: int | None, default: int = 100) -
     return list(names[: count or (default if len(names) > MAX_LISTED else len(names))])
 
 
-def _left(env: gym.Env[str, str], held_out: int) -> int:
-    """How many games are left to train on if some are held out."""
-    count = _count(env)
-    if held_out >= count:
-        raise InvalidConfigError(
-            f"Expected games to train on, actual: {held_out} of {count} are held out. Hold out fewer "
-            "(--collect.held-out-games, --evaluation.games)."
-        )
-    return count - held_out
-
-
-def _count(env: gym.Env[str, str]) -> int:
+def _check_end(env: gym.Env[str, str], what: str) -> None:
+    """Check that all games of an environment may be asked for."""
     games = games_of(env)
     if games is None or len(games.names) > MAX_LISTED:
-        raise InvalidConfigError("Expected a number of training games, actual: 0. These games have no end: give one.")
-    return len(games.names)
+        raise InvalidConfigError(f"Expected a number of {what} games, actual: all. These games have no end: give one.")

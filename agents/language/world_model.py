@@ -74,7 +74,7 @@ class LanguageWorldModel:
         return run_prompts(self.model, self._prompts(transitions))
 
     def _prompts(self, transitions: Sequence[Transition]) -> list[list[int]]:
-        return [self.prompts.predict(t.history, t.action, t.task) for t in transitions]
+        return [self.prompts.ask(t) for t in transitions]
 
     def _sample(
         self,

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rwml_gym.agents.language.outside import ADAPTER_FILES
-from rwml_gym.agents.language.packaged import public_name
+from rwml_gym.agents.packaged import public_name
 from rwml_gym.errors import CheckpointError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import damage, seal

@@ -120,11 +120,12 @@ def plan(
     sampling_rows: int | None = None,
     checkpointing: bool = False,
     kept_prompts: int = 0,
+    device: torch.device | None = None,
 ) -> MemoryPlan:
     """Estimate the memory for training a model, to about 30 %. All numbers must be at least 1.
 
     Args:
-        model: Model with its adapter, on the device of the training.
+        model: Model with its adapter, on the device of the training or, without weights, on `meta`.
         rows: Completions in one update.
         prompt_tokens: Length of a prompt.
         completion_tokens: Length of a completion, including all turns of an episode.
@@ -134,6 +135,7 @@ def plan(
         sampling_rows: Completions sampled in parallel; `rows` if absent.
         checkpointing: Whether a layer's activations are computed again for its gradient.
         kept_prompts: Number of prompts whose graph is kept from sampling to update, see `sampling.run_prompts`.
+        device: Device of the training; the model's if absent.
     """
     counted = completion_tokens if counted_tokens is None else counted_tokens
     for name, value in {"rows": rows, "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}.items():
@@ -147,6 +149,7 @@ def plan(
     trainable = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     loaded = sum(p.nbytes for p in model.parameters())
     weights, adapter = loaded - trainable, 4 * trainable
+    device = device or parameter.device
 
     sampled = sampling_rows or rows
     keys = (sampled * completion_tokens + -(-sampled // group_size) * prompt_tokens) * per_kv
@@ -165,7 +168,7 @@ def plan(
     tables = 0
     if together > 1:
         heads, width = config.num_attention_heads, _kv_width(config)
-        if parameter.device.type == "cpu" and heads * (completion_tokens - 1) >= width:
+        if device.type == "cpu" and heads * (completion_tokens - 1) >= width:
             tables = in_pass * 2 * width * prompt_tokens  # a copy of the prompt's keys and values for each row
         else:  # the scores against the prompt are kept twice, those of the row's own tokens once
             tables = in_pass * heads * completion_tokens * (2 * prompt_tokens + completion_tokens)
@@ -175,7 +178,7 @@ def plan(
     else:
         kept = layers * (tokens * per_layer + tables * _FLOAT)
         how = f"{layers} layers · {per_layer:,} B"
-    overhead = _overhead(parameter.device)
+    overhead = _overhead(device)
     activations = int(kept * overhead)
     kept_tokens = kept_prompts * prompt_tokens
     kept_graphs = int(kept_tokens * layers * per_layer * overhead)
@@ -187,8 +190,8 @@ def plan(
         activations,
         logits,
         kept_graphs,
-        loaded,
-        parameter.device,
+        0 if parameter.is_meta else loaded,
+        device,
         (
             f"weights      {_gb(weights)}: {weights // size:,} parameters of {size} B",
             f"adapter      {_gb(adapter)}: {trainable:,} B, its gradient and two moments",

@@ -20,6 +20,8 @@ __all__ = [
     "Placebo",
     "SFTConfig",
     "SequenceOf",
+    "check_length",
+    "updates",
 ]
 
 LossType = Literal["grpo", "dr_grpo", "dapo"]
@@ -89,28 +91,38 @@ class SFTConfig:
     """Options of next-state SFT.
 
     Attributes:
-        steps: Number of updates.
+        steps: Number of updates; 60 if neither it nor `epochs` is given.
+        epochs: How often the data are gone through, instead of `steps`; see `updates`.
         batch_size: Number of transitions per update.
         learning_rate: Peak learning rate of AdamW, after a linear warm-up.
         warmup: Number of warm-up steps.
         decay: The last step's share of the peak, which is reached linearly after the warm-up; 1 for a constant rate.
         balance: Whether each batch is spread evenly over the outcome types: the actions, and what was refused.
         max_grad_norm: Gradients with a larger norm are clipped to this norm.
+        empty_thought: Whether the target of a chat prompt, which asks for a thought, begins with an empty one, as in
+            the paper: no reasoning is learnt. Prompts of style `transcript` ask for none.
     """
 
-    steps: int = 60
+    steps: int | None = None
+    epochs: float | None = None
     batch_size: int = 8
     learning_rate: float = 5e-4
     warmup: int = 4
     decay: float = 1.0
     balance: bool = False
     max_grad_norm: float = 1.0
+    empty_thought: bool = True
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch_size")
         at_least(self, 0, "steps", "warmup")
-        above(self, 0, "learning_rate", "max_grad_norm")
+        above(self, 0, "learning_rate", "max_grad_norm", "epochs")
         within(self, 0, 1, "decay")
+        check_length(self.steps, self.epochs)
+
+    def updates(self, size: int) -> int:
+        """Return the number of updates on so many transitions."""
+        return updates(self.steps, self.epochs, size, self.batch_size, 60)
 
 
 @dataclass(frozen=True)
@@ -165,3 +177,29 @@ class ObservationLossConfig:
 
 def _unchanged(config: ObservationLossConfig) -> set[str]:
     return {field.name for field in fields(config) if getattr(config, field.name) == field.default}
+
+
+def check_length(steps: int | None, epochs: float | None) -> None:
+    """Raise `InvalidConfigError` if the length of a training is given both in steps and in epochs."""
+    if steps is not None and epochs is not None:
+        raise InvalidConfigError(
+            f"Expected steps or epochs, actual: steps {steps} and epochs {epochs}. Leave one out (None)."
+        )
+
+
+def updates(steps: int | None, epochs: float | None, size: int, batch_size: int, default: int) -> int:
+    """Return the number of updates of a training.
+
+    Args:
+        steps: That number, if it is configured.
+        epochs: How often the data are gone through, if that is configured.
+        size: Number of the data.
+        batch_size: How many of them an update takes.
+        default: The number if neither is configured.
+
+    >>> updates(None, 2, 15_813, 32, default=100), updates(None, 2, 5_578, 32, default=100)
+    (988, 349)
+    """
+    if epochs is not None:
+        return max(1, round(epochs * size / batch_size))
+    return default if steps is None else steps

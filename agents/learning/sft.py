@@ -15,7 +15,10 @@ from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.distributed import check_distributed, sum_gradients, total
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
 
-__all__ = ["Demonstration", "demonstrations", "sft_update"]
+__all__ = ["MICRO_BATCH", "Demonstration", "demonstrations", "sft_update"]
+
+MICRO_BATCH = 4
+"""Rows per forward pass, unless the caller wants another number."""
 
 
 def sft_update(
@@ -25,7 +28,7 @@ def sft_update(
     targets: Sequence[Sequence[int]],
     accelerator: Accelerator,
     max_grad_norm: float = 1.0,
-    micro_batch: int = 4,
+    micro_batch: int = MICRO_BATCH,
     masks: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, float]:
     """Update the model once on n prompts and their targets, and on those of all other processes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -13,6 +13,7 @@ from typing import Any, get_args
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from rwml_gym.agents.language.instructions import describe_task
 from rwml_gym.agents.language.models import merged
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.sampling import Choices, Completion
@@ -23,7 +24,7 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import split_prediction
 from rwml_gym.transitions import Turn
 
-__all__ = ["LanguageModelAgent", "TurnRecord", "describe_task"]
+__all__ = ["LanguageModelAgent", "TurnRecord"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class LanguageModelAgent:
     """Plays by writing the next action; a share of the actions can be random.
 
     Free text is played unchanged, and the environment answers unknown commands. If the environment has tools, the task
-    in the prompt lists their names and parameters. With `Prompts(history=0)` the episode is one text, and each turn
-    runs its new tokens only. With a history window every turn has its own prompt.
+    in the prompt lists their names and parameters, or their schemas. With `Prompts(history=0)` the episode is one text,
+    and each turn runs its new tokens only. With a history window every turn has its own prompt.
 
     The actions in an episode depend on the episode's seed, not on the rest of the batch.
 
@@ -70,7 +71,7 @@ class LanguageModelAgent:
         seed: Seed of the agent; an episode's seed depends on it, the game and how often the game was played before.
         explorer: Agent that plays the random actions, for environments that list no admissible ones.
         action_tokens: Token limit of an action with its thought and prediction; the default suits short commands.
-        show_policy: Whether the prompt contains the environment's policy, `info["policy"]`.
+        show_policy: Whether the prompt holds the policy and the tools' schemas, see `describe_task`.
         decoding: How the model writes an action: as `free` text, `constrained` token by token to the admissible
             actions, or `scored`, a choice by each action's log-probability. Without a list it is free text. Thoughts
             and predictions require `free`.
@@ -227,15 +228,3 @@ class LanguageModelAgent:
         episode = self._episodes[slot]
         episode.written.append(TurnRecord(episode.prompt if completion is not None else [], completion, action))
         return action
-
-
-def describe_task(info: Mapping[str, Any], show_policy: bool = False) -> str:
-    """Return the task for a prompt, with the names and parameters of the tools, and the policy if wanted."""
-    parts = [str(info.get("task", ""))]
-    if show_policy and info.get("policy"):
-        parts.append(f"Policy:\n{info['policy']}")
-    if info.get("tools"):
-        functions = [tool["function"] for tool in info["tools"]]
-        calls = [f"{f['name']}({', '.join(f['parameters'].get('properties', ()))})" for f in functions]
-        parts.append(f"Tools: {', '.join(calls)}")
-    return "\n".join(parts)

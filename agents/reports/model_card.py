@@ -17,7 +17,7 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData, constants, get_toke
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from rwml_gym.agents.config.files import flatten
-from rwml_gym.agents.language.packaged import PACKAGED, public_name
+from rwml_gym.agents.packaged import PACKAGED, public_name
 from rwml_gym.errors import HubError, InvalidConfigError, ModelNotFoundError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import is_sealed, seal

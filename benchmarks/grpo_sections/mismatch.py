@@ -40,7 +40,7 @@ def measure(dtype: str, scale: float, prompts: int, group: int, repeats: int) ->
     rows, began = [], time.perf_counter()
     for repeat in range(repeats):
         chosen = data[repeat * prompts : (repeat + 1) * prompts]
-        texts = [shown.predict(t.history, t.action, t.task) for t in chosen]
+        texts = [shown.ask(t) for t in chosen]
         written = [c for row in world_model.attempts(chosen, group, seed=repeat) for c in row]
         tokens, sampled, mask = (
             pad_sequence([torch.tensor(row) for row in lists], batch_first=True)

@@ -21,10 +21,10 @@ from common import ALPHA, RANK, Clock, fill_adapter, line, load_endless, where
 from peft import PeftModel
 
 import rwml_gym  # noqa: F401  registers the ids
+from rwml_gym.agents.language.instructions import describe_task
 from rwml_gym.agents.language.models import add_adapter, merged
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.sessions import Request, Sessions
-from rwml_gym.agents.players.language_model import describe_task
 from rwml_gym.transitions import Turn
 
 WRITTEN = 8

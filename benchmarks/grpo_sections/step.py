@@ -71,7 +71,7 @@ def choose(prompts: Prompts, number: int, env_name: str = "alfworld") -> list[Tr
 
 
 def _prompt(prompts: Prompts, transition: Transition) -> list[int]:
-    return prompts.predict(transition.history, transition.action, transition.task)
+    return prompts.ask(transition)
 
 
 def ties(group: int) -> np.ndarray:

@@ -15,7 +15,14 @@ from rwml_gym.checks import require
 from rwml_gym.errors import EncoderNotFoundError, InvalidConfigError
 from rwml_gym.hub import hub_resolves, without_progress_bars
 
-__all__ = ["DEFAULT_ENCODER", "HUB_PREFIX", "HashingEncoder", "SentenceTransformerEncoder", "unit_rows"]
+__all__ = [
+    "DEFAULT_ENCODER",
+    "HUB_PREFIX",
+    "HashingEncoder",
+    "SentenceTransformerEncoder",
+    "local_folder",
+    "unit_rows",
+]
 
 DEFAULT_ENCODER = "all-MiniLM-L6-v2"
 HUB_PREFIX = "sentence-transformers/"
@@ -86,7 +93,7 @@ class SentenceTransformerEncoder:
         """
         require("sentence_transformers", f"sentence-transformers for {name!r}", "embed")
         self.name = name
-        folder = _local_folder(name)
+        folder = local_folder(name)
         # Imported here because torch takes seconds to import.
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
@@ -155,7 +162,7 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
 
 
-def _local_folder(name: str) -> Path | None:
+def local_folder(name: str) -> Path | None:
     """Find the local folder of a model's files; `None` if the model must come from the hub."""
     if name in _PACKAGED_MODELS:
         package, folder = _PACKAGED_MODELS[name]

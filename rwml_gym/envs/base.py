@@ -37,6 +37,7 @@ INFO_KEYS: dict[str, str] = {
     "message_role": "a distance and a threshold for each message role, such as ROUGE for results of tools",
     "tools": "the tools in the prompt, and a random player that calls them",
     "policy": "the policy in the prompt, with `show_policy`",
+    "known_info": "what the simulated user knows about himself, in prompts of world models only",
     "expert_action": "the expert as an agent, and episodes to imitate",
 }
 """The keys of `info` that training and evaluation read, and what each gives. None is required."""

@@ -19,9 +19,23 @@ from rwml_gym.envs.tau2.package import load
 from rwml_gym.envs.tau2.tools import ToolSpec, specs_of
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 
-__all__ = ["DOMAINS", "SOLO_DOMAINS", "Domain", "load_domain", "load_task", "needs_judge", "splits", "task_ids"]
+__all__ = [
+    "ALL",
+    "DOMAINS",
+    "SOLO_DOMAINS",
+    "Domain",
+    "load_domain",
+    "load_task",
+    "members",
+    "needs_judge",
+    "splits",
+    "task_ids",
+]
 
 DOMAINS = ("airline", "retail", "telecom", "telecom-workflow", "mock")
+ALL = "all"
+"""The benchmark's three domains in one environment: airline, retail and telecom."""
+_BENCHMARK = ("airline", "retail", "telecom")
 SOLO_DOMAINS = ("telecom", "telecom-workflow", "mock")
 """Domains with tasks that are a ticket, which the agent handles without a user."""
 
@@ -63,6 +77,12 @@ class Domain:
     def supports_solo(self) -> bool:
         """Whether the domain has a solo mode."""
         return self.name in SOLO_DOMAINS
+
+
+def members(domain: str) -> tuple[str, ...]:
+    """Return the domains that a name stands for: several for `ALL`, else the one of that name."""
+    one_of("domain", domain, (*DOMAINS, ALL))
+    return _BENCHMARK if domain == ALL else (domain,)
 
 
 @cache

@@ -13,7 +13,7 @@ from rwml_gym.envs.base import TextEnv
 from rwml_gym.envs.read_only import read_only
 from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action
 from rwml_gym.envs.tau2.conversation import STOP, Conversation, User
-from rwml_gym.envs.tau2.domains import DOMAINS, Domain, load_domain
+from rwml_gym.envs.tau2.domains import ALL, DOMAINS, Domain, load_domain, members
 from rwml_gym.envs.tau2.package import data_version
 from rwml_gym.envs.tau2.scoring import Score, check_scorable, score
 from rwml_gym.envs.tau2.tasks import NamedTask, Tasks
@@ -52,13 +52,14 @@ class Tau2Env(TextEnv[NamedTask]):
       checks that count for this task; ``ended``: tau2's reason, empty until the end; ``user_error``: why the user's
       model failed.
     * ``game``: the name for ``reset(options={"game": name})``; ``domain``; ``data_version``; ``known_problem``:
-      what is wrong with the task's data, usually empty; ``admissible_actions``: always empty, because messages are free
-      text.
+      what is wrong with the task's data, usually empty; ``known_info``: see below; ``admissible_actions``: always
+      empty, because messages are free text.
 
     Neither the gold actions nor the scoring criteria reach the agent before the end.
 
     Args:
-        domain: ``airline``, ``retail``, ``telecom``, ``telecom-workflow`` or ``mock``.
+        domain: ``airline``, ``retail``, ``telecom``, ``telecom-workflow``, ``mock``, or ``all`` for the tasks of the
+            first three, whose rules and tools then change with the task.
         split: ``train``, ``test`` or ``base`` (used in publications); telecom also has ``small`` and ``full``.
         user: ``scripted`` (no model, deterministic), ``solo`` (no user; telecom and mock) or ``model``.
         user_model: With ``user="model"``: a litellm id, or a function of messages and tools (`ChatModel`).
@@ -71,6 +72,9 @@ class Tau2Env(TextEnv[NamedTask]):
         judge: A litellm id or a function, as for users, which checks the assertions in words that count for some tasks
             of upstream's releases. Without it, those tasks are left out, with a warning that says how many.
         known_problems: ``keep`` or ``drop`` tasks whose data are wrong, see `envs.tau2.tasks.known_problem`.
+        known_info: Whether ``info["known_info"]`` holds what the simulated user knows about himself, such as name and
+            phone number. It is for the prompts of world models, which predict what he says; an agent has to ask him. It
+            is never why he calls or what he is to do.
         render_mode: With ``ansi``, `render` returns the conversation so far.
         order: ``random``, or ``each-once`` to play every task of the split; see `TextEnv`.
         share: The share of a slot with ``each-once``; `gymnasium.make_vec` sets it.
@@ -100,11 +104,12 @@ class Tau2Env(TextEnv[NamedTask]):
         user_timeout: float | None = 600.0,
         judge: str | ChatModel | None = None,
         known_problems: str = "keep",
+        known_info: bool = False,
         render_mode: str | None = None,
         order: str = "random",
         share: tuple[int, int] = (0, 1),
     ) -> None:
-        one_of("domain", domain, DOMAINS)
+        one_of("domain", domain, (*DOMAINS, ALL))
         one_of("user", user, USERS)
         one_of("on_user_error", on_user_error, ("raise", "truncate"))
         if (user == "model") != (user_model is not None):
@@ -121,12 +126,13 @@ class Tau2Env(TextEnv[NamedTask]):
         if user_timeout is not None and not user_timeout > 0:
             raise InvalidConfigError(f"Expected user_timeout above 0, or None, actual: {user_timeout!r}.")
         self.user_timeout = user_timeout
-        self.domain = load_domain(domain, solo=user == "solo")
+        self._domains = {name: load_domain(name, solo=user == "solo") for name in members(domain)}
+        self.domain = next(iter(self._domains.values()))
         super().__init__(
             Tasks(domain, split, user, judge is not None, known_problems), render_mode, order=order, share=share
         )
         self.user, self.on_user_error, self.max_errors = user, on_user_error, max_errors
-        self.policy_in_observation = policy_in_observation
+        self.policy_in_observation, self.known_info = policy_in_observation, known_info
         self._model = (
             LitellmModel(user_model, dict(user_arguments or {})) if isinstance(user_model, str) else user_model
         )
@@ -149,6 +155,9 @@ class Tau2Env(TextEnv[NamedTask]):
 
     def _begin(self, game: NamedTask) -> tuple[str, dict[str, Any]]:
         self._name, self._known_problem, task = game.name, game.known_problem, game.task
+        self._known_info = game.known_info if self.known_info and self.user != "solo" else ""
+        self.domain = self._domains[game.domain]
+        self._tools, self._schemas = _tools_of(self.domain)
         check_scorable(task, self._judge is not None)
         self._conversation = Conversation(task, self.domain.make(), self._make_user(task), self.max_errors)
         self._seen, self._user_error = 0, ""
@@ -263,6 +272,7 @@ class Tau2Env(TextEnv[NamedTask]):
             "domain": self.domain.name,
             "data_version": data_version(),
             "known_problem": self._known_problem,
+            "known_info": self._known_info,
             "admissible_actions": [],
         }
 

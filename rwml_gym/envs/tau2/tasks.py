@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rwml_gym.checks import one_of
-from rwml_gym.envs.tau2.domains import load_task, needs_judge, splits, task_ids
+from rwml_gym.envs.tau2.domains import load_task, members, needs_judge, splits, task_ids
 from rwml_gym.envs.tau2.package import data_version
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 
@@ -31,6 +31,17 @@ class NamedTask:
     name: str
     task: Any
     known_problem: str = ""
+
+    @property
+    def domain(self) -> str:
+        """The domain of the task."""
+        return self.name.partition("/")[0]
+
+    @property
+    def known_info(self) -> str:
+        """What the simulated user knows about himself, without why he calls and what he is to do; may be empty."""
+        instructions = self.task.user_scenario.instructions
+        return "" if isinstance(instructions, str) else instructions.known_info or ""
 
 
 def known_problem(domain: str, task_id: str, user: str = "scripted") -> str:
@@ -66,8 +77,8 @@ class Tasks:
     mock, are numbered in the order of tau2's file.
 
     Args:
-        domain: One of `rwml_gym.envs.tau2.domains.DOMAINS`.
-        split: One of the domain's splits.
+        domain: One of `rwml_gym.envs.tau2.domains.DOMAINS`, or `ALL` for the tasks of three.
+        split: A split that all the domains have.
         user: Who the user is; with ``solo``, there are only tasks with a ticket.
         judged: Whether a judge can score what only a language model can score; otherwise such tasks are left out, with
             a warning that says how many.
@@ -83,28 +94,31 @@ class Tasks:
     def __init__(
         self, domain: str, split: str, user: str = "scripted", judged: bool = False, known_problems: str = "keep"
     ) -> None:
-        known = splits(domain)
-        one_of(f"split of {domain}", split, known)
         one_of("known_problems", known_problems, KNOWN_PROBLEMS)
-        numbers = {task: task if task.isdecimal() else str(number) for number, task in enumerate(task_ids(domain))}
-        self._domain, self._user = domain, user
-        scorable = [task for task in known[split] if judged or not needs_judge(domain, task)]
-        self.unscorable = len(known[split]) - len(scorable)
+        parts = members(domain)
+        one_of(
+            f"split of {domain}", split, [name for name in splits(parts[0]) if all(name in splits(p) for p in parts)]
+        )
+        self._user = user
+        numbers = {part: _numbers(part) for part in parts}
+        tasks = [(part, task) for part in parts for task in splits(part)[split]]
+        scorable = [(part, task) for part, task in tasks if judged or not needs_judge(part, task)]
+        self.unscorable = len(tasks) - len(scorable)
         if self.unscorable:
             warnings.warn(
                 f"Expected tasks of {domain}/{split} that are scored without a language model, actual: "
-                f"{self.unscorable} of {len(known[split])} need one and are left out. Give a `judge`.",
+                f"{self.unscorable} of {len(tasks)} need one and are left out. Give a `judge`.",
                 stacklevel=3,
             )
         self._ids = {
-            f"{domain}/{split}/{numbers[task]}": task
-            for task in scorable
-            if (user != "solo" or load_task(domain, task).ticket is not None)
-            and (known_problems == "keep" or not known_problem(domain, task, user))
+            f"{part}/{split}/{numbers[part][task]}": task
+            for part, task in scorable
+            if (user != "solo" or load_task(part, task).ticket is not None)
+            and (known_problems == "keep" or not known_problem(part, task, user))
         }
         if not self._ids:
             raise InvalidConfigError(
-                f"Expected a task of {domain}/{split}, actual: none of {len(known[split])} is left, "
+                f"Expected a task of {domain}/{split}, actual: none of {len(tasks)} is left, "
                 f"{self.unscorable} of which need a `judge`. Give one, or choose another split."
             )
 
@@ -119,11 +133,16 @@ class Tasks:
 
     def load(self, name: str) -> NamedTask:
         """Load the task of a name (`GameSource.load`)."""
-        task_id = self.task_id(name)
-        return NamedTask(name, load_task(self._domain, task_id), known_problem(self._domain, task_id, self._user))
+        task_id, domain = self.task_id(name), name.partition("/")[0]
+        return NamedTask(name, load_task(domain, task_id), known_problem(domain, task_id, self._user))
 
     def task_id(self, name: str) -> str:
         """Return tau2's id of a task, or raise `GameNotFoundError` if no task has this name."""
         if name not in self._ids:
             raise GameNotFoundError(f"Expected a task like {next(iter(self._ids))!r}, actual: {name!r}. See `names`.")
         return self._ids[name]
+
+
+def _numbers(domain: str) -> dict[str, str]:
+    """Return the last part of each task's name, by tau2's id."""
+    return {task: task if task.isdecimal() else str(number) for number, task in enumerate(task_ids(domain))}

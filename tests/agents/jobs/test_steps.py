@@ -183,13 +183,13 @@ def test_an_update_makes_what_was_right_likelier(predictor, accelerator):
 
 def test_next_state_steps_go_through_the_data_epoch_by_epoch(predictor, accelerator, monkeypatch):
     taken: list[int] = []
-    predict = Prompts.predict
+    ask = Prompts.ask
 
-    def seen(self, history, action, task=""):
-        taken.append([t.history for t in TRIPLETS].index(history))
-        return predict(self, history, action, task)
+    def seen(self, transition):
+        taken.append(TRIPLETS.index(transition))
+        return ask(self, transition)
 
-    monkeypatch.setattr(Prompts, "predict", seen)
+    monkeypatch.setattr(Prompts, "ask", seen)
     optimizer = _still(predictor.model)
 
     def step(number: int, seed: int = 5) -> dict[str, Any]:

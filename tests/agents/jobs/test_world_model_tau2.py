@@ -35,7 +35,7 @@ def tiny_config(model: Path, **changes: Any) -> RWMLConfig:
         "model": str(model),
         "dtype": "float32",
         "lora_rank": 4,
-        "max_prompt_tokens": 200,
+        "max_prompt_tokens": 1_200,  # the tools of retail take most of it
         "max_state_characters": 80,
         "max_new_tokens": 12,
         "encoder": "hashing",

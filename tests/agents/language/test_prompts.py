@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from rwml_gym.agents.language.prompts import STYLES, Prompts
 from rwml_gym.errors import InvalidConfigError, PromptTooLongError
-from rwml_gym.transitions import Turn
+from rwml_gym.transitions import Transition, Turn
 
 TASK = "Put the mug into the kitchen."
 TURNS = [Turn("", "You are in the bedroom."), *(Turn(f"look {i}", f"You see mug {i}.") for i in range(6))]
@@ -25,7 +26,7 @@ def tokenizer(tiny):
 
 @pytest.fixture(params=STYLES)
 def prompts(request, tokenizer) -> Prompts:
-    return Prompts(tokenizer, request.param, history=3, max_tokens=400)
+    return Prompts(tokenizer, request.param, history=3, max_tokens=1_000)
 
 
 def test_a_transcript_goes_on_where_the_world_would_answer(tokenizer):
@@ -57,6 +58,67 @@ def test_the_first_turn_has_no_command(tokenizer):
     assert "Task" not in text
 
 
+@pytest.mark.parametrize("world", ["game", "service"])
+def test_a_chat_asks_to_think_first_and_then_to_describe_with_examples(tokenizer, world):
+    prompts = Prompts(tokenizer, "chat", world=world)
+    text = tokenizer.decode(prompts.predict(TURNS[:2], "take mug", TASK))
+    think, learnt, describe, tags, examples, action = (
+        text.index(words)
+        for words in (
+            "between <think> and </think>",
+            "learnt so far",
+            "describe",
+            "<next_state>",
+            "examples",
+            "take mug",
+        )
+    )
+    assert think < learnt < describe < tags < examples < action
+    assert "Potential action:\n> take mug" in text
+
+
+def test_no_prompt_asks_for_exact_words(tokenizer):
+    for style in STYLES:
+        for world in ("game", "service"):
+            prompts = Prompts(tokenizer, style, world=world, predictions=True)
+            asked = [prompts.act(TURNS[:1], TASK), prompts.predict(TURNS[:1], "look", TASK)]
+            assert not any("word for word" in tokenizer.decode(ids) for ids in asked)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_json_is_asked_for_as_its_schema_if_wanted(tokenizer, style):
+    texts = {}
+    for schema in (False, True):
+        prompts = Prompts(tokenizer, style, world="service", json_schema=schema)
+        texts[schema] = tokenizer.decode(prompts.predict(TURNS[:1], "f()", TASK))
+        assert "schema" not in tokenizer.decode(prompts.act(TURNS[:1], TASK))
+    assert "JSON" not in texts[False]
+    assert "schema" in texts[True]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_what_the_user_knows_and_the_rules_are_in_prompts_for_predictions(tokenizer, style):
+    prompts = Prompts(tokenizer, style, world="service", rules={"retail/train/1": "Policy:\nBe kind."}.get)
+    asked = Transition(tuple(TURNS[:1]), "f()", "", TASK, game="retail/train/1", known_info="You are Mei Davis.")
+    text = tokenizer.decode(prompts.ask(asked))
+    facts = f"Task: {TASK}\nPolicy:\nBe kind.\nWhat the user knows about himself: You are Mei Davis.\n\n"
+    assert facts in text
+    assert text.index(facts) < text.index("bedroom")
+    assert "himself" not in tokenizer.decode(Prompts(tokenizer, style).ask(replace(asked, known_info="")))
+
+
+def test_a_target_begins_with_an_empty_thought_in_a_chat_that_asks_for_one(tokenizer):
+    def target(style: str, **settings: bool) -> str:
+        return tokenizer.decode(Prompts(tokenizer, style, **settings).target("You see a mug."))
+
+    assert target("chat") == "<think> </think>\n<next_state>You see a mug.</next_state>"
+    assert target("chat", empty_thought=False) == "<next_state>You see a mug.</next_state>"
+    assert target("transcript") == target("transcript", empty_thought=False) == "You see a mug.\n>"
+
+
+# Fitting
+
+
 def test_only_the_last_turns_are_shown(prompts, tokenizer):
     text = tokenizer.decode(prompts.predict(TURNS, "take mug", TASK))
     assert [i for i in range(6) if f"mug {i}." in text] == [3, 4, 5]
@@ -81,15 +143,15 @@ def _ask(prompts: Prompts, ask: str, turns: list[Turn], task: str = TASK) -> lis
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("ask", ["predict", "act"])
-@pytest.mark.parametrize("limit", range(200, 400, 33))
-def test_what_is_too_long_loses_its_oldest_data_and_nothing_else(tokenizer, style, ask, limit):
+@pytest.mark.parametrize("room", range(10, 200, 33))
+def test_what_is_too_long_loses_its_oldest_data_and_nothing_else(tokenizer, style, ask, room):
     """Instruction, tags, template, task and command stay as they are, and so does the end of the observation."""
-    whole = tokenizer.decode(_ask(Prompts(tokenizer, style, max_tokens=10_000), ask, [Turn("look", "@")]))
-    head, tail = whole.split("@")
-    state = " ".join(f"word{i}" for i in range(90))
+    whole = _ask(Prompts(tokenizer, style, max_tokens=10_000), ask, [Turn("look", "@")])
+    head, tail = tokenizer.decode(whole).split("@")
+    state, limit = " ".join(f"word{i}" for i in range(90)), len(whole) + room
     ids = _ask(Prompts(tokenizer, style, history=2, max_tokens=limit), ask, [TURNS[0], Turn("look", state)])
     text = tokenizer.decode(ids)
-    assert limit - 25 < len(ids) <= limit
+    assert limit - 3 <= len(ids) <= limit
     assert text.startswith(f"{head}…")
     assert text.endswith(tail)
     assert state.endswith(text[len(head) + 1 : len(text) - len(tail)])
@@ -108,20 +170,109 @@ def test_what_cannot_fit_is_an_error_that_says_how_many_tokens_it_takes(tokenize
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_long_task_keeps_its_beginning(tokenizer, style):
-    task = " ".join(f"aim{i}" for i in range(200))
-    text = tokenizer.decode(Prompts(tokenizer, style, max_tokens=300).act(TURNS[:1], task))
-    assert "Task: aim0 aim1 aim2" in text
-    assert "…" in text
+@pytest.mark.parametrize("long", ["task", "action", "known_info", "rules"])
+def test_neither_task_nor_rules_nor_command_nor_what_the_user_knows_is_cut(tokenizer, style, long):
+    words = " ".join(f"aim{i}" for i in range(200))
+    texts = {"task": "t", "action": "a", "known_info": "k", "rules": "r", long: words}
+    asked = Transition((TURNS[0],), texts["action"], "", texts["task"], known_info=texts["known_info"])
+
+    def prompts(limit: int) -> Prompts:
+        return Prompts(tokenizer, style, max_tokens=limit, rules=lambda game: texts["rules"])
+
+    with pytest.raises(PromptTooLongError) as caught:
+        prompts(300).ask(asked)
+    assert not prompts(300).fits(asked)
+    needed = int(re.search(r"take (\d+)", str(caught.value))[1])
+    text = tokenizer.decode(prompts(needed).ask(asked))
+    assert words in text
+    assert "bedroom" not in text
+    assert prompts(needed).fits(asked)
+    assert not prompts(needed - 1).fits(asked)
 
 
-@given(history=st.lists(st.tuples(states, states), max_size=4), task=states, limit=st.integers(160, 400))
+some_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | states
+
+
+def _agree(one: str, other: str) -> int:
+    """Number of characters at the beginning that two texts share."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _spoken(text: str) -> str:
+    """A text as it is found in a decoded prompt: what is at its ends may belong to the white space beside it."""
+    return text.strip()
+
+
+@given(
+    history=st.lists(st.tuples(some_text, states | states.map(lambda text: text * 9)), max_size=5),
+    task=some_text,
+    action=some_text,
+    known=some_text,
+    style=st.sampled_from(STYLES),
+    acts=st.booleans(),
+    limits=st.tuples(st.integers(0, 260), st.integers(0, 260)).map(sorted),
+)
 @fixture_once
-def test_no_prompt_is_longer_than_its_limit(tokenizer, history, task, limit):
-    for style in STYLES:
+@example([("", "a\n\n\n")], "", "", "", "transcript", True, [0, 1])
+@example([("go", "é🙂" * 40)], "t", "a", "", "chat", False, [9, 10])
+def test_fitting(tokenizer, history, task, action, known, style, acts, limits):
+    """Never above the limit; nothing is lost but data, from the oldest on; a larger limit never shows less."""
+    rules = "Policy: never lie."
+    turns = [Turn(*turn) for turn in history]
+
+    def prompt(limit: int, turns: list[Turn]) -> str:
         prompts = Prompts(tokenizer, style, history=0, max_tokens=limit)
-        assert len(prompts.act([Turn(*turn) for turn in history][-1:], task)) <= limit
-        assert len(prompts.act([Turn(*turn) for turn in history], task)) <= limit
+        told = f"{task}\n{rules}"
+        ids = prompts.act(turns, told) if acts else prompts.predict(turns, action, told, known)
+        assert len(ids) <= limit
+        return tokenizer.decode(ids)
+
+    with pytest.raises(PromptTooLongError) as caught:
+        prompt(1, turns)
+    needed = int(re.search(r"take (\d+)", str(caught.value))[1])
+    bare = prompt(needed, [])
+    assert rules in bare
+    assert _spoken(task) in bare
+    if not acts:
+        assert _spoken(action) in bare
+        assert _spoken(known) in bare
+    shown = []
+    for limit in limits:
+        text = prompt(needed + limit, turns)
+        # Whatever the prompt holds without data is still there, around the data.
+        assert _agree(text, bare) + _agree(text[::-1], bare[::-1]) >= len(bare)
+        shown.append(len(text) - len(bare))
+    assert shown[0] <= shown[1]
+
+
+def _alternating_roles() -> str:
+    """A template like Gemma's and Mistral's: no system role, roles that alternate, an end of a turn of its own."""
+    return (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{% for m in messages %}"
+        "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Alternate roles') }}{% endif %}"
+        "<|{{ m['role'] }}|>{{ m['content'] | trim }}<|pad|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+
+
+def test_a_conversation_in_a_template_of_alternating_roles_is_that_of_the_template(tokenizer):
+    """The end of a turn is the template's own token, which is not the end of a text."""
+    tokenizer.chat_template = _alternating_roles()
+    prompts = Prompts(tokenizer, "chat", history=0)
+    ids = prompts.act([TURNS[0]], TASK)
+    first = tokenizer.decode(ids)
+    assert first.startswith("<|user|>You play in a text world")
+    assert TASK in first
+    said = first.removeprefix("<|user|>").removesuffix("<|pad|>\n<|assistant|>")
+    messages = [{"role": "user", "content": said}]
+    for i in range(3):
+        written = prompts.action_target(f"act {i}")
+        assert written[-1] == tokenizer.convert_tokens_to_ids("<|pad|>") != tokenizer.eos_token_id
+        ids += [*written, *prompts.reply(f"obs {i}", written)]
+        messages += [{"role": "assistant", "content": f"act {i}"}, {"role": "user", "content": f"obs {i}"}]
+    assert tokenizer.decode(ids) == tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert ids == tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
 
 
 NO_SYSTEM = [
@@ -169,7 +320,7 @@ def test_a_service_is_asked_for_calls_and_words(tokenizer):
     transcript, chat = (Prompts(tokenizer, style, world="service") for style in STYLES)
     assert tokenizer.decode(transcript.predict(TURNS[:1], "f()", TASK)).startswith("A transcript of customer service.")
     assert "one tool call" in tokenizer.decode(chat.act(TURNS[:1], TASK))
-    assert "the tool's result, word for word" in tokenizer.decode(chat.predict(TURNS[:1], "f()", TASK))
+    assert "the tool's result of a call" in tokenizer.decode(chat.predict(TURNS[:1], "f()", TASK))
     call = 'Let me see.\n<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
     assert chat.read_action(f"{call}\n") == call
     assert transcript.read_action("f()\ntool: 1") == "f()"
@@ -178,6 +329,7 @@ def test_a_service_is_asked_for_calls_and_words(tokenizer):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
+        ({"json_schema": True}, "with JSON, 'service'.*actual: 'game'"),
         ({"world": "circus"}, "game.*service.*actual: 'circus'"),
         ({"max_state": -1}, "`max_state` of at least 0"),
         ({"style": "poem"}, "transcript.*actual: 'poem'"),

@@ -21,9 +21,9 @@ from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.config.world_model import preset
 from rwml_gym.agents.jobs.sft import run_sft
 from rwml_gym.agents.language.models import load_adapter, load_model
-from rwml_gym.agents.language.packaged import public_name
 from rwml_gym.agents.learning.checkpoint import save_adapter
 from rwml_gym.agents.learning.options import SFTConfig
+from rwml_gym.agents.packaged import public_name
 from rwml_gym.agents.reports.model_card import push_adapter, write_card
 from rwml_gym.errors import HubError, InvalidConfigError, ModelNotFoundError
 from tests.conftest import policy_weights

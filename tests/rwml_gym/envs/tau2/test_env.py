@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections import Counter
 
 import gymnasium
 import pytest
@@ -33,7 +34,8 @@ from tests.helpers.tau2_stock import functional, trajectory
 ID = "rwml_gym/Tau2-v0"
 INFO_KEYS = {
     "task", "policy", "tools", "messages", "message_role", "invalid_action", "tool_error", "won", "score_parts",
-    "counted", "ended", "user_error", "game", "domain", "data_version", "known_problem", "admissible_actions",
+    "counted", "ended", "user_error", "game", "domain", "data_version", "known_problem", "known_info",
+    "admissible_actions",
 }  # fmt: skip
 
 
@@ -417,3 +419,54 @@ def test_nothing_an_agent_writes_breaks_it(domain):
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_ten_thousand_texts_break_nothing(domain):
     fuzz(domain, 10_000)
+
+
+# -- several domains, and what the user knows
+
+
+def test_all_plays_the_tasks_of_three_domains_each_with_its_own_rules():
+    env = Tau2Env("all", split="train")
+    counts = Counter(name.partition("/")[0] for name in env.games.names)
+    assert counts == {"retail": 74, "telecom": 74, "airline": 30}  # the paper's 178 tasks
+    for domain in ("telecom", "airline", "retail"):
+        alone = Tau2Env(domain, split="train")
+        name = alone.games.names[2]
+        assert env.reset(options={"game": name}) == alone.reset(options={"game": name})
+        said = trajectory(domain, alone.games.task_id(name), "gold")
+        for action in said:
+            assert env.step(action) == alone.step(action)
+        assert env.render_mode is None
+    for again in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
+        assert again.games.names == env.games.names
+        assert again.reset(options={"game": "airline/train/0"})[1]["domain"] == "airline"
+
+
+def test_splits_and_modes_of_all_are_those_that_every_domain_has():
+    with pytest.raises(InvalidConfigError, match="split of all to be one of train, test, base, actual"):
+        Tau2Env("all", split="full")
+    with pytest.raises(InvalidConfigError, match=r"user=.solo"):
+        Tau2Env("all", user="solo")
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_what_the_user_knows_is_told_on_request_and_never_what_he_wants(domain):
+    env, silent = Tau2Env(domain, known_info=True), Tau2Env(domain)
+    told = 0
+    for name in env.games.names[::9]:
+        instructions = load_task(domain, env.games.task_id(name)).user_scenario.instructions
+        observation, info = env.reset(options={"game": name})
+        expected = "" if isinstance(instructions, str) else instructions.known_info or ""
+        assert info["known_info"] == expected
+        assert env.step("Hello.")[4]["known_info"] == expected
+        told += bool(expected)
+        if expected:
+            wants = (instructions.reason_for_call, instructions.task_instructions)
+            assert not any(text in expected for text in wants if text != ".")
+        # The conversation is the same, and so is all else.
+        same = silent.reset(options={"game": name})
+        assert same == (observation, {**info, "known_info": ""})
+    assert bool(told) == (domain != "mock")  # whose users have one text for everything
+
+
+def test_without_a_user_there_is_nobody_to_know_anything():
+    assert Tau2Env("telecom", user="solo", known_info=True).reset(seed=0)[1]["known_info"] == ""
