@@ -17,7 +17,7 @@ __all__ = ["check_prompts", "fitting"]
 _CHECKED = 16  # games; rules are long, but they are those of a domain, not of a game
 
 
-def check_prompts(prompts: Prompts, games: Games, show_policy: bool, predicts: bool = False) -> None:
+def check_prompts(prompts: Prompts, games: Games, show_policy: bool, predicts: bool = False) -> int:
     """Check that instruction, task and rules fit into a prompt, for some of the training games.
 
     Args:
@@ -26,16 +26,22 @@ def check_prompts(prompts: Prompts, games: Games, show_policy: bool, predicts: b
         show_policy: Whether the agent's prompt holds the environment's rules.
         predicts: Whether there are prompts for predictions, too.
 
+    Returns:
+        How many tokens they take at most.
+
     Raises:
         PromptTooLongError: They do not fit; the message says how many tokens they need.
     """
+    longest = 0
     with games.make_env() as env:
         for game in islice(dict.fromkeys(games.train), _CHECKED):
             _, info = env.reset(options={"game": game}) if isinstance(game, str) else env.reset(seed=game)
-            prompts.act([], describe_task(info, show_policy))
+            asked = [prompts.act([], describe_task(info, show_policy))]
             if predicts:
                 task, name, known = (str(info.get(key, "")) for key in ("task", "game", "known_info"))
-                prompts.ask(Transition((), "", "", task, game=name, known_info=known))
+                asked.append(prompts.ask(Transition((), "", "", task, game=name, known_info=known)))
+            longest = max(longest, *map(len, asked))
+    return longest
 
 
 def fitting(data: TransitionDataset, prompts: Prompts, say: Callable[[str], Any]) -> TransitionDataset:

@@ -56,12 +56,14 @@ class _Parts:
         title: What the environment is called.
         games: The games to play.
         data: Transitions to learn from and to measure on, where they are recorded already.
+        needed: Tokens of the longest prompt without any turns.
     """
 
     missing: list[str] = field(default_factory=list)
     title: str = ""
     games: Games | None = None
     data: tuple[TransitionDataset, TransitionDataset] | None = None
+    needed: int | None = None
 
     def look(self, find: Callable[[], _Found]) -> _Found | None:
         """Return what `find` finds; `None` if it is missing, which is noted."""
@@ -99,7 +101,7 @@ def plan_run(config: JobConfig, folder: str | Path) -> str:
             parts.games = parts.look(lambda: _module(job).choose(job, source, load=False))
     shape = parts.look(lambda: _shape(job))
     if source is not None and shape is not None and parts.games is not None:
-        _check(job, source, parts.games, shape[1])
+        parts.needed = _check(job, source, parts.games, shape[1])
     for path in filter(None, (getattr(job, "adapter", None), _imitated(job))):
         if not Path(path).is_dir():
             parts.missing.append(f"Expected a folder, actual: {path!r}, which is not there.")
@@ -136,13 +138,13 @@ def _shape(config: JobConfig) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     return add_adapter(model, config.lora_rank, config.lora_alpha), tokenizer
 
 
-def _check(config: Any, source: Source, games: Games, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make the prompts and check that there is room for what they must hold."""
+def _check(config: Any, source: Source, games: Games, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Make the prompts, check that they have room for what they must hold, and return how many tokens that takes."""
     acts = isinstance(config, PolicyConfig)
     show_policy = config.episode.show_policy if acts else config.show_policy
     settings = {**_module(config).prompt_settings(config), "rules": games.rules if show_policy and not acts else None}
     prompts = config.make_prompts(tokenizer, source.world.prompt_world, **settings)
-    check_prompts(prompts, games, show_policy, predicts=not acts)
+    return check_prompts(prompts, games, show_policy, predicts=not acts)
 
 
 def _imitated(config: JobConfig) -> str | None:
@@ -179,7 +181,7 @@ def _world_model(config: RWMLConfig, parts: _Parts) -> tuple[list[str], list[str
         f"{collect.max_steps}, so transitions at most {most:,}; held-out games {held_out:,}",
         f"Filter: SFT on {filters.share:.0%} of the transitions, {filters.attempts} attempts at each of the others"
         + (f", at most {filters.limit:,}" if filters.limit else ""),
-        _lengths(config, config.max_new_tokens),
+        _lengths(config, config.max_new_tokens, parts),
     ]
     tune = {"the paper's": paper.validation if paper else 0, "at most": shared}
     train = {"the paper's": paper.kept if paper else 0, "at most": tried}
@@ -208,7 +210,7 @@ def _states(config: SFTJobConfig, parts: _Parts) -> tuple[list[str], list[str]]:
             f"{config.max_steps}, played at random"
         ]
         sizes["at most"] = most
-    data.append(_lengths(config, config.max_new_tokens))
+    data.append(_lengths(config, config.max_new_tokens, parts))
     return data, [f"SFT: {_count(config.sft, sizes, f'{config.sft.batch_size} transitions')}"]
 
 
@@ -237,7 +239,7 @@ def _policy(config: PolicyConfig, parts: _Parts) -> tuple[list[str], list[str]]:
     data += [
         f"Evaluation: games {', '.join(f'{name} {_or_all(count)}' for name, count in sets.items())}; episodes of each "
         f"{evaluation.repeats}, steps of an episode at most {evaluation.max_steps or episode.max_steps}",
-        _lengths(config, episode.action_tokens),
+        _lengths(config, episode.action_tokens, parts),
     ]
     return data, updates
 
@@ -251,11 +253,12 @@ def _where(config: JobConfig, parts: _Parts) -> str:
     return ", ".join([parts.title or config.env, *(f"{name} {value}" for name, value in named.items())])
 
 
-def _lengths(config: JobConfig, written: int) -> str:
+def _lengths(config: JobConfig, written: int, parts: _Parts) -> str:
     window = f"{config.history} turns" if config.history else "the whole episode"
+    needed = "" if parts.needed is None else f", {parts.needed:,} of them for instruction, task and rules"
     return (
-        f"Prompts: {config.prompt_style}, {window}, at most {config.max_prompt_tokens:,} tokens; at most {written:,} "
-        "tokens are written"
+        f"Prompts: {config.prompt_style}, {window}, tokens at most {config.max_prompt_tokens:,}{needed}; tokens "
+        f"written at most {written:,}"
     )
 
 

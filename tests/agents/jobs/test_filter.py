@@ -13,6 +13,7 @@ import pytest
 from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig, StageConfig
 from rwml_gym.agents.jobs import world_model
 from rwml_gym.agents.jobs.filter import by_pass_rate, group_signal, signal_table
+from rwml_gym.agents.jobs.reward import filter_gap
 from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.reports.evaluate import outcome_type
@@ -217,3 +218,38 @@ def test_batches_are_spread_over_what_happened_if_wanted(tiny_folder, tmp_path, 
     assert len(played) > 1
     spread = max(trained.values()) - min(trained.values())
     assert (spread <= 1) == balance, (trained, played)
+
+
+def test_the_filters_own_threshold_counts_in_the_filter_only(tiny_folder, tmp_path, tried):
+    """A smaller τ_d finds fewer attempts right; the training goes on with its own."""
+    config = _config(tiny_folder, stage=StageConfig(steps=1, groups=3, group_size=2))
+    config = replace(config, filter=replace(config.filter, threshold=0.9, keep_hard=1.0))
+    assert config.threshold > 0.9
+    run_world_model(config, tmp_path)
+    ((_, triplets, written),) = [call for call in tried if call[0] == config.filter.attempts]
+    rates = {
+        threshold: [
+            float(GapReward("hashing", threshold)(row, [t.next_state] * len(row)).rewards.mean())
+            for t, row in zip(triplets, written, strict=True)
+        ]
+        for threshold in (config.filter.threshold, config.threshold)
+    }
+    found = json.loads((tmp_path / "filter.json").read_text(encoding="utf-8"))
+    assert found["rates"] == pytest.approx(rates[0.9]) != pytest.approx(rates[config.threshold])
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["threshold"] == config.threshold
+
+
+def test_measures_of_message_roles_stay_in_the_filter():
+    gap = GapReward("hashing", 0.4, measures={"tool": {"gap": "rouge", "threshold": 0.3, "shape": "continuous"}})
+    filtered = filter_gap(FilterConfig(threshold=0.15), gap)
+    assert (filtered.threshold, filtered.measures) == (0.15, gap.measures)
+    assert filtered.encoder is gap.encoder
+    assert filter_gap(FilterConfig(), gap) is gap
+
+
+def test_what_the_filter_kept_can_be_trained_on_elsewhere(tiny_folder, tmp_path):
+    run_world_model(_config(tiny_folder), tmp_path)
+    kept = TransitionDataset.load(tmp_path / "transitions" / "kept")
+    played = TransitionDataset.load(tmp_path / "transitions" / "train")
+    assert len(kept) == len(json.loads((tmp_path / "filter.json").read_text(encoding="utf-8"))["kept"])
+    assert all(t in list(played) for t in kept)

@@ -410,6 +410,5 @@ def test_a_folder_of_another_run_is_not_touched(finished, model):
 
 def test_presets_are_what_they_say():
     assert {"demo", "smollm2", "paper-alfworld", "paper-tau2"} <= POLICY_PRESETS.keys()
-    assert POLICY_PRESETS["paper-alfworld"].episode.max_steps == 30
     assert "Qwen2.5-7B" in POLICY_PRESETS["paper-alfworld"].model
     assert "Qwen3-8B" in POLICY_PRESETS["paper-tau2"].model

@@ -23,7 +23,7 @@ from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.transitions import TransitionDataset
+from rwml_gym.transitions import InvalidDatasetError, TransitionDataset
 from rwml_gym.wrappers import RecordTransitions
 
 
@@ -99,6 +99,29 @@ def test_the_loss_is_that_of_held_out_games_of_the_same_data(model, tmp_path, ca
     trained = load_adapter(base, str(tmp_path / "run/adapters/sft"))
     assert result["loss_after"] == pytest.approx(pairs(trained)[held_out], abs=1e-4)
     assert result["loss_after"] < result["loss_before"] - 0.1
+
+
+def test_states_are_learnt_for_epochs_and_measured_on_transitions_of_other_games(model, tmp_path, capsys):
+    _, data = _recorded(tmp_path, games=5)
+    games = list(data.games)
+    for name, chosen in (("train", games[:3]), ("other", games[3:]), ("both", games[2:])):
+        TransitionDataset(t for t in data if t.game in chosen).save(tmp_path / name)
+    settings = config(
+        model,
+        target="states",
+        task_types=None,
+        transitions=str(tmp_path / "train"),
+        held_out_transitions=str(tmp_path / "other"),
+        sft=SFTConfig(epochs=2, batch_size=3, learning_rate=1e-2, warmup=0),
+    )
+    run_sft(settings, tmp_path / "run")
+    assert "6 steps of 3 on 9 transitions of 3 games; 6 transitions of 2 games are held out" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "run/metrics/sft.json").read_text())) == 6
+    with pytest.raises(InvalidConfigError, match="1 games in both"):
+        run_sft(dataclasses.replace(settings, held_out_transitions=str(tmp_path / "both")), tmp_path / "again")
+    with pytest.raises(InvalidDatasetError, match=r"no such folder.*transitions/kept"):
+        run_sft(dataclasses.replace(settings, transitions=str(tmp_path / "none")), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_transitions_of_one_game_leave_none_to_hold_out(model, tmp_path):

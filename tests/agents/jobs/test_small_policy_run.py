@@ -144,3 +144,30 @@ def test_recorded_games_that_the_policy_is_evaluated_on_are_not_imitated(finishe
     assert 0 < len(allowed) < len(recorded)
     assert f"Left out: {len(recorded) - len(allowed)} transitions of games" in capsys.readouterr().out
     assert set(shown) == {len(allowed)}
+
+
+def test_each_split_is_evaluated_by_itself_with_its_own_step_budget(finished, tmp_path, monkeypatch):
+    """Also the training games, where they are evaluated."""
+    config = replace(
+        finished.config,
+        split="train",
+        env_arguments=None,
+        imitation=ImitationConfig(),
+        stage=replace(finished.config.stage, steps=1),
+        evaluation=EvaluationConfig(games=2, splits=("held_out",), max_steps=5, temperature=1.0, training_games=True),
+    )
+    played: dict[int, list[int]] = {0: [], 1: []}
+    roll_out = policy.roll_out
+
+    def seen(*args: Any, **kwargs: Any) -> list:
+        episodes = roll_out(*args, **kwargs)
+        played["progress" in kwargs] += [e.steps for e in episodes if not e.won]
+        return episodes
+
+    monkeypatch.setattr(policy, "roll_out", seen)
+    evaluations = policy.run_policy(config, tmp_path)
+    assert [(e.name, e.step) for e in evaluations] == [
+        ("training", 0), ("held_out", 0), ("training", 1), ("held_out", 1),
+    ]  # fmt: skip
+    assert set(played[False]) == {config.episode.max_steps} == {3}
+    assert set(played[True]) == {5}

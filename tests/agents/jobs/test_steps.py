@@ -93,6 +93,20 @@ def test_all_triplets_have_their_turn(predictor, accelerator):
     assert max(counts.values()) <= 8
 
 
+def test_epochs_show_every_triplet_equally_often(predictor, accelerator):
+    counts: Counter[str] = Counter()
+    orders = []
+    for number in range(6):  # two epochs of nine triplets, three at a step
+        _grpo(predictor, accelerator, number, epochs=2)
+        (asked,) = predictor.asked
+        orders += [t.game for t in asked]
+        counts.update(t.game for t in asked)
+    assert StageConfig(epochs=2, groups=3).updates(len(TRIPLETS)) == 6
+    assert set(counts.values()) == {2}
+    assert set(orders[:9]) == set(orders[9:])
+    assert orders[:9] != orders[9:]
+
+
 def test_kept_prompts_change_a_step_by_rounding_only(predictor, accelerator):
     data, settings = TRIPLETS[:3], RWMLConfig(stage=StageConfig(groups=3, group_size=4, rounds=2))
     gap = GapReward("hashing", threshold=0.9, shape="continuous")

@@ -20,6 +20,7 @@ from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, RWML
 from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap
 from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.jobs.worlds import Source
+from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD
@@ -233,3 +234,80 @@ def test_what_is_configured_is_not_calibrated(tiny_folder, tmp_path):
     gap, _ = calibrated_gap(tiny_config(tiny_folder, tool_threshold=0.4), True, plain, data, other)
     assert read(other / "calibration.json") == {}
     assert gap.measure("tool").threshold == 0.4
+
+
+# What the simulated user knows
+
+
+def test_predictions_are_told_what_the_user_knows_and_the_agent_is_not(tiny_folder, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    asked: dict[str, list[str]] = {"act": [], "ask": []}
+    for name, seen in asked.items():
+        method = getattr(Prompts, name)
+
+        def told(self, *args, method=method, seen=seen):
+            ids = method(self, *args)
+            seen.append(self.tokenizer.decode(ids))
+            return ids
+
+        monkeypatch.setattr(Prompts, name, told)
+    config = tiny_config(
+        tiny_folder,
+        collect=CollectConfig(games=3, held_out_games=2, rollouts=1, max_steps=4, slots=3, action_tokens=4),
+        filter=FilterConfig(share=0.3, attempts=1, limit=3),
+        stage=StageConfig(steps=1, groups=2, group_size=2),
+        warm_start=False,
+        baseline=False,
+    )
+    run_world_model(config, tmp_path)
+    played = [*TransitionDataset.load(tmp_path / "transitions/train")]
+    assert all(t.known_info for t in played)
+    assert asked["act"]
+    assert not any("himself" in prompt for prompt in asked["act"])
+    assert all("What the user knows about himself: You" in prompt for prompt in asked["ask"])
+    for prompt in asked["ask"]:
+        assert "\n\n" in prompt.partition("himself: ")[2]  # it stands before the conversation
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_recording_holds_what_the_user_knows_unless_told_not_to(tmp_path, known):
+    words = [] if known else ["--env-arguments", '{"known_info": false}']
+    record = ["record", "--env", "tau2", "--games", "2", "--max-steps", "3", "--out", str(tmp_path / "data"), *words]
+    assert cli.main(record) == 0
+    assert all(bool(t.known_info) == known for t in TransitionDataset.load(tmp_path / "data"))
+
+
+def test_policy_and_tools_are_shown_to_agent_and_world_model_if_wanted(tiny_folder, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    asked: list[str] = []
+    encode = Prompts._ids
+
+    def told(self, text: str) -> list[int]:
+        asked.append(text)
+        return encode(self, text)
+
+    monkeypatch.setattr(Prompts, "_ids", told)
+    config = tiny_config(
+        tiny_folder,
+        domain="mock",
+        split="base",
+        prompt_style="chat",
+        show_policy=True,
+        max_prompt_tokens=4_000,
+        collect=CollectConfig(games=3, held_out_games=2, rollouts=1, max_steps=3, slots=3, action_tokens=4),
+        filter=FilterConfig(share=0.3, attempts=1, limit=3),
+        stage=StageConfig(steps=1, groups=2, group_size=2),
+        warm_start=False,
+        baseline=False,
+    )
+    run_world_model(config, tmp_path)
+    prompts = [text for text in asked if text.startswith("<|system|>")]
+    acts, asks = (
+        [text for text in prompts if words in text]
+        for words in ("customer service agent. If", "You are the world model")
+    )
+    assert acts
+    assert asks
+    for text in (*acts, *asks):
+        assert "\nPolicy:\n" in text
+        assert '\n{"name": "create_task"' in text

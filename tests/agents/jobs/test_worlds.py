@@ -8,7 +8,7 @@ import pytest
 
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.jobs.worlds import Source, choose_games
-from rwml_gym.errors import InvalidConfigError, InvalidGameError
+from rwml_gym.errors import GameNotFoundError, InvalidConfigError, InvalidGameError
 from tests.helpers import plain_env  # noqa: F401 (registers an id that names no games)
 
 
@@ -157,3 +157,89 @@ def test_a_game_that_cannot_be_played_is_passed_over_and_named(capsys, monkeypat
 def test_no_games_are_no_games():
     with Source(EnvConfig("toy")).make()() as env:
         assert choose_games(env, 0, 0) == []
+
+
+# Splits to evaluate
+
+
+def test_splits_are_held_out_each_by_itself_with_a_step_budget_of_their_own():
+    source = Source(EnvConfig("toy"))
+    with source.make(split="held_out")() as env:
+        names = set(env.unwrapped.games.names)
+    games = source.prepare(0, 4, None, 5, splits=("held_out",), held_out_steps=9)
+    assert list(games.sets) == ["held_out"]
+    assert set(games.held_out) == names
+    with games.make_env() as env, games.sets["held_out"].make_env() as other:
+        assert (env.spec.max_episode_steps, other.spec.max_episode_steps) == (5, 9)
+        assert other.reset(options={"game": games.held_out[0]})[1]["game"] == games.held_out[0]
+    some = source.prepare(0, 4, 3, 5, splits=("held_out",))
+    assert len(some.held_out) == 3
+    assert set(some.held_out) <= names
+
+
+def test_the_training_split_cannot_be_evaluated_as_another():
+    with pytest.raises(InvalidConfigError, match="no game both in training and held out"):
+        Source(EnvConfig("toy")).prepare(0, 0, None, 5, splits=("train",))
+    with pytest.raises(InvalidConfigError, match="held_out"):
+        Source(EnvConfig("toy")).prepare(0, 4, 3, 5, splits=("valid",))
+
+
+def test_all_held_out_games_need_a_split_of_their_own():
+    whole = Source(EnvConfig("toy")).prepare(0, 4, None, 5)
+    with Source(EnvConfig("toy", split="held_out")).make()() as env:
+        assert len(whole.held_out) == len(env.unwrapped.games.names)
+    with pytest.raises(InvalidConfigError, match=r"actual: all\..*--evaluation\.splits"):
+        Source(EnvConfig("toy", split="held_out")).prepare(0, 4, None, 5)
+
+
+@_needs("alfworld")
+def test_games_without_end_are_not_all_evaluated():
+    with pytest.raises(InvalidConfigError, match="a number of held-out games"):
+        Source(SMALL_GAMES).prepare(0, 4, None, 5)
+
+
+def test_of_all_games_those_that_can_be_played_are_trained_on(monkeypatch):
+    source = Source(EnvConfig("toy"))
+    with source.make(split="train")() as env:
+        names, load = set(env.unwrapped.games.names), type(env.unwrapped.games).load
+        games = type(env.unwrapped.games)
+    broken = min(names)
+
+    def loads(self, name):
+        if name == broken:
+            raise InvalidGameError(f"{name} is broken")
+        return load(self, name)
+
+    monkeypatch.setattr(games, "load", loads)
+    assert set(source.prepare(0, 0, 3, 5).train) == names - {broken}
+    assert set(source.prepare(0, 0, 3, 5, load=False).train) == names  # files are not opened
+
+
+# What prompts hold of a game
+
+
+@_needs("tau2")
+def test_rules_are_those_of_the_games_domain():
+    games = Source(EnvConfig("tau2", domain="all")).prepare(0, 2, 2, 5)
+    with games.make_env() as train, games.make_held_out_env() as test:
+        names = {"airline": train.unwrapped.games.names, "retail": test.unwrapped.games.names}
+    chosen = {domain: next(name for name in names[domain] if name.startswith(domain)) for domain in names}
+    texts = {domain: games.rules(name) for domain, name in chosen.items()}
+    for domain, text in texts.items():
+        assert text.startswith("Policy:\n")
+        assert ("reservation" in text) == (domain == "airline")
+        assert '\n{"name": "' in text
+    with pytest.raises(GameNotFoundError, match="--no-show-policy"):
+        games.rules("mock/base/0")
+    assert Source(EnvConfig("toy")).prepare(0, 2, 2, 5).rules("house-1") == ""
+
+
+@_needs("tau2")
+def test_what_the_user_knows_is_asked_for_unless_told_not_to():
+    for config, told in ((EnvConfig("tau2"), True), (EnvConfig("tau2", '{"known_info": false}'), False)):
+        source = Source(config)
+        games = source.prepare(0, 2, 2, 5, **source.known_arguments)
+        for make_env, name in ((games.make_env, games.train[0]), (games.make_held_out_env, games.held_out[0])):
+            with make_env() as env:
+                assert bool(env.reset(options={"game": name})[1]["known_info"]) == told
+    assert Source(EnvConfig("toy")).known_arguments == {}
