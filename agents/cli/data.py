@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -243,6 +243,8 @@ def _sampler(
     assert command.model is not None
     model, tokenizer = load_model(command.model, command.dtype)
     prompts = command.make_prompts(tokenizer, world_of(transitions))
+    for transition in transitions:
+        prompts.ask(replace(transition, history=()))  # raises where it cannot be asked for
     adapted = model if command.adapter is None else load_adapter(model, command.adapter)
     world_model = LanguageWorldModel(adapted, tokenizer, prompts, command.max_new_tokens)
 

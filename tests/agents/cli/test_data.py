@@ -106,7 +106,9 @@ def test_several_gaps_stand_in_one_table(capsys, shop, tmp_path):
 def test_a_model_is_sampled_as_training_would(capsys, shop, tiny_folder, tmp_path):
     pytest.importorskip("matplotlib")
     words = ["audit", shop, *SMALL, "--model", tiny_folder, "--samples", 4, "--group-size", 4, "--prompts", 3]
-    assert run(*words, "--max-new-tokens", 8, "--max-prompt-tokens", 64, "--out", tmp_path / "out") == 0
+    assert run(*words, "--max-prompt-tokens", 64) == 2
+    assert "they alone take" in capsys.readouterr().err
+    assert run(*words, "--max-new-tokens", 8, "--max-prompt-tokens", 200, "--out", tmp_path / "out") == 0
     assert "4 samples of each of 3 transitions" in said(capsys)
     found = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert found["signal"]["reward"][0] == 0, "a random model predicts nothing"
