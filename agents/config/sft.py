@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 from rwml_gym.agents.config.base import JobConfig, find_preset, one_of
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.ranges import at_least
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.reward.views import VIEWS, ViewName
 
 __all__ = ["SFT_PRESETS", "SFTJobConfig", "sft_preset"]
 
@@ -27,6 +29,7 @@ class SFTJobConfig(JobConfig):
         held_out_games: Number of games on which it is measured.
         max_steps: Step budget of an episode.
         max_new_tokens: Token limit of a learnt state.
+        target_view: With `states`, what of the results of tools is learnt, a name of `VIEWS`.
         sft: Steps, batch and learning rate; a batch is of episodes or of transitions.
         checkpoint_every: Updates between checkpoints.
     """
@@ -39,6 +42,7 @@ class SFTJobConfig(JobConfig):
     held_out_games: int = 20
     max_steps: int = 30
     max_new_tokens: int = 96
+    target_view: ViewName = "raw"
     sft: SFTConfig = field(default_factory=SFTConfig)
     checkpoint_every: int = 10
 
@@ -46,6 +50,12 @@ class SFTJobConfig(JobConfig):
         super().__post_init__()
         at_least(self, 1, "games", "held_out_games", "max_steps", "max_new_tokens", "checkpoint_every")
         one_of(self, "target", ("actions", "states"))
+        one_of(self, "target_view", tuple(VIEWS))
+        if self.target == "actions" and self.target_view != "raw":
+            raise InvalidConfigError(
+                f"Expected the target view 'raw' with the target 'actions', actual: {self.target_view!r}. Learn "
+                "states, or remove the view: actions have none."
+            )
 
 
 SFT_PRESETS: dict[str, SFTJobConfig] = {

@@ -20,7 +20,7 @@ from rwml_gym.agents.config.policy import (
 from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.jobs.policy import run_policy
 from rwml_gym.agents.jobs.run import Run, with_outcome
-from rwml_gym.agents.jobs.world_model import sft_step
+from rwml_gym.agents.jobs.world_model import check_target_view, sft_step, viewed
 from rwml_gym.agents.jobs.worlds import Games, Source
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.prompts import world_of
@@ -28,6 +28,7 @@ from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.reward.views import check_view
 from rwml_gym.transitions import TransitionDataset, count_games
 
 __all__ = ["run_sft"]
@@ -72,6 +73,7 @@ def _imitation(config: SFTJobConfig) -> PolicyConfig:
 
 def _learn_states(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
     run, train, held_out = _open_recorded(config, folder) if config.transitions is not None else _play(config, folder)
+    train, held_out = viewed(train, config.target_view), viewed(held_out, config.target_view)
     world_model = run.world_model()
     before = run.once("loss_before.json", lambda: _loss(run, world_model, held_out))
     run.say(
@@ -107,14 +109,20 @@ def _play(config: SFTJobConfig, folder: str | Path) -> _Data:
     run = Run.open(
         config,
         folder,
-        games=lambda source: source.prepare(config.seed, config.games, config.held_out_games, config.max_steps),
+        games=lambda source: _games(source, config),
     )
     return run, with_outcome(_recorded(run, "train")), with_outcome(_recorded(run, "held_out"))
+
+
+def _games(source: Source, config: SFTJobConfig) -> Games:
+    check_target_view(source, config.target_view)
+    return source.prepare(config.seed, config.games, config.held_out_games, config.max_steps)
 
 
 def _open_recorded(config: SFTJobConfig, folder: str | Path) -> _Data:
     """Open a run on the configured transitions, some of whose games are held out; nothing is played."""
     data = with_outcome(TransitionDataset.load(str(config.transitions)))
+    check_view(data, config.target_view)
     games = len(data.games)
     if games < 2:
         raise InvalidConfigError(

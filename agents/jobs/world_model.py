@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 
 from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig
 from rwml_gym.agents.jobs.evaluate import reference_scores, success
-from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap
+from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap, paper_gaps, pass_rates
 from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
+from rwml_gym.agents.jobs.worlds import Games, Source
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.checkpoint import load_adapter_weights
@@ -35,10 +36,11 @@ from rwml_gym.agents.reports.world_model import Context, write_report
 from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import GapReward
+from rwml_gym.reward.views import ViewName, in_view
 from rwml_gym.transitions import Transition, TransitionDataset, count_games
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
 
-__all__ = ["by_pass_rate", "grpo_step", "run_world_model", "sft_step"]
+__all__ = ["by_pass_rate", "check_target_view", "grpo_step", "run_world_model", "sft_step", "viewed"]
 
 
 def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
@@ -54,20 +56,17 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     Returns:
         Held-out predictions of every model, by the model's name.
     """
-    played = config.collect
     run = Run.open(
         config,
         folder,
-        games=lambda source: source.prepare(
-            config.seed, played.games, played.held_out_games, played.max_steps, played.rollouts
-        ),
+        games=lambda source: _games(source, config),
         check=_check,
     )
     world_model = run.world_model()
 
     # Play
-    train = with_outcome(_collect(run, "train"))
-    all_held_out = _collect(run, "held_out")
+    train = viewed(with_outcome(_collect(run, "train")), config.target_view)
+    all_held_out = viewed(_collect(run, "held_out"), config.target_view)
     held_out = some_of(with_outcome(all_held_out), config.max_held_out, run.seed("held out"))
     run.say(
         f"Transitions: {len(train)} of {count_games(train)} for training, {len(held_out)} of {count_games(held_out)} "
@@ -79,12 +78,10 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     with run.accelerator.main_process_first():  # the others read what it wrote
         gap, table = calibrated_gap(config, run.world.roles, plain, train, run.folder)
     run.say(table)
-    score = partial(_evaluate, run, world_model, held_out, gap)
-    results = {
-        "nothing changes": score("nothing changes", NothingChanges()),
-        "most frequent": score("most frequent", MostFrequentOutcome(train)),
-        "base": score("base"),
-    }
+    # What is predicted does not depend on the thresholds, which the attempts may yet choose.
+    predict = partial(_predict, run, world_model, held_out)
+    others: dict[str, WorldModel] = {"nothing changes": NothingChanges(), "most frequent": MostFrequentOutcome(train)}
+    predictions = {name: predict(name, other) for name, other in others.items()} | {"base": predict("base")}
 
     # Filter
     sft_data, rest = _divide(train, config.filter.share, run.seed("share"))
@@ -93,8 +90,10 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         run.say(
             "GRPO starts from the fine-tuned model. This deviates from the paper, which starts from the base model."
         )
-        results["warm start"] = score("warm start")
-    kept = _filter(run, world_model, rest, gap)
+        predictions["warm start"] = predict("warm start")
+    kept, gap = _filter(run, world_model, rest, gap, train)
+    score = partial(_evaluate, run, held_out, gap)
+    results = {name: score(name, predicted) for name, predicted in predictions.items()}
 
     # Update
     _start_policy(run)
@@ -114,11 +113,11 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         checkpoint_every=stage.checkpoint_every,
         line=_line,
     )
-    results["RWML"] = score("RWML")
+    results["RWML"] = score("RWML", predict("RWML"))
     if config.baseline:
         _start_policy(run)
         _fine_tune(run, world_model, "SFT same time", rest, _steps_for_equal_wall_clock(run, rows, sft_rows))
-        results["SFT same time"] = score("SFT same time")
+        results["SFT same time"] = score("SFT same time", predict("SFT same time"))
 
     # Show
     context = _context(run, all_held_out, held_out)
@@ -128,6 +127,20 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     run.publish("RWML", "as a world model of", rewards, context.data_version)
     run.accelerator.end_training()
     return results
+
+
+def viewed(data: TransitionDataset, view: ViewName) -> TransitionDataset:
+    """Return transitions with the targets of a view: results of tools in it, all else as it was played."""
+    return TransitionDataset(in_view(data, view))
+
+
+def check_target_view(source: Source, view: ViewName) -> None:
+    """Raise `InvalidConfigError` if a view is asked for and the world has no results of tools."""
+    if view != "raw" and not source.world.roles:
+        raise InvalidConfigError(
+            f"Expected a world with results of tools for the target view {view!r}, actual: {source.world.title}. Use "
+            "--target-view raw."
+        )
 
 
 # The steps
@@ -264,6 +277,12 @@ def by_pass_rate(rates: Sequence[float], config: FilterConfig, seed: int) -> lis
 # The stages
 
 
+def _games(source: Source, config: RWMLConfig) -> Games:
+    check_target_view(source, config.target_view)
+    played = config.collect
+    return source.prepare(config.seed, played.games, played.held_out_games, played.max_steps, played.rollouts)
+
+
 def _check(run: Run) -> None:
     make_gap(run.config, run.world.roles, run.config.encoder)  # an encoder that cannot be loaded shows now
     _memory(run.config, run.model).check()
@@ -338,8 +357,10 @@ def _fine_tune(
     )
 
 
-def _filter(run: Run, world_model: LanguageWorldModel, data: TransitionDataset, gap: GapReward) -> TransitionDataset:
-    """Choose the triplets that GRPO trains on, by attempts of the fine-tuned model."""
+def _filter(
+    run: Run, world_model: LanguageWorldModel, data: TransitionDataset, gap: GapReward, train: TransitionDataset
+) -> tuple[TransitionDataset, GapReward]:
+    """Choose the triplets that GRPO trains on, by attempts of the fine-tuned model; and thresholds that are open."""
     config: FilterConfig = run.config.filter
     tried = data if not config.limit else data[: config.limit]  # `data` is in random order
 
@@ -349,11 +370,19 @@ def _filter(run: Run, world_model: LanguageWorldModel, data: TransitionDataset, 
         with run.progress("filter", len(own), "transition") as bar:
             seed = run.seed("filter")
             attempts = world_model.attempts(own, config.attempts, seed=seed, progress=bar.update, places=places)
-        found = score_attempts(run.prompts, own, attempts, gap).rewards.mean(1).tolist() if own else []
-        rates = gathered(run.accelerator, found)
+        found = score_attempts(run.prompts, own, attempts, gap).distances.tolist() if own else []
+        return {"distances": gathered(run.accelerator, found)}
+
+    distances = run.once("attempts.json", attempt)["distances"]
+    filtering, gap, table = paper_gaps(run.config, run.world.roles, gap, train, tried, distances)
+    if table:
+        run.say(table)
+
+    def choose() -> dict[str, Any]:
+        rates = pass_rates(filtering, tried, distances)
         return {"rates": rates, "kept": by_pass_rate(rates, config, run.seed("keep"))}
 
-    content = run.once("filter.json", attempt)
+    content = run.once("filter.json", choose)
     rates, kept = np.array(content["rates"]), content["kept"]
     run.say(
         f"Filter: {len(tried)} triplets tried {config.attempts} times: {np.mean(rates >= config.easy_rate):.0%} too "
@@ -364,7 +393,7 @@ def _filter(run: Run, world_model: LanguageWorldModel, data: TransitionDataset, 
             "Expected triplets to train on, actual: the filter kept none. Try more (--filter.limit) or raise "
             "--filter.keep-hard."
         )
-    return TransitionDataset(tried[i] for i in kept)
+    return TransitionDataset(tried[i] for i in kept), gap
 
 
 def _steps_for_equal_wall_clock(run: Run, rows: Sequence[Mapping[str, Any]], sft: Sequence[Mapping[str, Any]]) -> int:
@@ -381,17 +410,16 @@ def _steps_for_equal_wall_clock(run: Run, rows: Sequence[Mapping[str, Any]], sft
 # The results
 
 
-def _evaluate(
+def _predict(
     run: Run,
     world_model: LanguageWorldModel,
     held_out: TransitionDataset,
-    gap: GapReward,
     name: str,
     other: WorldModel | None = None,
-) -> list[Prediction]:
-    """Score the language model with its adapter as it is, or another world model, on the held-out transitions."""
+) -> list[str]:
+    """Predict the held-out transitions with the language model and its adapter as it is, or another world model."""
 
-    def predict() -> list[dict[str, Any]]:
+    def predict() -> list[str]:
         own = share(run.accelerator, list(held_out))
         with run.progress(f"evaluate {name}", len(own), "transition") as bar:
             if other is None:
@@ -401,12 +429,29 @@ def _evaluate(
                 histories, actions = [t.history for t in own], [t.action for t in own]
                 predictions = other.predict(histories, actions, [t.task for t in own])
                 bar.update(len(own))
-        return gathered(run.accelerator, [p.to_json() for p in evaluate_predictions(own, predictions, gap)])
+        return gathered(run.accelerator, predictions)
 
-    file = f"evaluation/{name.lower().replace(' ', '_')}.json"
-    result = [Prediction(**row) for row in run.once(file, predict)]
+    return list(run.once(f"predictions/{_slug(name)}.json", predict))
+
+
+def _evaluate(
+    run: Run, held_out: TransitionDataset, gap: GapReward, name: str, predictions: Sequence[str]
+) -> list[Prediction]:
+    """Score predictions of the held-out transitions."""
+
+    def scores() -> list[dict[str, Any]]:
+        own = share(run.accelerator, list(zip(held_out, predictions, strict=True)))
+        return gathered(
+            run.accelerator, [p.to_json() for p in evaluate_predictions([t for t, _ in own], [p for _, p in own], gap)]
+        )
+
+    result = [Prediction(**row) for row in run.once(f"evaluation/{_slug(name)}.json", scores)]
     run.say(f"{name}: held-out reward at τ_d {_mean_reward(result):.3f}")
     return result
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace(" ", "_")
 
 
 def _context(run: Run, played: TransitionDataset, held_out: TransitionDataset) -> Context:
