@@ -1,11 +1,12 @@
 """What predictions made to earn without knowing get from every reward: the table of docs/hacking.md.
 
-    python benchmarks/hacking.py [--check] [--small] [--transitions 120] [--judged 12]
+    python benchmarks/hacking.py [--check] [--small] [--entities] [--transitions 120] [--judged 12]
 
 Random players record generated ALFWorld games and τ²-bench's retail tasks. On three fifths of the games an attacker
 learns (`rwml_gym.diagnostics.attacks`); on the others every attack is scored by every reward, beside honest references.
 Prints the tables and writes them into docs/hacking.md; `--check` prints only. `--small` takes the hashing encoder, no
-judge and few transitions: it shows that the script runs, and its numbers say nothing, so it never writes.
+judge and few transitions: it shows that the script runs, and its numbers say nothing, so it never writes. `--entities`
+compares the cosine with the distance `entities` at several thresholds, on ALFWorld alone, and prints only.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from tqdm import tqdm
 import rwml_gym  # noqa: F401 (registers the ids)
 from rwml_gym.agents.players.random_caller import RandomCallerAgent
 from rwml_gym.diagnostics.attacks import ATTACKS, Attack, Knowledge, Knows, fill
+from rwml_gym.diagnostics.perturbations.by_role import perturbations_for
+from rwml_gym.diagnostics.perturbations.text import Perturbation, Pool
 from rwml_gym.diagnostics.predictability import type_of
-from rwml_gym.diagnostics.text_perturbations import Perturbation, Pool
-from rwml_gym.diagnostics.tool_perturbations import perturbations_for
 from rwml_gym.encoders.local import SentenceTransformerEncoder
 from rwml_gym.reward.gap import GapReward, Gaps
 from rwml_gym.reward.tags import split_prediction
@@ -43,7 +44,6 @@ Reward = Callable[[Sequence[str | None], Sequence[str], Sequence[str]], Gaps]
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "hacking.md"
 BEGIN, END = "<!-- written by benchmarks/hacking.py -->", "<!-- end of what benchmarks/hacking.py wrote -->"
-COLUMNS = ("cosine", "cosine, continuous", "ROUGE", "ROUGE, continuous", "exact", "judge")
 REFERENCES = ("truth", "truth reworded", "truth falsified", "retrieval", "retrieval, where wrong", "honest mistake")
 BEST = Attack(
     "best template", "other games", "of its twelve templates the one that this reward paid most for", lambda *_: ""
@@ -55,6 +55,7 @@ TRIED = 15  # transitions of a type that the best template is chosen on
 RESAMPLES = 2_000
 LEVEL = 0.005  # a cell is marked if so few of the resampled means are not above the honest mistake's
 FEWEST = 5  # games that a mark needs
+THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.5)  # of the distance `entities`
 LENGTHS = (("no number", 0, 1), ("1 to 2 numbers", 1, 3), ("3 to 5", 3, 6), ("6 or more", 6, math.inf))
 
 
@@ -129,6 +130,14 @@ def rewards(encoder: str, judge: Reward | None) -> dict[str, Reward]:
         "exact": GapReward(encoder, gap="exact"),
     }
     return found if judge is None else {**found, "judge": judge}
+
+
+def rewards_by_entities(encoder: str) -> dict[str, Reward]:
+    """The cosine at its default, and the distance `entities` at several thresholds, by column."""
+    return {
+        "cosine": GapReward(encoder),
+        **{f"entities {threshold:g}": GapReward(encoder, threshold, gap="entities") for threshold in THRESHOLDS},
+    }
 
 
 def read(attack: Attack, transition: Transition, known: Knowledge) -> str | None:
@@ -298,7 +307,7 @@ def markdown(tables: Sequence[Table]) -> str:
     """The tables, and what the attacks are, as Markdown."""
     lines: list[str] = []
     for table in tables:
-        shown_columns = [column for column in COLUMNS if column in table.cells["truth"]]
+        shown_columns = list(table.cells["truth"])
         lines += [f"### {table.title}", "", f"| prediction | knows | {' | '.join(shown_columns)} |"]
         lines.append(f"| --- | --- |{' ---: |' * len(shown_columns)}")
         knows = {attack.name: attack.knows for attack in ROWS}
@@ -331,16 +340,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="print only")
     parser.add_argument("--small", action="store_true", help="hashing encoder, no judge, few transitions; prints only")
+    parser.add_argument("--entities", action="store_true", help="the distance `entities` on ALFWorld; prints only")
     parser.add_argument("--transitions", type=int, default=120, help="of each world")
     parser.add_argument("--judged", type=int, default=8, help="of these the judge is asked about")
     options = parser.parse_args(arguments)
     encoder, games, limit = ("hashing", 8, 10) if options.small else ("all-MiniLM-L6-v2", 60, options.transitions)
-    columns = rewards(encoder, None if options.small else _judge())
-    recorded = {"ALFWorld": record_alfworld(games), "τ²-bench, retail": record_retail(games)}
+    if options.entities:
+        columns, recorded = rewards_by_entities(encoder), {"ALFWorld": record_alfworld(games)}
+    else:
+        columns = rewards(encoder, None if options.small else _judge())
+        recorded = {"ALFWorld": record_alfworld(games), "τ²-bench, retail": record_retail(games)}
     tables = [measure(name, of, columns, encoder, limit, options.judged) for name, of in recorded.items()]
     text = markdown(tables)
     print(text)
-    if not (options.check or options.small):
+    if not (options.check or options.small or options.entities):
         DOCS.write_text(rewritten(DOCS.read_text(encoding="utf-8"), text), encoding="utf-8")
 
 

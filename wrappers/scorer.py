@@ -15,7 +15,6 @@ from rwml_gym.checks import whole_number
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, Encoder, make_encoder
 from rwml_gym.encoders.numbers import SpaceEncoder, inside, outside
 from rwml_gym.errors import InvalidConfigError, InvalidObservationError, RWMLGymError, WorldModelError
-from rwml_gym.reward.distances import DISTANCES
 from rwml_gym.reward.gap import GapReward, Measure, RewardShape
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, check_tags, split_prediction
 from rwml_gym.text import is_blank
@@ -114,10 +113,11 @@ class Scorer:
                     actions = self._actions = SpaceEncoder(action_space, name="action")
             self.predictor = make_world_model(predictor, self.gap.encoder, actions)
             self._own_predictor = isinstance(predictor, str)
-            by_words = any(DISTANCES[measure.gap].between is not None for measure in self.gap.measures.values())
+            by_words = any(measure.reads_text for measure in self.gap.measures.values())
             if predictor == "learned" and by_words:
                 raise InvalidConfigError(
-                    f"Expected the cosine gap for the predictor 'learned', which returns no text, actual: {measures}. "
+                    "Expected the cosine gap of raw texts for the predictor 'learned', which returns no text, actual: "
+                    f"{measures}. "
                     "Use another predictor, or remove `measures`."
                 )
         self._takes_tasks = self.predictor is not None and takes_tasks(self.predictor)
@@ -152,6 +152,19 @@ class Scorer:
         if mode not in get_args(RewardMode):
             raise InvalidConfigError(f"Expected `mode` to be one of {get_args(RewardMode)}, actual: {mode!r}.")
         self._mode: RewardMode = mode
+
+    def check_roles(self, info: Mapping[str, Any]) -> None:
+        """Check, with the info of a reset, that an environment has the message roles that a view asks for.
+
+        Raises:
+            InvalidConfigError: If it names no roles.
+        """
+        viewed = {role: m.view for role, m in self.gap.measures.items() if role and m.view != "raw"}
+        if viewed and "message_role" not in info:
+            raise InvalidConfigError(
+                f"Expected an environment with message roles (`info['message_role']`) for the views {viewed}, actual: "
+                "none. Remove `view` from `measures`: this environment has no results of tools."
+            )
 
     def reward(self, reward: Any) -> float:
         """Return an environment's reward as a number.
@@ -325,6 +338,7 @@ class Scorer:
                 "gap": measure.gap,
                 "threshold": measure.threshold,
                 "shape": measure.shape,
+                "view": measure.view,
                 "mode": self.mode,
                 "encoder": self.gap.encoder.name,
             }

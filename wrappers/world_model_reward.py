@@ -54,7 +54,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
       scored text, `""` if there was none or it was not text;
     - `source`: the source of the prediction, `"action"`, `"predictor"` or `"none"`;
     - `distance` in `[0, 2]` and `reward` (the gap reward, before the weight), see `gap.GapReward`;
-    - `gap`, `threshold` and `shape`: the measure, which may depend on the message role (`info["message_role"]`,
+    - `gap`, `threshold`, `shape` and `view`: the measure, which may depend on the message role (`info["message_role"]`,
       `measures`);
     - `task_reward`, `weight`, `mode`, `encoder`.
 
@@ -107,7 +107,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
             encoder: See `encoders.cached.make_encoder`.
             threshold: τ_d; `distances.DEFAULT_THRESHOLD` if absent. Calibrate it for another encoder or environment
                 (`diagnostics.calibration.calibrate`).
-            shape: `"binary"` or `"continuous"`.
+            shape: `"binary"`, `"continuous"` or `"stepped"`, see `Measure.reward`.
             weight: Factor of the gap reward; for its sign, see above.
             mode: How the gap reward is combined with the task reward.
             predictor: A world model or its name (`world_models.by_name.WORLD_MODELS`: `"nothing-changes"`,
@@ -115,8 +115,8 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
                 is called after each step.
             tags: Opening and closing tag of a prediction in the action text, used if actions and states are text.
             history: Number of turns that the predictor sees.
-            measures: Other measures for message roles; `{"tool": {"gap": "rouge"}}` compares tool results by ROUGE-L,
-                as the paper does. See `GapReward`.
+            measures: Other measures for message roles, see `GapReward`. The paper compares the schemas of tool results
+                by ROUGE-L in steps of 0.2: `{"tool": {"gap": "rouge", "shape": "stepped", "view": "schema"}}`.
             describe: Function from an observation to text, or its name as `"module:function"`.
             describe_action: Function from an action to text for the predictor, or its name.
             scale: Unit of numbers that are compared as numbers, see `SpaceEncoder`.
@@ -156,9 +156,11 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         """Reset the environment; its info is returned unchanged.
 
         Raises:
+            InvalidConfigError: If `measures` asks for a view and the environment has no message roles.
             InvalidObservationError: If the observation is not in its space.
         """
         observation, info = self.env.reset(seed=seed, options=options)
+        self._scorer.check_roles(info)
         self._turns.clear()
         self._turns.append(Turn("", self._scorer.state(observation)))
         self._task = str(info.get("task", ""))

@@ -94,12 +94,14 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         """Reset the slots, or those of `options["reset_mask"]`; infos are returned unchanged.
 
         Raises:
+            InvalidConfigError: If `measures` asks for a view and the environment has no message roles.
             InvalidObservationError: If an observation is not in its space.
         """
         # Read it first, because the environment may remove it from the options.
         mask = None if options is None else options.get("reset_mask")
         observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type] # also one per slot
         _check_infos(infos, ended=False)
+        self._scorer.check_roles(infos)
         slots = list(iterate(self.observation_space, observations))
         for slot in range(self.num_envs):
             if mask is None or mask[slot]:

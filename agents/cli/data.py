@@ -7,22 +7,24 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from rwml_gym.agents.config.base import EnvConfig, ModelConfig
 from rwml_gym.agents.language.prompts import world_of
-from rwml_gym.agents.ranges import at_least, within
+from rwml_gym.agents.ranges import at_least, share, within
 from rwml_gym.diagnostics.audit import GapChoice
 from rwml_gym.diagnostics.audit import audit as run_audit
 from rwml_gym.diagnostics.audit_report import audit_table, write_audit
 from rwml_gym.diagnostics.calibration import NoPairsError
 from rwml_gym.diagnostics.calibration_report import Calibrations, calibrate_each, calibrations_table, write_calibrations
+from rwml_gym.diagnostics.thresholds import Choice
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, make_encoder
 from rwml_gym.errors import ConfigMismatchError, DependencyNotInstalled, InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, GapName
-from rwml_gym.reward.gap import RewardShape
+from rwml_gym.reward.gap import Measure, RewardShape
+from rwml_gym.reward.views import ViewName, check_view
 from rwml_gym.storage.journal import Journal
 from rwml_gym.terminal import say
 from rwml_gym.text import shown
@@ -118,8 +120,17 @@ class CalibrateCommand:
     """Folder of recorded transitions (`rwml-gym record`, `TransitionDataset.save`)."""
     encoder: tuple[str, ...] = (DEFAULT_ENCODER,)
     """Encoders of the cosine: names or folders."""
-    gap: tuple[GapName, ...] = ("cosine", "rouge")
-    """Which distances: cosine, for each encoder; rouge; exact."""
+    gap: tuple[GapName, ...] = ("cosine", "entities", "rouge")
+    """Which distances: cosine and entities (cosine with the same names and numbers), for each encoder; rouge; exact."""
+    view: ViewName = "raw"
+    """What of the results of tools is compared: their text (raw), or their schema."""
+    choose: tuple[Choice, ...] = ("precision",)
+    """How thresholds are chosen: by precision; as in the paper, from the attempts of retrieval models; or by quantile,
+    which carries the first encoder's --threshold to the others. Each is printed with what it lets pass."""
+    threshold: float | None = None
+    """τ_d to measure in place of choosing one; with --choose quantile, that of the first --encoder."""
+    easy_rate: float = 0.9
+    """With --choose paper, the pass rate from which a triplet is easy; 0 asks for one right attempt."""
     by: tuple[Literal["role", "action"], ...] = ("role", "action")
     """Separate calibrations: per message role, per action type."""
     precision: float = 0.9
@@ -139,18 +150,41 @@ def calibrate(words: Sequence[str]) -> int:
     at_least(command, 0, "seed")
     if not 0 < command.precision <= 1:
         raise InvalidConfigError(f"Expected --precision above 0 and at most 1, actual: {command.precision}.")
-    if not command.gap or not command.encoder:
-        raise InvalidConfigError("Expected at least one --gap and one --encoder, actual: none.")
+    share(command, "easy_rate")
+    if not command.gap or not command.encoder or not command.choose:
+        raise InvalidConfigError("Expected at least one --gap, --encoder and --choose, actual: none.")
+    for gap in command.gap:
+        if command.threshold is not None:
+            Measure(gap, command.threshold)  # rejects a value out of the gap's range
+    if "quantile" in command.choose and (command.threshold is None or len(set(command.encoder)) < 2):
+        raise InvalidConfigError(
+            "Expected a --threshold and at least two encoders for --choose quantile, actual: "
+            f"{command.threshold} and {list(command.encoder)}. Give the threshold of the first --encoder."
+        )
     transitions = _load(command.data)
+    check_view(transitions, command.view)  # raises where there is nothing to view
     _check_out(command.out)
     # Whatever a gap needs is loaded before the first one works: a wrong name costs nothing.
     pairs: list[tuple[GapName, CachedEncoder]] = []
     for gap in dict.fromkeys(command.gap):
         DISTANCES[gap].require()
-        names = dict.fromkeys(command.encoder) if DISTANCES[gap].between is None else ["hashing"]  # which is not used
+        names = dict.fromkeys(command.encoder) if DISTANCES[gap].encodes else ["hashing"]  # which is not used
         pairs += [(gap, make_encoder(name)) for name in names]
     settings = (command.by, command.precision, command.seed, command.pairs)
-    found: list[Calibrations] = [calibrate_each(transitions, encoder, gap, *settings) for gap, encoder in pairs]
+    source = make_encoder(command.encoder[0]) if any(DISTANCES[gap].encodes for gap in command.gap) else None
+    found: list[Calibrations] = []
+    for gap, encoder in pairs:
+        for choose in dict.fromkeys(command.choose):
+            if choose == "quantile" and (encoder is source or not DISTANCES[gap].encodes):
+                continue  # the threshold is its own
+            options: dict[str, Any] = {
+                "view": command.view,
+                "choose": choose,
+                "source": source,
+                "easy_rate": command.easy_rate,
+            }
+            threshold = command.threshold if choose == "quantile" or command.choose == ("precision",) else None
+            found.append(calibrate_each(transitions, encoder, gap, *settings, threshold=threshold, **options))
     say(calibrations_table(found))
     if command.out is not None:
         _say_written(write_calibrations(command.out, found))
@@ -168,9 +202,11 @@ class AuditCommand(ModelConfig):
     threshold: float | Literal["auto"] = "auto"
     """τ_d of every message role; auto calibrates each."""
     gap: GapChoice = "auto"
-    """A distance (cosine, rouge, exact); auto takes ROUGE for tool results and the cosine for all else."""
+    """A distance (cosine, entities, rouge, exact); auto takes ROUGE for tool results and the cosine for all else."""
+    view: ViewName = "raw"
+    """What of the results of tools is predicted and compared: their text (raw), or their schema."""
     reward: RewardShape = "binary"
-    """binary, or continuous: 1 - d."""
+    """binary; continuous: 1 - d; or stepped: 1 - d in steps of 0.2."""
     precision: float = 0.9
     """Target precision of a calibrated threshold."""
     pairs: int = 50
@@ -209,6 +245,7 @@ def audit(words: Sequence[str]) -> int:
         raise InvalidConfigError("Expected the --model that the --adapter belongs to, actual: none.")
     threshold = None if command.threshold == "auto" else command.threshold
     transitions = _load(command.data)
+    check_view(transitions, command.view)  # raises where there is nothing to view, before a model is loaded
     _check_out(command.out)
     encoder = make_encoder(command.encoder)
     result = run_audit(
@@ -216,6 +253,7 @@ def audit(words: Sequence[str]) -> int:
         encoder,
         threshold,
         gap=command.gap,
+        view=command.view,
         reward=command.reward,
         precision=command.precision,
         sample=_sampler(command, transitions) if command.model is not None else None,

@@ -148,14 +148,14 @@ PAPER: dict[str, dict[str, Settings]] = {
             "filter.threshold": Given(0.15, "Table A2: τ_d of the filter"),
             "threshold": Given(0.4, "Table A2: τ_d of the training, of user words"),
             "tool_gap": Given("rouge", "reward of tool results"),
-            "tool_reward": Given("stepped", "reward of tool results: in steps of 0.2", "1 - d, not rounded"),
-            "target_view": Given("schema", "targets: values are replaced by their schema", "values are predicted"),
+            "tool_reward": Given("stepped", "reward of tool results: in steps of 0.2"),
+            "target_view": Given("schema", "targets: values are replaced by their schema"),
             "stage.group_size": Given(16, "training setup: G"),
         },
         "sft": {
             **_SFT,
             **_TAU2,
-            "target_view": Given("schema", "targets: values are replaced by their schema", "values are predicted"),
+            "target_view": Given("schema", "targets: values are replaced by their schema"),
         },
         "policy": {
             **_POLICY,

@@ -10,6 +10,7 @@ from rwml_gym.agents.config.base import JobConfig, find_preset, one_of
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.ranges import at_least
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.reward.views import VIEWS, ViewName
 
 __all__ = ["SFT_PRESETS", "SFTJobConfig", "sft_preset"]
 
@@ -30,6 +31,7 @@ class SFTJobConfig(JobConfig):
         held_out_games: Number of games on which it is measured.
         max_steps: Step budget of an episode.
         max_new_tokens: Token limit of a learnt state.
+        target_view: With `states`, what of the results of tools is learnt, a name of `VIEWS`.
         show_policy: Whether prompts hold the rules that the agent plays by where the environment has some: τ²-bench's
             policy and tool schemas, for `states` as in the paper.
         sft: Steps or epochs, batch and learning rate; a batch is of episodes or of transitions.
@@ -46,6 +48,7 @@ class SFTJobConfig(JobConfig):
     max_steps: int = 30
     max_new_tokens: int = 96
     show_policy: bool = False
+    target_view: ViewName = "raw"
     sft: SFTConfig = field(default_factory=SFTConfig)
     checkpoint_every: int = 10
 
@@ -62,6 +65,12 @@ class SFTJobConfig(JobConfig):
             raise InvalidConfigError(
                 f"Expected sft.steps for target 'actions', actual: sft.epochs {self.sft.epochs}. Give sft.steps, or "
                 "learn 'states'."
+            )
+        one_of(self, "target_view", tuple(VIEWS))
+        if self.target == "actions" and self.target_view != "raw":
+            raise InvalidConfigError(
+                f"Expected the target view 'raw' with the target 'actions', actual: {self.target_view!r}. Learn "
+                "states, or remove the view: actions have none."
             )
 
 
@@ -98,6 +107,7 @@ SFT_PRESETS: dict[str, SFTJobConfig] = {
         max_prompt_tokens=16_384,
         max_new_tokens=1024,
         show_policy=True,
+        target_view="schema",
     ),
     # To see that an installation works; its numbers mean nothing.
     "smoke": SFTJobConfig(

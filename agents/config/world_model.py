@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, get_args
 
 from rwml_gym.agents.config.base import JobConfig, find_preset, one_of
-from rwml_gym.agents.learning.options import GRPOConfig, Placebo, SFTConfig, check_length, updates
+from rwml_gym.agents.learning.options import CLIP_HIGHER, GRPOConfig, Placebo, SFTConfig, check_length, updates
 from rwml_gym.agents.ranges import above, at_least, share, within
+from rwml_gym.diagnostics.thresholds import Choice
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.reward.gap import Measure, RewardShape
+from rwml_gym.reward.views import VIEWS, ViewName
 
 __all__ = ["PRESETS", "CollectConfig", "FilterConfig", "RWMLConfig", "StageConfig", "preset"]
 
@@ -84,7 +86,6 @@ class FilterConfig:
         at_least(self, 0, "limit", "refresh_every")
         share(self, "easy_rate", "keep_easy", "keep_hard", "min_rate", "max_rate")
         within(self, 0, 1, "share")
-        within(self, 0, DISTANCES["cosine"].maximum, "threshold")
         if self.min_rate > self.max_rate:
             raise InvalidConfigError(
                 f"Expected a min_rate of at most max_rate, actual: {self.min_rate} and {self.max_rate}."
@@ -151,10 +152,16 @@ class RWMLConfig(JobConfig):
         encoder: Frozen text encoder E (Qwen3-Embedding-8B in the paper).
         precision: Target precision of the calibrated threshold.
         calibration_pairs: Maximal pairs per perturbation in each half of the games; each costs an encoding.
-        threshold: τ_d of the cosine; calibrated from the training transitions if absent.
+        gap: Distance for words, a name of `DISTANCES`.
+        target_view: What of the results of tools is predicted, a name of `VIEWS`; their `schema` in the paper.
+        threshold: τ_d for words (0.2 on ALFWorld and 0.4 on τ²-bench in the paper); chosen if absent.
+        threshold_by: How thresholds that are absent are chosen, see `diagnostics.thresholds`: `precision`; `paper`, by
+            the filter's attempts; or `quantile`, carried over from another encoder.
+        source_encoder: With `quantile`, the encoder that `source_threshold` belongs to.
+        source_threshold: With `quantile`, τ_d of that encoder.
         tool_gap: Distance for tool results, a name of `DISTANCES`; the paper uses ROUGE for structured states.
-        tool_threshold: τ_d of tool results; calibrated if absent.
-        tool_reward: `binary`, as in the paper, or `continuous` (1 - d), for models that predict no long result exactly.
+        tool_threshold: τ_d of tool results; chosen if absent.
+        tool_reward: `binary`, `continuous` (1 - d), or `stepped` (1 - d in steps of 0.2, as in the paper).
         collect: Interaction learning.
         sft: Next-state SFT, for the filter and the warm start.
         warm_start: Whether GRPO starts from the SFT model. The paper starts from the base model, but small base models
@@ -177,7 +184,12 @@ class RWMLConfig(JobConfig):
     encoder: str = "all-MiniLM-L6-v2"
     precision: float = 0.9
     calibration_pairs: int = 150
+    gap: GapName = "cosine"
+    target_view: ViewName = "raw"
     threshold: float | None = None
+    threshold_by: Choice = "precision"
+    source_encoder: str | None = None
+    source_threshold: float | None = None
     tool_gap: GapName = "rouge"
     tool_threshold: float | None = None
     tool_reward: RewardShape = "binary"
@@ -199,7 +211,18 @@ class RWMLConfig(JobConfig):
         at_least(self, 0, "max_held_out", "forgetting")
         within(self, 0, 1, "precision")
         one_of(self, "placebo", get_args(Placebo))
-        within(self, 0, DISTANCES["cosine"].maximum, "threshold")
+        one_of(self, "gap", tuple(DISTANCES))
+        one_of(self, "target_view", tuple(VIEWS))
+        one_of(self, "threshold_by", get_args(Choice))
+        within(self, 0, DISTANCES[self.gap].maximum, "threshold", "source_threshold")
+        within(self.filter, 0, DISTANCES[self.gap].maximum, "threshold")
+        source = (self.source_encoder, self.source_threshold)
+        given, complete = source != (None, None), None not in source
+        if given != (self.threshold_by == "quantile") or given != complete:
+            raise InvalidConfigError(
+                "Expected source_encoder and source_threshold with threshold_by 'quantile', and with no other, actual: "
+                f"{self.threshold_by!r} with {source}. Give both, or change threshold_by."
+            )
         if self.tool_threshold is not None:
             at_least(self, 0, "tool_threshold")
             Measure(self.tool_gap, self.tool_threshold, self.tool_reward)  # refuses a value out of the gap's range
@@ -275,8 +298,9 @@ PRESETS: dict[str, RWMLConfig] = {
         max_prompt_tokens=16_384,
         max_new_tokens=1024,
         show_policy=True,
+        target_view="schema",
         threshold=0.4,
-        tool_reward="continuous",
+        tool_reward="stepped",
         collect=CollectConfig(games=178, held_out_games=100, rollouts=6, action_tokens=512, slots=64),
         filter=FilterConfig(threshold=0.15),
         stage=StageConfig(epochs=2, groups=32, group_size=16),
@@ -303,5 +327,7 @@ PRESETS: dict[str, RWMLConfig] = {
         max_held_out=12,
     ),
 }
+
+PRESETS["demo-clip-higher"] = replace(PRESETS["demo"], grpo=CLIP_HIGHER)
 
 preset = partial(find_preset, PRESETS)

@@ -120,4 +120,4 @@ def _name(gap: GapReward) -> str:
 
 
 def _settings(measure: Measure) -> list[str]:
-    return [measure.gap, measure.shape, f"{measure.threshold:g}"]
+    return [measure.gap, *([] if measure.view == "raw" else [measure.view]), measure.shape, f"{measure.threshold:g}"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rwml_gym.agents.config.world_model import FilterConfig
-from rwml_gym.agents.jobs.reward import filter_gap
+from rwml_gym.agents.jobs.reward import paper_gaps, pass_rates
 from rwml_gym.agents.jobs.run import Run
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.distributed import gathered, share
@@ -89,13 +89,24 @@ class Triplets:
         run: The run, whose folder keeps the pass rates.
         world_model: The model that makes the attempts.
         data: What can be trained on, in random order.
-        gap: The reward of the training.
+        gap: The reward, whose thresholds the first attempts may yet choose.
+        train: The training transitions, see `reward.paper_gaps`.
+
+    Attributes:
+        gap: The reward of the training, once the first triplets are chosen.
     """
 
-    def __init__(self, run: Run, world_model: LanguageWorldModel, data: TransitionDataset, gap: GapReward) -> None:
-        self._run, self._world_model = run, world_model
+    def __init__(
+        self,
+        run: Run,
+        world_model: LanguageWorldModel,
+        data: TransitionDataset,
+        gap: GapReward,
+        train: TransitionDataset,
+    ) -> None:
+        self._run, self._world_model, self._train, self.gap = run, world_model, train, gap
         self._config: FilterConfig = run.config.filter
-        self._gap = filter_gap(self._config, gap)
+        self._filtering: GapReward | None = None
         self._tried = data if not self._config.limit else data[: self._config.limit]
         self._chosen: tuple[int, TransitionDataset] | None = None
 
@@ -108,32 +119,46 @@ class Triplets:
         return self._chosen[1]
 
     def _choose(self, round_: int) -> TransitionDataset:
-        run, config = self._run, self._config
-        names = () if round_ == 0 else (round_,)
-        content = run.once("_".join(["filter", *map(str, names)]) + ".json", lambda: self._attempt(names))
+        run, config, tried = self._run, self._config, self._tried
+        name = f"_{round_}" if round_ else ""
+        distances = run.once(f"attempts{name}.json", lambda: self._attempt(round_))["distances"]
+        if self._filtering is None:
+            self._filtering, self.gap, table = paper_gaps(
+                run.config, run.world.roles, self.gap, self._train, tried, distances
+            )
+            if table:
+                run.say(table)
+        filtering = self._filtering
+        seed = run.seed("keep", *((round_,) if round_ else ()))
+
+        def choose() -> dict[str, Any]:
+            rates = pass_rates(filtering, tried, distances)
+            return {"rates": rates, "kept": by_pass_rate(rates, config, seed)}
+
+        content = run.once(f"filter{name}.json", choose)
         rates, kept = np.array(content["rates"]), content["kept"]
         after = f" after {round_ * config.refresh_every} updates" if round_ else ""
         easy = np.mean([config.too_easy(rate) for rate in rates])
         run.say(
-            f"Filter{after}: {len(self._tried)} triplets tried {config.attempts} times: {easy:.0%} too easy, "
+            f"Filter{after}: {len(tried)} triplets tried {config.attempts} times: {easy:.0%} too easy, "
             f"{np.mean(rates == 0):.0%} never right; {len(kept)} kept.\n"
-            f"{signal_table(self._tried, rates.tolist(), kept, run.config.stage.group_size)}"
+            f"{signal_table(tried, rates.tolist(), kept, run.config.stage.group_size)}"
         )
         if not kept:
             raise InvalidConfigError(
                 "Expected triplets to train on, actual: the filter kept none. Try more (--filter.limit), raise "
                 "--filter.keep-hard, or widen the window of --filter.min-rate and --filter.max-rate."
             )
-        return run.keep("_".join(["kept", *map(str, names)]), TransitionDataset(self._tried[i] for i in kept))
+        return run.keep(f"kept{name}", TransitionDataset(tried[i] for i in kept))
 
-    def _attempt(self, names: tuple[int, ...]) -> dict[str, Any]:
-        run, tried = self._run, self._tried
-        places = share(run.accelerator, range(len(tried)))
-        own = [tried[i] for i in places]
+    def _attempt(self, round_: int) -> dict[str, Any]:
+        run = self._run
+        places = share(run.accelerator, range(len(self._tried)))
+        own = [self._tried[i] for i in places]
+        seed = run.seed("filter", *((round_,) if round_ else ()))
         with run.progress("filter", len(own), "transition") as bar:
             attempts = self._world_model.attempts(
-                own, self._config.attempts, seed=run.seed("filter", *names), progress=bar.update, places=places
+                own, self._config.attempts, seed=seed, progress=bar.update, places=places
             )
-        found = score_attempts(run.prompts, own, attempts, self._gap).rewards.mean(1).tolist() if own else []
-        rates = gathered(run.accelerator, found)
-        return {"rates": rates, "kept": by_pass_rate(rates, self._config, run.seed("keep", *names))}
+        found = score_attempts(run.prompts, own, attempts, self.gap).distances.tolist() if own else []
+        return {"distances": gathered(run.accelerator, found)}

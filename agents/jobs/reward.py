@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig
+import numpy as np
+
+from rwml_gym.agents.config.world_model import RWMLConfig
 from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_role
-from rwml_gym.encoders.cached import Encoder
+from rwml_gym.diagnostics.calibration_pairs import pair_distances
+from rwml_gym.diagnostics.thresholds import EASY_SHARE, carried_threshold, paper_thresholds, too_lax
+from rwml_gym.encoders.cached import Encoder, make_encoder
+from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import read_json, write_json, write_text
 from rwml_gym.hashes import damage, seal
-from rwml_gym.reward.distances import DEFAULT_THRESHOLD, TOOL_ROLE
+from rwml_gym.reward.distances import DISTANCES, TOOL_ROLE
 from rwml_gym.reward.gap import GapReward
-from rwml_gym.transitions import TransitionDataset
+from rwml_gym.transitions import Transition, TransitionDataset
 
-__all__ = ["calibrated_gap", "filter_gap", "make_gap"]
+__all__ = ["calibrated_gap", "make_gap", "paper_gaps", "pass_rates"]
 
 _WORDS = "user"
 
 
 def make_gap(
-    config: RWMLConfig, roles: bool, encoder: str | Encoder, thresholds: Mapping[str, float] | None = None
+    config: RWMLConfig,
+    roles: bool,
+    encoder: str | Encoder,
+    thresholds: Mapping[str, float] | None = None,
+    filtering: bool = False,
 ) -> GapReward:
     """Make the reward of a configuration.
 
@@ -30,7 +40,8 @@ def make_gap(
         config: The configuration; a threshold in it counts.
         roles: Whether the environment's answers have message roles.
         encoder: See `encoders.cached.make_encoder`.
-        thresholds: Calibrated thresholds by message role; where there is none, the distance's default counts.
+        thresholds: Chosen thresholds by message role; where there is none, the distance's default counts.
+        filtering: Whether it is the filter's, whose threshold for words may be another.
 
     Raises:
         DependencyNotInstalled: The encoder or ROUGE needs a library that is not installed.
@@ -39,40 +50,31 @@ def make_gap(
     found = dict(thresholds or {})
     if config.threshold is not None:
         found[_WORDS] = config.threshold
+    if filtering and config.filter.threshold is not None:
+        found[_WORDS] = config.filter.threshold
     if config.tool_threshold is not None:
         found[TOOL_ROLE] = config.tool_threshold
-    threshold = found.get(_WORDS, found.get("", DEFAULT_THRESHOLD))
+    threshold = found.get(_WORDS, found.get("", DISTANCES[config.gap].threshold))
     if not roles:
-        return GapReward(encoder, threshold)
-    tool = {"gap": config.tool_gap, "shape": config.tool_reward}
+        return GapReward(encoder, threshold, gap=config.gap)
+    tool: dict[str, Any] = {"gap": config.tool_gap, "shape": config.tool_reward, "view": config.target_view}
     if TOOL_ROLE in found:
         tool["threshold"] = found[TOOL_ROLE]
-    return GapReward(encoder, threshold, measures={TOOL_ROLE: tool})
-
-
-def filter_gap(config: FilterConfig, gap: GapReward) -> GapReward:
-    """Make the reward of the filter's attempts: the reward with the filter's own τ_d, if it has one.
-
-    Args:
-        config: The filter.
-        gap: The reward of the training, whose measures of message roles stay.
-    """
-    if config.threshold is None:
-        return gap
-    measures = {role: asdict(measure) for role, measure in gap.measures.items()}
-    return GapReward(gap.encoder, config.threshold, gap.shape, measures, gap.measure().gap)
+    return GapReward(encoder, threshold, measures={TOOL_ROLE: tool}, gap=config.gap)
 
 
 def calibrated_gap(
     config: RWMLConfig, roles: bool, gap: GapReward, train: TransitionDataset, folder: Path
 ) -> tuple[GapReward, str]:
-    """Calibrate what is not configured, once: `calibration.json` by message role, `calibration.txt` to read.
+    """Choose the thresholds that are not configured, once: `calibration.json` by role, `calibration.txt` to read.
+
+    With `threshold_by="paper"` those of binary rewards follow from attempts, see `paper_gaps`.
 
     Args:
         config: The configuration.
         roles: Whether the environment's answers have message roles.
         gap: The reward that is not calibrated, which holds the encoder.
-        train: Training transitions.
+        train: Training transitions, in the view that is predicted.
         folder: The run's folder.
 
     Returns:
@@ -86,7 +88,8 @@ def calibrated_gap(
     encoder: Encoder = gap.encoder  # type: ignore[assignment] # of text, because jobs play text environments
     files = (path.name, "calibration.txt")
     if damage(folder, *files):
-        results = _calibrate(config, roles, encoder, train)
+        groups = {role: of for role, of in _open(config, roles, train).items() if not _by_attempts(config, role)}
+        results = {role: _calibrated(config, role, encoder, of) for role, of in groups.items()}
         text = "\n\n".join(_described(role, result) for role, result in results.items())
         write_text(folder / "calibration.txt", text + "\n")
         done = {role: result for role, result in results.items() if isinstance(result, Calibration)}
@@ -96,18 +99,101 @@ def calibrated_gap(
     return make_gap(config, roles, encoder, thresholds), (folder / "calibration.txt").read_text(encoding="utf-8")
 
 
-def _calibrate(
-    config: RWMLConfig, roles: bool, encoder: Encoder, train: TransitionDataset
-) -> dict[str, Calibration | NoPairsError]:
-    settings = (config.precision, config.seed, config.calibration_pairs)
-    if not roles:
-        return {} if config.threshold is not None else {"": calibrate(train, encoder, *settings)}
-    open_roles = [
-        transition
-        for transition in train
-        if transition.role and (config.tool_threshold if transition.role == TOOL_ROLE else config.threshold) is None
+def paper_gaps(
+    config: RWMLConfig,
+    roles: bool,
+    gap: GapReward,
+    train: TransitionDataset,
+    tried: Sequence[Transition],
+    distances: Sequence[Sequence[float]],
+) -> tuple[GapReward, GapReward, str]:
+    """Choose thresholds from attempts, as the paper does, where the configuration says so and sets none.
+
+    Args:
+        config: The configuration.
+        roles: Whether the environment's answers have message roles.
+        gap: The reward whose other thresholds are chosen.
+        train: Training transitions, on whose pairs is measured what the thresholds let pass.
+        tried: T triplets.
+        distances: `(T, K)` distances of K attempts at each.
+
+    Returns:
+        The filter's reward, the one for training, and the text to read: empty if nothing was to be chosen.
+
+    Raises:
+        InvalidConfigError: If too few attempts come near the truth: then any prediction would be rewarded.
+    """
+    encoder: Encoder = gap.encoder  # type: ignore[assignment] # of text, because jobs play text environments
+    known = {role: gap.measure(role).threshold for role in ((_WORDS, TOOL_ROLE) if roles else ("",))}
+    chosen, filtering, texts = dict(known), dict(known), []
+    for role, of in _open(config, roles, train).items():
+        rows = [row for row, transition in zip(distances, tried, strict=True) if not roles or transition.role == role]
+        if not _by_attempts(config, role) or not rows:
+            continue
+        filtering[role], chosen[role] = paper_thresholds(np.array(rows), config.filter.easy_rate)
+        if chosen[role] >= 1:
+            raise InvalidConfigError(
+                f"Expected attempts of which {EASY_SHARE:.0%} come near the truth, to choose as the paper does, "
+                f"actual: that share only below {filtering[role]:.4g}. Fine-tune longer (--sft.steps), ask "
+                "for fewer right attempts (--filter.easy-rate 0), or choose otherwise (--threshold-by precision)."
+            )
+        result = _calibrated(config, role, encoder, of, {"threshold": chosen[role], "chosen_by": "paper"})
+        passes = (
+            _described(role, result) if isinstance(result, Calibration) else f"What it lets pass is unknown. {result}"
+        )
+        texts.append(
+            f"{EASY_SHARE:.0%} of the triplets are easy at {filtering[role]:.4g}, the filter's τ_d; for training 0.15 "
+            f"more, rounded to 0.2: {chosen[role]:.4g}{too_lax(chosen[role])}. {passes}"
+        )
+    return (
+        make_gap(config, roles, encoder, filtering, filtering=True),
+        make_gap(config, roles, encoder, chosen),
+        "\n\n".join(texts),
+    )
+
+
+def pass_rates(gap: GapReward, tried: Sequence[Transition], distances: Sequence[Sequence[float]]) -> list[float]:
+    """Return the mean reward of the attempts at each triplet, from their distances."""
+    return [
+        float(np.mean([gap.measure(t.role).reward(d) for d in row])) for t, row in zip(tried, distances, strict=True)
     ]
-    return calibrate_by_role(open_roles, encoder, {TOOL_ROLE: config.tool_gap}, *settings)
+
+
+def _open(config: RWMLConfig, roles: bool, train: Sequence[Transition]) -> dict[str, list[Transition]]:
+    """Group by role the transitions whose threshold is not configured; without roles, all are of the role `""`."""
+    groups: dict[str, list[Transition]] = defaultdict(list)
+    for transition in train:
+        role = transition.role if roles else ""
+        if (config.tool_threshold if role == TOOL_ROLE else config.threshold) is None and (role or not roles):
+            groups[role].append(transition)
+    return dict(sorted(groups.items()))
+
+
+def _by_attempts(config: RWMLConfig, role: str) -> bool:
+    return config.threshold_by == "paper" and (role != TOOL_ROLE or config.tool_reward == "binary")
+
+
+def _calibrated(
+    config: RWMLConfig,
+    role: str,
+    encoder: Encoder,
+    group: Sequence[Transition],
+    options: Mapping[str, Any] | None = None,
+) -> Calibration | NoPairsError:
+    gap = config.tool_gap if role == TOOL_ROLE else config.gap
+    options = {"view": config.target_view if role == TOOL_ROLE else "raw", **(options or {})}
+    if config.threshold_by == "quantile" and DISTANCES[gap].encodes:
+        # The configuration has both.
+        assert config.source_encoder is not None
+        assert config.source_threshold is not None
+        settings = (gap, options["view"], config.seed, config.calibration_pairs)
+        source = pair_distances(group, make_encoder(config.source_encoder), *settings)
+        target = pair_distances(group, encoder, *settings)
+        options |= {"threshold": carried_threshold(config.source_threshold, source, target), "chosen_by": "quantile"}
+    numbers = (config.precision, config.seed, config.calibration_pairs)
+    if not role:
+        return calibrate(group, encoder, *numbers, gap, **options)
+    return calibrate_by_role(group, encoder, {role: gap}, *numbers, **options)[role]
 
 
 def _described(role: str, result: Calibration | NoPairsError) -> str:

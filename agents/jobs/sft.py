@@ -23,7 +23,7 @@ from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.jobs.fitting import check_prompts, fitting
 from rwml_gym.agents.jobs.policy import run_policy
 from rwml_gym.agents.jobs.run import Run, with_outcome
-from rwml_gym.agents.jobs.world_model import sft_step
+from rwml_gym.agents.jobs.world_model import check_target_view, sft_step, viewed
 from rwml_gym.agents.jobs.worlds import Games, GameSet, Source
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.prompts import world_of
@@ -33,6 +33,7 @@ from rwml_gym.agents.learning.memory_plan import MemoryPlan, plan
 from rwml_gym.agents.learning.sft import MICRO_BATCH
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.reward.views import check_view
 from rwml_gym.transitions import InvalidDatasetError, TransitionDataset, count_games
 
 __all__ = ["choose", "imitation", "memory", "prompt_settings", "recorded", "run_sft"]
@@ -77,6 +78,7 @@ def imitation(config: SFTJobConfig) -> PolicyConfig:
 
 def _learn_states(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
     run, train, held_out = _open_recorded(config, folder) if config.transitions is not None else _play(config, folder)
+    train, held_out = (viewed(data, config.target_view) for data in (train, held_out))
     train, held_out = (fitting(data, run.prompts, run.say) for data in (train, held_out))
     world_model = run.world_model()
     before = run.once("loss_before.json", lambda: _loss(run, world_model, held_out))
@@ -91,6 +93,7 @@ def _learn_states(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
         steps=steps,
         learning_rate=config.sft.learning_rate,
         warmup=config.sft.warmup,
+        decay=config.sft.decay,
         checkpoint_every=config.checkpoint_every,
     )
     result: dict[str, Any] = run.once(
@@ -108,7 +111,7 @@ def _learn_states(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
 
 def prompt_settings(config: SFTJobConfig) -> dict[str, Any]:
     """Return the arguments of `Prompts` that this job sets."""
-    return {"empty_thought": config.sft.empty_thought}
+    return {"empty_thought": config.sft.empty_thought, "json_schema": config.target_view == "schema"}
 
 
 def memory(config: SFTJobConfig, model: nn.Module, device: torch.device | None = None) -> MemoryPlan:
@@ -133,6 +136,7 @@ def memory(config: SFTJobConfig, model: nn.Module, device: torch.device | None =
 
 def choose(config: SFTJobConfig, source: Source, load: bool = True) -> Games:
     """Choose the games that are played to learn next states from, see `Source.prepare`."""
+    check_target_view(source, config.target_view)
     numbers = (config.seed, config.games, config.held_out_games, config.max_steps)
     return source.prepare(*numbers, load=load, **source.known_arguments)
 
@@ -145,6 +149,7 @@ def recorded(config: SFTJobConfig) -> tuple[TransitionDataset, TransitionDataset
         InvalidDatasetError: There are none, or they cannot be read.
     """
     data = with_outcome(_load(str(config.transitions)))
+    check_view(data, config.target_view)
     if config.held_out_transitions is not None:
         held_out = with_outcome(_load(config.held_out_transitions))
         if both := set(data.games) & set(held_out.games):

@@ -39,11 +39,22 @@ from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions, outcome_type
 from rwml_gym.agents.reports.world_model import Context, write_report
 from rwml_gym.agents.seeding import in_balanced_epochs, in_epochs, seed_of
+from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import GapReward
+from rwml_gym.reward.views import ViewName, in_view
 from rwml_gym.transitions import Transition, TransitionDataset, count_games
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
 
-__all__ = ["choose", "grpo_step", "memory", "prompt_settings", "run_world_model", "sft_step"]
+__all__ = [
+    "check_target_view",
+    "choose",
+    "grpo_step",
+    "memory",
+    "prompt_settings",
+    "run_world_model",
+    "sft_step",
+    "viewed",
+]
 
 
 def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
@@ -70,8 +81,8 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     world_model = run.world_model()
 
     # Play
-    train = fitting(with_outcome(_collect(run, "train")), run.prompts, run.say)
-    all_held_out = _collect(run, "held_out")
+    train = fitting(viewed(with_outcome(_collect(run, "train")), config.target_view), run.prompts, run.say)
+    all_held_out = viewed(_collect(run, "held_out"), config.target_view)
     predictable = fitting(with_outcome(all_held_out), run.prompts, run.say)
     held_out = some_of(predictable, config.max_held_out, run.seed("held out"))
     run.say(
@@ -88,15 +99,11 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     with run.accelerator.main_process_first():  # the others read what it wrote
         gap, table = calibrated_gap(config, run.world.roles, plain, train, run.folder)
     run.say(table)
+    # What is predicted does not depend on the thresholds, which the attempts may yet choose.
     forgot: dict[str, Forgetting] = {}
-    score = partial(_evaluate, run, world_model, held_out, gap)
-    remember = partial(_forgetting, run, held_out, forgot)
-    results = {
-        "nothing changes": score("nothing changes", NothingChanges()),
-        "most frequent": score("most frequent", MostFrequentOutcome(train)),
-        "base": score("base"),
-    }
-    remember("base")
+    predict = partial(_predict, run, world_model, held_out, forgot)
+    others: dict[str, WorldModel] = {"nothing changes": NothingChanges(), "most frequent": MostFrequentOutcome(train)}
+    predictions = {name: predict(name, other) for name, other in others.items()} | {"base": predict("base")}
 
     # Filter
     sft_data, rest = _divide(train, config.filter.share, run.seed("share"))
@@ -105,10 +112,11 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         run.say(
             "GRPO starts from the fine-tuned model. This deviates from the paper, which starts from the base model."
         )
-        results["warm start"] = score("warm start")
-        remember("warm start")
-    triplets = Triplets(run, world_model, rest, gap)
-    kept = triplets.at(0)
+        predictions["warm start"] = predict("warm start")
+    triplets = Triplets(run, world_model, rest, gap, train)
+    kept, gap = triplets.at(0), triplets.gap
+    score = partial(_evaluate, run, held_out, gap)
+    results = {name: score(name, predicted) for name, predicted in predictions.items()}
 
     # Update
     _start_policy(run)
@@ -130,16 +138,14 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         checkpoint_every=stage.checkpoint_every,
         line=_line,
     )
-    results["RWML"] = score("RWML")
-    remember("RWML")
+    results["RWML"] = score("RWML", predict("RWML"))
     if config.baseline:
         _start_policy(run)
         # From the warm start on at the rate that its schedule ended with: a new peak would undo what it learnt.
         rate = config.sft.decay if config.warm_start else 1.0
         steps = _steps_for_equal_wall_clock(run, rows, sft_rows)
         _fine_tune(run, world_model, "SFT same time", rest, steps, rate)
-        results["SFT same time"] = score("SFT same time")
-        remember("SFT same time")
+        results["SFT same time"] = score("SFT same time", predict("SFT same time"))
 
     # Show
     context = _context(run, all_held_out, held_out, forgot)
@@ -149,6 +155,20 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     run.publish("RWML", "as a world model of", rewards, context.data_version)
     run.accelerator.end_training()
     return results
+
+
+def viewed(data: TransitionDataset, view: ViewName) -> TransitionDataset:
+    """Return transitions with the targets of a view: results of tools in it, all else as it was played."""
+    return TransitionDataset(in_view(data, view))
+
+
+def check_target_view(source: Source, view: ViewName) -> None:
+    """Raise `InvalidConfigError` if a view is asked for and the world has no results of tools."""
+    if view != "raw" and not source.world.roles:
+        raise InvalidConfigError(
+            f"Expected a world with results of tools for the target view {view!r}, actual: {source.world.title}. Use "
+            "--target-view raw."
+        )
 
 
 # The steps
@@ -295,11 +315,12 @@ def _check(run: Run) -> None:
 
 def prompt_settings(config: RWMLConfig) -> dict[str, Any]:
     """Return the arguments of `Prompts` that this job sets."""
-    return {"empty_thought": config.sft.empty_thought}
+    return {"empty_thought": config.sft.empty_thought, "json_schema": config.target_view == "schema"}
 
 
 def choose(config: RWMLConfig, source: Source, load: bool = True) -> Games:
     """Choose the games that a run plays, see `Source.prepare`."""
+    check_target_view(source, config.target_view)
     played = config.collect
     numbers = (config.seed, played.games, played.held_out_games, played.max_steps, played.rollouts)
     return source.prepare(*numbers, load=load, **source.known_arguments)
@@ -418,17 +439,20 @@ def _steps_for_equal_wall_clock(run: Run, rows: Sequence[Mapping[str, Any]], sft
 # The results
 
 
-def _evaluate(
+def _predict(
     run: Run,
     world_model: LanguageWorldModel,
     held_out: TransitionDataset,
-    gap: GapReward,
+    forgot: dict[str, Forgetting],
     name: str,
     other: WorldModel | None = None,
-) -> list[Prediction]:
-    """Score the language model with its adapter as it is, or another world model, on the held-out transitions."""
+) -> list[str]:
+    """Predict the held-out transitions with the language model and its adapter as it is, or another world model.
 
-    def predict() -> list[dict[str, Any]]:
+    What the language model has forgotten is measured, too.
+    """
+
+    def predict() -> list[str]:
         own = share(run.accelerator, list(held_out))
         with run.progress(f"evaluate {name}", len(own), "transition") as bar:
             if other is None:
@@ -438,19 +462,33 @@ def _evaluate(
                 histories, actions = [t.history for t in own], [t.action for t in own]
                 predictions = other.predict(histories, actions, [t.task for t in own])
                 bar.update(len(own))
-        return gathered(run.accelerator, [p.to_json() for p in evaluate_predictions(own, predictions, gap)])
+        return gathered(run.accelerator, predictions)
 
-    file = f"evaluation/{name.lower().replace(' ', '_')}.json"
-    result = [Prediction(**row) for row in run.once(file, predict)]
+    predictions = list(run.once(f"predictions/{_slug(name)}.json", predict))
+    if other is None and run.config.forgetting:
+        forgot[name] = _forgetting(run, held_out, name)
+    return predictions
+
+
+def _evaluate(
+    run: Run, held_out: TransitionDataset, gap: GapReward, name: str, predictions: Sequence[str]
+) -> list[Prediction]:
+    """Score predictions of the held-out transitions."""
+
+    def scores() -> list[dict[str, Any]]:
+        own = share(run.accelerator, list(zip(held_out, predictions, strict=True)))
+        return gathered(
+            run.accelerator, [p.to_json() for p in evaluate_predictions([t for t, _ in own], [p for _, p in own], gap)]
+        )
+
+    result = [Prediction(**row) for row in run.once(f"evaluation/{_slug(name)}.json", scores)]
     run.say(f"{name}: held-out reward at τ_d {_mean_reward(result):.3f}")
     return result
 
 
-def _forgetting(run: Run, held_out: TransitionDataset, found: dict[str, Forgetting], name: str) -> None:
+def _forgetting(run: Run, held_out: TransitionDataset, name: str) -> Forgetting:
     """Measure how far the model with its adapter as it is has moved from the base model."""
     count = run.config.forgetting
-    if not count:
-        return
     chosen = some_of(held_out, count, run.seed("forgetting"))
     prompts = [run.prompts.ask(t) for t in chosen]
 
@@ -459,8 +497,12 @@ def _forgetting(run: Run, held_out: TransitionDataset, found: dict[str, Forgetti
         return vars(make_probe(run.model, run.tokenizer, prompts, count, stop, run.config.max_new_tokens))
 
     probe = Probe(**run.once("forgetting/probe.json", ask))
-    file = f"forgetting/{name.lower().replace(' ', '_')}.json"
-    found[name] = Forgetting(**run.once(file, lambda: vars(forgetting(run.model, probe))))
+    found = run.once(f"forgetting/{_slug(name)}.json", lambda: vars(forgetting(run.model, probe)))
+    return Forgetting(**found)
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace(" ", "_")
 
 
 def _context(

@@ -26,9 +26,10 @@ class Prediction:
         action: The action.
         next_state: The realised next state.
         prediction: The predicted next state.
-        reward: r_WM at τ_d, or 1 - d for a continuous reward.
-        distance: d, 1 - cosine or 1 - ROUGE-L.
-        exact: Whether the prediction equals the next state, ignoring white space at both ends.
+        reward: r_WM at τ_d, or 1 - d for a continuous or stepped reward.
+        distance: d, in the role's distance and view.
+        exact: Whether the prediction equals the next state in the view that is compared, ignoring white space at both
+            ends.
         role: Message role of the next state, see `Transition.role`.
     """
 
@@ -69,7 +70,7 @@ def evaluate_predictions(
             prediction=p,
             reward=float(r),
             distance=float(d),
-            exact=p.strip() == t.next_state.strip(),
+            exact=gap.viewed(p.strip(), t.role) == gap.viewed(t.next_state.strip(), t.role),
             role=t.role,
         )
         for t, p, r, d in zip(transitions, predictions, gaps.rewards, gaps.distances, strict=True)

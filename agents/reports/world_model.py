@@ -15,7 +15,6 @@ from rwml_gym.agents.learning.forgetting import Forgetting
 from rwml_gym.agents.reports.evaluate import Prediction, paired_difference
 from rwml_gym.figures import draw, save
 from rwml_gym.files import read_json, write_json
-from rwml_gym.reward.distances import DISTANCES
 from rwml_gym.reward.gap import GapReward, Measure
 from rwml_gym.statistics import bootstrap_interval
 from rwml_gym.transitions import count_games, unit_of
@@ -155,8 +154,7 @@ def _short(name: str) -> str:
 
 
 def _described(role: str, measure: Measure, encoder: str) -> str:
-    paid = "reward 1 - d" if measure.shape == "continuous" else f"τ_d = {measure.threshold:.4g}"
-    return f"Messages of role {role!r}: {DISTANCES[measure.gap].called(encoder)}, {paid}"
+    return f"Messages of role {role!r}: {measure.described(encoder)}"
 
 
 def _pairs(results: Mapping[str, Any]) -> list[tuple[str, str]]:

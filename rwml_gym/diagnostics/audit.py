@@ -27,8 +27,9 @@ from rwml_gym.diagnostics.group_signal import GroupSignal, group_signal
 from rwml_gym.diagnostics.predictability import repeated_situations, type_of, unseen_names
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, EncoderLike, make_encoder
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.distances import DISTANCES, GapName, gap_for
+from rwml_gym.reward.distances import DISTANCES, TOOL_ROLE, GapName, gap_for
 from rwml_gym.reward.gap import GapReward, Measure, RewardShape
+from rwml_gym.reward.views import ViewName, check_view, in_view
 from rwml_gym.statistics import bootstrap_interval
 from rwml_gym.text import is_blank
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, unit_of
@@ -56,6 +57,7 @@ def audit(
     threshold: float | None = None,
     *,
     gap: GapChoice = "auto",
+    view: ViewName = "raw",
     reward: RewardShape = "binary",
     precision: float = 0.9,
     sample: Sampler | None = None,
@@ -74,6 +76,7 @@ def audit(
         encoder: See `encoders.cached.make_encoder`, also for its errors.
         threshold: τ_d of every message role; calibrated if absent.
         gap: The distance, or `auto`.
+        view: What of the results of tools is predicted and compared, a name in `views.VIEWS`.
         reward: Shape of the reward.
         precision: Target precision of the threshold.
         sample: Samples `k` predictions of a model for each transition, at the temperature of training.
@@ -88,7 +91,7 @@ def audit(
     Raises:
         InvalidDatasetError: If there are no transitions, or all of them are blank.
         NoPairsError: If there are fewer than two games.
-        InvalidConfigError: If an argument is out of range.
+        InvalidConfigError: If an argument is out of range, or there are no results of tools for the view.
         DependencyNotInstalled: If ROUGE needs a library that is not installed.
     """
     _check(gap, reward, precision, group_size, prompts, limit, pairs_per_perturbation)
@@ -96,7 +99,8 @@ def audit(
         raise InvalidConfigError("Expected `sample` or recorded `rewards`, actual: both. Remove one.")
     if rewards is None and rewards_of is not None:
         raise InvalidConfigError("Expected `rewards` with `rewards_of`, actual: none. Give both or neither.")
-    transitions = list(transitions)
+    check_view(transitions, view)
+    transitions = in_view(transitions, view)
     said = TransitionDataset(t for t in transitions if not is_blank(t.next_state))
     if not said:
         raise InvalidDatasetError(
@@ -118,9 +122,9 @@ def audit(
     with warnings.catch_warnings():
         # A missed target precision is a finding here; an encoder's warnings are still shown.
         warnings.filterwarnings("ignore", "Expected a threshold with a precision", UserWarning)
-        calibrated = calibrate_by_role(said, encode, gaps, precision, seed, pairs_per_perturbation)
+        calibrated = calibrate_by_role(said, encode, gaps, precision, seed, pairs_per_perturbation, view=view)
     found = {role: result if isinstance(result, Calibration) else str(result) for role, result in calibrated.items()}
-    measures = _measures(gaps, calibrated, threshold, reward)
+    measures = _measures(gaps, calibrated, threshold, reward, view)
     score = GapReward(encode, measures=measures)
 
     fit, held_out = said.split_by_game(0.5, seed)
@@ -178,12 +182,13 @@ def _measures(
     calibrated: Mapping[str, Calibration | NoPairsError],
     threshold: float | None,
     reward: RewardShape,
+    view: ViewName,
 ) -> dict[str, dict[str, Any]]:
     """Return the measures as `GapReward` takes them; a role without a calibration has its gap's default threshold."""
     measures: dict[str, dict[str, Any]] = {}
     for role, gap in gaps.items():
         result = calibrated[role]
-        measures[role] = {"gap": gap, "shape": reward}
+        measures[role] = {"gap": gap, "shape": reward, "view": view if role == TOOL_ROLE else "raw"}
         if threshold is not None:
             measures[role]["threshold"] = threshold
         elif isinstance(result, Calibration):

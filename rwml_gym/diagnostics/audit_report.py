@@ -14,7 +14,6 @@ from rwml_gym.diagnostics.audit_result import Audit, Row
 from rwml_gym.diagnostics.audit_verdict import MIN_PREDICTABLE, MIN_SIGNAL
 from rwml_gym.diagnostics.calibration import Calibration
 from rwml_gym.figures import draw, save
-from rwml_gym.reward.distances import DISTANCES
 from rwml_gym.text import column, for_plot, percent, shown
 
 __all__ = ["audit_table", "plot_audit", "verdict", "write_audit"]
@@ -139,18 +138,17 @@ def _thresholds(audit: Audit) -> list[str]:
     lines = []
     for role, result in audit.calibrations.items():
         measure = audit.measures[role]
-        gap = DISTANCES[measure.gap].called(shown(audit.encoder, 60))
+        measured = measure.described(shown(audit.encoder, 60))
         name = f"Messages of role {shown(role)!r}: " if role else ""
-        paid = f"τ_d {measure.threshold:.4g}" if measure.shape == "binary" else "reward 1 - d"
         if not isinstance(result, Calibration):
             apart = f"it separates the few states with a precision of {audit.quality[role][0]:.2f}"
-            lines.append(f"{name}{gap}, {paid}, not calibrated ({apart}): {shown(result, 160)}")
+            lines.append(f"{name}{measured}, not calibrated ({apart}): {shown(result, 160)}")
             continue
         precision, recall = audit.quality[role]
         how = "calibrated" if audit.chosen_threshold is None else f"given; the calibrated one is {result.threshold:.4g}"
         reached = "reached" if result.reached else f"NOT reached, about {result.fit_precision:.2f} at best"
         lines.append(
-            f"{name}{gap}, {paid} ({how}): precision {precision:.2f}, recall {recall:.2f} on held-out {audit.unit}; "
+            f"{name}{measured} ({how}): precision {precision:.2f}, recall {recall:.2f} on held-out {audit.unit}; "
             f"target {result.target_precision:.2f}: {reached}."
         )
     return [_wrapped(line, "") for line in lines]

@@ -26,9 +26,9 @@ MIN_SIGNAL = 0.2
 MIN_PREDICTABLE = 0.5
 """Below it, most generated predictions cannot be right after any training. WebShop's failure: 47 % at most."""
 
-MAX_BLIND = {"binary": 0.5, "continuous": 0.9}
+MAX_BLIND = {"binary": 0.5, "continuous": 0.9, "stepped": 0.9}
 """Maximal reward of an answer without the state, or without word order: half the reward of the truth. A continuous
-reward gives most of the maximum to every answer, and teaches by the rest."""
+or stepped reward gives most of the maximum to every answer, and teaches by the rest."""
 
 MAX_KNOWN = 0.9
 """Above it, the most frequent outcome in the recorded data gets nearly the full reward, and so does a table."""
@@ -52,7 +52,7 @@ def judge(audit: Audit) -> list[Finding]:
 def _threshold(audit: Audit) -> list[Finding]:
     found = []
     for role, result in audit.calibrations.items():
-        if audit.roles[role] < LARGE * audit.transitions or audit.measures[role].shape == "continuous":
+        if audit.roles[role] < LARGE * audit.transitions or audit.measures[role].shape != "binary":
             continue
         of = f" on messages of role {shown(role)!r}" if role else ""
         precision, recall = audit.quality[role]

@@ -19,29 +19,37 @@ from typing import Any
 import numpy as np
 
 from rwml_gym.checks import one_of
+from rwml_gym.diagnostics.calibration_pairs import NoPairsError, PairDistances, RankedPairs, measures_for, ranked
+from rwml_gym.diagnostics.perturbations.by_role import perturbations_for
+from rwml_gym.diagnostics.perturbations.text import Perturbations
 from rwml_gym.diagnostics.predictability import type_of
-from rwml_gym.diagnostics.text_perturbations import TEXT, Perturbation, Perturbations, Pool
-from rwml_gym.diagnostics.tool_perturbations import perturbations_for
 from rwml_gym.encoders.cached import EncoderLike
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.distances import DISTANCES, Distance, GapName
-from rwml_gym.reward.gap import GapReward
+from rwml_gym.reward.distances import DISTANCES, TOOL_ROLE, Distance, GapName
+from rwml_gym.reward.gap import GapReward, Measure
+from rwml_gym.reward.views import ViewName, check_view, in_view
 from rwml_gym.text import without_nan
 from rwml_gym.transitions import Transition, TransitionDataset, unit_of
 
-__all__ = ["Calibration", "NoPairsError", "PerturbedPairs", "calibrate", "calibrate_by_action", "calibrate_by_role"]
+__all__ = [
+    "Calibration",
+    "NoPairsError",
+    "PerturbedPairs",
+    "calibrate",
+    "calibrate_by_action",
+    "calibrate_by_role",
+    "ranking_line",
+]
 
 # Below this recall, a paraphrased right prediction is (almost) never rewarded, and the reader must know.
 _LOW_RECALL = 0.2
+# Fewer rewarded pairs say nothing about a precision.
+_MIN_RECALL = 0.05
 # Precisions closer than this are alike, as they are shares of some hundred pairs.
 _NEARLY = 0.02
 # A threshold chosen on fewer distinct states would not generalise to others.
 _MIN_STATES = 10
-_CURVE_POINTS = 100
-
-
-class NoPairsError(InvalidConfigError):
-    """There is too little data for a threshold: too few games, or no pairs of the same or of different states."""
+_STEPPED = Measure(shape="stepped")
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class PerturbedPairs:
         pairs: Number of pairs on the held-out games, for the values below.
         median_distance: Median of d; NaN without pairs.
         share_below: Share of the pairs with d below the threshold, which would be rewarded; NaN without pairs.
+        stepped: Mean reward of the pairs if it is `1 - d` in steps, see `gap.Measure.reward`; NaN without pairs.
     """
 
     name: str
@@ -63,6 +72,7 @@ class PerturbedPairs:
     pairs: int
     median_distance: float
     share_below: float
+    stepped: float
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,9 @@ class Calibration:
         gap: The distance, a name in `distances.DISTANCES`; only the cosine uses the encoder.
         curve: Other thresholds in ascending order, each with its precision and recall on the held-out games.
         unit: What is counted: `games`, or `episodes` if the environment names no games.
+        view: What of the results of tools was compared.
+        chosen_by: How the threshold was chosen: `precision`, or what the caller says of a given one.
+        rankings: Pairs of texts about the same state, of which one must be nearer, on the held-out games.
     """
 
     encoder: str
@@ -104,50 +117,63 @@ class Calibration:
     gap: GapName = "cosine"
     curve: tuple[tuple[float, float, float], ...] = ()
     unit: str = "games"
+    view: ViewName = "raw"
+    chosen_by: str = "precision"
+    rankings: tuple[RankedPairs, ...] = ()
 
     @property
     def measure(self) -> dict[str, Any]:
         """The threshold as `GapReward(measures={role: …})` takes it."""
-        return {"gap": self.gap, "threshold": self.threshold}
+        return {"gap": self.gap, "threshold": self.threshold, **({} if self.view == "raw" else {"view": self.view})}
 
     @property
     def advice(self) -> str:
         """Advice on the threshold; empty if there is no problem."""
         stronger = DISTANCES[self.gap].stronger
+        if not self.reached and self.chosen_by != "precision":
+            return (
+                f"The threshold {self.threshold:.4g} ({self.chosen_by}) has a precision of {self.fit_precision:.2f} "
+                f"for {self.name!r}, at a recall of {self.fit_recall:.2f}: {1 - self.fit_precision:.0%} of what it "
+                "rewards is wrong."
+            )
         if not self.reached:
             return (
-                f"Expected a threshold with a precision of {self.target_precision:.2f} for {self._name!r}, actual: "
+                f"Expected a threshold with a precision of {self.target_precision:.2f} for {self.name!r}, actual: "
                 f"about {self.fit_precision:.2f} at best, at a recall of {self.fit_recall:.2f}. "
                 f"{1 - self.fit_precision:.0%} of what it rewards is wrong: use {stronger} before training."
             )
         if self.fit_recall < _LOW_RECALL:
             return (
                 f"At a precision of {self.fit_precision:.2f} only {self.fit_recall:.0%} of the rewordings are rewarded "
-                f"with {self._name!r}: a prediction must have nearly the exact words. Accept this if observations are "
+                f"with {self.name!r}: a prediction must have nearly the exact words. Accept this if observations are "
                 "templates; otherwise use a stronger encoder or a lower precision."
             )
         return ""
 
     @property
-    def _name(self) -> str:
-        return self.encoder if DISTANCES[self.gap].between is None else DISTANCES[self.gap].label
+    def name(self) -> str:
+        """The gap with its encoder and its view, for tables."""
+        view = "" if self.view == "raw" else f" of the {self.view}"
+        return DISTANCES[self.gap].called(self.encoder) + view
 
     def table(self) -> str:
         """Return the calibration as text, with one line per perturbation."""
-        name = f"Encoder {self.encoder}" if DISTANCES[self.gap].between is None else self._name
         lines = [
-            f"{name}, threshold {self.threshold:.4f}: precision {self.precision:.3f}, "
+            f"{self.name}, threshold {self.threshold:.4f}: precision {self.precision:.3f}, "
             f"recall {self.recall:.3f} on {self.games} held-out {self.unit}",
             f"(on the {self.fit_games} {self.unit} that chose it: {self.fit_precision:.3f} and {self.fit_recall:.3f}; "
-            f"target precision: {self.target_precision:.2f}, {'reached' if self.reached else 'NOT reached'}).",
+            f"target precision: {self.target_precision:.2f}, {'reached' if self.reached else 'NOT reached'}; "
+            f"chosen by: {self.chosen_by}).",
             "",
-            f"{'pairs that say':<16} {'made by':<24} {'pairs':>6} {'median d':>9} {'below':>7}",
+            f"{'pairs that say':<16} {'made by':<32} {'pairs':>6} {'median d':>9} {'below':>7} {'stepped':>8}",
         ]
         for made in self.perturbations:
             says = "the same" if made.same else "other things"
             lines.append(
-                f"{says:<16} {made.name:<24} {made.pairs:>6} {made.median_distance:>9.3f} {made.share_below:>7.1%}"
+                f"{says:<16} {made.name:<32} {made.pairs:>6} {made.median_distance:>9.3f} {made.share_below:>7.1%} "
+                f"{made.stepped:>8.2f}"
             )
+        lines += [""] * bool(self.rankings) + [ranking_line(ranking) for ranking in self.rankings]
         return "\n".join([*lines, *(["", self.advice] if self.advice else [])])
 
     def to_json(self) -> str:
@@ -163,7 +189,11 @@ def calibrate(
     seed: int = 0,
     pairs_per_perturbation: int = 150,
     gap: GapName = "cosine",
-    perturbations: Perturbations = TEXT,
+    perturbations: Perturbations | None = None,
+    *,
+    view: ViewName = "raw",
+    threshold: float | None = None,
+    chosen_by: str = "given",
 ) -> Calibration:
     """Choose the τ_d with the largest recall among those with at least the target precision.
 
@@ -182,8 +212,9 @@ def calibrate(
 
     A real model's mistakes have other frequencies, so also look at its predictions in training.
 
-    If no threshold reaches the target precision, a warning says so. Then, of the thresholds that reward at least a
-    fifth of the rewordings and are within 0.02 of the most precise of these, the result has the largest recall.
+    A precision counts as reached where at least 5 % of the rewordings are rewarded. If no threshold reaches it, a
+    warning says so. Then, of the thresholds that reward at least a fifth of the rewordings and are within 0.02 of the
+    most precise of these, the result has the largest recall.
 
     Args:
         transitions: Recorded transitions of at least two games.
@@ -192,10 +223,13 @@ def calibrate(
         seed: Seed of the split, the choice of states and the pairs.
         pairs_per_perturbation: Maximal number of pairs per perturbation in each half.
         gap: A name in `distances.DISTANCES`.
-        perturbations: How states are reworded and falsified; see `tool_perturbations.perturbations_for`.
+        perturbations: How states are reworded and falsified; `perturbations.by_role.perturbations_for` if absent.
+        view: What of the results of tools is compared, a name in `views.VIEWS`.
+        threshold: A threshold that is measured, on both halves, in place of choosing one.
+        chosen_by: How that threshold was chosen, for tables; see `thresholds`.
 
     Raises:
-        InvalidConfigError: If an argument is out of range.
+        InvalidConfigError: If an argument is out of range, or there are no results of tools for the view.
         NoPairsError: If there are fewer than two games, or one half has no same or no different pairs.
         DependencyNotInstalled: If ROUGE or the encoder needs a library that is not installed.
     """
@@ -204,25 +238,34 @@ def calibrate(
     one_of("`gap`", gap, DISTANCES)
     if pairs_per_perturbation < 1:
         raise InvalidConfigError(f"Expected `pairs_per_perturbation` of at least 1, actual: {pairs_per_perturbation}.")
-    dataset = TransitionDataset(transitions)
+    if threshold is not None:
+        Measure(gap, threshold)  # rejects a value out of range before anything is encoded
+    check_view(transitions, view)
+    dataset = TransitionDataset(in_view(transitions, view))
     if len(dataset.games) < 2:
         raise NoPairsError(f"Expected transitions of at least 2 games, actual: {len(dataset.games)}. Record more.")
+    rules = perturbations or perturbations_for(dataset, view)
     halves = dataset.split_by_game(0.5, seed)
-    reward = GapReward(encoder, measures={transition.role: {"gap": gap} for transition in dataset})
+    reward = GapReward(encoder, measures=measures_for(dataset, gap, view))
     fit, check = (
-        _Distances(half, reward, seed, pairs_per_perturbation, perturbations, DISTANCES[gap].fixed) for half in halves
+        PairDistances(half, reward, seed, pairs_per_perturbation, rules, DISTANCES[gap].fixed) for half in halves
     )
-    threshold, reached = _choose(fit, precision, DISTANCES[gap])
+    if threshold is None:
+        chosen_by = "precision"
+        threshold, reached = _choose(fit, precision, DISTANCES[gap])
+    else:
+        reached = fit.precision_recall(threshold)[0] >= precision
     fit_precision, fit_recall = fit.precision_recall(threshold)
     check_precision, check_recall = check.precision_recall(threshold)
     made = tuple(
         PerturbedPairs(
             name=name,
-            same=name in perturbations.same,
+            same=name in rules.same,
             fit_pairs=len(fit.by_perturbation[name]),
             pairs=len(distances),
             median_distance=float(np.median(distances)) if len(distances) else float("nan"),
             share_below=float(np.mean(distances < threshold)) if len(distances) else float("nan"),
+            stepped=float(np.mean([_STEPPED.reward(d) for d in distances])) if len(distances) else float("nan"),
         )
         for name, distances in check.by_perturbation.items()
     )
@@ -243,8 +286,11 @@ def calibrate(
         gap=gap,
         curve=check.curve(),
         unit=unit_of(dataset.games),
+        view=view,
+        chosen_by=chosen_by,
+        rankings=ranked(halves[1], reward, threshold, seed, pairs_per_perturbation),
     )
-    if not reached:
+    if not reached and chosen_by == "precision":
         warnings.warn(calibration.advice, stacklevel=2)
     return calibration
 
@@ -256,6 +302,7 @@ def calibrate_by_role(
     precision: float = 0.9,
     seed: int = 0,
     pairs_per_perturbation: int = 150,
+    **options: Any,
 ) -> dict[str, Calibration | NoPairsError]:
     """Choose a threshold for every message role (`Transition.role`), with the gap of that role.
 
@@ -269,6 +316,7 @@ def calibrate_by_role(
         precision: See `calibrate`.
         seed: See `calibrate`.
         pairs_per_perturbation: See `calibrate`.
+        **options: Further arguments of `calibrate`; a view is for results of tools only.
 
     Returns:
         The calibration of every role that occurs, in alphabetical order. A role with too little data has the error in
@@ -278,7 +326,9 @@ def calibrate_by_role(
     for transition in transitions:
         groups[transition.role].append(transition)
     return {
-        role: _calibrated(groups[role], encoder, precision, seed, pairs_per_perturbation, gaps.get(role, "cosine"))
+        role: _calibrated(
+            groups[role], encoder, precision, seed, pairs_per_perturbation, gaps.get(role, "cosine"), options
+        )
         for role in sorted(groups)
     }
 
@@ -290,6 +340,7 @@ def calibrate_by_action(
     precision: float = 0.9,
     seed: int = 0,
     pairs_per_perturbation: int = 150,
+    **options: Any,
 ) -> dict[str, Calibration | NoPairsError]:
     """Choose a threshold for every type of action (`predictability.type_of`).
 
@@ -303,7 +354,10 @@ def calibrate_by_action(
     for transition in transitions:
         groups[type_of(transition)].append(transition)
     frequent = sorted(groups, key=lambda name: (-len(groups[name]), name))
-    return {name: _calibrated(groups[name], encoder, precision, seed, pairs_per_perturbation, gap) for name in frequent}
+    return {
+        name: _calibrated(groups[name], encoder, precision, seed, pairs_per_perturbation, gap, options)
+        for name in frequent
+    }
 
 
 def _calibrated(
@@ -313,90 +367,41 @@ def _calibrated(
     seed: int,
     pairs_per_perturbation: int,
     gap: GapName,
+    options: Mapping[str, Any],
 ) -> Calibration | NoPairsError:
-    distinct = len({transition.next_state for transition in chosen})
+    if all(transition.role != TOOL_ROLE for transition in chosen):
+        options = {**options, "view": "raw"}
+    viewed = in_view(chosen, options.get("view", "raw"))
+    distinct = len({transition.next_state for transition in viewed})
     if distinct < _MIN_STATES:
         return NoPairsError(
             f"Expected at least {_MIN_STATES} distinct states, actual: {distinct}. Record a richer environment."
         )
     try:
-        return calibrate(chosen, encoder, precision, seed, pairs_per_perturbation, gap, perturbations_for(chosen))
+        return calibrate(chosen, encoder, precision, seed, pairs_per_perturbation, gap, **options)
     except NoPairsError as error:  # a result, which the caller judges
         return error
 
 
-class _Distances:
-    """The distances of the pairs of one half of the games, by perturbation."""
-
-    def __init__(
-        self,
-        half: TransitionDataset,
-        gap: GapReward,
-        seed: int,
-        pairs_per_perturbation: int,
-        perturbations: Perturbations,
-        exact: bool,
-    ):
-        self._empty = float(exact)  # equal texts are the same state, even if no pair is rewarded
-        self._same, self._different = perturbations.same, perturbations.different
-        rng = np.random.default_rng(seed)
-        # Each distinct state once, because "Nothing happens." would otherwise dominate a random walk.
-        states = list({t.next_state: t for t in half if t.next_state.strip()}.values())
-        pool = Pool(half)
-        pairs = {
-            name: _pairs(perturb, states, pool, rng, pairs_per_perturbation)
-            for name, perturb in {**self._same, **self._different}.items()
-        }
-        for group, says in ((self._same, "the same"), (self._different, "something else")):
-            if not any(pairs[name] for name in group):
-                raise NoPairsError(
-                    f"Expected states that can be made to say {says}, actual: none in {len(states)} distinct states "
-                    f"of {len(half.games)} games. Record more games."
-                )
-        flat = [pair for made in pairs.values() for pair in made]
-        scored = gap([text for text, _ in flat], [of.next_state for _, of in flat], [of.role for _, of in flat])
-        ends = np.cumsum([len(made) for made in pairs.values()])[:-1]
-        self.by_perturbation: dict[str, np.ndarray] = dict(zip(pairs, np.split(scored.distances, ends), strict=True))
-
-    def precision_recall(self, threshold: float) -> tuple[float, float]:
-        """Return balanced precision and recall; a threshold that rewards nothing has precision 0, or 1 if exact."""
-        recall, false = self._share_below(self._same, threshold), self._share_below(self._different, threshold)
-        return (recall / (recall + false) if recall + false > 0 else self._empty), recall
-
-    def curve(self) -> tuple[tuple[float, float, float], ...]:
-        """Return precision and recall over the thresholds at which they change, for at most 100 thresholds."""
-        distances = np.unique(np.concatenate(list(self.by_perturbation.values())))
-        chosen = distances[np.unique(np.linspace(0, len(distances) - 1, _CURVE_POINTS).astype(int))]
-        return tuple((float(d), *self.precision_recall(d)) for d in np.nextafter(chosen, np.inf))
-
-    def _share_below(self, group: Mapping[str, Perturbation], threshold: float) -> float:
-        found = [self.by_perturbation[name] for name in group if len(self.by_perturbation[name])]
-        return float(np.mean([np.mean(distances < threshold) for distances in found]))
+def ranking_line(ranking: RankedPairs) -> str:
+    """Return a ranking as a line of a table."""
+    return (
+        f"ranked the wrong way: {ranking.wrong_way:.0%} of {ranking.states} states, {ranking.name} (median d "
+        f"{ranking.worse[0]:.3f} and {ranking.better[0]:.3f}; below: {ranking.worse[1]:.0%} and "
+        f"{ranking.better[1]:.0%})"
+    )
 
 
-def _pairs(
-    perturb: Perturbation, states: list[Transition], pool: Pool, rng: np.random.Generator, limit: int
-) -> list[tuple[str, Transition]]:
-    """Make at most `limit` pairs of a perturbed text and its transition, for randomly chosen states."""
-    pairs: list[tuple[str, Transition]] = []
-    for index in rng.permutation(len(states)):
-        text = perturb(states[index], pool, rng)
-        if text.strip() and text != states[index].next_state:
-            pairs.append((text, states[index]))
-            if len(pairs) == limit:
-                break
-    return pairs
-
-
-def _choose(fit: _Distances, precision: float, distance: Distance) -> tuple[float, bool]:
+def _choose(fit: PairDistances, precision: float, distance: Distance) -> tuple[float, bool]:
     """Return the threshold, and whether it reaches the precision."""
-    distances = np.unique(np.concatenate(list(fit.by_perturbation.values())))
+    distances = np.unique(fit.all)
     # Half-way between neighbours, so that float noise cannot move a pair across the threshold.
     candidates = np.append((distances[1:] + distances[:-1]) / 2, min(distances[-1] + 1e-3, distance.maximum))
     if distance.fixed:
         candidates = np.array([distance.threshold])
     scores = [(float(candidate), *fit.precision_recall(candidate)) for candidate in candidates]
-    good = [score for score in scores if score[1] >= precision]
+    least = 0.0 if distance.fixed else _MIN_RECALL
+    good = [score for score in scores if score[1] >= precision and score[2] >= least]
     if good:
         return max(good, key=lambda score: (score[2], -score[0]))[0], True
     useful = [score for score in scores if score[2] >= _LOW_RECALL] or scores

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from rwml_gym.encoders.cached import make_encoder
+from rwml_gym.reward.entities import things, values
 from rwml_gym.transitions import Transition, action_type
 
 __all__ = ["Repeats", "names_nothing_new", "nearest_elsewhere", "repeated_situations", "type_of", "unseen_names"]
 
 _NAMED = re.compile(r"[^\W\d_]+ \d+")
-_VALUE = re.compile(r"[\w#][\w#@.-]*")
 # Exclude the letters inside a code.
 _WORD = re.compile(r"(?<![^\W_])[^\W\d_]{3,}(?![^\W_])")
 
@@ -47,7 +47,7 @@ def names_nothing_new(transition: Transition) -> bool:
     guess. In a tool result, the things are all values with a digit (`#W2378156`, `342.81`).
     """
     known = _known(transition)
-    named = _values if transition.role == "tool" else _NAMED.findall
+    named = values if transition.role == "tool" else _NAMED.findall
     return set(named(transition.next_state)) <= set(named(known))
 
 
@@ -66,7 +66,7 @@ def unseen_names(transitions: Sequence[Transition]) -> list[tuple[str, ...]]:
     Returns:
         For each transition its unseen names, in the order of the text.
     """
-    things = [_things(t.next_state) for t in transitions]
+    said_things = [things(t.next_state) for t in transitions]
     words = [dict.fromkeys(_WORD.findall(t.next_state.lower())) for t in transitions]
     # A template belongs to a type of action, or to a single action (`click[Buy Now]`).
     questions = [((type_of(t), t.role), (t.action.strip(), t.role, "")) for t in transitions]
@@ -74,7 +74,7 @@ def unseen_names(transitions: Sequence[Transition]) -> list[tuple[str, ...]]:
     answers: Counter[tuple[object, ...]] = Counter()
     named: Counter[tuple[object, ...]] = Counter()
     games_with: dict[str, set[str]] = defaultdict(set)
-    for asked, transition, ours, said in zip(questions, transitions, things, words, strict=True):
+    for asked, transition, ours, said in zip(questions, transitions, said_things, words, strict=True):
         for question in asked:
             answers.update([(question,), (question, transition.game)])
             named.update(key for thing in ours for key in ((question, thing), (question, thing, transition.game)))
@@ -91,9 +91,9 @@ def unseen_names(transitions: Sequence[Transition]) -> list[tuple[str, ...]]:
 
     enough = max(1, math.ceil(_WORLD_SHARE * (len({t.game for t in transitions}) - 1)))
     found = []
-    for asked, transition, ours, said in zip(questions, transitions, things, words, strict=True):
+    for asked, transition, ours, said in zip(questions, transitions, said_things, words, strict=True):
         known = _known(transition).lower()
-        known_things, known_words = set(_things(known)), set(_WORD.findall(known))
+        known_things, known_words = set(things(known)), set(_WORD.findall(known))
         unseen = [t for t in ours if t not in known_things and not in_template(t, asked, transition.game)]
         unseen += [word for word in said if word not in known_words and len(games_with[word]) - 1 < enough]
         found.append(tuple(unseen))
@@ -154,14 +154,3 @@ def nearest_elsewhere(transitions: Sequence[Transition], among: Sequence[Transit
 
 def _known(transition: Transition) -> str:
     return " ".join([transition.action, transition.task, *(f"{t.action} {t.observation}" for t in transition.history)])
-
-
-def _things(text: str) -> list[str]:
-    """Return the distinct numbered things and other values with a digit, in lower case, in their order."""
-    text = text.lower()
-    named = dict.fromkeys(_NAMED.findall(text))
-    return [*named, *dict.fromkeys(_values(_NAMED.sub(" ", text)))]
-
-
-def _values(text: str) -> list[str]:
-    return [word.rstrip(".-") for word in _VALUE.findall(text) if any(map(str.isdigit, word))]

@@ -6,6 +6,8 @@ a `CachedEncoder`. The cache makes the reward cheap, because sentences and state
 
 from __future__ import annotations
 
+import importlib
+import re
 import sys
 import threading
 from collections import OrderedDict
@@ -18,7 +20,7 @@ import numpy as np
 from rwml_gym.encoders.endpoint import EndpointEncoder
 from rwml_gym.encoders.forks import in_children
 from rwml_gym.encoders.local import DEFAULT_ENCODER, HUB_PREFIX, HashingEncoder, SentenceTransformerEncoder, unit_rows
-from rwml_gym.errors import EncoderError, InvalidConfigError, RWMLGymError
+from rwml_gym.errors import EncoderError, EncoderNotFoundError, InvalidConfigError, RWMLGymError
 from rwml_gym.text import replace_surrogates
 
 __all__ = ["DEFAULT_ENCODER", "CachedEncoder", "Embedded", "Encoder", "EncoderLike", "make_encoder"]
@@ -226,6 +228,33 @@ class _FunctionEncoder:
         self.encode = function
 
 
+class _Named:
+    def __init__(self, name: str, encoder: Any):
+        self.name = name
+        self.encode = encoder.encode if hasattr(encoder, "encode") else encoder
+
+
+# A module's function or object, `package.module:name`.
+_IMPORTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise EncoderNotFoundError(
+            f"Expected the encoder {name!r} as `module:name`, actual: {error}. Check the name, and that the module "
+            "can be imported here."
+        ) from error
+    if isinstance(found, type) or not (callable(found) or hasattr(found, "encode")):
+        raise EncoderNotFoundError(
+            f"Expected a function or an object with `encode` as {name!r}, actual: {type(found).__name__}. "
+            "Name one of these."
+        )
+    return found
+
+
 _shared: dict[str, CachedEncoder] = {}
 
 
@@ -248,12 +277,12 @@ def make_encoder(encoder: EncoderLike) -> CachedEncoder:
 
     Args:
         encoder: `"all-MiniLM-L6-v2"`, `"hashing"`, a local folder or hub id of a sentence-transformers model;
-            `"https://HOST/v1#MODEL"`, see `endpoint.EndpointEncoder`; an object with `name` and `encode`; or a
-            function from texts to an array of shape `(n, d)`.
+            `"https://HOST/v1#MODEL"`, see `endpoint.EndpointEncoder`; an object with `name` and `encode`; a function
+            from texts to an array of shape `(n, d)`; or the name of either, `"module:name"`.
 
     Raises:
         DependencyNotInstalled: If sentence-transformers is needed and not installed.
-        EncoderNotFoundError: If a model cannot be loaded.
+        EncoderNotFoundError: If a model, module or function cannot be loaded.
         InvalidConfigError: If `encoder` is none of the above.
 
     >>> vectors = make_encoder("hashing").encode(["The fridge 1 is open.", "The fridge 1 is open."])
@@ -281,6 +310,8 @@ def make_encoder(encoder: EncoderLike) -> CachedEncoder:
 def _by_name(name: str) -> Encoder:
     if name == HashingEncoder.name:
         return HashingEncoder()
+    if _IMPORTED.fullmatch(name):
+        return _Named(name, _imported(name))
     return EndpointEncoder(name) if name.startswith(("http://", "https://")) else SentenceTransformerEncoder(name)
 
 

@@ -26,11 +26,15 @@ from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, EncoderLike
 from rwml_gym.encoders.numbers import SpaceEncoder, make_row_encoder
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD, DISTANCES, GapName
+from rwml_gym.reward.views import VIEWS, ViewName
 from rwml_gym.text import is_blank
 
-__all__ = ["GapReward", "Gaps", "Measure", "RewardShape"]
+__all__ = ["STEPS", "GapReward", "Gaps", "Measure", "RewardShape"]
 
-RewardShape = Literal["binary", "continuous"]
+RewardShape = Literal["binary", "continuous", "stepped"]
+
+STEPS = 5
+"""Steps of the stepped reward between 0 and 1; the paper rounds ROUGE to steps of 0.2 for results of tools."""
 
 # An encoder's float noise, which depends on the other texts in the batch, stays well below the sixth decimal.
 _DECIMALS = 6
@@ -41,11 +45,13 @@ class Measure:
     """How predictions of the messages of one role are measured.
 
     Attributes:
-        gap: A name in `distances.DISTANCES`: `"cosine"` of the encoder's vectors; `"rouge"`, see
-            `rouge.rouge_distance`; or `"exact"`, 0 for the same words and 1 for others, ignoring white space.
-        threshold: τ_d, above 0 and at most the gap's maximum (2 for the cosine, 1 for the others). Distances strictly
-            below it are rewarded. The continuous reward does not use it.
-        shape: `"binary"` or `"continuous"`.
+        gap: A name in `distances.DISTANCES`: `"cosine"` of the encoder's vectors; `"entities"`, see
+            `entities.entity_distance`; `"rouge"`, see `rouge.rouge_distance`; or `"exact"`, 0 for the same words and 1
+            for others, ignoring white space.
+        threshold: τ_d, above 0 and at most the gap's maximum (2 for the cosine, 1 for ROUGE). Distances strictly below
+            it are rewarded. Only the binary reward uses it.
+        shape: `"binary"`, `"continuous"` or `"stepped"`.
+        view: What of both texts is compared, a name in `views.VIEWS`: `"raw"`, the texts, or `"schema"`.
 
     Raises:
         InvalidConfigError: If a value is out of range.
@@ -54,16 +60,46 @@ class Measure:
     gap: GapName = "cosine"
     threshold: float = DEFAULT_THRESHOLD
     shape: RewardShape = "binary"
+    view: ViewName = "raw"
 
     def __post_init__(self) -> None:
         one_of("`gap`", self.gap, DISTANCES)
         one_of("`shape`", self.shape, get_args(RewardShape))
+        one_of("`view`", self.view, VIEWS)
         largest = DISTANCES[self.gap].maximum
         if not (math.isfinite(self.threshold) and 0 < self.threshold <= largest):
             raise InvalidConfigError(
                 f"Expected `threshold` in (0, {largest:g}], the range of the {self.gap} gap, "
                 f"actual: {self.threshold}. Measure it with `rwml-gym calibrate`."
             )
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it needs texts, so that a prediction in the embedding space cannot be measured."""
+        return DISTANCES[self.gap].reads_text or self.view != "raw"
+
+    @property
+    def pays(self) -> str:
+        """What it pays, in words: a threshold, or the reward as a function of d."""
+        steps = f" in steps of {1 / STEPS:g}" if self.shape == "stepped" else ""
+        return f"τ_d {self.threshold:.4g}" if self.shape == "binary" else f"reward 1 - d{steps}"
+
+    def described(self, encoder: str) -> str:
+        """Describe it in words, with the encoder's name: distance, view, and what it pays."""
+        view = "" if self.view == "raw" else f" of the {self.view}"
+        return f"{DISTANCES[self.gap].called(encoder)}{view}, {self.pays}"
+
+    def reward(self, distance: float) -> float:
+        """Return the reward of a distance, in `[0, 1]`.
+
+        The stepped reward is `1 - d`, at least 0, rounded to the nearest fifth, halves up: 0.5 earns 0.6, and all
+        distances up to 0.1 earn 1.
+        """
+        if self.shape == "binary":
+            return float(distance < self.threshold)
+        near = min(max(1.0 - distance, 0.0), 1.0)
+        # Distances have six decimals, so that 1 - 0.9 is not below a half of a step.
+        return math.floor(round(near * STEPS, _DECIMALS) + 0.5) / STEPS if self.shape == "stepped" else near
 
 
 @dataclass(frozen=True)
@@ -83,13 +119,16 @@ class GapReward:
     """Reward for predictions of the next state, computed from their distance to the realised one.
 
     The binary reward is the paper's. The continuous reward is `1 - d`, clipped at 0: otherwise no prediction, which
-    earns 0, would beat a prediction with a negative cosine.
+    earns 0, would beat a prediction with a negative cosine. The stepped reward rounds it to steps of 0.2, as the paper
+    does with ROUGE for results of tools.
 
     A missing or blank prediction (`text.is_blank`: zero-width characters are blank, too) has distance 1 and reward 0
     for every threshold. The same holds for a blank realised state.
 
     Each message role (`info["message_role"]`, `Transition.role`) may have its own measure: the paper compares tool
     results by ROUGE. The role at the beginning of a text (`tool: 5`) is removed first, as it may be half of the text.
+    Then both texts are put into the measure's view: with `"view": "schema"` a predicted value and a predicted schema
+    count alike, and a prediction that is not JSON is compared as the text that it is.
 
     >>> gap = GapReward("hashing", threshold=0.1)
     >>> gap(["The fridge 1 is open.", "Nothing happens.", None], ["The fridge 1 is open."] * 3).rewards.tolist()
@@ -97,6 +136,9 @@ class GapReward:
     >>> gap = GapReward("hashing", measures={"tool": {"gap": "rouge", "shape": "continuous"}})
     >>> gap(['{"id": 1, "open": true}'], ['{"id": 2, "open": true}'], ["tool"]).rewards.tolist()
     [0.75]
+    >>> gap = GapReward("hashing", measures={"tool": {"gap": "rouge", "shape": "stepped", "view": "schema"}})
+    >>> gap(['{"id": 1, "open": true}'], ['{"open": false, "id": 2}'], ["tool"]).rewards.tolist()
+    [1.0]
     """
 
     def __init__(
@@ -112,7 +154,7 @@ class GapReward:
         Args:
             encoder: See `encoders.cached.make_encoder`; with a `SpaceEncoder`, states are members of its space.
             threshold: τ_d, see `Measure`; the gap's default if absent.
-            shape: `"binary"` or `"continuous"`.
+            shape: `"binary"`, `"continuous"` or `"stepped"`.
             measures: Changes for message roles: `{"tool": {"gap": "rouge", "threshold": 0.05}}`, with the fields of
                 `Measure` as keys. Other fields are as above, but a changed gap brings its own default threshold.
                 Other roles, and messages without a role, are measured as above.
@@ -129,10 +171,11 @@ class GapReward:
         gaps = {measure.gap for measure in (self._default, *self._measures.values())}
         for name in gaps:
             DISTANCES[name].require()
-        if isinstance(encoder, SpaceEncoder) and gaps != {"cosine"}:
+        read = [m for m in (self._default, *self._measures.values()) if m.reads_text]
+        if isinstance(encoder, SpaceEncoder) and read:
             raise InvalidConfigError(
-                f"Expected the cosine gap for observations that are not text, actual: {sorted(gaps)}. "
-                "Give `describe` to compare them as text."
+                "Expected the cosine gap and the view 'raw' for observations that are not text, actual: the gap "
+                f"{read[0].gap!r} and the view {read[0].view!r}. Give `describe` to compare them as text."
             )
         self.encoder = make_row_encoder(encoder)
 
@@ -154,6 +197,10 @@ class GapReward:
     def measure(self, role: str = "") -> Measure:
         """Return the measure for messages of a role."""
         return self._measures.get(role, self._default)
+
+    def viewed(self, text: str, role: str = "") -> str:
+        """Return what of a text is compared: without its role, in the role's view."""
+        return VIEWS[self.measure(role).view](_without(role, text))
 
     def __call__(
         self, predictions: Sequence[Any], next_states: Sequence[Any], roles: Sequence[str] | None = None
@@ -178,39 +225,37 @@ class GapReward:
         roles = [""] * n if roles is None else roles
         distances, rewards = [1.0] * n, [0.0] * n
         scored: list[int] = []
-        vectors: list[int] = []
+        vectors: list[tuple[int, Any, Any]] = []
         asked: list[Any] = []
         for i, (prediction, state, role) in enumerate(zip(predictions, next_states, roles, strict=True)):
-            prediction, state = _without(role, prediction), _without(role, state)
+            prediction, state = (self.viewed(x, role) if isinstance(x, str) else x for x in (prediction, state))
             if _missing(prediction) or _missing(state):
                 continue
             scored.append(i)
-            gap = self.measure(role).gap
-            between = DISTANCES[gap].between
+            measure = self.measure(role)
+            if measure.reads_text and not isinstance(prediction, str):
+                raise WorldModelError(
+                    f"Expected text for the {measure.gap} gap and the view {measure.view!r} of role {role!r}, actual: "
+                    f"{type(prediction).__name__}. Use a predictor that returns text, or the cosine gap of raw texts."
+                )
+            between = DISTANCES[measure.gap].between
             if between is None:
-                vectors.append(i)
+                vectors.append((i, prediction, state))
                 # An embedded prediction needs no encoder; the state takes its place in the call.
                 asked += (state if isinstance(prediction, Embedded) else prediction, state)
-            elif isinstance(prediction, str):
+            else:
                 distances[i] = _rounded(between(prediction, state))
-            else:
-                raise WorldModelError(
-                    f"Expected text for the {gap} gap of role {role!r}, actual: {type(prediction).__name__}. "
-                    "Use a predictor that returns text, or the cosine gap."
-                )
         rows = self.encoder.rows(asked) if asked else []
-        for place, i in enumerate(vectors):
+        for place, (i, prediction, state) in enumerate(vectors):
             guess, truth = rows[2 * place], rows[2 * place + 1]
-            if isinstance(predictions[i], Embedded):
-                guess = _unit(predictions[i].vector, len(truth))
+            if isinstance(prediction, Embedded):
+                guess = _unit(prediction.vector, len(truth))
             cosine = float(np.dot(guess.astype(np.float64), truth.astype(np.float64)))
-            distances[i] = _rounded(min(max(1.0 - cosine, 0.0), 2.0))
+            distance = min(max(1.0 - cosine, 0.0), 2.0)
+            adjust = DISTANCES[self.measure(roles[i]).gap].adjust
+            distances[i] = _rounded(distance if adjust is None else adjust(prediction, state, distance))
         for i in scored:
-            measure = self.measure(roles[i])
-            if measure.shape == "binary":
-                rewards[i] = float(distances[i] < measure.threshold)
-            else:
-                rewards[i] = min(max(1.0 - distances[i], 0.0), 1.0)
+            rewards[i] = self.measure(roles[i]).reward(distances[i])
         return Gaps(distances=np.array(distances, dtype=np.float64), rewards=np.array(rewards, dtype=np.float64))
 
     def _changed(self, changes: Mapping[str, Any]) -> Measure:

@@ -182,7 +182,7 @@ def test_only_a_parameter_called_tasks_is_given_the_tasks():
 
 def test_embeddings_cannot_be_compared_by_words():
     pytest.importorskip("torch")
-    with pytest.raises(InvalidConfigError, match="Expected the cosine gap for the predictor 'learned'"):
+    with pytest.raises(InvalidConfigError, match="Expected the cosine gap of raw texts for the predictor 'learned'"):
         WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor="learned", measures={"tool": {"gap": "exact"}})
 
 

@@ -66,6 +66,7 @@ def test_everything_that_was_computed_is_in_the_info():
         "gap": "cosine",
         "threshold": 0.1,
         "shape": "binary",
+        "view": "raw",
         "mode": "add",
         "encoder": "hashing",
     }

@@ -83,6 +83,15 @@ def test_tau2_is_recorded_and_audited_by_kind_of_message(capsys, tmp_path):
     assert "(words)" in out
     assert run("calibrate", data, "--gap", "rouge", "--by", "role", *SMALL) == 0
     assert "role tool" in said(capsys)
+    schema = ["calibrate", data, "--gap", "rouge", "--by", "role", "--view", "schema", *SMALL]
+    assert run(*schema, "--choose", "precision", "paper") == 0
+    out = said(capsys)
+    assert out.count("ROUGE-L of the schema") >= 2
+    assert "Chosen by paper: 30% of the triplets are easy" in out
+    assert "Lets pass of other things:" in out
+    assert "Reward in steps of 0.2, of the same:" in out
+    assert run("audit", data, "--view", "schema", "--reward", "stepped", *SMALL) == 0
+    assert "ROUGE-L of the schema, reward 1 - d in steps of 0.2" in said(capsys)
 
 
 def test_the_shop_is_warned_of_and_a_strict_audit_says_so_to_scripts(capsys, shop):
@@ -97,9 +106,9 @@ def test_several_gaps_stand_in_one_table(capsys, shop, tmp_path):
     words = ["calibrate", shop, *SMALL, "--by", "action", "--precision", "0.8"]
     assert run(*words, "--out", tmp_path / "out") == 0
     out = said(capsys)
-    assert out.count("action search") == 2
+    assert out.count("action search") == 3
     names = [each["name"] for each in json.loads((tmp_path / "out" / "calibrations.json").read_text())]
-    assert names == ["hashing", "ROUGE-L"]
+    assert names == ["cosine of hashing", "cosine of hashing with the same names and numbers", "ROUGE-L"]
 
 
 @needs_train
@@ -126,6 +135,14 @@ def test_a_model_is_sampled_as_training_would(capsys, shop, tiny_folder, tmp_pat
         (["calibrate", "SHOP", "--precision", "1.5"], "--precision above 0 and at most 1, actual: 1.5"),
         (["calibrate", "SHOP", "--pairs", "0"], "pairs of at least 1, actual: 0"),
         (["calibrate", "SHOP", "--gap", "bleu"], "bleu"),
+        (["calibrate", "SHOP", "--view", "schema"], "Use the view 'raw'"),
+        (["calibrate", "SHOP", "--view", "xml"], "xml"),
+        (["calibrate", "SHOP", "--threshold", "1.5", "--gap", "rouge"], "(0, 1], the range of the rouge gap"),
+        (["calibrate", "SHOP", "--choose", "quantile"], "a --threshold and at least two encoders"),
+        (["calibrate", "SHOP", "--choose", "quantile", "--threshold", "0.2"], "at least two encoders"),
+        (["calibrate", "SHOP", "--choose", "luck"], "luck"),
+        (["calibrate", "SHOP", "--easy-rate", "2"], "easy_rate between 0 and 1"),
+        (["audit", "SHOP", "--view", "schema"], "Use the view 'raw'"),
         (["audit", "SHOP", "--threshold", "low"], "--threshold FLOAT|{auto}"),
         (["audit", "SHOP", "--threshold", "3", "--encoder", "hashing"], "`threshold` in (0, 2]"),
         (["audit", "SHOP", "--samples", "0"], "samples of at least 1, actual: 0"),

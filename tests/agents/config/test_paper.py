@@ -22,12 +22,12 @@ DEVIATIONS = {
     ("alfworld", "rwml"): {*LORA, "filter.easy_rate", "collect.drop_invalid"},
     ("alfworld", "sft"): {"lora_rank", "sft.learning_rate"},
     ("alfworld", "policy"): {"lora_rank"},
-    ("tau2", "rwml"): {*LORA, "filter.easy_rate", "env_arguments", "tool_reward", "target_view"},
-    ("tau2", "sft"): {"lora_rank", "sft.learning_rate", "target_view"},
+    ("tau2", "rwml"): {*LORA, "filter.easy_rate", "env_arguments"},
+    ("tau2", "sft"): {"lora_rank", "sft.learning_rate"},
     ("tau2", "policy"): {"lora_rank", "env_arguments"},
 }
 # What the paper has and this package has no option for.
-ABSENT = {"collect.drop_invalid", "target_view"}
+ABSENT = {"collect.drop_invalid"}
 
 
 def preset(world: str, command: str) -> Any:
@@ -142,11 +142,11 @@ def test_both_readings_of_too_easy_are_a_rate(rate, easy):
     assert [config.too_easy(found) for found in (0.0, 0.1, 1.0)] == easy
 
 
-def test_a_threshold_of_the_filter_is_one_of_the_cosine():
+def test_a_threshold_of_the_filter_is_one_of_the_distance():
     assert FilterConfig().threshold is None
-    for wrong in (0.0, 2.5):
-        with pytest.raises(InvalidConfigError, match="threshold above 0 and at most 2"):
-            FilterConfig(threshold=wrong)
+    for wrong, gap, most in ((0.0, "cosine", 2), (2.5, "cosine", 2), (1.5, "rouge", 1)):
+        with pytest.raises(InvalidConfigError, match=f"threshold above 0 and at most {most}"):
+            RWMLConfig(gap=gap, filter=FilterConfig(threshold=wrong))
 
 
 def test_policy_training_and_evaluation_have_step_budgets_of_their_own():

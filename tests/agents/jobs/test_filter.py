@@ -13,7 +13,7 @@ import pytest
 from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig, StageConfig
 from rwml_gym.agents.jobs import world_model
 from rwml_gym.agents.jobs.filter import by_pass_rate, group_signal, signal_table
-from rwml_gym.agents.jobs.reward import filter_gap
+from rwml_gym.agents.jobs.reward import make_gap
 from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.reports.evaluate import outcome_type
@@ -240,11 +240,11 @@ def test_the_filters_own_threshold_counts_in_the_filter_only(tiny_folder, tmp_pa
 
 
 def test_measures_of_message_roles_stay_in_the_filter():
-    gap = GapReward("hashing", 0.4, measures={"tool": {"gap": "rouge", "threshold": 0.3, "shape": "continuous"}})
-    filtered = filter_gap(FilterConfig(threshold=0.15), gap)
-    assert (filtered.threshold, filtered.measures) == (0.15, gap.measures)
-    assert filtered.encoder is gap.encoder
-    assert filter_gap(FilterConfig(), gap) is gap
+    config = RWMLConfig(threshold=0.4, tool_threshold=0.3, filter=FilterConfig(threshold=0.15))
+    training, filtering = (make_gap(config, True, "hashing", filtering=wanted) for wanted in (False, True))
+    assert (training.threshold, filtering.threshold) == (0.4, 0.15)
+    assert filtering.measures == training.measures
+    assert make_gap(RWMLConfig(threshold=0.4), True, "hashing", filtering=True).threshold == 0.4
 
 
 def test_what_the_filter_kept_can_be_trained_on_elsewhere(tiny_folder, tmp_path):

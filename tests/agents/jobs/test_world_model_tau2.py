@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 if any(importlib.util.find_spec(p) is None for p in ("tau2", "rouge_score", "peft", "matplotlib")):
@@ -17,7 +18,8 @@ if any(importlib.util.find_spec(p) is None for p in ("tau2", "rouge_score", "pef
 
 from rwml_gym.agents.cli import main as cli
 from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, RWMLConfig, StageConfig, preset
-from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap
+from rwml_gym.agents.jobs import world_model
+from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap, paper_gaps, pass_rates
 from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.language.prompts import Prompts
@@ -25,6 +27,7 @@ from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD
 from rwml_gym.reward.gap import Measure
+from rwml_gym.reward.views import schema_view
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
 
 MODELS = ["nothing changes", "most frequent", "base", "warm start", "RWML", "SFT same time"]
@@ -116,7 +119,7 @@ def test_exact_match_goes_to_the_end(tiny_folder, tmp_path, capsys):
     assert {p.distance for p in results["most frequent"] if p.role == "tool"} <= {0.0, 1.0}
     out = capsys.readouterr().out
     assert "exact match, threshold 0.5" in out, "the calibration"
-    assert "Messages of role 'tool': exact match, τ_d = 0.5" in out, "the report"
+    assert "Messages of role 'tool': exact match, τ_d 0.5" in out, "the report"
     assert "ROUGE" not in out
     with pytest.raises(InvalidConfigError, match=r"\(0, 1\], the range of the exact gap"):
         replace(config, tool_threshold=1.5)
@@ -311,3 +314,125 @@ def test_policy_and_tools_are_shown_to_agent_and_world_model_if_wanted(tiny_fold
     for text in (*acts, *asks):
         assert "\nPolicy:\n" in text
         assert '\n{"name": "create_task"' in text
+
+
+# Views, and thresholds that are chosen otherwise
+
+
+def test_schemas_are_the_targets_in_training_filter_and_evaluation(tiny_folder, tmp_path, capsys, monkeypatch):
+    learnt: list[str] = []
+    step = world_model.sft_step
+
+    def seen(predictor, data, *arguments):
+        learnt.extend(t.next_state for t in data if t.role == "tool")
+        return step(predictor, data, *arguments)
+
+    monkeypatch.setattr(world_model, "sft_step", seen)
+    config = tiny_config(tiny_folder, target_view="schema", tool_reward="stepped", baseline=False)
+    results = run_world_model(config, tmp_path / "run")
+    of_tools = [p for p in results["most frequent"] if p.role == "tool"]
+    for text in (*learnt, *(p.next_state for p in of_tools)):
+        assert schema_view(text.removeprefix("tool: ")) == text.removeprefix("tool: ")
+    assert any('{"type": "object"' in text for text in learnt)
+    assert {p.reward for p in of_tools} <= {0.0, 0.2, 0.4, 0.6, 0.8, 1.0}
+    assert any(p.exact and p.reward == 1 for p in of_tools)
+    played = TransitionDataset.load(tmp_path / "run" / "transitions" / "train")
+    assert not any('{"type": "object"' in t.next_state for t in played), "what was played stays as it was said"
+    out = capsys.readouterr().out
+    assert "Messages of role 'tool': ROUGE-L of the schema, reward 1 - d in steps of 0.2" in out
+
+
+def test_thresholds_follow_from_the_attempts_as_in_the_paper(tiny_folder):
+    tool = [
+        Transition(
+            (Turn("", "user: Hi."),),
+            "f()",
+            f'tool: {{"id": "W{i}", "n": {i}, "open": true}}',
+            game=f"g{i}",
+            role="tool",
+        )
+        for i in range(20)
+    ]
+    config = tiny_config(tiny_folder, threshold_by="paper", tool_reward="binary", filter=FilterConfig(easy_rate=0.5))
+    near = [[0.01 * (i + 1), 0.9] for i in range(len(tool))]
+    filtering, training, text = paper_gaps(
+        config, True, make_gap(config, True, "hashing"), TransitionDataset(tool), tool, near
+    )
+    assert filtering.measure("tool").threshold == pytest.approx(0.065)  # six of 20 triplets are easy
+    assert training.measure("tool").threshold == 0.2
+    assert training.threshold == DEFAULT_THRESHOLD, "no attempts at words"
+    assert np.mean(np.array(pass_rates(filtering, tool, near)) >= 0.5) == 0.3
+    assert "30% of the triplets are easy at 0.065" in text
+    assert "chosen by: paper" in text
+    far = [[0.4 + 0.01 * i, 0.9] for i in range(len(tool))]
+    *_, text = paper_gaps(config, True, make_gap(config, True, "hashing"), TransitionDataset(tool), tool, far)
+    assert "is above 0.5, where generic predictions are rewarded" in text
+
+
+def test_attempts_that_are_all_wrong_choose_no_threshold(tiny_folder, tmp_path):
+    config = tiny_config(tiny_folder, threshold_by="paper", tool_reward="binary", baseline=False)
+    with pytest.raises(InvalidConfigError, match=r"30% come near the truth.*--threshold-by precision"):
+        run_world_model(config, tmp_path / "run")
+    assert np.array(read(tmp_path / "run" / "attempts.json")["distances"]).shape == (6, 2)
+
+
+def test_a_threshold_is_carried_from_another_encoder(tiny_folder, tmp_path):
+    data = TransitionDataset(
+        Transition(
+            (Turn("", "user: Hi."),),
+            "Hello?",
+            f"user: My name is Mei, the zip is {i}, and you see a mug {i}.",
+            game=str(i),
+            role="user",
+        )
+        for i in range(20)
+    )
+    config = tiny_config(tiny_folder, threshold_by="quantile", source_encoder="hashing", source_threshold=0.1)
+    plain = make_gap(config, True, "hashing")
+    gap, text = calibrated_gap(config, True, plain, data, tmp_path)
+    found = read(tmp_path / "calibration.json")["user"]
+    assert found["chosen_by"] == "quantile"
+    assert gap.threshold == found["threshold"] == pytest.approx(0.1, abs=0.05), (
+        "the same encoder has the same quantiles"
+    )
+    assert "chosen by: quantile" in text
+
+
+def test_the_filter_may_have_a_threshold_of_its_own(tiny_folder):
+    data = [Transition((Turn("", "user: Hi."),), "Hello?", "user: Yes.", game="a", role="user")]
+    config = tiny_config(tiny_folder, threshold=0.4, filter=FilterConfig(threshold=0.15), tool_threshold=0.3)
+    gap = make_gap(config, True, "hashing")
+    filtering, training, text = paper_gaps(config, True, gap, TransitionDataset(data), data, [[0.1, 0.2, 0.3, 0.5]])
+    assert (filtering.threshold, training.threshold, text) == (0.15, 0.4, "")
+    assert pass_rates(filtering, data, [[0.1, 0.2, 0.3, 0.5]]) == [0.25]
+    assert pass_rates(training, data, [[0.1, 0.2, 0.3, 0.5]]) == [0.75]
+    assert filtering.measure("tool") == training.measure("tool")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target_view": "xml"}, "target_view among"),
+        ({"gap": "bleu"}, "gap among"),
+        ({"threshold_by": "luck"}, "threshold_by among"),
+        ({"threshold": 1.5, "gap": "rouge"}, "threshold above 0 and at most 1"),
+        ({"filter": FilterConfig(threshold=3.0)}, "threshold above 0 and at most 2"),
+        ({"threshold_by": "quantile"}, "Expected source_encoder and source_threshold"),
+        ({"threshold_by": "quantile", "source_encoder": "hashing"}, "Expected source_encoder and source_threshold"),
+        ({"source_encoder": "hashing", "source_threshold": 0.2}, "or change threshold_by"),
+    ],
+)
+def test_configurations_that_cannot_work_are_refused(tiny_folder, changes, message):
+    with pytest.raises(InvalidConfigError, match=message):
+        tiny_config(tiny_folder, **changes)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["rwml", "--preset", "smoke", "--encoder", "hashing"], ["sft", "--preset", "smoke", "--target", "states"]],
+)
+def test_a_view_for_a_world_without_tools_is_refused_before_any_work(command, capsys, tmp_path):
+    folder = tmp_path / "run"
+    assert status_of(["train", *command, "--env", "toy", "--target-view", "schema", "--run-dir", str(folder)]) == 2
+    assert "Use --target-view raw" in " ".join(capsys.readouterr().err.split())
+    assert not folder.exists()

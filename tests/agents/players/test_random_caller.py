@@ -92,7 +92,7 @@ def test_about_half_of_its_calls_succeed_on_retail():
 
     import rwml_gym  # noqa: F401  registers the id
     from rwml_gym.agents.players.rollout import collect
-    from rwml_gym.diagnostics.text_perturbations import failed
+    from rwml_gym.diagnostics.perturbations.text import failed
 
     env = gymnasium.make("rwml_gym/Tau2-v0", domain="retail", split="train", max_episode_steps=30)
     played = collect(lambda: env, RandomCallerAgent(), env.unwrapped.games.names[:30], slots=1)

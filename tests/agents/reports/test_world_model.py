@@ -119,7 +119,7 @@ def test_the_words_around_the_numbers():
     lines = results_table(_results(), gap, CONTEXT).splitlines()
     assert lines[0].startswith("Held-out: 29 transitions of 12 games, greedy predictions, τ_d = 0.3.")
     assert lines[1] == "Data: release 7"
-    assert lines[2].startswith("Messages of role 'tool': exact match, τ_d = 0.5")
+    assert lines[2].startswith("Messages of role 'tool': exact match, τ_d 0.5")
     assert lines[3] == "States that fit into a prediction: 25% of 'tool', 100% of 'user' (24 tokens)"
     assert lines[4] == "Tasks won: no-op 1/9"
 

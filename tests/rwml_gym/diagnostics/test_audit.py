@@ -85,7 +85,7 @@ def test_hardly_any_groups_with_signal_are_warned_of(shop, alfworld):
 
 
 def test_alfworld_is_not_warned_of(alfworld):
-    found = audit(alfworld, "hashing", rewards=sampled(HEALTHY))
+    found = audit(alfworld, "hashing", gap="entities", rewards=sampled(HEALTHY))
     assert found.findings == ()
     assert found.level == "should teach"
     assert "No reason against it was found" in verdict(found)
@@ -94,7 +94,7 @@ def test_alfworld_is_not_warned_of(alfworld):
 
 
 def test_a_model_that_knows_everything_gets_other_advice(alfworld):
-    found = audit(alfworld, "hashing", rewards=sampled([1.0]))
+    found = audit(alfworld, "hashing", gap="entities", rewards=sampled([1.0]))
     assert topics(found) == {"signal"}
     assert "drop easy transitions" in verdict(found)
 

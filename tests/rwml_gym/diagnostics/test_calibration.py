@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from rwml_gym.diagnostics.calibration import NoPairsError, calibrate, calibrate_by_action
-from rwml_gym.diagnostics.text_perturbations import DIFFERENT, SAME, TEXT, Perturbations, Pool
-from rwml_gym.diagnostics.tool_perturbations import TOOL_RESULTS, perturbations_for
+from rwml_gym.diagnostics.perturbations.by_role import perturbations_for
+from rwml_gym.diagnostics.perturbations.text import DIFFERENT, SAME, TEXT, Perturbations, Pool
+from rwml_gym.diagnostics.perturbations.tool import TOOL_RESULTS
 from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD

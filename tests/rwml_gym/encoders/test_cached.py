@@ -6,6 +6,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -311,3 +312,25 @@ def test_tensors_are_taken_and_rows_of_nothing_are_not():
     np.testing.assert_allclose(encoder.encode(["a"]), [[0.5**0.5] * 2], rtol=1e-6)
     with pytest.raises(EncoderError, match=r"Expected 1 rows of finite numbers .* actual: shape \(1, 0\)"):
         make_encoder(lambda texts: np.zeros((len(texts), 0))).encode(["a"])
+
+
+def test_a_function_or_an_object_of_a_module_is_an_encoder_by_its_name(monkeypatch):
+    module = types.ModuleType("my_encoders")
+    module.lengths = lambda texts: np.array([[len(text), 1.0] for text in texts])
+    module.hashing = HashingEncoder()
+    module.number, module.kind = 3, HashingEncoder
+    monkeypatch.setitem(sys.modules, "my_encoders", module)
+    encoder = make_encoder("my_encoders:lengths")
+    assert encoder.name == "my_encoders:lengths"
+    assert make_encoder("my_encoders:lengths") is encoder
+    np.testing.assert_allclose(encoder.encode(["aaa"]), [[3 / 10**0.5, 1 / 10**0.5]], rtol=1e-6)
+    same = make_encoder("my_encoders:hashing").encode(["a mug"]) == make_encoder("hashing").encode(["a mug"])
+    assert same.all()
+    for name, fix in (
+        ("my_encoders:missing", "has no attribute 'missing'"),
+        ("no_such_module:encode", "No module named 'no_such_module'"),
+        ("my_encoders:number", "actual: int. Name one of these"),
+        ("my_encoders:kind", "actual: type. Name one of these"),
+    ):
+        with pytest.raises(EncoderNotFoundError, match=fix):
+            make_encoder(name)

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rwml_gym.encoders.cached import Embedded
+from rwml_gym.encoders.numbers import SpaceEncoder
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD
 from rwml_gym.reward.gap import GapReward, Measure
+from rwml_gym.reward.views import schema_view
 from rwml_gym.text import is_blank
 
 AXES = {"right": [1, 0], "up": [0, 1], "left": [-1, 0], "nearly right": [0.99, np.sqrt(1 - 0.99**2)]}
@@ -180,3 +183,66 @@ def test_a_pair_alone_is_measured_as_among_others(pairs):
     alone = [gap([a], [b]) for a, b in pairs]
     assert together.distances.tolist() == [one.distances[0] for one in alone]
     assert together.rewards.tolist() == [one.rewards[0] for one in alone]
+
+
+@pytest.mark.parametrize(
+    ("distance", "reward"),
+    [
+        (0, 1),
+        (0.099999, 1),
+        (0.1, 1),
+        (0.100001, 0.8),
+        (0.3, 0.8),
+        (0.5, 0.6),
+        (0.7, 0.4),
+        (0.9, 0.2),
+        (0.91, 0),
+        (2, 0),
+    ],
+)
+def test_the_stepped_reward_rounds_to_fifths_halves_up(distance, reward):
+    assert Measure(shape="stepped").reward(distance) == reward
+
+
+@given(st.floats(0, 2))
+def test_steps_are_near_the_continuous_reward_and_never_another_number(distance):
+    stepped, continuous = (Measure(shape=shape).reward(distance) for shape in ("stepped", "continuous"))
+    assert stepped in (0, 0.2, 0.4, 0.6, 0.8, 1)
+    assert abs(stepped - continuous) <= 0.1 + 1e-6
+
+
+def test_a_missing_prediction_earns_nothing_in_steps_either():
+    gaps = GapReward(plane, shape="stepped")(["right", "nearly right", "up", None, ""], ["right"] * 5)
+    assert gaps.rewards.tolist() == [1, 1, 0, 0, 0]
+
+
+def test_values_and_schemas_count_alike_in_the_schema_view():
+    gap = GapReward("hashing", measures={"tool": {"gap": "exact", "view": "schema"}})
+    truth = 'tool: {"id": "#W1", "prices": [9.5]}'
+    said = [
+        truth,
+        'tool: {"prices": [1.25, 3.5], "id": ""}',
+        schema_view('{"id": "", "prices": [0.5]}'),
+        "{'id': '#W1', 'prices': [9.5]}",
+        '{"id": "#W1"}',
+        "",
+    ]
+    assert gap(said, [truth] * 6, ["tool"] * 6).rewards.tolist() == [1, 1, 1, 0, 0, 0]
+    assert gap(said[:1], [said[2]], ["tool"]).distances.tolist() == [0]
+    assert gap(["Error: not found"], ["tool: Error: not found"], ["tool"]).rewards.tolist() == [1]
+    # Other roles keep their texts.
+    assert gap([said[1]], [truth], ["user"]).rewards.tolist() == [0]
+    assert gap.viewed(truth, "tool").startswith('{"type": "object"')
+    assert gap.viewed("user: Hi", "user") == "Hi"
+
+
+def test_a_view_needs_text_and_a_known_name():
+    with pytest.raises(InvalidConfigError, match="Expected `view` to be one of raw, schema"):
+        GapReward("hashing", measures={"tool": {"view": "xml"}})
+    gap = GapReward("hashing", measures={"tool": {"view": "schema"}})
+    with pytest.raises(WorldModelError, match="the view 'schema' of role 'tool'"):
+        gap([Embedded(np.ones(1024))], ["tool: {}"], ["tool"])
+    space = SpaceEncoder(Box(-1, 1, (2,)))
+    for measure in ({"view": "schema"}, {"gap": "entities"}):
+        with pytest.raises(InvalidConfigError, match="Give `describe` to compare them as text"):
+            GapReward(space, measures={"tool": measure})

@@ -1,20 +1,18 @@
 """Rewordings and falsifications of tool results: the labelled pairs for the threshold of the ROUGE gap.
 
-Like `text_perturbations`, for results in JSON (`tool: {"order_id": …}`) or in a line of text (`tool: Error: …`).
+Like `text`, for results in JSON (`tool: {"order_id": …}`) or in a line of text (`tool: Error: …`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from rwml_gym.diagnostics.text_perturbations import (
-    TEXT,
-    Perturbation,
+from rwml_gym.diagnostics.perturbations.text import (
     Perturbations,
     Pool,
     failed,
@@ -25,7 +23,7 @@ from rwml_gym.diagnostics.text_perturbations import (
 )
 from rwml_gym.transitions import Transition
 
-__all__ = ["TOOL_RESULTS", "perturbations_for"]
+__all__ = ["TOOL_RESULTS"]
 
 _REWORDINGS = tuple(
     (re.compile(pattern), replacement)
@@ -196,21 +194,3 @@ TOOL_RESULTS = Perturbations(
     },
 )
 """For tool results, in JSON or in natural language."""
-
-
-def perturbations_for(transitions: Sequence[Transition]) -> Perturbations:
-    """Return the perturbations for transitions: tool results as data, others as text; each by its rules in a mix."""
-    tools = {transition.role == "tool" for transition in transitions}
-    if len(tools) < 2:
-        return TOOL_RESULTS if tools == {True} else TEXT
-
-    def only(tool: bool, rule: Perturbation) -> Perturbation:
-        return lambda of, pool, rng: rule(of, pool, rng) if (of.role == "tool") == tool else of.next_state
-
-    def both(words: Mapping[str, Perturbation], data: Mapping[str, Perturbation]) -> dict[str, Perturbation]:
-        return {
-            **{name: only(False, rule) for name, rule in words.items()},
-            **{f"tool: {name}": only(True, rule) for name, rule in data.items()},
-        }
-
-    return Perturbations(both(TEXT.same, TOOL_RESULTS.same), both(TEXT.different, TOOL_RESULTS.different))

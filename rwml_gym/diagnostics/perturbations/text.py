@@ -2,7 +2,7 @@
 
 A *same* perturbation keeps the state and changes its words or their order; a *different* one makes a false state. Both
 are rules on the text. A rule that does not apply leaves the text unchanged, and the pair is skipped. The rules know
-the phrases of ALFWorld, and lists and numbered things in any English text. For tool results see `tool_perturbations`.
+the phrases of ALFWorld, and lists and numbered things in any English text. For tool results see `tool` and `schema`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rwml_gym.diagnostics.perturbations.paraphrase import paraphrased
 from rwml_gym.transitions import Transition, action_type
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "Pool",
     "failed",
     "json_result",
+    "left_out",
+    "listed",
     "named_values",
     "other_outcome",
     "shuffled_words",
@@ -195,12 +198,8 @@ def _last_number_higher(transition: Transition, pool: Pool, rng: np.random.Gener
 
 
 def _one_left_out(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
-    def shortened(items: str) -> str:
-        things = _split(items)
-        del things[rng.integers(len(things))]
-        return _listing(things) if things else "nothing"
-
-    return _with_list(transition.next_state, shortened)
+    items = listed(transition.next_state)
+    return left_out(transition.next_state, items[rng.integers(len(items))]) if items else transition.next_state
 
 
 def _other_thing(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
@@ -258,6 +257,15 @@ def _rejected(transition: Transition, pool: Pool, rng: np.random.Generator) -> s
     return transition.next_state if pool.rejection is None else pool.rejection
 
 
+def _hedged(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    # Similarity pays for naming everything that may happen; see docs/hacking.md.
+    return f"Perhaps: {transition.next_state} Or perhaps nothing happens."
+
+
+def _denied(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+    return f"{transition.next_state} No, none of this is true."
+
+
 def shuffled_words(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
     """Return the words in random order."""
     words = _words(transition.next_state)
@@ -270,6 +278,7 @@ SAME: dict[str, Perturbation] = {
     "one rewording": _one_rewording,
     "all rewordings": _all_rewordings,
     "articles left out": _without_articles,
+    "paraphrase by template": lambda transition, pool, rng: paraphrased(transition.next_state),
 }
 DIFFERENT: dict[str, Perturbation] = {
     "other number": _other_number,
@@ -282,6 +291,8 @@ DIFFERENT: dict[str, Perturbation] = {
     "opposite state": _opposite_state,
     "other outcome": other_outcome,
     "rejected": _rejected,
+    "hedged": _hedged,
+    "denied": _denied,
     "shuffled words": shuffled_words,
 }
 TEXT = Perturbations(SAME, DIFFERENT)
@@ -318,6 +329,23 @@ def _holds_something(sentence: str) -> bool:
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
+
+
+def listed(text: str) -> list[str]:
+    """Return the things in the first list of a text: `["a mug 1", "a pen 2"]`; none without a list."""
+    match = _LIST.search(text)
+    return [] if match is None or _is_nothing(match["items"]) else _split(match["items"])
+
+
+def left_out(text: str, item: str) -> str:
+    """Return a text without one of the things in its first list, see `listed`."""
+
+    def shortened(items: str) -> str:
+        things = _split(items)
+        things.remove(item)
+        return _listing(things) if things else "nothing"
+
+    return _with_list(text, shortened)
 
 
 def named_values(data: Any, name: str = "") -> Iterator[tuple[str, Any]]:

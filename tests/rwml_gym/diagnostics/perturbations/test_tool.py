@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("rouge_score")
 
 from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_role
-from rwml_gym.diagnostics.text_perturbations import Pool, failed, json_result
-from rwml_gym.diagnostics.tool_perturbations import TOOL_RESULTS
+from rwml_gym.diagnostics.perturbations.text import Pool, failed, json_result
+from rwml_gym.diagnostics.perturbations.tool import TOOL_RESULTS
 from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition, Turn
