@@ -291,7 +291,7 @@ def test_a_description_must_be_text():
         ({"scale": 0}, "Expected a positive `scale`"),
         ({"scale": [1, 2]}, r"Expected `scale` as one number or of shape \(4,\), actual: \(2,\)"),
         ({"scale": 1.0, "describe": str}, "Expected numeric observations for `scale`, actual: text"),
-        ({"measures": {"tool": {"gap": "rouge"}}}, "Expected the cosine gap for observations that are not text"),
+        ({"measures": {"tool": {"gap": "rouge"}}}, "Expected the cosine gap and the view 'raw' for observations"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments, message):
