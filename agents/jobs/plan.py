@@ -142,8 +142,9 @@ def _check(config: Any, source: Source, games: Games, tokenizer: PreTrainedToken
     """Make the prompts, check that they have room for what they must hold, and return how many tokens that takes."""
     acts = isinstance(config, PolicyConfig)
     show_policy = config.episode.show_policy if acts else config.show_policy
-    settings = {**_module(config).prompt_settings(config), "rules": games.rules if show_policy and not acts else None}
-    prompts = config.make_prompts(tokenizer, source.world.prompt_world, **settings)
+    world = source.world.prompt_world
+    rules = games.rules if show_policy and not acts and world == "service" else None
+    prompts = config.make_prompts(tokenizer, world, **{"rules": rules, **_module(config).prompt_settings(config)})
     return check_prompts(prompts, games, show_policy, predicts=not acts)
 
 

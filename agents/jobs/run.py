@@ -120,7 +120,9 @@ class Run:
         _check_agreement(accelerator, precision)
         config = replace(config, dtype=precision.name)
         base, tokenizer = load_model(config.model, config.dtype, accelerator.device)
-        settings = {"world": source.world.prompt_world, "rules": cache(chosen.rules) if rules else None}
+        world = source.world.prompt_world
+        known = cache(chosen.rules) if rules and world == "service" else None  # games have no rules to show
+        settings = {"world": world, "rules": known}
         shown = config.make_prompts(tokenizer, **{**settings, **(prompts or {})})
         if adapter is None:
             model = add_adapter(base, config.lora_rank, config.lora_alpha, seed_of(config.seed, "adapter"))
