@@ -13,9 +13,10 @@ the model's own layers is printed beside it.
 * policy: 2 games, 4 rows of each: a beginning of 300 tokens, then 8 turns of 24 written tokens and 30 answered ones, as
   `benchmarks/grpo_speed.py --only parts` plays on average; generation by sessions, update after a shared beginning.
 
-`--only changes` times an update as it was before each change and as it is now, in turns in one process: the beginning
-of a game for each episode or once, a table of attention scores or none; and what it costs to learn the world's answers
-as well. Where others use the machine too, run it with `OMP_NUM_THREADS=1` and read the seconds of processors.
+`--only changes` times the way before each change and the way now, in turns in one process: the beginning of a game for
+each episode or once, a table of attention scores or none, few rows in the order of torch or in the other
+(`agents/language/few_rows.py`); and what it costs to learn the world's answers as well. Where others use the machine,
+run it with `OMP_NUM_THREADS=1` and read the seconds of processors.
 
 `--profile` adds the operators that take the most time of one world-model update.
 """

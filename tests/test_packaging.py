@@ -112,9 +112,9 @@ print(json.dumps({n: m.__file__ for n, m in sys.modules.items() if n.split(".")[
     assert all(Path(file).is_relative_to(target) for file in loaded.values()), loaded
     assert (target / "rwml_gym" / "py.typed").is_file()
     assert (target / "rwml_gym" / "envs" / "alfworld" / "games" / "tables.json").is_file()
-    # Every module of the tree is in the wheel, and nothing of the tree's top level is installed beside it.
+    # Every module of the tree is in the wheel, and of its top level only the command's entry point beside it.
     installed = {str(p.relative_to(target)) for p in target.rglob("*.py")}
     for folder, package in (("rwml_gym", "rwml_gym"), ("wrappers", "rwml_gym/wrappers"), ("agents", "rwml_gym/agents")):
         for path in (source / folder).rglob("*.py"):
             assert f"{package}/{path.relative_to(source / folder)}" in installed
-    assert {name.split("/")[0] for name in installed} == {"rwml_gym"}
+    assert {name.split("/")[0] for name in installed} == {"rwml_gym", "rwml_gym_command.py"}

@@ -223,6 +223,11 @@ class RWMLConfig(JobConfig):
                 "Expected source_encoder and source_threshold with threshold_by 'quantile', and with no other, actual: "
                 f"{self.threshold_by!r} with {source}. Give both, or change threshold_by."
             )
+        if self.stage.epochs is not None and self.filter.refresh_every:
+            raise InvalidConfigError(
+                f"Expected stage.steps with filter.refresh_every {self.filter.refresh_every}, actual: epochs "
+                f"{self.stage.epochs}, of triplets that change meanwhile. Give stage.steps, or set refresh_every to 0."
+            )
         if self.tool_threshold is not None:
             at_least(self, 0, "tool_threshold")
             Measure(self.tool_gap, self.tool_threshold, self.tool_reward)  # refuses a value out of the gap's range

@@ -21,18 +21,16 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from rwml_gym.agents.config.policy import ImitationConfig, PolicyConfig
+from rwml_gym.agents.jobs.channels import credit_of_games, measures
 from rwml_gym.agents.jobs.fitting import check_prompts
 from rwml_gym.agents.jobs.run import Run
 from rwml_gym.agents.jobs.worlds import GameName, Games, GameSet, Source, choose_games
 from rwml_gym.agents.language.instructions import describe_task
 from rwml_gym.agents.language.models import add_reference
-from rwml_gym.agents.learning.credit import Answers, Credit, Delivery, credit_episodes
 from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.learning.groups import Group
 from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.memory_plan import MemoryPlan, plan
-from rwml_gym.agents.learning.options import Placebo
-from rwml_gym.agents.learning.placebo import placebo_answers, vocabulary
 from rwml_gym.agents.learning.sft import Demonstration, demonstrations, sft_update
 from rwml_gym.agents.players.base import MakeEnv
 from rwml_gym.agents.players.baselines import ExpertAgent
@@ -42,9 +40,6 @@ from rwml_gym.agents.reports.dark_room import dark_room
 from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
 from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.distances import TOOL_ROLE
-from rwml_gym.reward.gap import GapReward
-from rwml_gym.reward.tags import split_prediction
 from rwml_gym.text import printable
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.wrappers import WorldModelRewardWrapper
@@ -90,6 +85,7 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
         seen.append(row)
         if run.is_main and (warning := dark_room(seen)):
             warnings.warn(warning, stacklevel=2)
+            seen.clear()  # the next warning is about other updates
         return {**row, "evaluations": [vars(evaluation) for evaluation in evaluated]}
 
     rows = run.train(
@@ -163,7 +159,7 @@ def grpo_step(
         episodes = roll_out(make_env, agent, specs, config.episode.slots, on_error=config.faults.on_env_error)
         played += episodes
         # Credit
-        credits = _credit(episodes, agent, config, number, sampling, roles)
+        credits = credit_of_games(episodes, agent, config, number, sampling, roles)
         groups += [group for credit in credits for group in credit.groups]
         counts = [[c.signal, c.failed, c.task_square, c.gap_square] for c in credits]
         sums += total(accelerator, [sum(column) for column in zip(*counts, strict=True)] if counts else [0.0] * 4)
@@ -232,60 +228,6 @@ def imitation_step(
         accelerator,
         masks=[demonstration.mask for demonstration in mine],
     )
-
-
-def _credit(
-    episodes: Sequence[Episode],
-    agent: LanguageModelAgent,
-    config: PolicyConfig,
-    number: int,
-    sampling: int,
-    roles: bool,
-) -> list[Credit]:
-    """Return the credit of each game's episodes, with placebos in the place of the world's answers if wanted."""
-    stage, tokenizer = config.stage, agent.sessions.tokenizer
-    loss = stage.observation_loss
-    kinds = [episode.task_type for episode in episodes for _ in episode.observations]
-    truth = [answer for episode in episodes for answer in episode.observations]
-    bounds = np.cumsum([len(episode.observations) for episode in episodes])[:-1]
-
-    def answers(channel: str, placebo: Placebo) -> list[list[str]]:
-        seed = seed_of(config.seed, channel, number, sampling)
-        words = vocabulary(tokenizer) if placebo == "random" else []
-        flat = placebo_answers(truth, kinds, placebo, seed, tokenizer, words)
-        return [list(part) for part in np.split(np.array(flat, dtype=object), bounds)]
-
-    if stage.gap_placebo != "none":
-        _score_again(episodes, answers("gap placebo", stage.gap_placebo), _gap(config, roles))
-    taught = answers("observation placebo", loss.placebo) if loss.is_on else None
-    delivery = Delivery(
-        stage.task_weight,
-        stage.world_model_weight,
-        config.grpo.scale_rewards,
-        stage.gap_delivery,
-        stage.gap_tokens,
-        stage.gap_in_failed_groups,
-    )
-    return [
-        credit_episodes(
-            episodes[i : i + stage.group_size],
-            agent.prompts,
-            stage.sequence,
-            delivery,
-            None if taught is None else Answers(taught[i : i + stage.group_size], loss.turns),
-        )
-        for i in range(0, len(episodes), stage.group_size)
-    ]
-
-
-def _score_again(episodes: Sequence[Episode], answers: Sequence[Sequence[str]], gap: GapReward) -> None:
-    """Replace the gap rewards of episodes by those against other answers than the world's."""
-    scored = [(e, a) for e, a in zip(episodes, answers, strict=True) if e.gap_rewards and e.written]
-    predictions = [split_prediction(turn.action)[1] for episode, _ in scored for turn in episode.written]
-    roles = [role for episode, _ in scored for role in episode.roles]
-    rewards = iter(gap(predictions, [text for _, texts in scored for text in texts], roles).rewards.tolist())
-    for episode, texts in scored:
-        episode.gap_rewards = [next(rewards) for _ in texts]
 
 
 def _statistics(played: Sequence[Episode], accelerator: Accelerator) -> dict[str, Any]:
@@ -387,17 +329,8 @@ def _predicting(run: Run, make_env: MakeEnv) -> MakeEnv:
 def _wrapped(make_env: MakeEnv, config: PolicyConfig, roles: bool) -> gym.Env[str, str]:
     stage = config.stage
     return WorldModelRewardWrapper(
-        make_env(), stage.encoder, stage.threshold, mode="report", measures=_measures(config, roles)
+        make_env(), stage.encoder, stage.threshold, mode="report", measures=measures(config.stage, roles)
     )
-
-
-def _gap(config: PolicyConfig, roles: bool) -> GapReward:
-    """Return the reward that the wrapped environment gives."""
-    return GapReward(config.stage.encoder, config.stage.threshold, measures=_measures(config, roles))
-
-
-def _measures(config: PolicyConfig, roles: bool) -> dict[str, dict[str, Any]] | None:
-    return {TOOL_ROLE: {"gap": "rouge", "threshold": config.stage.tool_threshold}} if roles else None
 
 
 def _agent(run: Run, temperature: float) -> LanguageModelAgent:

@@ -18,17 +18,17 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from rwml_gym.agents.config.world_model import RWMLConfig
-from rwml_gym.agents.jobs.evaluate import reference_scores, success
 from rwml_gym.agents.jobs.filter import Triplets
 from rwml_gym.agents.jobs.fitting import check_prompts, fitting
+from rwml_gym.agents.jobs.held_out import make_context, mean_reward, predict_held_out, score_held_out
 from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap
 from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
 from rwml_gym.agents.jobs.worlds import Games, Source
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.checkpoint import load_adapter_weights
-from rwml_gym.agents.learning.distributed import gathered, share, total
-from rwml_gym.agents.learning.forgetting import Forgetting, Probe, forgetting, make_probe
+from rwml_gym.agents.learning.distributed import share, total
+from rwml_gym.agents.learning.forgetting import Forgetting
 from rwml_gym.agents.learning.groups import Group
 from rwml_gym.agents.learning.grpo import group_advantages, has_signal, update
 from rwml_gym.agents.learning.memory_plan import MemoryPlan, plan
@@ -36,8 +36,8 @@ from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.learning.placebo import placebo_answers, vocabulary
 from rwml_gym.agents.learning.sft import sft_update
 from rwml_gym.agents.players.language_model import LanguageModelAgent
-from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions, outcome_type
-from rwml_gym.agents.reports.world_model import Context, write_report
+from rwml_gym.agents.reports.evaluate import Prediction, outcome_type
+from rwml_gym.agents.reports.world_model import write_report
 from rwml_gym.agents.seeding import in_balanced_epochs, in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import GapReward
@@ -101,7 +101,7 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     run.say(table)
     # What is predicted does not depend on the thresholds, which the attempts may yet choose.
     forgot: dict[str, Forgetting] = {}
-    predict = partial(_predict, run, world_model, held_out, forgot)
+    predict = partial(predict_held_out, run, world_model, held_out, forgot)
     others: dict[str, WorldModel] = {"nothing changes": NothingChanges(), "most frequent": MostFrequentOutcome(train)}
     predictions = {name: predict(name, other) for name, other in others.items()} | {"base": predict("base")}
 
@@ -115,7 +115,7 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         predictions["warm start"] = predict("warm start")
     triplets = Triplets(run, world_model, rest, gap, train)
     kept, gap = triplets.at(0), triplets.gap
-    score = partial(_evaluate, run, held_out, gap)
+    score = partial(score_held_out, run, held_out, gap)
     results = {name: score(name, predicted) for name, predicted in predictions.items()}
 
     # Update
@@ -148,10 +148,10 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         results["SFT same time"] = score("SFT same time", predict("SFT same time"))
 
     # Show
-    context = _context(run, all_held_out, held_out, forgot)
+    context = make_context(run, all_held_out, held_out, forgot)
     if run.is_main:
         run.say(write_report(run.folder, config, results, gap, context))
-    rewards = {f"held-out reward, {name}": _mean_reward(found) for name, found in results.items()}
+    rewards = {f"held-out reward, {name}": mean_reward(found) for name, found in results.items()}
     run.publish("RWML", "as a world model of", rewards, context.data_version)
     run.accelerator.end_training()
     return results
@@ -434,111 +434,6 @@ def _steps_for_equal_wall_clock(run: Run, rows: Sequence[Mapping[str, Any]], sft
         return {"grpo_seconds": grpo, "sft_seconds_per_step": per_step, "steps": round(grpo / per_step)}
 
     return int(run.once("same_time.json", count)["steps"])
-
-
-# The results
-
-
-def _predict(
-    run: Run,
-    world_model: LanguageWorldModel,
-    held_out: TransitionDataset,
-    forgot: dict[str, Forgetting],
-    name: str,
-    other: WorldModel | None = None,
-) -> list[str]:
-    """Predict the held-out transitions with the language model and its adapter as it is, or another world model.
-
-    What the language model has forgotten is measured, too.
-    """
-
-    def predict() -> list[str]:
-        own = share(run.accelerator, list(held_out))
-        with run.progress(f"evaluate {name}", len(own), "transition") as bar:
-            if other is None:
-                attempts = world_model.attempts(own, 1, temperature=0.0, progress=bar.update)
-                predictions = [run.prompts.read_prediction(c.text) for (c,) in attempts]
-            else:
-                histories, actions = [t.history for t in own], [t.action for t in own]
-                predictions = other.predict(histories, actions, [t.task for t in own])
-                bar.update(len(own))
-        return gathered(run.accelerator, predictions)
-
-    predictions = list(run.once(f"predictions/{_slug(name)}.json", predict))
-    if other is None and run.config.forgetting:
-        forgot[name] = _forgetting(run, held_out, name)
-    return predictions
-
-
-def _evaluate(
-    run: Run, held_out: TransitionDataset, gap: GapReward, name: str, predictions: Sequence[str]
-) -> list[Prediction]:
-    """Score predictions of the held-out transitions."""
-
-    def scores() -> list[dict[str, Any]]:
-        own = share(run.accelerator, list(zip(held_out, predictions, strict=True)))
-        return gathered(
-            run.accelerator, [p.to_json() for p in evaluate_predictions([t for t, _ in own], [p for _, p in own], gap)]
-        )
-
-    result = [Prediction(**row) for row in run.once(f"evaluation/{_slug(name)}.json", scores)]
-    run.say(f"{name}: held-out reward at τ_d {_mean_reward(result):.3f}")
-    return result
-
-
-def _forgetting(run: Run, held_out: TransitionDataset, name: str) -> Forgetting:
-    """Measure how far the model with its adapter as it is has moved from the base model."""
-    count = run.config.forgetting
-    chosen = some_of(held_out, count, run.seed("forgetting"))
-    prompts = [run.prompts.ask(t) for t in chosen]
-
-    def ask() -> dict[str, Any]:
-        stop = [text for text in run.prompts.prediction_stop if isinstance(text, str)]
-        return vars(make_probe(run.model, run.tokenizer, prompts, count, stop, run.config.max_new_tokens))
-
-    probe = Probe(**run.once("forgetting/probe.json", ask))
-    found = run.once(f"forgetting/{_slug(name)}.json", lambda: vars(forgetting(run.model, probe)))
-    return Forgetting(**found)
-
-
-def _slug(name: str) -> str:
-    return name.lower().replace(" ", "_")
-
-
-def _context(
-    run: Run, played: TransitionDataset, held_out: TransitionDataset, forgot: Mapping[str, Forgetting]
-) -> Context:
-    """Collect what the table says beside its numbers; `held_out` is the predicted part of `played`."""
-    config, length = run.config, run.config.max_new_tokens
-    fits = {
-        role: float(np.mean([len(run.prompts.target(t.next_state)) <= length for t in held_out if t.role == role]))
-        for role in sorted({t.role for t in held_out})
-    }
-    version = ", ".join(sorted({t.data_version for t in held_out} - {""}))
-    if not run.world.reference:
-        return Context(version, fits, length, forgetting=forgot)
-
-    def score() -> dict[str, Any]:
-        split = run.source.held_out_split or config.split
-        scores = {name: success(episodes) for name, episodes in reference_scores(config, split).items()}
-        won = {t.episode: bool(t.won) for t in played}
-        player = f"{sum(won.values())}/{len(won)} ({sum(won.values()) / len(won):.1%})"
-        return {"split": split, "scores": scores, "player": player, "data_version": version}
-
-    found = run.once("task_scores.json", score)
-    scores = ", ".join(f"{name} {value}" for name, value in found["scores"].items())
-    return Context(
-        version,
-        fits,
-        length,
-        f"Tasks won, {run.world.title} {found['split']} ({found['data_version']}): {scores}, whoever played the "
-        f"held-out games here {found['player']}",
-        forgot,
-    )
-
-
-def _mean_reward(predictions: Sequence[Prediction]) -> float:
-    return float(np.mean([p.reward for p in predictions]))
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from unittest import mock
 
@@ -17,6 +17,7 @@ from flops import Decoder, matmul_rate
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from rwml_gym.agents.language.few_rows import FewRowsLinear, OutputLinear
 from rwml_gym.agents.language.models import add_adapter, merged
 from rwml_gym.agents.language.sampling import run_prompts, sample
 from rwml_gym.agents.language.sessions import Request, Sessions
@@ -150,6 +151,28 @@ def compare(bench: Bench, repeats: int) -> None:
     def table() -> AbstractContextManager[object]:
         return mock.patch("rwml_gym.agents.language.shared_prefix._joined_mask", return_value=None)
 
+    @contextmanager
+    def plain_layers() -> Iterator[None]:
+        kinds = {m: type(m) for m in bench.policy.modules() if isinstance(m, FewRowsLinear | OutputLinear)}
+        for module in kinds:
+            module.__class__ = nn.Linear
+        try:
+            yield
+        finally:
+            for module, kind in kinds.items():
+                module.__class__ = kind
+
+    starts = [torch.randint(10, 40_000, (length,), generator=generator).tolist() for length in PROMPTS]
+
+    def predict() -> None:
+        sample(bench.policy, bench.tokenizer, starts, GROUP, max_new_tokens=WRITTEN)
+
+    def play() -> None:
+        sessions = Sessions(bench.policy, bench.tokenizer)
+        requests = [Request(row, starts[row // EPISODES], seed=row) for row in range(GAMES * EPISODES)]
+        with merged(bench.policy):
+            sessions.generate(requests, max_new_tokens=WRITTEN)
+
     answers = ObservationLossConfig("cross_entropy")
     learnt = replace(
         game,
@@ -160,6 +183,9 @@ def compare(bench: Bench, repeats: int) -> None:
     pairs: list[tuple[str, Callable[[], AbstractContextManager[object]], Callable[[], None], Callable[[], None]]] = [
         ("a game's beginning once", nullcontext, lambda: bench.update(game.rows()), lambda: bench.update([game])),
         ("no table of scores", table, lambda: bench.update([predicted]), lambda: bench.update([predicted])),
+        ("few rows, predictions", plain_layers, predict, predict),
+        ("few rows, a turn of play", plain_layers, play, play),
+        ("few rows, update", plain_layers, lambda: bench.update([predicted]), lambda: bench.update([predicted])),
         ("answers learnt, too", nullcontext, lambda: bench.update([game]), lambda: bench.update([learnt], answers)),
     ]
     for name, before, old, new in pairs:

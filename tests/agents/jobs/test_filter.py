@@ -64,6 +64,11 @@ def test_a_window_of_pass_rates_leaves_out_both_sides():
         FilterConfig(min_rate=0.6, max_rate=0.5)
 
 
+def test_epochs_of_triplets_that_change_are_refused():
+    with pytest.raises(InvalidConfigError, match=r"stage\.steps with filter\.refresh_every 5"):
+        RWMLConfig(stage=StageConfig(epochs=2), filter=FilterConfig(refresh_every=5))
+
+
 def test_the_signal_of_a_group_is_the_chance_that_its_rewards_differ():
     generator = np.random.default_rng(0)
     for rate in (0.0, 0.1, 0.5, 0.9, 1.0):

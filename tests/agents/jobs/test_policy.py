@@ -173,7 +173,7 @@ def test_a_model_adapts_to_a_world_by_its_answers_alone(model, tmp_path, history
 
 def test_predictions_are_scored_against_a_placebo_if_wanted():
     """What is right of the world is wrong of another turn; the task's rewards stay."""
-    from rwml_gym.agents.jobs.policy import _score_again
+    from rwml_gym.agents.jobs.channels import _score_again
     from rwml_gym.agents.players.language_model import TurnRecord
     from rwml_gym.agents.players.rollout import Episode, EpisodeSpec
     from rwml_gym.reward.gap import GapReward
@@ -182,7 +182,10 @@ def test_predictions_are_scored_against_a_placebo_if_wanted():
     written = [TurnRecord([], None, f"look <next_state>{text}</next_state>") for text in texts]
     scored = Episode(EpisodeSpec("g"), [0.0, 1.0], [1.0, 1.0], texts, ["", ""], written=written)
     plain = Episode(EpisodeSpec("g"), [1.0], [], ["x"], [""], written=written[:1])
-    _score_again([scored, plain], [texts[::-1], ["y"]], GapReward("hashing", 0.1))
+    # Its environment failed in the second turn, which was written but has no answer.
+    failed = Episode(EpisodeSpec("g"), [0.0], [1.0], texts[:1], [""], written=written, error="OSError: x")
+    _score_again([scored, failed, plain], [texts[::-1], ["y"], ["y"]], GapReward("hashing", 0.1))
+    assert failed.gap_rewards == [1.0]
     assert scored.gap_rewards == [0.0, 0.0]
     assert plain.gap_rewards == []
     _score_again([scored], [[texts[0]] * 2], GapReward("hashing", 0.1))

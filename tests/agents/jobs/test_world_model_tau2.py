@@ -241,6 +241,15 @@ def test_what_is_configured_is_not_calibrated(tiny_folder, tmp_path):
 
 # What the simulated user knows
 
+# One update from the base model, on games of a few turns.
+SHORT: dict[str, Any] = {
+    "collect": CollectConfig(games=3, held_out_games=2, rollouts=1, max_steps=4, slots=3, action_tokens=4),
+    "filter": FilterConfig(share=0.3, attempts=1, limit=3),
+    "stage": StageConfig(steps=1, groups=2, group_size=2),
+    "warm_start": False,
+    "baseline": False,
+}
+
 
 def test_predictions_are_told_what_the_user_knows_and_the_agent_is_not(tiny_folder, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
@@ -256,11 +265,7 @@ def test_predictions_are_told_what_the_user_knows_and_the_agent_is_not(tiny_fold
         monkeypatch.setattr(Prompts, name, told)
     config = tiny_config(
         tiny_folder,
-        collect=CollectConfig(games=3, held_out_games=2, rollouts=1, max_steps=4, slots=3, action_tokens=4),
-        filter=FilterConfig(share=0.3, attempts=1, limit=3),
-        stage=StageConfig(steps=1, groups=2, group_size=2),
-        warm_start=False,
-        baseline=False,
+        **SHORT,
     )
     run_world_model(config, tmp_path)
     played = [*TransitionDataset.load(tmp_path / "transitions/train")]
@@ -297,11 +302,7 @@ def test_policy_and_tools_are_shown_to_agent_and_world_model_if_wanted(tiny_fold
         prompt_style="chat",
         show_policy=True,
         max_prompt_tokens=4_000,
-        collect=CollectConfig(games=3, held_out_games=2, rollouts=1, max_steps=3, slots=3, action_tokens=4),
-        filter=FilterConfig(share=0.3, attempts=1, limit=3),
-        stage=StageConfig(steps=1, groups=2, group_size=2),
-        warm_start=False,
-        baseline=False,
+        **SHORT,
     )
     run_world_model(config, tmp_path)
     prompts = [text for text in asked if text.startswith("<|system|>")]

@@ -20,7 +20,7 @@ from rwml_gym.agents.learning.groups import Group, divide
 from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.options import GRPOConfig
 from tests.conftest import policy_weights, randomise
-from tests.helpers.grpo_groups import LENGTHS, LONGEST, LOSS_TYPES, PROMPTS, make_groups, pad, random_tensor
+from tests.helpers.grpo_groups import LENGTHS, LONGEST, LOSS_TYPES, PROMPTS, gradients, make_groups, pad, random_tensor
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +29,8 @@ def accelerator() -> Accelerator:
 
 
 def _gradients(model, groups: Sequence[Group], config: GRPOConfig, accelerator: Accelerator) -> dict[str, Tensor]:
-    """The gradient that `update` steps along: by an optimizer that keeps it."""
-    seen: dict[str, Tensor] = {}
-    names = {p: n for n, p in model.named_parameters()}
-
-    class Keep(torch.optim.SGD):
-        def step(self, closure=None):
-            seen.update({names[p]: p.grad.clone() for g in self.param_groups for p in g["params"]})
-
-    optimizer = Keep([p for p in model.parameters() if p.requires_grad], lr=0.0)
-    update(model, optimizer, groups, replace(config, max_grad_norm=1e9), accelerator, LONGEST)
-    return seen
+    """The unclipped gradient of an update."""
+    return gradients(model, groups, replace(config, max_grad_norm=1e9), accelerator, LONGEST)[0]
 
 
 def _logprobs(model, groups: Sequence[Group]) -> list[list[float]]:

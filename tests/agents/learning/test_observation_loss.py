@@ -14,7 +14,7 @@ from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.options import GRPOConfig, ObservationLossConfig
 from rwml_gym.errors import InvalidConfigError
 from tests.conftest import policy_weights
-from tests.helpers.grpo_groups import LONGEST, make_groups
+from tests.helpers.grpo_groups import LONGEST, gradients, make_groups
 
 KINDS = ["cross_entropy", "clipped_mae"]
 WEIGHT = 0.3
@@ -53,31 +53,19 @@ def plain_loss(model, groups: list[Group], kind: str, clip: float) -> Tensor:
     return torch.stack(terms).mean()
 
 
-def gradients(model, groups, config, accelerator, loss=None, weight=0.0) -> tuple[dict[str, Tensor], dict[str, float]]:
-    seen: dict[str, Tensor] = {}
-    names = {p: n for n, p in model.named_parameters()}
-
-    class Keep(torch.optim.SGD):
-        def step(self, closure=None):
-            seen.update({names[p]: p.grad.clone() for g in self.param_groups for p in g["params"]})
-
-    optimizer = Keep([p for p in model.parameters() if p.requires_grad], lr=0.0)
-    stats = update(model, optimizer, groups, config, accelerator, LONGEST, loss, weight)
-    return seen, stats
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("micro_tokens", [1, 60, 9999])
 def test_without_rewards_the_gradient_is_that_of_the_loss(adapted, accelerator, kind, micro_tokens):
     model, _ = adapted
     groups, loss = answered(signal=False), ObservationLossConfig(kind, clip=0.995)
     config = GRPOConfig(beta=0.1, micro_tokens=micro_tokens, max_grad_norm=1e9)
-    actual, stats = gradients(model, groups, config, accelerator, loss, WEIGHT)
-    expected = plain_loss(model, groups, kind, loss.clip)
+    actual, stats = gradients(model, groups, config, accelerator, LONGEST, loss, WEIGHT)
+    loss_of_all = plain_loss(model, groups, kind, loss.clip)
     model.zero_grad()
-    (WEIGHT * expected).backward()
-    assert stats["observation_loss"] == pytest.approx(float(expected), rel=1e-4)
-    assert stats["loss"] == pytest.approx(WEIGHT * float(expected), rel=1e-4)
+    (WEIGHT * loss_of_all).backward()
+    expected = float(loss_of_all.detach())
+    assert stats["observation_loss"] == pytest.approx(expected, rel=1e-4)
+    assert stats["loss"] == pytest.approx(WEIGHT * expected, rel=1e-4)
     assert 0 < stats["observation_probability"] < 1
     assert any(g.norm() > 1e-4 for g in actual.values())
     for name, parameter in model.named_parameters():
@@ -90,10 +78,10 @@ def test_the_gradients_of_reward_and_answers_add(adapted, accelerator, loss_type
     model, _ = adapted
     config = GRPOConfig(loss_type=loss_type, beta=0.0, max_grad_norm=1e9)
     loss = ObservationLossConfig("cross_entropy")
-    policy, _ = gradients(model, answered(), config, accelerator)
-    answers, _ = gradients(model, answered(signal=False), config, accelerator, loss, WEIGHT)
+    policy, _ = gradients(model, answered(), config, accelerator, LONGEST)
+    answers, _ = gradients(model, answered(signal=False), config, accelerator, LONGEST, loss, WEIGHT)
     # Groups without signal beside the others do not dilute the policy's part.
-    together, stats = gradients(model, [*answered(), *answered(False)], config, accelerator, loss, WEIGHT)
+    together, stats = gradients(model, [*answered(), *answered(False)], config, accelerator, LONGEST, loss, WEIGHT)
     assert stats["ratio"] == pytest.approx(1.0)
     for name, value in together.items():
         torch.testing.assert_close(value, policy[name] + answers[name], atol=1e-6, rtol=1e-3, msg=name)
@@ -111,7 +99,7 @@ def test_later_iterations_are_finite_where_an_answer_was_unlikely(adapted, accel
 def test_a_token_that_cannot_be_known_has_no_gradient_if_clipped(adapted, accelerator):
     model, _ = adapted
     loss = ObservationLossConfig("clipped_mae", clip=1e-6)
-    found, stats = gradients(model, answered(False), GRPOConfig(), accelerator, loss, WEIGHT)
+    found, stats = gradients(model, answered(False), GRPOConfig(), accelerator, LONGEST, loss, WEIGHT)
     assert all(not value.any() for value in found.values())
     assert stats["observation_loss"] == pytest.approx(1e-6)
 

@@ -1,0 +1,124 @@
+"""What stage 1 shows of held-out games: predictions, their scores, what was forgotten, and the words around a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rwml_gym.agents.jobs.evaluate import reference_scores, success
+from rwml_gym.agents.jobs.run import Run, some_of
+from rwml_gym.agents.language.world_model import LanguageWorldModel
+from rwml_gym.agents.learning.distributed import gathered, share
+from rwml_gym.agents.learning.forgetting import Forgetting, Probe, forgetting, make_probe
+from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions
+from rwml_gym.agents.reports.world_model import Context
+from rwml_gym.reward.gap import GapReward
+from rwml_gym.transitions import TransitionDataset
+from rwml_gym.world_models.base import WorldModel
+
+__all__ = ["make_context", "mean_reward", "predict_held_out", "score_held_out"]
+
+
+def predict_held_out(
+    run: Run,
+    world_model: LanguageWorldModel,
+    held_out: TransitionDataset,
+    forgot: dict[str, Forgetting],
+    name: str,
+    other: WorldModel | None = None,
+) -> list[str]:
+    """Predict the held-out transitions with the language model and its adapter as it is, or another world model.
+
+    What the language model has forgotten is measured, too.
+    """
+
+    def predict() -> list[str]:
+        own = share(run.accelerator, list(held_out))
+        with run.progress(f"evaluate {name}", len(own), "transition") as bar:
+            if other is None:
+                attempts = world_model.attempts(own, 1, temperature=0.0, progress=bar.update)
+                predictions = [run.prompts.read_prediction(c.text) for (c,) in attempts]
+            else:
+                histories, actions = [t.history for t in own], [t.action for t in own]
+                predictions = other.predict(histories, actions, [t.task for t in own])
+                bar.update(len(own))
+        return gathered(run.accelerator, predictions)
+
+    predictions = list(run.once(f"predictions/{_slug(name)}.json", predict))
+    if other is None and run.config.forgetting:
+        forgot[name] = _forgetting(run, held_out, name)
+    return predictions
+
+
+def score_held_out(
+    run: Run, held_out: TransitionDataset, gap: GapReward, name: str, predictions: Sequence[str]
+) -> list[Prediction]:
+    """Score predictions of the held-out transitions."""
+
+    def scores() -> list[dict[str, Any]]:
+        own = share(run.accelerator, list(zip(held_out, predictions, strict=True)))
+        return gathered(
+            run.accelerator, [p.to_json() for p in evaluate_predictions([t for t, _ in own], [p for _, p in own], gap)]
+        )
+
+    result = [Prediction(**row) for row in run.once(f"evaluation/{_slug(name)}.json", scores)]
+    run.say(f"{name}: held-out reward at τ_d {mean_reward(result):.3f}")
+    return result
+
+
+def _forgetting(run: Run, held_out: TransitionDataset, name: str) -> Forgetting:
+    """Measure how far the model with its adapter as it is has moved from the base model."""
+    count = run.config.forgetting
+    chosen = some_of(held_out, count, run.seed("forgetting"))
+    prompts = [run.prompts.ask(t) for t in chosen]
+
+    def ask() -> dict[str, Any]:
+        stop = [text for text in run.prompts.prediction_stop if isinstance(text, str)]
+        return vars(make_probe(run.model, run.tokenizer, prompts, count, stop, run.config.max_new_tokens))
+
+    probe = Probe(**run.once("forgetting/probe.json", ask))
+    found = run.once(f"forgetting/{_slug(name)}.json", lambda: vars(forgetting(run.model, probe)))
+    return Forgetting(**found)
+
+
+def _slug(name: str) -> str:
+    return name.lower().replace(" ", "_")
+
+
+def make_context(
+    run: Run, played: TransitionDataset, held_out: TransitionDataset, forgot: Mapping[str, Forgetting]
+) -> Context:
+    """Collect what the table says beside its numbers; `held_out` is the predicted part of `played`."""
+    config, length = run.config, run.config.max_new_tokens
+    fits = {
+        role: float(np.mean([len(run.prompts.target(t.next_state)) <= length for t in held_out if t.role == role]))
+        for role in sorted({t.role for t in held_out})
+    }
+    version = ", ".join(sorted({t.data_version for t in held_out} - {""}))
+    if not run.world.reference:
+        return Context(version, fits, length, forgetting=forgot)
+
+    def score() -> dict[str, Any]:
+        split = run.source.held_out_split or config.split
+        scores = {name: success(episodes) for name, episodes in reference_scores(config, split).items()}
+        won = {t.episode: bool(t.won) for t in played}
+        player = f"{sum(won.values())}/{len(won)} ({sum(won.values()) / len(won):.1%})"
+        return {"split": split, "scores": scores, "player": player, "data_version": version}
+
+    found = run.once("task_scores.json", score)
+    scores = ", ".join(f"{name} {value}" for name, value in found["scores"].items())
+    return Context(
+        version,
+        fits,
+        length,
+        f"Tasks won, {run.world.title} {found['split']} ({found['data_version']}): {scores}, whoever played the "
+        f"held-out games here {found['player']}",
+        forgot,
+    )
+
+
+def mean_reward(predictions: Sequence[Prediction]) -> float:
+    """Return the mean reward of predictions."""
+    return float(np.mean([p.reward for p in predictions]))
