@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.integrations.sb3 import ActionScoringPolicy
-from rwml_gym.agents.jobs.evaluate import play
+from rwml_gym.agents.jobs.reference import play
 from rwml_gym.agents.players.baselines import RandomAgent
 from rwml_gym.statistics import wilson_interval
 from rwml_gym.wrappers import AdmissibleActions, EmbedText, TextHistory, WorldModelRewardWrapper

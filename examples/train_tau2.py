@@ -18,8 +18,8 @@ from rwml_gym.agents.config.policy import (
     PolicyConfig,
     PolicyStageConfig,
 )
-from rwml_gym.agents.jobs.evaluate import reference_scores, success
 from rwml_gym.agents.jobs.policy import run_policy
+from rwml_gym.agents.jobs.reference import reference_scores, success
 from rwml_gym.agents.learning.options import GRPOConfig
 
 

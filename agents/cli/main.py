@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train policy": ("train a language model to play (stage 2): GRPO on success and predictions", "train:policy"),
     "train sft": ("supervised fine-tuning: imitate actions, or learn the next states", "train:sft"),
     "evaluate": ("play an agent on a split: success with a 95 % interval, steps, invalid actions", "evaluate:evaluate"),
+    "compare": ("compare two evaluations of the same games, paired by game and trial", "evaluate:compare"),
+    "replay": ("play the actions of an evaluation again, and say where the world differs", "evaluate:replay"),
     "record": ("record transitions of a random player, for the next two commands", "data:record"),
     "calibrate": ("which threshold separates the same state from another, with precision and recall", "data:calibrate"),
     "audit": ("whether a reward can teach anything, before any training", "data:audit"),
@@ -38,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 GOES_ON = {
     "train": "The same command goes on from the last checkpoint.",
     "record": "The games played to their end are kept, and the same command plays the others.",
-    "evaluate": "The same command starts anew.",
+    "evaluate": "With --run-dir, finished episodes are kept, and the same command plays the others.",
 }
 # Library that an import misses -> extra of this package that installs it.
 EXTRAS = {
@@ -46,6 +48,7 @@ EXTRAS = {
     for extra, libraries in {
         "alfworld": "alfworld textworld fast_downward",
         "tau2": "tau2 rouge_score",
+        "api": "litellm tenacity",
         "embed": "sentence_transformers",
         "sb3": "stable_baselines3 sb3_contrib",
         "report": "matplotlib jinja2",

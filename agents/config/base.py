@@ -19,6 +19,7 @@ __all__ = [
     "ModelConfig",
     "TrackerName",
     "find_preset",
+    "mapping_of",
     "nearest",
     "one_of",
 ]
@@ -39,6 +40,24 @@ def nearest(actual: object, values: Iterable[str]) -> str:
     """Name the nearest value in a sentence, with a blank before it; return an empty text if none is near."""
     found = difflib.get_close_matches(str(actual), list(values), 1)
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def mapping_of(name: str, text: str | None) -> dict[str, Any]:
+    """Return the mapping that an option holds as JSON or YAML; it is empty if the option is absent."""
+    if text is None:
+        return {}
+    import yaml  # only here, so that other commands start sooner
+
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        given = f"invalid YAML ({' '.join(str(error).split())})"
+    if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
+        raise InvalidConfigError(
+            f'Expected {name} as a mapping such as {{"size": 4}}, actual: {text!r}, which is '
+            f"{given if isinstance(given, str) else type(given).__name__}. Quote it as one word of the shell."
+        )
+    return given
 
 
 def find_preset(presets: Mapping[str, Config], name: str) -> Config:
@@ -101,19 +120,7 @@ class EnvConfig:
         """
         fields = ("split", "domain", "data", "task_types", "rooms", "difficulty", "grammar")
         named = {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
-        if self.env_arguments is None:
-            return named
-        import yaml  # only here, so that other commands start sooner
-
-        try:
-            given = yaml.safe_load(self.env_arguments)
-        except yaml.YAMLError as error:
-            given = f"invalid YAML ({' '.join(str(error).split())})"
-        if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
-            raise InvalidConfigError(
-                f'Expected env_arguments as a mapping such as {{"size": 4}}, actual: {self.env_arguments!r}, which is '
-                f"{given if isinstance(given, str) else type(given).__name__}. Quote it as one word of the shell."
-            )
+        given = mapping_of("env_arguments", self.env_arguments)
         if twice := sorted(set(given) & set(named)):
             raise InvalidConfigError(f"Expected each argument once, actual: {twice} twice. Remove one of the two.")
         return {**named, **given}
@@ -132,6 +139,8 @@ class ModelConfig:
         max_state_characters: Prompts show only the beginning of a longer state; 0 for no limit.
     """
 
+    min_prompt_tokens: ClassVar[int] = 1
+
     model: str = "SmolLM2-135M-Instruct"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     prompt_style: PromptStyle = "transcript"
@@ -140,7 +149,7 @@ class ModelConfig:
     max_state_characters: int = 0
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "max_prompt_tokens")
+        at_least(self, self.min_prompt_tokens, "max_prompt_tokens")
         at_least(self, 0, "history", "max_state_characters")
         one_of(self, "prompt_style", STYLES)
         one_of(self, "dtype", ("auto", "float32", "bfloat16"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rwml_gym.agents.jobs.evaluate import reference_scores, success
+from rwml_gym.agents.jobs.reference import reference_scores, success
 from rwml_gym.agents.jobs.run import Run, some_of
 from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.learning.distributed import gathered, share

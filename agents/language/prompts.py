@@ -266,9 +266,7 @@ class Prompts:
         """
         text = _THOUGHTS.sub("", text)
         if self.thoughts:
-            marker = r"(?m)^>" if self.style == "transcript" else r"(?mi)^\s*action:"
-            marks = list(re.finditer(marker, text))
-            text = text[marks[-1].end() :] if marks else ""
+            text = self._split_thought(text)[1]
         prediction = None
         if self.predictions:
             text, prediction = split_prediction(text)
@@ -277,6 +275,19 @@ class Prompts:
         else:
             action = next((line.strip().removeprefix(">").strip() for line in text.splitlines() if line.strip()), "")
         return f"{action} {OPEN_TAG}{prediction}{CLOSE_TAG}" if prediction else action
+
+    def read_thought(self, text: str) -> str:
+        """Return the thought before the action in a completion; empty if the prompts ask for none."""
+        if not self.thoughts:
+            return ""
+        thought = self._split_thought(_THOUGHTS.sub("", text))[0].strip()
+        return re.sub(r"(?i)\Athought:\s*", "", thought)
+
+    def _split_thought(self, text: str) -> tuple[str, str]:
+        """Return what stands before the last mark of an action, and what stands behind it."""
+        marker = r"(?m)^>" if self.style == "transcript" else r"(?mi)^\s*action:"
+        marks = list(re.finditer(marker, text))
+        return (text[: marks[-1].start()], text[marks[-1].end() :]) if marks else (text, "")
 
     def _instruction(self, acts: bool) -> str:
         words, chat = INSTRUCTIONS[self.world], self.style == "chat"

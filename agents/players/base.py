@@ -1,14 +1,15 @@
-"""The protocols of agents, which play batches of text environments."""
+"""The protocols of who plays text environments: agents play batches of episodes, players one episode each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import gymnasium as gym
 
-__all__ = ["Agent", "Decoding", "MakeEnv", "WritingAgent"]
+__all__ = ["Agent", "Decoding", "MakeEnv", "Move", "Player", "WritingAgent"]
 
 MakeEnv = Callable[[], gym.Env[str, str]]
 """Makes a text environment with its step budget."""
@@ -34,6 +35,44 @@ class Agent(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Move:
+    """What a player does in one turn, and how it came to it.
+
+    Attributes:
+        action: The action for the environment.
+        prediction: The expected next observation, `None` if none is given.
+        thought: The thought before the action.
+        shown: What the model was shown: a prompt, or the messages that are new in this turn; `None` without a model.
+        written: What the model wrote; `None` without a model.
+        prompt_tokens: Tokens that the model was shown.
+        completion_tokens: Tokens that it wrote.
+        cost: What the model's calls cost, in US dollars.
+    """
+
+    action: str
+    prediction: str | None = None
+    thought: str = ""
+    shown: str | list[dict[str, Any]] | None = None
+    written: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+
+class Player(Protocol):
+    """Plays one episode; it is made anew for each."""
+
+    def move(self, observation: str, info: dict[str, Any]) -> Move:
+        """Return the next move.
+
+        Args:
+            observation: The last observation.
+            info: The last info.
+        """
+        ...
+
+
 @runtime_checkable
 class WritingAgent(Agent, Protocol):
     """An agent that writes its actions and records its prompts and completions."""
@@ -48,4 +87,8 @@ class WritingAgent(Agent, Protocol):
 
     def playing(self) -> AbstractContextManager[Any]:
         """Return a context for a series of turns in which the model's weights do not change."""
+        ...
+
+    def last_move(self, slot: int) -> Move:
+        """Return the last turn of the current episode in a slot, with what the model was shown and wrote."""
         ...

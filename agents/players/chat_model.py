@@ -6,14 +6,17 @@ import json
 from typing import Any
 
 import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from rwml_gym.agents.language.models import load_adapter, load_model
 from rwml_gym.agents.language.sampling import sample
+from rwml_gym.agents.players.messages import Answer, ChatAgent
 from rwml_gym.envs.tau2.actions import InvalidAction, Speech, parse_action, without_thoughts
 from rwml_gym.envs.tau2.tools import ToolSpec
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["LocalChatModel"]
+__all__ = ["LocalChatModel", "knows_tools"]
 
 
 class LocalChatModel:
@@ -42,14 +45,28 @@ class LocalChatModel:
         dtype: str = "auto",
         device: str | torch.device | None = None,
     ) -> None:
-        self.model, self.tokenizer = load_model(name, dtype, device)
-        if getattr(self.tokenizer, "chat_template", None) is None:
+        model, tokenizer = load_model(name, dtype, device)
+        if getattr(tokenizer, "chat_template", None) is None:
             raise InvalidConfigError(
                 f"Expected a chat template, actual: none for {name}. Use an instruction-tuned model."
             )
-        if adapter is not None:
-            self.model = load_adapter(self.model, adapter)
-        self.max_new_tokens, self.temperature, self.seed = max_new_tokens, temperature, seed
+        self._set(model if adapter is None else load_adapter(model, adapter), tokenizer, max_new_tokens, temperature)
+        self.seed = seed
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int = 256, temperature: float = 0.0
+    ) -> LocalChatModel:
+        """Make a chat partner of a model that is loaded already, whose tokenizer has a chat template."""
+        made = cls.__new__(cls)
+        made._set(model, tokenizer, max_new_tokens, temperature)
+        return made
+
+    def _set(
+        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.max_new_tokens, self.temperature, self.seed = max_new_tokens, temperature, 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LocalChatModel:
         """Return this model itself: its answers depend on the conversation alone, and its weights are large."""
@@ -62,7 +79,16 @@ class LocalChatModel:
             messages: OpenAI-style messages.
             tools: OpenAI-style tool schemas.
         """
-        prompt = self.tokenizer.apply_chat_template(messages, tools=tools or None, add_generation_prompt=True)
+        return self.answer(messages, tools, self.seed).message
+
+    def seeded(self, seed: int) -> ChatAgent:
+        """Return a function that answers with this seed, and says how many tokens it took."""
+        return lambda messages, tools: self.answer(messages, tools, seed)
+
+    def answer(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], seed: int) -> Answer:
+        """Return the answer to a conversation with the tokens that it took."""
+        given: list[Any] | None = list(tools) or None
+        prompt: Any = self.tokenizer.apply_chat_template(messages, tools=given, add_generation_prompt=True)
         tokens = list(prompt["input_ids"] if isinstance(prompt, dict) or hasattr(prompt, "keys") else prompt)
         ((completion,),) = sample(
             self.model,
@@ -70,12 +96,24 @@ class LocalChatModel:
             [tokens],
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
-            seed=self.seed + len(messages),
+            seed=seed + len(messages),
         )
+        lengths = len(tokens), len(completion.tokens)
         text = without_thoughts(completion.text)
         specs = {tool["function"]["name"]: ToolSpec(**tool["function"]) for tool in tools}
         request = parse_action(text, specs)
         if isinstance(request, InvalidAction | Speech):
-            return {"role": "assistant", "content": text}
+            return Answer({"role": "assistant", "content": text}, *lengths)
         function = {"name": request.name, "arguments": json.dumps(request.arguments)}
-        return {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
+        calls = [{"type": "function", "function": function}]
+        return Answer({"role": "assistant", "content": None, "tool_calls": calls}, *lengths)
+
+
+def knows_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether the chat template of a model shows the tools that it is given."""
+    if getattr(tokenizer, "chat_template", None) is None:
+        return False
+    function = {"name": "x_tool", "description": "", "parameters": {"type": "object", "properties": {}}}
+    tools: list[Any] = [{"type": "function", "function": function}]
+    messages = [{"role": "user", "content": "x"}]
+    return "x_tool" in str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False))

@@ -18,7 +18,7 @@ from rwml_gym.agents.language.models import merged
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.sampling import Choices, Completion
 from rwml_gym.agents.language.sessions import Request, Sessions
-from rwml_gym.agents.players.base import Agent, Decoding
+from rwml_gym.agents.players.base import Agent, Decoding, Move
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import split_prediction
@@ -152,6 +152,17 @@ class LanguageModelAgent:
     def written(self, slot: int) -> list[TurnRecord]:
         """Return the turns of the current episode in a slot."""
         return list(self._episodes[slot].written)
+
+    def last_move(self, slot: int) -> Move:
+        """Return the last turn of the current episode in a slot, with what the model was shown and wrote."""
+        turn = self._episodes[slot].written[-1]
+        action, prediction = split_prediction(turn.action)
+        if turn.completion is None:
+            return Move(action, prediction)
+        text = turn.completion.text
+        shown = str(self.prompts.tokenizer.decode(turn.prompt))
+        thought = self.prompts.read_thought(text)
+        return Move(action, prediction, thought, shown, text, len(turn.prompt), len(turn.completion.tokens))
 
     def _listen(self, episode: _Memory, observation: str, info: dict[str, Any]) -> None:
         if not episode.turns:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import gymnasium as gym
 
@@ -17,7 +18,7 @@ from rwml_gym.wrappers import RecordTransitions
 if TYPE_CHECKING:  # imports torch, which agents without a model do not need
     from rwml_gym.agents.players.language_model import TurnRecord
 
-__all__ = ["Episode", "EpisodeSpec", "OnError", "collect", "roll_out"]
+__all__ = ["Episode", "EpisodeSpec", "OnError", "Watcher", "collect", "roll_out"]
 
 OnError = Literal["raise", "drop"]
 
@@ -48,7 +49,8 @@ class Episode:
         invalid: Whether the environment rejected the action of each step.
         info: The last info.
         written: Prompts and completions of a language-model agent, turn by turn; empty for other agents.
-        error: The exception that ended the episode, `None` if the environment did not fail.
+        error: The exception that ended the episode, `None` if neither environment nor agent failed.
+        failed: Who failed, `environment` or `agent`; empty if neither did.
     """
 
     spec: EpisodeSpec
@@ -60,6 +62,7 @@ class Episode:
     info: dict[str, Any] = field(default_factory=dict)
     written: list[TurnRecord] = field(default_factory=list)
     error: str | None = None
+    failed: str = ""
 
     @property
     def won(self) -> bool:
@@ -92,6 +95,28 @@ class Episode:
         return str(self.info.get("data_version", ""))
 
 
+class Watcher(Protocol):
+    """Is told what happens in a rollout, as it happens."""
+
+    def began(self, number: int, observation: str, info: dict[str, Any]) -> None:
+        """Take note that episode `number` starts with an observation."""
+        ...
+
+    def stepped(
+        self, number: int, slot: int, action: str, answer: tuple[str, float, bool, bool, dict[str, Any]], seconds: float
+    ) -> None:
+        """Take note of an action of episode `number`.
+
+        Args:
+            number: The episode.
+            slot: Its slot.
+            action: What the agent wrote.
+            answer: What `step` returned.
+            seconds: Time of the environment, and this episode's share of the time of the agent.
+        """
+        ...
+
+
 def roll_out(
     make_env: MakeEnv,
     agent: Agent,
@@ -99,8 +124,10 @@ def roll_out(
     slots: int = 16,
     *,
     on_error: OnError = "raise",
+    on_agent_error: OnError = "raise",
     progress: Callable[[int], None] | None = None,
     ended: Callable[[int, gym.Env[str, str], Episode], None] | None = None,
+    watcher: Watcher | None = None,
 ) -> list[Episode]:
     """Play episodes in parallel slots and return them in the order of `specs`.
 
@@ -111,17 +138,20 @@ def roll_out(
         slots: Maximal number of episodes in parallel; the next episode starts in a slot that is free.
         on_error: Reaction to an exception of an environment: `raise` it, or `drop` the episode, which is returned with
             its `error`, and make a new environment.
+        on_agent_error: The same for an exception of the agent: all episodes that are running are dropped.
         progress: Called with 1 for each episode that ends.
         ended: Called with an ended episode's number, its environment, before that is used again, and the episode.
+        watcher: Is told of every step.
     """
-    if on_error not in get_args(OnError):
-        raise InvalidConfigError(f"Expected `on_error` among {list(get_args(OnError))}, actual: {on_error!r}.")
+    for name, value in (("on_error", on_error), ("on_agent_error", on_agent_error)):
+        if value not in get_args(OnError):
+            raise InvalidConfigError(f"Expected `{name}` among {list(get_args(OnError))}, actual: {value!r}.")
     if slots < 1:
         raise InvalidConfigError(f"Expected `slots` of at least 1, actual: {slots}.")
     envs: list[gym.Env[str, str]] = []
     try:
         envs += [make_env() for _ in range(min(slots, len(specs)))]
-        run = _Slots(make_env, agent, specs, envs, on_error)
+        run = _Slots(make_env, agent, specs, envs, on_error, on_agent_error, watcher)
         with agent.playing() if isinstance(agent, WritingAgent) else nullcontext():
             while run.fill():
                 for number, slot in run.step():
@@ -145,7 +175,10 @@ class _Slots:
         specs: Sequence[EpisodeSpec],
         envs: list[gym.Env[str, str]],
         on_error: OnError,
+        on_agent_error: OnError,
+        watcher: Watcher | None,
     ) -> None:
+        self.on_agent_error, self.watcher = on_agent_error, watcher
         self.make_env, self.agent, self.specs, self.envs, self.on_error = make_env, agent, specs, envs, on_error
         self.played = [Episode(spec) for spec in specs]
         self.episodes: list[int | None] = [None] * len(envs)
@@ -171,11 +204,18 @@ class _Slots:
         """Play one action in each busy slot; return the numbers and slots of the episodes that ended."""
         over, self.failed = self.failed, []
         playing = [slot for slot, episode in enumerate(self.episodes) if episode is not None]
-        actions = self.agent.act(self.observations, self.infos) if playing else []
+        began = perf_counter()
+        try:
+            actions = self.agent.act(self.observations, self.infos) if playing else []
+        except Exception as error:
+            if self.on_agent_error == "raise":
+                raise
+            return over + self._drop(playing, error)
+        waited = (perf_counter() - began) / max(len(playing), 1)
         for slot in playing:
             number = self.episodes[slot]
             assert number is not None
-            if self._take(slot, self.played[number], actions[slot]):
+            if self._take(slot, number, actions[slot], waited):
                 if isinstance(self.agent, WritingAgent):
                     self.played[number].written = self.agent.written(slot)
                 self.episodes[slot] = self.observations[slot] = None
@@ -202,10 +242,25 @@ class _Slots:
             self.failed.append((number, slot))
             return False
         self.played[number].info = self.infos[slot]
+        if self.watcher is not None:
+            self.watcher.began(number, str(self.observations[slot]), self.infos[slot])
         return True
 
-    def _take(self, slot: int, played: Episode, action: str) -> bool:
+    def _drop(self, playing: Sequence[int], error: Exception) -> list[tuple[int, int]]:
+        """End the episodes of these slots, whose agent has failed; return their numbers and slots."""
+        dropped = []
+        for slot in playing:
+            number = self.episodes[slot]
+            assert number is not None
+            self.played[number].error = f"{type(error).__name__}: {error}"
+            self.played[number].failed = "agent"
+            self.episodes[slot] = self.observations[slot] = None
+            dropped.append((number, slot))
+        return dropped
+
+    def _take(self, slot: int, number: int, action: str, waited: float) -> bool:
         """Step the environment of a slot; return whether its episode is over."""
+        played, began = self.played[number], perf_counter()
         try:
             observation, reward, terminated, truncated, info = self.envs[slot].step(action)
         except Exception as error:
@@ -218,12 +273,15 @@ class _Slots:
         played.invalid.append(bool(info.get("invalid_action", False)))
         if "world_model" in info:
             played.gap_rewards.append(float(info["world_model"]["reward"]))
+        if self.watcher is not None:
+            answer = (observation, float(reward), terminated, truncated, info)
+            self.watcher.stepped(number, slot, action, answer, waited + perf_counter() - began)
         return terminated or truncated
 
     def _fail(self, slot: int, played: Episode, error: Exception) -> None:
         if self.on_error == "raise":
             raise error
-        played.error = f"{type(error).__name__}: {error}"
+        played.error, played.failed = f"{type(error).__name__}: {error}", "environment"
         try:
             self.envs[slot].close()
         except Exception as second:

@@ -15,6 +15,7 @@ from rwml_gym.checks import require
 from rwml_gym.endpoints import may_send_key, within
 from rwml_gym.envs.tau2.actions import find_calls, without_thoughts
 from rwml_gym.envs.tau2.conversation import STOP, TRANSFER
+from rwml_gym.envs.tau2.first_person import in_first_person
 from rwml_gym.envs.tau2.literals import UnreadableError, read_json
 from rwml_gym.envs.tau2.package import load
 from rwml_gym.envs.tau2.tools import ToolSpec, UnfitArgumentsError
@@ -28,6 +29,8 @@ ChatModel = Callable[[list[dict[str, Any]], list[dict[str, Any]]], Mapping[str, 
 
 RETRIES = 3
 """Number of retries after an empty or unreadable answer of the model, as in tau2."""
+
+_GREETING = "Hello, I need help."
 
 _SENTENCE = re.compile(r"[^.!?\n]++[.!?\n]*+")
 # A word of farewell where a clause begins: "say goodbye to your old order" is none.
@@ -52,7 +55,8 @@ class UserModelError(RWMLGymError, RuntimeError):
 class ScriptedUser:
     """A user without a model, with the same words in every task of every domain.
 
-    The user first states the reason for the call and what is known. If the agent names some of the user's own tools
+    The user first states the reason for the call and what is known, in the first person and without what the task says
+    to whoever plays the user (`first_person.in_first_person`). If the agent names some of the user's own tools
     with their arguments, as in ``toggle_roaming()``, the user calls them and reports the results. The user ends the
     conversation as tau2's guidelines for users say: when the agent says goodbye, or that the user is being transferred.
     The user agrees to everything else.
@@ -102,8 +106,9 @@ class ScriptedUser:
     def _reason(self) -> str:
         instructions = self._task.user_scenario.instructions
         if isinstance(instructions, str):
-            return instructions
-        return f"{instructions.reason_for_call} {instructions.known_info or ''}".strip()
+            return in_first_person(instructions) or _GREETING
+        told = in_first_person(f"{instructions.reason_for_call}\n{instructions.known_info or ''}")
+        return told or _GREETING
 
 
 def _states(pattern: re.Pattern[str], text: str) -> bool:
@@ -263,6 +268,10 @@ class LitellmModel:
 
     def __call__(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Mapping[str, Any]:
         """Return the assistant message that answers a conversation."""
+        return self.respond(messages, tools).choices[0].message.model_dump()
+
+    def respond(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Any:
+        """Return litellm's whole response, with the tokens used."""
         import litellm
 
         arguments = {"drop_params": True, **self.arguments}
@@ -270,8 +279,7 @@ class LitellmModel:
             arguments |= {"tools": tools, "tool_choice": "auto"}
         if not self._sends_key:
             arguments["api_key"] = "none"  # otherwise litellm takes the one in the environment
-        response = litellm.completion(model=self.name, messages=messages, **arguments)
-        return response.choices[0].message.model_dump()
+        return litellm.completion(model=self.name, messages=messages, **arguments)
 
     @property
     def _address(self) -> str:

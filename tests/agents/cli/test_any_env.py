@@ -96,13 +96,14 @@ def test_supervised_fine_tuning(capsys, tmp_path, model, env, target):
 def test_the_toy_house_is_played(capsys, agent, success):
     assert run("evaluate", "--env", "toy", "--agent", agent, "--episodes", "12") == 0
     out = said(capsys)
-    assert "12 episodes (toy-1)" in out
+    assert "12 episodes. [95 % interval]" in out
+    assert "data toy-1" in out
     assert f"all 12 {success}" in out
 
 
 def test_advice_that_is_there_anyway_is_not_asked_for(capsys):
     assert run("evaluate", "--env", PLAIN, "--agent", "expert", "--episodes", "4") == 0
-    assert said(capsys).startswith("4 episodes")
+    assert "4 episodes." in said(capsys)
 
 
 def test_a_split_among_the_arguments_is_the_one_that_is_trained_on():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -116,6 +117,8 @@ def test_an_interrupted_evaluation_shows_what_was_played(number, status):
     printed, errors = process.communicate(timeout=120)
     assert process.returncode == status
     assert "Traceback" not in errors
-    assert "Interrupted: the episodes that were played to their end." in printed
-    assert int(printed.partition("\n")[2].split()[0]) < 500
+    assert "With --run-dir, finished episodes are kept" in errors
+    found = re.search(r"(\d+) episodes of 500, unfinished", printed)
+    assert found is not None
+    assert 0 < int(found[1]) < 500
     assert os.linesep in printed

@@ -121,10 +121,12 @@ def test_training_help_lists_options_and_presets(capsys):
 def test_an_agent_is_evaluated(capsys):
     pytest.importorskip("alfworld")
     assert _main("evaluate", "--agent", "expert", "--split", "generated_held_out", "--episodes", "6") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("6 episodes (generated (alfworld ")
-    assert lines[3].split()[:3] == ["all", "6", "1.000"]
-    assert len(lines) == 4 + 6
+    out, errors = capsys.readouterr()
+    lines = out.splitlines()
+    assert any(line.startswith("data         generated (alfworld ") for line in lines)
+    assert [line.split()[:3] for line in lines if line.startswith("all ")] == [["all", "6", "1.000"]]
+    assert sum(line.startswith(("pick_", "look_")) for line in lines) == 6
+    assert "--run-dir RUN writes them" in errors
     assert _main("evaluate", "--agent", "expert", "--env", "tau2") == 2
     assert "an agent that plays τ²-bench" in capsys.readouterr().err
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 pytest.importorskip("tau2")
@@ -59,3 +61,33 @@ def test_what_it_writes_becomes_words_or_a_call(model, monkeypatch, written, con
     answer = model([{"role": "user", "content": "Hi"}], TOOLS)
     assert answer["content"] == content
     assert [call["function"]["name"] for call in answer.get("tool_calls", [])] == ([called] if called else [])
+
+
+def test_a_template_with_tools_is_used_natively(tiny_folder, tmp_path):
+    """The schemas reach the model as its template writes them, and what it writes is played."""
+    import shutil
+
+    from rwml_gym.agents.config.evaluate import EvaluateConfig
+    from rwml_gym.agents.evaluation.run import evaluate
+    from rwml_gym.errors import InvalidConfigError
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    config = EvaluateConfig(
+        env="tau2", domain="mock", agent="model", model=str(folder), episodes=1, max_steps=2, action_tokens=4
+    )
+    with pytest.raises(InvalidConfigError, match=r"chat template with tools for --tool-calls native"):
+        evaluate(dataclasses.replace(config, tool_calls="native"))
+    template = (
+        "{% for t in tools or [] %}<tool>{{ t.function.name }}</tool>{% endfor %}"
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    )
+    for name in ("chat_template.jinja", "hashes.json"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    told = []
+    episodes = evaluate(dataclasses.replace(config, tool_calls="native"), watchers=[told.append]).episodes
+    assert [(e.error, e.steps) for e in episodes] == [(None, 2)]
+    steps = [record for record in told if hasattr(record, "action")]
+    assert [message["role"] for message in steps[0].shown] == ["system", "user"]
+    assert steps[0].prompt_tokens > 50

