@@ -26,6 +26,7 @@ HOSTILE = (
 
 _THINGS = ("mug 1", "plate 2", "apple 1", "book 3", "pen 2", "pillow 1", "soapbar 1", "egg 2")
 _PLACES = ("fridge 1", "countertop 2", "drawer 4", "shelf 3", "desk 1", "cabinet 7", "sinkbasin 1")
+_KINDS = "mug plate apple book pen pillow soapbar egg knife fork cup vase statue box candle towel watch lamp".split()
 TYPES = ("pick_and_place_simple", "pick_heat_then_place_in_recep", "look_at_obj_in_light")
 
 
@@ -76,7 +77,8 @@ def make_trace(
         length = rng.randint(max(1, steps // 2), steps) if won else steps
         for step in range(1, length + 1):
             there, thing = rng.choice(_PLACES), rng.choice(_THINGS)
-            answer = " ".join([f"You arrive at {there}. On the {there}, you see a {thing}, and a {rng.choice(_THINGS)}."])
+            seen = ", a ".join(f"{rng.choice(_KINDS)} {rng.randint(1, 20)}" for _ in range(8))
+            answer = f"You arrive at {there}. On the {there}, you see a {thing}, a {seen}, and a {rng.choice(_THINGS)}."
             right = rng.random() < 0.5
             predicted = answer if right else f"You arrive at {there}. On the {there}, you see nothing."
             prompt += [f"> {observation}", f"action {step}"]

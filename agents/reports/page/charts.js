@@ -11,7 +11,7 @@ function ticks(low, high, count = 4) {
   return found;
 }
 
-const short = (value) => (value === 0 ? "0" : Math.abs(value) < 0.001 || Math.abs(value) >= 1e5 ? value.toExponential(0) : String(Number(value.toPrecision(3))));
+const short = (value) => (value === 0 ? "0" : Math.abs(value) < 0.001 || Math.abs(value) >= 1e5 ? value.toExponential(0) : String(Number(value.toPrecision(3)))).replace(/^-/, "−");
 
 function figure(title, sub, drawing, numbers) {
   return el("figure", {},
@@ -37,7 +37,8 @@ function lineChart(title, series) {
   const xs = series.flatMap((one) => one.x), ys = series.flatMap((one) => one.y);
   let [low, high] = [Math.min(...ys), Math.max(...ys)];
   if (low >= 0 && low < 0.6 * high) low = 0;
-  if (low === high) [low, high] = [low - Math.abs(low || 1) / 2, high + Math.abs(high || 1) / 2];
+  if (low === high && low === 0) high = 1;
+  else if (low === high) [low, high] = [low - Math.abs(low || 1) / 2, high + Math.abs(high || 1) / 2];
   const [first, last] = [Math.min(...xs), Math.max(...xs)];
   const X = (value) => left + ((width - left - right) * (last > first ? value - first : 0.5)) / (last - first || 1);
   const Y = (value) => height - bottom - ((height - top - bottom) * (value - low)) / (high - low);
@@ -69,26 +70,26 @@ function lazyTable(made, build) {
 }
 
 /* rows: [{name, value: [mean, low, high], place}] */
-function intervalChart(title, sub, rows, unit) {
-  const width = 460, label = 150, right = 128, line = 24, top = 4;
+function intervalChart(title, sub, rows, unit, show = format) {
+  const width = 540, label = 190, right = 156, line = 24, top = 4;
   const height = top + line * rows.length + 22;
   const ends = rows.flatMap((row) => row.value).filter((value) => value !== null);
   let [low, high] = unit ? [0, 1] : [Math.min(0, ...ends), Math.max(0, ...ends)];
   if (low === high) high = low + 1;
   const X = (value) => label + ((width - label - right) * (value - low)) / (high - low);
-  const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: ${rows.map((row) => `${row.name} ${interval(row.value)}`).join("; ")}` });
+  const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: ${rows.map((row) => `${row.name} ${interval(row.value, show)}`).join("; ")}` });
   for (const value of ticks(low, high, 4)) {
     made.append(svg("line", { class: "axis", x1: X(value), x2: X(value), y1: top, y2: height - 20 }));
     made.append(svg("text", { x: X(value), y: height - 6, "text-anchor": "middle" }, short(value)));
   }
   rows.forEach((row, place) => {
     const y = top + line * place + line / 2, [mean, from, to] = row.value, name = plain(row.name);
-    made.append(svg("text", { class: "strong", x: label - 8, y: y + 4, "text-anchor": "end" }, name.length > 23 ? `${name.slice(0, 22)}…` : name, svg("title", {}, name)));
+    made.append(svg("text", { class: "strong", x: label - 8, y: y + 4, "text-anchor": "end" }, name.length > 31 ? `${name.slice(0, 30)}…` : name, svg("title", {}, name)));
     if (from !== null && from !== undefined) made.append(svg("line", { class: `whisker ${colour(row.place ?? 0)}`, x1: X(from), x2: X(to), y1: y, y2: y }));
     made.append(svg("circle", { class: `dot ${colour(row.place ?? 0)}`, cx: X(mean), cy: y, r: 4 }));
-    made.append(svg("text", { class: "strong", x: width - right + 12, y: y + 4 }, interval(row.value)));
+    made.append(svg("text", { class: "strong", x: width - right + 12, y: y + 4 }, interval(row.value, show)));
   });
-  return figure(title, sub, made, table(["", "mean [95 % interval]", ...(rows.some((row) => row.note) ? ["note"] : [])], rows.map((row) => [row.name, interval(row.value), ...(rows.some((one) => one.note) ? [row.note || ""] : [])])));
+  return figure(title, sub, made, table(["", "mean [95 % interval]", ...(rows.some((row) => row.note) ? ["note"] : [])], rows.map((row) => [row.name, interval(row.value, show), ...(rows.some((one) => one.note) ? [row.note || ""] : [])])));
 }
 
 /* gaps: what histogram.py made */
@@ -107,7 +108,7 @@ function histogramChart(title, gaps) {
   });
   const border = threshold === null ? -1 : edges.findIndex((edge) => edge === threshold);
   edges.forEach((edge, place) => {
-    const labelled = border < 0 ? place % 4 === 0 : (place - border) % 4 === 0 || place === 0;
+    const labelled = border < 0 ? place % 4 === 0 : ((place - border) % 4 === 0 && place > 1) || place === 0;
     if (labelled) made.append(svg("text", { x: left + bar * place, y: height - 14, "text-anchor": "middle" }, short(edge)));
   });
   made.append(svg("text", { x: (left + width - right) / 2, y: height - 1, "text-anchor": "middle" }, border < 0 ? "gap" : "gap, in steps of √2"));

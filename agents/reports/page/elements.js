@@ -56,8 +56,8 @@ function textBlock(text, draw = visible) {
 }
 
 const format = (value, digits = 3) =>
-  value === null || value === undefined ? "–" : Number.isInteger(value) && Math.abs(value) >= 10 ? String(value)
-    : Math.abs(value) < 0.0005 && value !== 0 ? value.toExponential(1) : value.toFixed(digits);
+  value === null || value === undefined ? "–" : digits === 3 && Number.isInteger(value) && Math.abs(value) >= 10 ? String(value)
+    : (Math.abs(value) < 0.0005 && value !== 0 ? value.toExponential(1) : value.toFixed(digits)).replace(/^-/, "−");
 const percent = (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)}%`);
 const signed = (value, digits = 3) => `${value > 0 ? "+" : ""}${format(value, digits)}`;
 const interval = (value, show = format) =>

@@ -42,7 +42,12 @@ function difference(first, second) {
       else j++;
     }
   }
-  return [[a, keptA, "missing"], [b, keptB, "new"]];
+  return [[a, withSpaces(a, keptA), "missing"], [b, withSpaces(b, keptB), "new"]];
+}
+
+/* White space is marked where the words at both its sides are. */
+function withSpaces(words, kept) {
+  return words.map((word, place) => (word.trim() ? kept[place] : Number(!(place && place + 1 < words.length && !kept[place - 1] && !kept[place + 1]))));
 }
 
 function drawMarked([words, kept, kind]) {
@@ -115,7 +120,8 @@ function verdict(episode, go) {
       else lines.push(el("p", {}, el("strong", {}, "No fatal step: "), "the expert could still win when the episode ended."));
       if (fatal.closest) {
         const [step, left] = fatal.closest;
-        if (step <= episode.steps.length) lines.push(el("p", {}, `It was closest before step ${step}: the expert needed ${plural(left, "step")}. `, button(step)));
+        if (step === fatal.step) lines.push(el("p", {}, `Before it, it was as close as it ever was again: the expert needed ${plural(left, "step")}.`));
+        else if (step <= episode.steps.length) lines.push(el("p", {}, `It was closest before step ${step}: the expert needed ${plural(left, "step")}. `, button(step)));
         else lines.push(el("p", {}, `At its end, the expert needed ${plural(left, "step")}.`));
       }
     }

@@ -35,6 +35,7 @@ _CURVES = {
     "observation_loss": "Observation loss, nats per token",
     "grad_norm": "Norm of the gradient",
 }
+_ALWAYS = ("reward", "success", "distance", "signal", "loss")  # others are left out where they are 0 throughout
 _FACTS = ("command", "model", "adapter", "env", "split", "domain", "seed", "encoder", "lora_rank", "dtype", "placebo")
 _VERSIONS = ("rwml-gym", "python", "torch", "transformers", "device")
 _REPORT_CHARACTERS = 40_000
@@ -55,7 +56,7 @@ def describe_training(label: str, run: TrainingFolder) -> dict[str, Any]:
         results = read_optional(folder / "results.json")
         tables = [*_world_model(results), *_policy(read_optional(folder / "report.json")), *_losses(folder)]
         curves = {name: _curves(rows) for name, rows in read_metrics(folder).items()}
-        gaps = _gaps(folder, results)
+        gaps = _gaps(folder, results or {}, read_optional(folder / "calibration.json") or {})
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         raise StorageError(
             f"Expected the files of a training in {str(folder)!r}, actual: others ({type(error).__name__}: {error}). "
@@ -92,7 +93,7 @@ def _world_model(results: Any) -> list[dict[str, Any]]:
     if results.get("differences"):
         rows = [{"name": name, "value": value} for name, value in results["differences"].items()]
         title = "Paired differences of the reward on the same transitions"
-        tables.append({"title": title, "interval": "bootstrap over games", "rows": rows, "unit": False})
+        tables.append({"title": title, "interval": "bootstrap over games", "rows": rows, "unit": False, "signed": True})
     return tables
 
 
@@ -134,7 +135,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for key, title in _CURVES.items():
         points = [(row.get("step", place), row[key]) for place, row in enumerate(rows, 1) if _is_number(row.get(key))]
-        if points and any(value for _, value in points):
+        if points and (key in _ALWAYS or any(value for _, value in points)):
             found.append({"key": key, "title": title, "x": [x for x, _ in points], "y": [y for _, y in points]})
     return found
 
@@ -153,10 +154,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _gaps(folder: Path, results: Any) -> list[dict[str, Any]]:
-    """Return the gaps of the held-out predictions of each model, by message role where there are several."""
-    results = results if isinstance(results, dict) else {}
-    measures = results.get("measures") or {}
+def _gaps(folder: Path, results: Mapping[str, Any], calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the gaps of the held-out predictions of each model, by message role where there are several.
+
+    The thresholds are those of the results, or of the calibration while there are none.
+    """
+    measures = {**calibration, **(results.get("measures") or {})}
     found = []
     for path in sorted((folder / "evaluation").glob("*.json")):
         if path.name == "hashes.json":

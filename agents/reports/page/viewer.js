@@ -9,7 +9,7 @@ function showTrajectories(data) {
   for (const run of data.evaluations) run.worst = run.episodes.reduce((most, line) => Math.max(most, line.worst ?? 0), 0);
   if (data.notes.length) $("filters").before(...data.notes.map((note) => el("p", { class: "notice" }, visible(note))));
   if (data.evaluations.some((run) => !run.fatal && run.episodes.some((line) => line.outcome === "failed"))) $("filters").before(el("p", { class: "note" }, "First fatal steps were not asked for (--no-fatal)."));
-  const state = { shown: [], chosen: null, token: 0 };
+  const state = { shown: [], chosen: null, token: 0, prefix: commonFolder(lines.map((line) => line.game)) };
   const inputs = makeFilters(data, lines, () => filter(lines, inputs, state));
   const box = $("episodes"), rows = el("div", { class: "rows", role: "presentation" });
   box.append(rows);
@@ -37,6 +37,13 @@ function showTrajectories(data) {
   });
   addEventListener("resize", state.draw);
   filter(lines, inputs, state);
+}
+
+/* The length of the folders that the names of all games begin with. */
+function commonFolder(names) {
+  let common = names[0].slice(0, names[0].lastIndexOf("/") + 1);
+  for (const name of names) while (!name.startsWith(common)) common = common.slice(0, common.lastIndexOf("/", common.length - 2) + 1);
+  return common.length;
 }
 
 function makeFilters(data, lines, changed) {
@@ -106,7 +113,7 @@ function drawRows(box, rows, state) {
   rows.replaceChildren(...Array.from({ length: Math.max(0, last - first) }, (_, offset) => {
     const place = first + offset, line = state.shown[place], [sign, word] = OUTCOMES[line.outcome];
     const made = el("div", { class: "row", role: "option", id: `row-${place}`, "data-place": place, "aria-selected": String(place === state.chosen), "aria-posinset": place + 1, "aria-setsize": state.shown.length },
-      el("div", {}, el("span", { class: line.outcome, title: word, "aria-label": word }, `${sign} `), visible(line.game), line.trial ? ` · trial ${line.trial + 1}` : "", state.several ? el("span", { class: `chip ${colour(line.place)}`, title: plain(line.run.label) }) : ""),
+      el("div", {}, el("span", { class: line.outcome, title: word, "aria-label": word }, `${sign} `), state.several ? el("span", { class: `chip ${colour(line.place)}`, title: plain(line.run.label) }) : "", visible(line.game.slice(state.prefix)), line.trial ? ` · trial ${line.trial + 1}` : ""),
       el("div", { class: "second" }, line.worst === null ? "" : gapChipOf(line), ` ${plural(line.steps, "step")}${line.fatal && line.fatal.step ? ` · fatal ${line.fatal.step}` : ""}${failedChecks(line)} · `, visible(line.task || line.type)));
     made.style.top = `${place * ROW}px`;
     return made;
