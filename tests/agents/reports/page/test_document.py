@@ -123,7 +123,10 @@ def test_failed_checks_of_tau2_are_named(tmp_path):
 def test_texts_are_left_out_before_the_page_is_too_large(tmp_path):
     folder = make_trace(tmp_path / "run", games=40, steps=20, prompt_lines=30)
     assert write_page([folder], tmp_path / "whole.html") == []
-    (note,) = write_page([folder], tmp_path / "small.html", most_bytes=1_060_000)
+    whole = (tmp_path / "whole.html").read_text("utf-8")
+    stored = sum(map(len, re.findall(r'<script type="text/plain".*?</script>', whole)))
+    data = len(re.findall(r'id="data">(.*?)</script>', whole)[0])
+    (note,) = write_page([folder], tmp_path / "small.html", most_bytes=1_000_000 + data + int(0.9 * stored))
     assert "prompts are left out" in note and "steps.jsonl" in note
     assert data_of(tmp_path / "small.html")["notes"] == [note]
     assert not any("m" in s for p in parts_of(tmp_path / "small.html").values() for e in p["episodes"] for s in e["steps"])
