@@ -124,9 +124,7 @@ def make_trace(
     return folder
 
 
-def play_alfworld(
-    folder: Path, agent: Agent, games: int, budget: int, predict: bool = False, **arguments: Any
-) -> Path:
+def play_alfworld(folder: Path, agent: Agent, games: int, budget: int, predict: bool = False, **arguments: Any) -> Path:
     """Play real games of ALFWorld, one after another, and write what happened."""
     import gymnasium
 

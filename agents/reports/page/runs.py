@@ -87,7 +87,9 @@ def read_mapping(path: Path) -> Mapping[str, Any]:
     """
     content = read_file(path)
     if not isinstance(content, dict):
-        raise StorageError(f"Expected a mapping in {str(path)!r}, actual: {type(content).__name__}. Leave this RUN out.")
+        raise StorageError(
+            f"Expected a mapping in {str(path)!r}, actual: {type(content).__name__}. Leave this RUN out."
+        )
     return content
 
 

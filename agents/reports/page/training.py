@@ -125,7 +125,8 @@ def _losses(folder: Path) -> list[dict[str, Any]]:
     if not isinstance(losses, dict) or "loss_after" not in losses:
         return []
     rows = [
-        {"name": name.removeprefix("loss_"), "value": (losses[name], None, None)} for name in ("loss_before", "loss_after")
+        {"name": name.removeprefix("loss_"), "value": (losses[name], None, None)}
+        for name in ("loss_before", "loss_after")
     ]
     return [{"title": "Held-out loss, nats per token", "interval": "none", "rows": rows, "unit": False}]
 

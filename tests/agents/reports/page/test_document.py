@@ -129,7 +129,9 @@ def test_texts_are_left_out_before_the_page_is_too_large(tmp_path):
     (note,) = write_page([folder], tmp_path / "small.html", most_bytes=1_000_000 + data + int(0.9 * stored))
     assert "prompts are left out" in note and "steps.jsonl" in note
     assert data_of(tmp_path / "small.html")["notes"] == [note]
-    assert not any("m" in s for p in parts_of(tmp_path / "small.html").values() for e in p["episodes"] for s in e["steps"])
+    assert not any(
+        "m" in s for p in parts_of(tmp_path / "small.html").values() for e in p["episodes"] for s in e["steps"]
+    )
     assert (tmp_path / "small.html").stat().st_size < (tmp_path / "whole.html").stat().st_size
 
 
