@@ -1,4 +1,4 @@
-"""The page in headless Chromium: no console error, nothing of a run is run, filters and comparison work, and it is quick."""
+"""The page in headless Chromium: no console error, texts are not run, filters and comparison work, and it is quick."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def until(browser: Any, script: str) -> Any:
 
 def choose(browser: Any, label: str, value: str) -> None:
     browser.execute_script(
-        """const input = [...document.querySelectorAll('label')].find((one) => one.firstChild.textContent === arguments[0])
+        """const input = [...document.querySelectorAll('label')]
+             .find((one) => one.firstChild.textContent === arguments[0])
              .querySelector('select, input');
            input.value = arguments[1];
            input.dispatchEvent(new Event(input.tagName === 'SELECT' ? 'change' : 'input'));""",

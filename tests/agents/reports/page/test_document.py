@@ -42,10 +42,12 @@ def test_the_page_loads_nothing_and_runs_only_its_own_script(tmp_path):
     write_page([make_trace(tmp_path / "run", texts=HOSTILE, games=10)], tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text("utf-8")
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)""", text)
-    assert "@import" not in text and "url(" not in text
+    assert "@import" not in text
+    assert "url(" not in text
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
     assert policy
-    assert policy[1].startswith("default-src 'none';") and "unsafe" not in policy[1]
+    assert policy[1].startswith("default-src 'none';")
+    assert "unsafe" not in policy[1]
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
     for kind, content in (("script", script), ("style", style)):
@@ -67,7 +69,8 @@ def test_hostile_texts_stay_in_their_element(tmp_path):
 def test_results_have_the_intervals_of_their_kind(tmp_path):
     write_page([make_trace(tmp_path / "a"), make_trace(tmp_path / "b", seed=3, trials=2)], tmp_path / "page.html")
     once, twice = data_of(tmp_path / "page.html")["evaluations"]
-    assert once["results"]["interval"] == "Wilson" and not once["pass"]
+    assert once["results"]["interval"] == "Wilson"
+    assert not once["pass"]
     assert twice["results"]["interval"] == "bootstrap over games"
     assert [found["k"] for found in twice["pass"]] == [1, 2]
     assert twice["pass"][0]["value"][0] == pytest.approx(twice["results"]["success"][0])
@@ -105,7 +108,8 @@ def test_an_evaluation_without_an_episode_is_shown(tmp_path):
     TraceWriter(tmp_path / "run", {"agent": "random"}).close()
     write_page([tmp_path / "run"], tmp_path / "page.html")
     (run,) = data_of(tmp_path / "page.html")["evaluations"]
-    assert run["results"] is None and run["expected"] is None
+    assert run["results"] is None
+    assert run["expected"] is None
 
 
 def test_failed_checks_of_tau2_are_named(tmp_path):
@@ -127,7 +131,8 @@ def test_texts_are_left_out_before_the_page_is_too_large(tmp_path):
     stored = sum(map(len, re.findall(r'<script type="text/plain".*?</script>', whole)))
     data = len(re.findall(r'id="data">(.*?)</script>', whole)[0])
     (note,) = write_page([folder], tmp_path / "small.html", most_bytes=1_000_000 + data + int(0.9 * stored))
-    assert "prompts are left out" in note and "steps.jsonl" in note
+    assert "prompts are left out" in note
+    assert "steps.jsonl" in note
     assert data_of(tmp_path / "small.html")["notes"] == [note]
     assert not any(
         "m" in s for p in parts_of(tmp_path / "small.html").values() for e in p["episodes"] for s in e["steps"]

@@ -48,13 +48,15 @@ def test_a_budget_that_is_too_small_is_lost_from_the_start():
     needs, actions, answers = played(as_expert=0, looks=3)
     replay = Replay(header(env="alfworld", split=SPLIT, max_steps=needs - 1))
     found = replay.fatal(GAME, actions, answers)
-    assert found.step == 0 and found.closest is None
+    assert found.step == 0
+    assert found.closest is None
 
 
 def test_an_episode_that_ends_before_its_budget_has_no_fatal_step():
     needs, actions, answers = played(as_expert=2, looks=1)
     found = Replay(header(env="alfworld", split=SPLIT, max_steps=50)).fatal(GAME, actions, answers)
-    assert found.step is None and found.closest == (4, needs - 2)
+    assert found.step is None
+    assert found.closest == (4, needs - 2)
 
 
 def test_another_game_is_noticed():
@@ -75,7 +77,8 @@ def test_the_page_names_it(tmp_path):
     write_page([folder], tmp_path / "page.html")
     (run,) = data_of(tmp_path / "page.html")["evaluations"]
     lost = [line for line in run["episodes"] if line["outcome"] == "failed"]
-    assert lost and all(not line["fatal"]["problem"] and line["fatal"]["step"] is not None for line in lost)
+    assert lost
+    assert all(not line["fatal"]["problem"] and line["fatal"]["step"] is not None for line in lost)
     write_page([folder], tmp_path / "page.html", fatal=False)
     (run,) = data_of(tmp_path / "page.html")["evaluations"]
     assert not any("fatal" in line for line in run["episodes"])

@@ -60,7 +60,8 @@ def test_a_world_model(tmp_path):
     assert "kl" not in curves  # 0 throughout
     assert run["curves"]["warm_start"][0]["y"] == [2.0]  # without the NaN
     (gaps,) = run["gaps"]
-    assert gaps["gaps"]["threshold"] == 0.02 and gaps["gaps"]["below"][0] == 1 / 8
+    assert gaps["gaps"]["threshold"] == 0.02
+    assert gaps["gaps"]["below"][0] == 1 / 8
     assert ["model", "small"] in run["facts"]  # without the folder
     assert "/home" not in (tmp_path / "page.html").read_text("utf-8")
 
@@ -81,7 +82,8 @@ def test_an_interrupted_training_shows_its_last_intact_checkpoint(tmp_path):
         write_json(folder / "checkpoints" / "rwml" / f"step-{number}" / "metrics.json", rows[:count])
     (folder / "checkpoints" / "rwml" / "step-000003" / "metrics.json").write_text("[{")
     run = shown(tmp_path, folder)
-    assert not run["finished"] and run["curves"]["rwml"][0]["x"] == [1, 2]
+    assert not run["finished"]
+    assert run["curves"]["rwml"][0]["x"] == [1, 2]
 
 
 def test_files_of_another_kind_are_named(tmp_path):
@@ -105,4 +107,5 @@ def test_a_histogram_counts_every_gap(threshold):
 def test_no_gaps_have_no_histogram():
     assert histogram([], [], 0.02) is None
     zero = histogram([0.0], ["a"], None)
-    assert zero is not None and sum(zero["counts"]) == 1
+    assert zero is not None
+    assert sum(zero["counts"]) == 1
