@@ -112,6 +112,8 @@ print(json.dumps({n: m.__file__ for n, m in sys.modules.items() if n.split(".")[
     assert all(Path(file).is_relative_to(target) for file in loaded.values()), loaded
     assert (target / "rwml_gym" / "py.typed").is_file()
     assert (target / "rwml_gym" / "envs" / "alfworld" / "games" / "tables.json").is_file()
+    page = target / "rwml_gym" / "agents" / "reports" / "page"
+    assert {p.name for p in page.iterdir()} >= {"page.html", "page.css", "main.js"}
     # Every module of the tree is in the wheel, and of its top level only the command's entry point beside it.
     installed = {str(p.relative_to(target)) for p in target.rglob("*.py")}
     for folder, package in (("rwml_gym", "rwml_gym"), ("wrappers", "rwml_gym/wrappers"), ("agents", "rwml_gym/agents")):

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibrate": ("which threshold separates the same state from another, with precision and recall", "data:calibrate"),
     "audit": ("whether a reward can teach anything, before any training", "data:audit"),
     "check-env": ("which keys of info an environment gives, and what others would add", "check_env:check_env"),
+    "report": ("one HTML page of evaluations and trainings: results, curves, every episode", "report:report"),
     "baselines tau2": ("how many tasks of τ²-bench are won without serving anyone", "evaluate:baselines_tau2"),
     "games export": ("write ALFWorld games as folders that alfworld itself finds and plays", "games:export"),
     "games list": ("print the names of ALFWorld games", "games:list_names"),
