@@ -16,8 +16,9 @@ from statistics import median
 from time import perf_counter
 
 from rwml_gym.agents.config.evaluate import EvaluateConfig
+from rwml_gym.agents.evaluation.panel import choose
 from rwml_gym.agents.evaluation.run import evaluate
-from rwml_gym.agents.jobs.worlds import Source, first_games
+from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.players.baselines import ExpertAgent
 from tests.helpers.chat_server import chat_server
 
@@ -29,7 +30,7 @@ def plain_loop(config: EvaluateConfig) -> tuple[float, int]:
     """Play the split without evaluation; return the seconds and the number of steps."""
     began, steps, agent = perf_counter(), 0, ExpertAgent()
     with Source(config).make(None, config.split, expert=True)() as env:
-        for game in first_games(env, config.episodes):
+        for game in choose(env, config.episodes):
             observation, info = env.reset(options={"game": game})
             over = False
             while not over:

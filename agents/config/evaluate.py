@@ -28,7 +28,7 @@ class EvaluateConfig(ModelConfig, EnvConfig):
             act(messages, tools), or a class of such. If absent, the one that draws its actions at random.
         agent_arguments: Arguments of litellm's `completion` for `litellm:MODEL`, a mapping as JSON or YAML such as
             `{"temperature": 0, "api_base": "http://localhost:8000/v1"}`.
-        episodes: Number of games, from the first on; if absent all, or 100 of games without end.
+        episodes: Number of games, see `evaluation.panel.choose`; if absent all, or 100 of games without end.
         panel: JSON file with the games to play, such as the `panel.json` of another evaluation.
         trials: How often each game is played.
         max_steps: Step budget of an episode, in actions; the registered one if absent. Of τ²-bench that is 100, as

@@ -7,12 +7,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rwml_gym.agents.jobs.worlds import GameName
+import gymnasium as gym
+
+from rwml_gym.agents.jobs.worlds import GameName, first_games, games_of
 from rwml_gym.agents.seeding import seed_of
+from rwml_gym.envs.base import MAX_LISTED
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import read_regular
 
-__all__ = ["Panel", "Place", "read_games"]
+__all__ = ["Panel", "Place", "choose", "read_games"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,22 @@ class Panel:
             for trial in range(self.trials)
             for i, game in enumerate(self.games)
         ]
+
+
+def choose(env: gym.Env[str, str], count: int | None) -> tuple[GameName, ...]:
+    """Choose the games of a panel.
+
+    Lists of games are often sorted by task type, so the first ones are no fair part of them. A part is therefore taken in
+    the order of the hashes of the names; a smaller part is the beginning of a larger one.
+
+    Args:
+        env: The environment.
+        count: Number of games; `None` for all, in the order of the list, or 100 of games without end.
+    """
+    source = games_of(env)
+    if source is None or count is None or not count < len(source.names) <= MAX_LISTED:
+        return tuple(first_games(env, count))
+    return tuple(sorted(source.names, key=lambda name: hashlib.sha256(name.encode()).digest())[:count])
 
 
 def read_games(path: str | Path) -> tuple[GameName, ...]:

@@ -15,9 +15,9 @@ import gymnasium as gym
 from rwml_gym.agents.config.base import mapping_of
 from rwml_gym.agents.config.evaluate import EvaluateConfig
 from rwml_gym.agents.evaluation.agents import check_agent, make_cast
-from rwml_gym.agents.evaluation.panel import Panel, read_games
+from rwml_gym.agents.evaluation.panel import Panel, choose, read_games
 from rwml_gym.agents.evaluation.play import play_batch, play_players
-from rwml_gym.agents.jobs.worlds import Source, first_games
+from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.players.base import MakeEnv
 from rwml_gym.agents.traces.folder import TraceWriter
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
@@ -100,9 +100,9 @@ def evaluate(
     check_agent(config, source.world)
     make_env, arguments = _environment(config, source)
     with make_env() as env:
-        games = first_games(env, config.episodes) if config.panel is None else read_games(config.panel)
+        games = choose(env, config.episodes) if config.panel is None else read_games(config.panel)
         budget = getattr(env.spec, "max_episode_steps", None)
-    panel = Panel(source.world.env_id, tuple(games), config.trials, config.seed)
+    panel = Panel(source.world.env_id, games, config.trials, config.seed)
     header = _header(config, panel, arguments, budget)
     cast = make_cast(config, source)
     record: TraceWriter | _Memory = _Memory() if folder is None else TraceWriter(folder, header)

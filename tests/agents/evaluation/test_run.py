@@ -14,7 +14,7 @@ pytest.importorskip("alfworld")
 import rwml_gym  # noqa: F401 (registers the ids)
 from rwml_gym.agents.config.evaluate import EvaluateConfig
 from rwml_gym.agents.evaluation.agents import make_cast
-from rwml_gym.agents.evaluation.panel import Panel
+from rwml_gym.agents.evaluation.panel import Panel, choose
 from rwml_gym.agents.evaluation.replay import replay
 from rwml_gym.agents.evaluation.run import evaluate
 from rwml_gym.agents.players.base import Move
@@ -54,7 +54,7 @@ class Predicts:
 def test_a_plain_loop_counts_the_same():
     config = EvaluateConfig(agent="random", split=SPLIT, episodes=12, seed=3)
     env = gymnasium.make("rwml_gym/ALFWorld-v0", split=SPLIT)
-    games = tuple(env.unwrapped.games.names[:12])
+    games = choose(env, 12)
     make_player = make_cast(config).make_player
     assert make_player is not None
     expected = []
@@ -237,6 +237,15 @@ def test_a_model_plays_the_same_in_one_slot_and_in_many(tiny_folder):
     )
     many, one = evaluate(config).episodes, evaluate(replace(config, slots=1)).episodes
     assert [(e.game, e.won, e.reward) for e in many] == [(e.game, e.won, e.reward) for e in one]
+
+
+def test_a_part_of_a_sorted_list_has_all_types():
+    env = gymnasium.make("rwml_gym/Tau2-v0", domain="retail")
+    few, many = choose(env, 10), choose(env, 30)
+    assert few == many[:10]
+    assert len(set(many)) == 30
+    assert list(few) != list(env.unwrapped.games.names[:10])
+    assert choose(env, None) == tuple(env.unwrapped.games.names)
 
 
 def test_trials_of_a_sampling_agent_differ():
