@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train policy": ("train a language model to play (stage 2): GRPO on success and predictions", "train:policy"),
     "train sft": ("supervised fine-tuning: imitate actions, or learn the next states", "train:sft"),
     "evaluate": ("play an agent on a split: success with a 95 % interval, steps, invalid actions", "evaluate:evaluate"),
+    "play": ("play a game yourself, and see what a model expected after each action", "play:play"),
+    "envs": ("which environments there are, their splits and games, and what is not installed", "envs:envs"),
     "record": ("record transitions of a random player, for the next two commands", "data:record"),
     "calibrate": ("which threshold separates the same state from another, with precision and recall", "data:calibrate"),
     "audit": ("whether a reward can teach anything, before any training", "data:audit"),
@@ -47,6 +49,8 @@ EXTRAS = {
         "alfworld": "alfworld textworld fast_downward",
         "tau2": "tau2 rouge_score",
         "embed": "sentence_transformers",
+        "inspect": "inspect_ai",
+        "verifiers": "verifiers",
         "sb3": "stable_baselines3 sb3_contrib",
         "report": "matplotlib jinja2",
         "train": "accelerate datasets gguf huggingface_hub peft psutil pydantic pydantic_core safetensors torch tqdm "

@@ -12,14 +12,14 @@ plays the episode as a chat; on τ²-bench the model calls the tools natively. T
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessageSystem, ChatMessageTool, ChatMessageUser, get_model
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
-from inspect_ai.tool import ToolCall, ToolInfo
+from inspect_ai.tool import ToolCall, ToolInfo, ToolParams
 
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.integrations.dialogue import Dialogue, games_to_play
@@ -38,7 +38,7 @@ def alfworld(
     games: int | None = 100,
     max_steps: int | None = None,
     show_actions: bool = True,
-    grammar: str | None = None,
+    grammar: Literal["installed", "original"] | None = None,
 ) -> Task:
     """ALFWorld: household tasks in text, one command a turn.
 
@@ -49,7 +49,7 @@ def alfworld(
         show_actions: Whether each observation ends with the admissible actions.
         grammar: `installed` (if absent) or `original`.
     """
-    return text_environment(EnvConfig("alfworld", split=split, grammar=grammar), games, max_steps, show_actions)  # type: ignore[arg-type]
+    return text_environment(EnvConfig("alfworld", split=split, grammar=grammar), games, max_steps, show_actions)
 
 
 @task
@@ -170,10 +170,9 @@ def _tool(function: Any) -> ToolInfo:
     return ToolInfo(
         name=function["name"],
         description=function["description"],
-        parameters={
-            "properties": parameters.get("properties", {}),
-            "required": list(parameters.get("required", ())),
-        },
+        parameters=ToolParams.model_validate(
+            {"properties": parameters.get("properties", {}), "required": list(parameters.get("required", ()))}
+        ),
     )
 
 

@@ -135,10 +135,12 @@ class ChatHarness(vf.Harness[vf.HarnessConfig]):
             messages.append({"role": "user", "content": prompt})
         else:
             messages += [message_to_wire(message) for message in prompt or ()]
-        tools = list(getattr(data, "tools", ())) or openai.omit
+        request: dict[str, Any] = {"model": ctx.model, "messages": messages}
+        if tools := list(getattr(data, "tools", ())):
+            request["tools"] = tools
         async with openai.AsyncOpenAI(base_url=endpoint, api_key=secret, max_retries=0) as client:
             try:
-                await client.chat.completions.create(model=ctx.model, messages=messages, tools=tools)  # type: ignore[arg-type]
+                await client.chat.completions.create(**request)
             except openai.OpenAIError as error:  # a limit of the rollout, too, which verifiers then knows
                 return vf.ProgramResult(1, "", f"{type(error).__name__}: {error}")
         return vf.ProgramResult(0, "", "")
