@@ -14,7 +14,10 @@ from tests.helpers.paths import ROOT
 # Folder -> import name; `agents` and `wrappers` sit at the top of the repository.
 TREES = {"rwml_gym": "rwml_gym", "wrappers": "rwml_gym.wrappers", "agents": "rwml_gym.agents"}
 # Each folder of `agents` may import those before it.
-LAYERS = ("traces", "language", "players", "learning", "config", "reports", "jobs", "integrations", "cli")
+LAYERS = (
+    *("traces", "language", "players", "learning", "config", "reports"),
+    *("jobs", "jobs/world_models", "integrations", "cli"),
+)
 MAX_FILES = 14
 
 

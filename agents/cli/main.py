@@ -25,6 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train policy": ("train a language model to play (stage 2): GRPO on success and predictions", "train:policy"),
     "train sft": ("supervised fine-tuning: imitate actions, or learn the next states", "train:sft"),
     "evaluate": ("play an agent on a split: success with a 95 % interval, steps, invalid actions", "evaluate:evaluate"),
+    "evaluate-world-model": (
+        "what a world model predicts: one step, several steps ahead, and what is won inside it only",
+        "evaluate_world_model:evaluate_world_model",
+    ),
     "play": ("play a game yourself, and see what a model expected after each action", "play:play"),
     "envs": ("which environments there are, their splits and games, and what is not installed", "envs:envs"),
     "record": ("record transitions of a random player, for the next two commands", "data:record"),
