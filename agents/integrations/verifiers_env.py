@@ -1,7 +1,7 @@
 """Environments for verifiers (0.4, `verifiers.v1`), on which prime-rl trains.
 
     pip install "rwml-gym[alfworld,verifiers]"
-    eval rwml-gym-verifiers --env.taskset.env alfworld --env.taskset.games 50 -m openai/gpt-5-mini
+    vf-eval rwml-gym-verifiers --env.taskset.env alfworld --env.taskset.games 50 -m openai/gpt-5-mini --no-push
 
 In Python::
 
