@@ -123,7 +123,7 @@ def _run(words: list[str]) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<16} {summary}" for name, (summary, _) in COMMANDS.items()]
+    lines = [f"  {name:<20} {summary}" for name, (summary, _) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: rwml-gym COMMAND …",

@@ -182,14 +182,14 @@ class WorldModelEvaluation:
         if known is not None:
             lines += [
                 "",
-                "Success inside a model is recognised in its words. On the recorded episodes of the real games this is "
-                f"right for {known.recognised} of {known.won} won and wrong for {known.mistaken} of {known.lost} lost "
-                "ones.",
+                "Success inside a model is recognised in its words. On real episodes, recorded and the expert's, this "
+                f"is right for {known.recognised} of {known.won} won and wrong for {known.mistaken} of {known.lost} "
+                "lost ones.",
             ]
             if not known.won:
                 lines.append(
-                    "No recorded episode was won, so nobody knows whether success would be recognised: record with an "
-                    "agent that wins some games."
+                    "None of these episodes was won, so nobody knows whether success would be recognised: record with "
+                    "an agent that wins some games."
                 )
         return lines
 

@@ -15,7 +15,7 @@ from rwml_gym.agents.jobs.world_models.ahead import Predict, choose_starts, pred
 from rwml_gym.agents.jobs.world_models.imagined import collect_starts, play_inside, recognition
 from rwml_gym.agents.jobs.worlds import Source, choose_games, games_of
 from rwml_gym.agents.players.base import Agent, MakeEnv
-from rwml_gym.agents.players.baselines import EpisodeAgent, RandomAgent, TaskWordsAgent
+from rwml_gym.agents.players.baselines import EpisodeAgent, ExpertAgent, RandomAgent, TaskWordsAgent
 from rwml_gym.agents.players.rollout import Episode, collect
 from rwml_gym.agents.reports.evaluate import evaluate_predictions
 from rwml_gym.agents.reports.world_model_evaluation import Recognition, WorldModelEvaluation
@@ -30,6 +30,7 @@ from rwml_gym.world_models.retrieval import RetrievalWorldModel
 __all__ = ["evaluate_world_models", "make_gap"]
 
 Say = Callable[[str], None]
+_EXPERT_EPISODES = 1_000_000_000
 _LOOKUP = "most-frequent"  # the table's rows are told apart by what it answers, so it is always evaluated
 
 
@@ -81,7 +82,9 @@ def evaluate_world_models(
                 model, starts, make_env, player, config.imagined_steps, success, config.history, real
             )
             inside[name] = found
-    known: Recognition | None = recognition(transitions, success) if inside else None
+    known: Recognition | None = None
+    if inside:
+        known = recognition([*transitions, *_expert_episodes(config, source, starts)], success)
     return WorldModelEvaluation(
         one_step,
         ahead,
@@ -148,6 +151,15 @@ def _starts(
             f"{error} Choose the environment of the transitions (--env, --split), or leave this part out "
             "(--imagined-games 0)."
         ) from error
+
+
+def _expert_episodes(config: EvaluateWorldModelConfig, source: Source, starts: Sequence[Start]) -> TransitionDataset:
+    """Play the games with the environment's expert, who wins them; a random player's episodes are hardly ever won."""
+    if not source.world.expert:
+        return TransitionDataset(())
+    make_env = source.make(None, source.world.split, **source.expert_arguments)
+    # Numbered apart from the recorded episodes of the same games.
+    return collect(make_env, ExpertAgent(), [s.game for s in starts], config.history, slots=1, first=_EXPERT_EPISODES)
 
 
 def _models(
