@@ -16,7 +16,7 @@ TREES = {"rwml_gym": "rwml_gym", "wrappers": "rwml_gym.wrappers", "agents": "rwm
 # Each folder of `agents` may import those before it.
 LAYERS = (
     *("traces", "language", "players", "learning", "config", "reports", "reports/page"),
-    *("jobs", "evaluation", "integrations", "cli"),
+    *("jobs", "jobs/world_models", "evaluation", "integrations", "cli"),
 )
 MAX_FILES = 14
 

@@ -18,7 +18,12 @@ from tests.helpers.paths import ROOT
 HEAVY = {"torch", "transformers", "datasets", "peft", "alfworld", "textworld", "sentence_transformers", "matplotlib"}
 
 # These need an extra; the rest of the package must do without.
-NEEDS = {"rwml_gym.agents": "peft", "rwml_gym.envs.alfworld": "alfworld"}
+NEEDS = {
+    "rwml_gym.agents.integrations.inspect_tasks": "inspect_ai",
+    "rwml_gym.agents.integrations.verifiers_env": "verifiers",
+    "rwml_gym.agents": "peft",
+    "rwml_gym.envs.alfworld": "alfworld",
+}
 
 
 def _modules() -> list[str]:
@@ -119,4 +124,4 @@ print(json.dumps({n: m.__file__ for n, m in sys.modules.items() if n.split(".")[
     for folder, package in (("rwml_gym", "rwml_gym"), ("wrappers", "rwml_gym/wrappers"), ("agents", "rwml_gym/agents")):
         for path in (source / folder).rglob("*.py"):
             assert f"{package}/{path.relative_to(source / folder)}" in installed
-    assert {name.split("/")[0] for name in installed} == {"rwml_gym", "rwml_gym_command.py"}
+    assert {name.split("/")[0] for name in installed} == {"rwml_gym", "rwml_gym_command.py", "rwml_gym_verifiers.py"}

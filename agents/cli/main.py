@@ -27,6 +27,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("play an agent on a split: success with a 95 % interval, steps, invalid actions", "evaluate:evaluate"),
     "compare": ("compare two evaluations of the same games, paired by game and trial", "evaluate:compare"),
     "replay": ("play the actions of an evaluation again, and say where the world differs", "evaluate:replay"),
+    "evaluate-world-model": (
+        "what a world model predicts: one step, several steps ahead, and what is won inside it only",
+        "evaluate_world_model:evaluate_world_model",
+    ),
+    "play": ("play a game yourself, and see what a model expected after each action", "play:play"),
+    "envs": ("which environments there are, their splits and games, and what is not installed", "envs:envs"),
     "record": ("record transitions of a random player, for the next two commands", "data:record"),
     "calibrate": ("which threshold separates the same state from another, with precision and recall", "data:calibrate"),
     "audit": ("whether a reward can teach anything, before any training", "data:audit"),
@@ -51,6 +57,8 @@ EXTRAS = {
         "tau2": "tau2 rouge_score",
         "api": "litellm tenacity",
         "embed": "sentence_transformers",
+        "inspect": "inspect_ai",
+        "verifiers": "verifiers",
         "sb3": "stable_baselines3 sb3_contrib",
         "report": "matplotlib jinja2",
         "train": "accelerate datasets gguf huggingface_hub peft psutil pydantic pydantic_core safetensors torch tqdm "
@@ -119,7 +127,7 @@ def _run(words: list[str]) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<16} {summary}" for name, (summary, _) in COMMANDS.items()]
+    lines = [f"  {name:<20} {summary}" for name, (summary, _) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: rwml-gym COMMAND …",

@@ -69,8 +69,8 @@ class Panel:
 def choose(env: gym.Env[str, str], count: int | None) -> tuple[GameName, ...]:
     """Choose the games of a panel.
 
-    Lists of games are often sorted by task type, so the first ones are no fair part of them. A part is therefore taken in
-    the order of the hashes of the names; a smaller part is the beginning of a larger one.
+    Lists of games are often sorted by task type, so the first ones are no fair part of them. A part is therefore taken
+    in the order of the hashes of the names; a smaller part is the beginning of a larger one.
 
     Args:
         env: The environment.

@@ -1,1 +1,1 @@
-"""Our rewards and environments in other trainers: TRL, Stable-Baselines3."""
+"""Our rewards and environments in other frameworks: TRL, Inspect, verifiers, Stable-Baselines3."""

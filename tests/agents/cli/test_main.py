@@ -55,7 +55,7 @@ def test_help_goes_to_standard_output(capsys, words):
 @pytest.mark.parametrize(
     ("words", "nearest"),
     [
-        (["fly"], ""),
+        (["xyzzy"], ""),
         (["train"], ""),
         (["train", "rmwl"], "rwml-gym train rwml"),
         (["evalute", "--agent", "expert"], "rwml-gym evaluate"),

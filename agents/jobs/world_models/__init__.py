@@ -1,0 +1,1 @@
+"""Jobs about world models by themselves, whoever trained them."""
