@@ -16,7 +16,7 @@ RUN_DIR ?= runs/demo
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/installed  ## train a world model from games to adapter, 17 minutes on 2 cores (RUN_DIR=, OPTIONS=)
+demo: .venv/installed  ## train a world model from games to adapter, within an hour on 2 cores (RUN_DIR=, OPTIONS=)
 	$(BIN)/rwml-gym train rwml --preset demo --run-dir $(RUN_DIR) $(OPTIONS)
 
 test: .venv/installed  ## run the tests and the Python blocks of README.md and docs/, without the slow ones

@@ -253,7 +253,7 @@ _PAPER: dict[str, Any] = dict(
 )
 
 PRESETS: dict[str, RWMLConfig] = {
-    # `make demo`: everything for real, within 25 minutes on two fast cores. Deviations from the paper for the sake of a
+    # `make demo`: everything for real, within an hour on two cores. Deviations from the paper for the sake of a
     # 135 M-parameter model: three quarters of the actions are random admissible ones; SFT goes on all transitions,
     # evenly over the outcome types, until it flattens, and GRPO starts from it; four attempts a triplet, of which GRPO
     # takes what is right now and then; names and numbers must agree, which the small encoder does not see.
