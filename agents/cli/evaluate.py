@@ -90,7 +90,8 @@ def compare(words: list[str]) -> int:
         return first, second, effect, json
 
     first, second, effect, as_json = tyro.cli(parse, args=words, prog="rwml-gym compare")
-    from rwml_gym.agents.evaluation import scores, table
+    from rwml_gym.agents.evaluation import table
+    from rwml_gym.agents.traces import scores
     from rwml_gym.agents.traces.folder import read_trace
 
     if not 0 < effect <= 1:

@@ -51,6 +51,7 @@ class EvaluateConfig(ModelConfig, EnvConfig):
         encoder: Text encoder of the gap.
         threshold: τ_d of the gap; the distance's default if absent.
         show_policy: Whether prompts hold τ²-bench's policy and the whole schemas of its tools.
+        show_actions: Whether agents of messages are shown the admissible actions, where the environment lists some.
         slots: Episodes that a local model plays side by side.
         concurrency: Episodes that other models play side by side.
         timeout: How long an answer of `litellm:MODEL` may take, in seconds.
@@ -81,6 +82,7 @@ class EvaluateConfig(ModelConfig, EnvConfig):
     encoder: str = "all-MiniLM-L6-v2"
     threshold: float | None = None
     show_policy: bool = True
+    show_actions: bool = True
     slots: int = 16
     concurrency: int = 8
     timeout: float = 120.0

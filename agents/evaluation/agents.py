@@ -84,7 +84,7 @@ def make_cast(config: EvaluateConfig, source: Source | None = None) -> Cast:
         )
         return Cast(_chat(config, world, model), concurrency=config.concurrency, budget=budget)
     if config.agent is not None and ":" in config.agent:
-        make = load_agent(config.agent, world.prompt_world, config.show_policy, config.predictions)
+        make = load_agent(config.agent, world.prompt_world, config.show_policy, config.predictions, config.show_actions)
         return Cast(make, concurrency=config.concurrency)
     if config.agent == "model":
         return _local_model(config, world)
@@ -118,7 +118,8 @@ class _Alone:
 def _chat(
     config: EvaluateConfig, world: World, ask: Callable[[list[dict[str, Any]], list[dict[str, Any]]], Answer]
 ) -> Callable[[int], Player]:
-    return lambda seed: ChatPlayer(ask, world.prompt_world, config.show_policy, config.predictions)
+    settings = config.show_policy, config.predictions, config.show_actions
+    return lambda seed: ChatPlayer(ask, world.prompt_world, *settings)
 
 
 def _local_model(config: EvaluateConfig, world: World) -> Cast:

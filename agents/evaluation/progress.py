@@ -11,8 +11,8 @@ from typing import Any
 from tqdm import tqdm
 
 from rwml_gym.agents.evaluation.run import Evaluation
-from rwml_gym.agents.evaluation.scores import success_interval
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
+from rwml_gym.agents.traces.scores import success_interval
 
 __all__ = ["Progress"]
 

@@ -175,6 +175,7 @@ def _header(config: EvaluateConfig, panel: Panel, arguments: Mapping[str, Any], 
             "thoughts": config.thoughts,
             "predictions": config.predictions,
             "policy": config.show_policy,
+            "actions": config.show_actions,
         }
         if local or config.endpoint
         else {},

@@ -7,8 +7,8 @@ from importlib.resources import files
 from json import loads
 from typing import Any
 
-from rwml_gym.agents.evaluation.scores import Difference, Scores, groups_of, score
 from rwml_gym.agents.traces.records import EpisodeRecord
+from rwml_gym.agents.traces.scores import Difference, Scores, groups_of, score
 from rwml_gym.statistics import wilson_interval
 
 __all__ = ["comparison_text", "floor_of", "row_line", "table_json", "table_text"]

@@ -10,7 +10,8 @@ from typing import Any
 import gymnasium as gym
 
 from rwml_gym.agents.config.base import EnvConfig
-from rwml_gym.agents.jobs.worlds import GameName, Source, first_games
+from rwml_gym.agents.evaluation.panel import choose
+from rwml_gym.agents.jobs.worlds import GameName, Source
 from rwml_gym.envs.tau2.actions import without_thoughts
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG
@@ -182,7 +183,7 @@ def read_command(text: str) -> str:
 
 
 def games_to_play(config: EnvConfig, games: int | None, max_steps: int | None) -> tuple[Source, Any, list[GameName]]:
-    """Find the environment of a configuration and the first games of its split.
+    """Find the environment of a configuration and games of its split, see `evaluation.panel.choose`.
 
     Args:
         config: Which environment.
@@ -204,4 +205,4 @@ def games_to_play(config: EnvConfig, games: int | None, max_steps: int | None) -
     source = Source(config)
     make_env = source.make(max_steps, source.world.evaluation_split)
     with make_env() as env:
-        return source, make_env, first_games(env, games)
+        return source, make_env, list(choose(env, games))

@@ -68,11 +68,19 @@ class ChatPlayer:
         world: Kind of environment.
         show_policy: Whether the first message has the environment's policy.
         predictions: Whether the model is asked for its prediction behind each action.
+        show_actions: Whether observations end with the admissible actions, where the environment lists some. A model
+            that was not trained on a game cannot know its commands.
     """
 
     def __init__(
-        self, ask: ChatAgent, world: PromptWorld = "game", show_policy: bool = True, predictions: bool = False
+        self,
+        ask: ChatAgent,
+        world: PromptWorld = "game",
+        show_policy: bool = True,
+        predictions: bool = False,
+        show_actions: bool = True,
     ) -> None:
+        self._show_actions = show_actions
         self._ask, self._world, self._show_policy, self._predictions = ask, world, show_policy, predictions
         self._messages: list[dict[str, Any]] = []
         self._tools: list[dict[str, Any]] = []
@@ -121,11 +129,14 @@ class ChatPlayer:
             system = f"{words}\n\n{describe_task(rules, show_policy=True)}"
             self._messages.append({"role": "system", "content": system})
         elif self._open:
-            said = {"role": "tool", "tool_call_id": self._open, "content": _plain(observation, info)}
+            result = {"role": "tool", "tool_call_id": self._open, "content": _plain(observation, info)}
+            self._messages.append(result)
             self._open = ""
-            self._messages.append(said)
             return
-        self._messages.append({"role": "user", "content": _plain(observation, info)})
+        said = _plain(observation, info)
+        if self._show_actions and (actions := info.get("admissible_actions")):
+            said = f"{said}\n\nYou can: {', '.join(actions)}"
+        self._messages.append({"role": "user", "content": said})
 
     def _read_text(self, text: str) -> tuple[str, str, str | None]:
         """Return thought, action and prediction of an answer without tool calls."""

@@ -59,7 +59,11 @@ class FunctionPlayer:
 
 
 def load_agent(
-    name: str, world: PromptWorld = "game", show_policy: bool = True, predictions: bool = False
+    name: str,
+    world: PromptWorld = "game",
+    show_policy: bool = True,
+    predictions: bool = False,
+    show_actions: bool = True,
 ) -> Callable[[int], Player]:
     """Find an agent and return what makes its player for an episode, from the episode's seed.
 
@@ -70,6 +74,7 @@ def load_agent(
         world: Kind of environment, for agents of messages and tools.
         show_policy: See `ChatPlayer`.
         predictions: See `ChatPlayer`.
+        show_actions: See `ChatPlayer`.
 
     Raises:
         InvalidConfigError: If there is no such agent, or it takes other arguments.
@@ -97,7 +102,7 @@ def load_agent(
     def make(seed: int) -> Player:
         act = (agent(seed=seed) if seeded else agent()) if made else agent
         if names[:2] == _MESSAGES:
-            return ChatPlayer(act, world, show_policy, predictions)
+            return ChatPlayer(act, world, show_policy, predictions, show_actions)
         return FunctionPlayer(act)
 
     return make

@@ -12,8 +12,9 @@ from rwml_gym.agents.reports.page.fatal import FatalStep, Replay, plays_alfworld
 from rwml_gym.agents.reports.page.histogram import histogram
 from rwml_gym.agents.traces.folder import Trace
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
+from rwml_gym.agents.traces.scores import compare, pass_hat, success_interval
 from rwml_gym.errors import RWMLGymError
-from rwml_gym.statistics import bootstrap_interval, wilson_interval
+from rwml_gym.statistics import bootstrap_interval
 
 __all__ = ["describe", "differences", "facts_of", "fatal_steps", "steps_of"]
 
@@ -89,7 +90,7 @@ def describe(
         "types": [
             {"name": name or "(no task type)", **_results([e for e in episodes if _type(e) == name])} for name in types
         ],
-        "pass": _pass_hat(episodes),
+        "pass": [{"k": k, "value": value} for k, value in pass_hat(episodes).items()],
         "gaps": histogram([gap for gap, _ in measured], [game for _, game in measured], threshold),
         "roles": _gaps_by_role(steps, threshold),
         "episodes": [_line(episode, steps[episode.episode], fatal.get(episode.episode)) for episode in episodes],
@@ -99,13 +100,11 @@ def describe(
 def differences(traces: Sequence[tuple[str, Trace]]) -> list[dict[str, Any]]:
     """Return the difference in success of each two evaluations on their common games, with its interval over games."""
     found = []
-    means = [(label, _by_game(trace.episodes)) for label, trace in traces]
-    for place, (label, own) in enumerate(means):
-        for other_label, other in means[place + 1 :]:
-            games = [game for game in own if game in other]
-            if games:
-                value = bootstrap_interval([other[game] - own[game] for game in games], games)
-                found.append({"a": label, "b": other_label, "games": len(games), "value": value})
+    for place, (label, own) in enumerate(traces):
+        for other_label, other in traces[place + 1 :]:
+            judged = [[e for e in trace.episodes if e.judged] for trace in (own, other)]
+            if (pairs := compare(*judged)) is not None:
+                found.append({"a": label, "b": other_label, "games": pairs.games, "value": pairs.difference})
     return found
 
 
@@ -135,19 +134,13 @@ def _type(episode: EpisodeRecord) -> str:
 
 def _results(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
     games = [episode.game for episode in episodes]
-    won = sum(episode.won for episode in episodes)
     once = len(set(games)) == len(games)
-    success: Interval
-    if once:
-        success = (won / len(episodes), *wilson_interval(won, len(episodes)))
-    else:
-        success = bootstrap_interval([float(episode.won) for episode in episodes], games)
     actions = sum(episode.steps for episode in episodes)
     return {
         "n": len(episodes),
         "games": len(set(games)),
-        "won": won,
-        "success": success,
+        "won": sum(episode.won for episode in episodes),
+        "success": success_interval(episodes),
         "interval": "Wilson" if once else "bootstrap over games",
         "reward": bootstrap_interval([episode.reward for episode in episodes], games),
         "steps": bootstrap_interval([float(episode.steps) for episode in episodes], games),
@@ -157,25 +150,6 @@ def _results(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "seconds": sum(episode.seconds for episode in episodes),
         "cost": sum(episode.cost for episode in episodes),
     }
-
-
-def _pass_hat(episodes: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
-    """Return pass^k, the chance that k trials of a game are all won, for games that were played equally often."""
-    trials: dict[str, list[bool]] = defaultdict(list)
-    for episode in episodes:
-        trials[episode.game].append(episode.won)
-    count = min(map(len, trials.values()), default=0)
-    if count < 2:
-        return []
-    return [
-        {
-            "k": k,
-            "value": bootstrap_interval(
-                [math.comb(sum(won), k) / math.comb(len(won), k) for won in trials.values()], list(trials)
-            ),
-        }
-        for k in range(1, count + 1)
-    ]
 
 
 def _gaps_by_role(steps: Mapping[int, Sequence[StepRecord]], threshold: float | None) -> list[dict[str, Any]]:
@@ -191,14 +165,6 @@ def _gaps_by_role(steps: Mapping[int, Sequence[StepRecord]], threshold: float | 
         {"name": role or "(no role)", "gaps": histogram([s.gap or 0.0 for s in own], [s.game for s in own], threshold)}
         for role, own in sorted(by_role.items())
     ]
-
-
-def _by_game(episodes: Sequence[EpisodeRecord]) -> dict[str, float]:
-    won: dict[str, list[bool]] = defaultdict(list)
-    for episode in episodes:
-        if episode.judged:
-            won[episode.game].append(episode.won)
-    return {game: sum(found) / len(found) for game, found in won.items()}
 
 
 def _line(episode: EpisodeRecord, steps: Sequence[StepRecord], fatal: FatalStep | None) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rwml_gym.agents.evaluation.scores import compare, groups_of, pass_hat, score, success_interval
 from rwml_gym.agents.evaluation.table import comparison_text, row_line, table_json, table_text
 from rwml_gym.agents.traces.records import EpisodeRecord
+from rwml_gym.agents.traces.scores import compare, groups_of, pass_hat, score, success_interval
 from rwml_gym.statistics import wilson_interval
 
 HEADER = {
