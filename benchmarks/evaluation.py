@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
+from multiprocessing import Pipe, Process
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -20,6 +23,8 @@ from rwml_gym.agents.evaluation.panel import choose
 from rwml_gym.agents.evaluation.run import evaluate
 from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.players.baselines import ExpertAgent
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' server is not installed
 from tests.helpers.chat_server import chat_server
 
 ANSWER = 0.05  # seconds of the server
@@ -48,22 +53,35 @@ def with_traces(config: EvaluateConfig) -> float:
         return perf_counter() - began
 
 
+def serve(pipe: Connection) -> None:
+    """Run the server in a process of its own until the pipe says stop."""
+    with chat_server(lambda number, body: LOOK, ANSWER) as (address, _):
+        pipe.send(address)
+        pipe.recv()
+
+
 def asked(concurrency: int, episodes: int) -> float:
     """Return the answers a second of a model that is asked by so many at once."""
-    with chat_server(lambda number, body: LOOK, ANSWER) as (address, requests):
-        arguments = json.dumps({"api_base": address, "api_key": "none"})
-        config = EvaluateConfig(
-            env="toy",
-            agent="litellm:openai/m",
-            agent_arguments=arguments,
-            episodes=episodes,
-            max_steps=10,
-            concurrency=concurrency,
-        )
-        evaluate(config)  # the first call imports much
-        before, began = len(requests), perf_counter()
-        evaluate(config)
-        return (len(requests) - before) / (perf_counter() - began)
+    ours, theirs = Pipe()
+    server = Process(target=serve, args=(theirs,), daemon=True)
+    server.start()
+    arguments = json.dumps({"api_base": ours.recv(), "api_key": "none"})
+    config = EvaluateConfig(
+        env="toy",
+        agent="litellm:openai/m",
+        agent_arguments=arguments,
+        episodes=episodes,
+        max_steps=10,
+        concurrency=concurrency,
+    )
+    evaluate(config)  # the first call imports much
+    began = perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        steps = sum(episode.steps for episode in evaluate(config, Path(folder) / "run").episodes)
+    seconds = perf_counter() - began
+    ours.send("stop")
+    server.join()
+    return steps / seconds
 
 
 def main() -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rwml_gym.agents.players.messages import Answer
+from rwml_gym.agents.players.messages import Answer, UnreadableAnswerError
 from rwml_gym.checks import require
 from rwml_gym.envs.tau2.users import LitellmModel
 from rwml_gym.errors import InvalidConfigError, RWMLGymError
 
 __all__ = ["Budget", "BudgetSpentError", "EndpointModel"]
 
+_Respond = Callable[[list[dict[str, Any]], list[dict[str, Any]]], Answer]
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds
 
 
@@ -78,7 +80,9 @@ class EndpointModel:
     ) -> None:
         require("tenacity", "tenacity", "api")
         given = {"timeout": timeout, **(arguments or {}), "max_retries": 0, "num_retries": 0}
-        self._model = LitellmModel(name, given)
+        model = LitellmModel(name, given)
+        base = given.get("api_base") or given.get("base_url")
+        self._respond: _Respond = _Server(model) if base and name.startswith("openai/") else _Litellm(model)
         self._attempts, self._budget, self._prices = attempts, budget or Budget(), prices
         import litellm
 
@@ -107,30 +111,78 @@ class EndpointModel:
             retry=tenacity.retry_if_exception(_is_passing),
             reraise=True,
         )
-        response = retrying(self._model.respond, messages, tools)
-        usage = getattr(response, "usage", None)
-        prompt = int(getattr(usage, "prompt_tokens", 0) or 0)
-        completion = int(getattr(usage, "completion_tokens", 0) or 0)
-        cost = self._cost(response, prompt, completion)
-        self._budget.add(cost)
-        return Answer(response.choices[0].message.model_dump(), prompt, completion, cost)
-
-    def _cost(self, response: Any, prompt: int, completion: int) -> float:
+        answer: Answer = retrying(self._respond, messages, tools)
         if self._prices is not None:
-            return (self._prices[0] * prompt + self._prices[1] * completion) / 1e6
-        return float(getattr(response, "_hidden_params", {}).get("response_cost") or 0.0)
+            dollars = self._prices[0] * answer.prompt_tokens + self._prices[1] * answer.completion_tokens
+            answer = replace(answer, cost=dollars / 1e6)
+        self._budget.add(answer.cost)
+        return answer
+
+
+class _Litellm:
+    """Asks through litellm."""
+
+    def __init__(self, model: LitellmModel) -> None:
+        self._model = model
+
+    def __call__(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Answer:
+        response = self._model.respond(messages, tools)
+        usage = getattr(response, "usage", None)
+        return Answer(
+            response.choices[0].message.model_dump(),
+            int(getattr(usage, "prompt_tokens", 0) or 0),
+            int(getattr(usage, "completion_tokens", 0) or 0),
+            float(getattr(response, "_hidden_params", {}).get("response_cost") or 0.0),
+        )
+
+
+class _Server:
+    """Asks a server that speaks OpenAI's protocol through OpenAI's library.
+
+    litellm calls the same library, and takes twice as much processor time for itself, which threads cannot share.
+    """
+
+    def __init__(self, model: LitellmModel) -> None:
+        import openai
+
+        given = dict(model.arguments)
+        for name in ("api_base", "base_url", "max_retries", "num_retries"):
+            given.pop(name, None)
+        key = given.pop("api_key", None) or os.environ.get("OPENAI_API_KEY")
+        self._client = openai.OpenAI(
+            base_url=model.address,
+            api_key=key if key and model.sends_key else "none",
+            max_retries=0,
+            timeout=given.pop("timeout"),
+        )
+        self._body = {"model": model.name.removeprefix("openai/"), **given}
+
+    def __call__(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Answer:
+        import httpx
+
+        body = {**self._body, "messages": messages, **({"tools": tools, "tool_choice": "auto"} if tools else {})}
+        response = self._client.post("/chat/completions", cast_to=httpx.Response, body=body).json()
+        try:
+            usage = response.get("usage") or {}
+            counts = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+            return Answer(response["choices"][0]["message"], *counts)
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise UnreadableAnswerError(
+                f"Expected a chat completion from {self._client.base_url}, actual: {str(response)[:200]!r}. Check that "
+                "the address is that of an OpenAI-compatible server, with /v1 at its end."
+            ) from error
 
 
 def _is_passing(error: BaseException) -> bool:
     """Return whether the same call may succeed later: not after a refused key, a wrong name or too long a prompt."""
-    import litellm
+    import openai  # litellm's errors are subclasses of these
 
     lasting = (
-        litellm.AuthenticationError,
-        litellm.BadRequestError,
-        litellm.NotFoundError,
-        litellm.PermissionDeniedError,
-        litellm.UnprocessableEntityError,
+        openai.AuthenticationError,
+        openai.BadRequestError,
+        openai.NotFoundError,
+        openai.PermissionDeniedError,
+        openai.UnprocessableEntityError,
     )
     return isinstance(error, Exception) and not isinstance(error, lasting)
 

@@ -103,7 +103,7 @@ def pass_hat(episodes: Sequence[EpisodeRecord]) -> dict[int, tuple[float, float,
     for episode in episodes:
         trials.setdefault(episode.game, []).append(episode.won)
     result = {}
-    most = min(len(won) for won in trials.values())
+    most = min((len(won) for won in trials.values()), default=0)
     for k in range(1, most + 1 if most > 1 else 1):
         values = [comb(sum(won), k) / comb(len(won), k) for won in trials.values()]
         same = set(values) in ({0.0}, {1.0})  # resampling games would say that this is certain

@@ -28,6 +28,7 @@ def chat_server(reply: Reply, delay: float = 0.0) -> Iterator[tuple[str, list[di
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # headers and body are two writes
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -260,9 +260,9 @@ class LitellmModel:
     def __post_init__(self) -> None:
         os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # otherwise the import downloads prices
         require("litellm", "litellm", "tau2")
-        if self.arguments.get("api_key") and not self._sends_key:
+        if self.arguments.get("api_key") and not self.sends_key:
             raise InvalidConfigError(
-                f"Expected an https address for `api_key`, actual: {self._address!r}, where it would go in plain text. "
+                f"Expected an https address for `api_key`, actual: {self.address!r}, where it would go in plain text. "
                 "Use https, a tunnel to localhost, or no key."
             )
 
@@ -277,17 +277,18 @@ class LitellmModel:
         arguments = {"drop_params": True, **self.arguments}
         if tools:
             arguments |= {"tools": tools, "tool_choice": "auto"}
-        if not self._sends_key:
+        if not self.sends_key:
             arguments["api_key"] = "none"  # otherwise litellm takes the one in the environment
         return litellm.completion(model=self.name, messages=messages, **arguments)
 
     @property
-    def _address(self) -> str:
+    def address(self) -> str:
         """Where requests go, if that is not the provider's own address."""
         given = self.arguments.get("api_base") or self.arguments.get("base_url")
         variables = ("OPENAI_BASE_URL", "OPENAI_API_BASE") if self.name.startswith("openai/") else ()
         return given or next((os.environ[name] for name in variables if os.environ.get(name)), "")
 
     @property
-    def _sends_key(self) -> bool:
-        return not self._address or may_send_key(self._address)
+    def sends_key(self) -> bool:
+        """Whether a key may go to where requests go."""
+        return not self.address or may_send_key(self.address)

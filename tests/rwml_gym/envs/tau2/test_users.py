@@ -321,9 +321,9 @@ def test_a_key_goes_to_no_plain_address(monkeypatch):
     with pytest.raises(InvalidConfigError, match="https"):
         LitellmModel("openai/some-model", {"api_base": "http://gpu-box:8000/v1", "api_key": "secret"})
     for address, sends in (("http://gpu-box/v1", False), ("http://127.0.0.1:1/v1", True), ("https://gpu-box/v1", True)):
-        assert LitellmModel("openai/some-model", {"api_base": address})._sends_key is sends
+        assert LitellmModel("openai/some-model", {"api_base": address}).sends_key is sends
         monkeypatch.setenv("OPENAI_BASE_URL", address)
-        assert LitellmModel("openai/some-model", {})._sends_key is sends
+        assert LitellmModel("openai/some-model", {}).sends_key is sends
 
 
 @pytest.mark.parametrize(
