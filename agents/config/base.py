@@ -139,7 +139,7 @@ class ModelConfig:
         max_state_characters: Prompts show only the beginning of a longer state; 0 for no limit.
     """
 
-    min_prompt_tokens: ClassVar[int] = 1
+    min_prompt_tokens = 1  # without annotation, so that it is no option
 
     model: str = "SmolLM2-135M-Instruct"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

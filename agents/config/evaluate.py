@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from rwml_gym.agents.config.base import EnvConfig, ModelConfig, mapping_of, one_of
 from rwml_gym.agents.players.base import Decoding
@@ -60,7 +60,7 @@ class EvaluateConfig(ModelConfig, EnvConfig):
         prices: US dollars per million tokens of prompts and of answers, where litellm does not know them.
     """
 
-    min_prompt_tokens: ClassVar[int] = 0
+    min_prompt_tokens = 0  # which means what `max_prompt_tokens` says above
 
     max_prompt_tokens: int = 0
     agent: str | None = None

@@ -90,7 +90,7 @@ def test_a_saved_adapter_has_a_card_that_says_what_it_is(saved):
         "<td>reward</td>\n<td>0.5714</td>",
         "<td>transitions</td>\n<td>420</td>",
         "<td>0.52 to 0.62</td>",
-        "<td>stage.steps</td>\n<td>14</td>",
+        "<td>stage.steps</td>\n<td>16</td>",
         "<td>grpo.learning_rate</td>\n<td>0.0001</td>",
         "load_adapter(model, 'adapter')",
         "peft 0.",

@@ -41,8 +41,10 @@ def test_it_opens_with_why_it_calls_and_what_it_knows():
     task = load_task("retail", "0")
     opening = scripted("retail", "0").reply([assistant("Hi!")]).content
     instructions = task.user_scenario.instructions
-    assert opening.startswith(instructions.reason_for_call)
-    assert instructions.known_info in opening
+    assert instructions.reason_for_call.startswith("You received your order #W2378156")
+    assert opening.startswith("I received my order #W2378156")
+    assert instructions.known_info.strip() == "You are Yusuf Rossi in zip code 19122."
+    assert opening.endswith("I am Yusuf Rossi in zip code 19122.")
     assert instructions.task_instructions not in opening
 
 
