@@ -10,62 +10,18 @@ from typing import Any
 import pytest
 
 from rwml_gym.agents.reports.page.document import MOST_BYTES, write_page
+from tests.helpers.chromium import MISSING, choose, chromium, is_installed, opened, until
 from tests.helpers.traces import HOSTILE, make_trace
 
-selenium = pytest.importorskip("selenium")
+pytest.importorskip("selenium")
 
-CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (CHROMIUM.exists() and DRIVER.exists()),
-        reason=f"needs {CHROMIUM}: apt-get install chromium chromium-driver",
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not is_installed(), reason=MISSING)]
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
-    driver.set_script_timeout(120)
-    driver.set_window_size(1300, 900)
-    yield driver
-    driver.quit()
-
-
-def opened(browser: Any, page: Path) -> None:
-    browser.get(page.as_uri())
-    until(browser, "return document.documentElement.dataset.ready && document.querySelector('#episode .step')")
-
-
-def until(browser: Any, script: str) -> Any:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, 120).until(lambda driver: driver.execute_script(script))
-
-
-def choose(browser: Any, label: str, value: str) -> None:
-    browser.execute_script(
-        """const input = [...document.querySelectorAll('label')]
-             .find((one) => one.firstChild.textContent === arguments[0])
-             .querySelector('select, input');
-           input.value = arguments[1];
-           input.dispatchEvent(new Event(input.tagName === 'SELECT' ? 'change' : 'input'));""",
-        label,
-        value,
-    )
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 def count(browser: Any) -> int:
@@ -157,35 +113,20 @@ def test_filters_and_comparison(browser, tmp_path):
     assert browser.get_log("browser") == []
 
 
-def test_five_hundred_episodes_stay_fluid(browser, tmp_path):
+def test_of_five_hundred_episodes_only_those_in_view_are_drawn(browser, tmp_path):
+    """So that the list stays fluid; `benchmarks/page.py` measures how fluid."""
     folder = make_trace(tmp_path / "run", games=500, steps=30, prompt_lines=40)
     write_page([folder], tmp_path / "page.html")
     assert (tmp_path / "page.html").stat().st_size < MOST_BYTES
-    # Time of the page's thread, so that another process on the machine does not count.
-    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
-
-    def busy() -> float:
-        metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
-        return next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration")
-
-    browser.get("about:blank")
-    before = busy()
     opened(browser, tmp_path / "page.html")
-    first_view = busy() - before
-    assert first_view < 2.0
-    # Only what is seen is there.
-    assert browser.execute_script("return document.querySelectorAll('.row').length") < 60
-    before = busy()
+    drawn = "return document.querySelectorAll('.row').length"
+    assert 5 < browser.execute_script(drawn) < 60
     scroll = "const box = document.getElementById('episodes'); box.scrollTop = arguments[0]; const done = arguments[1];"
-    for place in range(40):
+    for place in range(0, 40, 8):
         browser.execute_async_script(
             f"{scroll} requestAnimationFrame(() => requestAnimationFrame(() => done()))", place * 700
         )
-    scrolled = (busy() - before) / 40
-    assert scrolled < 0.05
-    before = busy()
+        assert 5 < browser.execute_script(drawn) < 60
     choose(browser, "Outcome", "won")
-    choose(browser, "Order", "gap")
-    filtered = (busy() - before) / 2
-    assert filtered < 0.2
-    print(f"first view {first_view:.2f} s, a scroll {1e3 * scrolled:.0f} ms, a filter {1e3 * filtered:.0f} ms")
+    assert count(browser) < 500
+    assert browser.get_log("browser") == []
