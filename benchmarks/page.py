@@ -2,8 +2,8 @@
 
     python benchmarks/page.py [--episodes 500] [--steps 30] [--repeats 5]
 
-Needs Debian's packages chromium and chromium-driver. The trace is made up; its texts are as long as those of ALFWorld, and
-each step has a prompt of 40 lines. Times are those on the clock, medians with the least and the most.
+Needs Debian's packages chromium and chromium-driver. The trace is made up; its texts are as long as those of ALFWorld,
+and each step has a prompt of 40 lines. Times are those on the clock, medians with the least and the most.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("litellm")
 
 from rwml_gym.agents.config.evaluate import EvaluateConfig
+from rwml_gym.agents.evaluation.replay import replay
 from rwml_gym.agents.evaluation.run import evaluate
 from rwml_gym.agents.evaluation.table import table_text
 from rwml_gym.agents.players.endpoint import BudgetSpentError
@@ -122,3 +123,26 @@ def test_many_are_asked_side_by_side():
     with chat_server(reply) as (address, _):
         episodes = evaluate(config(address, episodes=4, max_steps=2)).episodes
     assert [(e.error, e.steps) for e in episodes] == [(None, 2)] * 4
+
+
+def test_a_model_is_served_as_the_user(monkeypatch, tmp_path):
+    """The user's model has tau2's own prompt, and the table says who was served."""
+    pytest.importorskip("tau2")
+    with chat_server(lambda number, body: {"content": "###STOP###"}) as (address, requests):
+        monkeypatch.setenv("OPENAI_BASE_URL", address)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        values = {"env": "tau2", "domain": "retail", "agent": "no-op", "episodes": 2}
+        result = evaluate(EvaluateConfig(user="model:openai/m", **values), tmp_path)
+    assert [(e.error, e.ended) for e in result.episodes] == [(None, "user_stop")] * 2
+    assert "<scenario>" in requests[0]["messages"][0]["content"]
+    assert "user model:openai/m" in table_text(result.header, result.episodes)
+
+
+def test_the_trace_of_a_model_as_user_cannot_be_replayed(monkeypatch, tmp_path):
+    pytest.importorskip("tau2")
+    with chat_server(lambda number, body: {"content": "###STOP###"}) as (address, _):
+        monkeypatch.setenv("OPENAI_BASE_URL", address)
+        monkeypatch.setenv("OPENAI_API_KEY", "none")
+        evaluate(EvaluateConfig(env="tau2", agent="no-op", episodes=1, user="model:openai/m"), tmp_path)
+    with pytest.raises(InvalidConfigError, match=r"one with a model as user. Evaluate with --user scripted"):
+        replay(read_trace(tmp_path))
