@@ -17,7 +17,7 @@ from rwml_gym.agents.players.messages import Answer, ChatPlayer
 from rwml_gym.agents.players.own import load_agent
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["Cast", "agent_names", "check_agent", "make_cast"]
+__all__ = ["Cast", "agent_names", "check_agent", "make_cast", "random_agent"]
 
 _TOOL_TURN, _GAME_TURN = 256, 16  # tokens of a turn
 
@@ -43,6 +43,11 @@ def agent_names(world: World) -> list[str]:
     """List the agents of this package that play an environment."""
     choosing = ["random", "task-words"] if world.player is RandomAgent else []  # among the admissible actions
     return [*choosing, *(["expert"] if world.expert else []), *world.agents, "model"]
+
+
+def random_agent(world: World) -> str:
+    """Return the name of the agent that plays an environment where none is given."""
+    return next((name for name, make in world.agents.items() if make is world.player), "random")
 
 
 def check_agent(config: EvaluateConfig, world: World) -> None:

@@ -15,7 +15,7 @@ import gymnasium as gym
 
 from rwml_gym.agents.config.base import mapping_of
 from rwml_gym.agents.config.evaluate import EvaluateConfig
-from rwml_gym.agents.evaluation.agents import check_agent, make_cast
+from rwml_gym.agents.evaluation.agents import check_agent, make_cast, random_agent
 from rwml_gym.agents.evaluation.panel import Panel, choose, read_games
 from rwml_gym.agents.evaluation.play import play_batch, play_players
 from rwml_gym.agents.jobs.worlds import Source
@@ -105,7 +105,7 @@ def evaluate(
         games = choose(env, config.episodes) if config.panel is None else read_games(config.panel)
         budget = getattr(env.spec, "max_episode_steps", None)
     panel = Panel(source.world.env_id, games, config.trials, config.seed)
-    header = _header(config, panel, arguments, budget)
+    header = _header(config, config.agent or random_agent(source.world), panel, arguments, budget)
     cast = make_cast(config, source)
     record: TraceWriter | _Memory = _Memory() if folder is None else TraceWriter(folder, header)
     if folder is not None:
@@ -156,7 +156,9 @@ def _with_gap(make: MakeEnv, config: EvaluateConfig) -> gym.Env[str, str]:
     )
 
 
-def _header(config: EvaluateConfig, panel: Panel, arguments: Mapping[str, Any], budget: int | None) -> dict[str, Any]:
+def _header(
+    config: EvaluateConfig, name: str, panel: Panel, arguments: Mapping[str, Any], budget: int | None
+) -> dict[str, Any]:
     given = mapping_of("agent_arguments", config.agent_arguments)
     hidden = {key: "(hidden)" if _SECRET.search(key) and key != "max_tokens" else given[key] for key in given}
     local = config.agent == "model"
@@ -165,7 +167,7 @@ def _header(config: EvaluateConfig, panel: Panel, arguments: Mapping[str, Any], 
         threshold = DISTANCES[config.scored_by].threshold if config.threshold is None else config.threshold
         gap = {"name": config.scored_by, "threshold": threshold, "encoder": config.encoder}
     return {
-        "agent": config.agent or "random",
+        "agent": name,
         "model": config.model if local else config.endpoint,
         "adapter": config.adapter,
         "agent_arguments": hidden,

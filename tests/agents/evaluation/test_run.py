@@ -93,6 +93,7 @@ def test_splits_are_scored_apart():
     assert len(evaluate(EvaluateConfig("tau2", agent="no-op", domain="retail", split="test")).episodes) == 40
     config = EvaluateConfig("tau2", agent="random-caller", domain="mock", max_steps=5)
     assert evaluate(config).header["split"] == "base"
+    assert evaluate(replace(config, agent=None)).header["agent"] == "random-caller"
     with pytest.raises(InvalidConfigError, match=r"split of retail to be one of .*, actual: 'valid'"):
         evaluate(EvaluateConfig("tau2", agent="no-op", split="valid"))
 
