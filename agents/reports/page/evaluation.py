@@ -16,9 +16,7 @@ from rwml_gym.agents.traces.scores import compare, pass_hat, success_interval
 from rwml_gym.errors import RWMLGymError
 from rwml_gym.statistics import bootstrap_interval
 
-__all__ = ["describe", "differences", "facts_of", "fatal_steps", "steps_of"]
-
-Interval = tuple[float, float, float]
+__all__ = ["describe", "differences", "episode_facts", "facts_of", "fatal_steps", "steps_of"]
 
 _FACTS = ("agent", "model", "env", "split", "domain", "user", "games", "trials", "panel", "max_steps", "seed", "gap")
 _TASK_CHARACTERS = 300  # in the list; the episode itself shows the whole task

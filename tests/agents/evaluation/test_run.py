@@ -20,7 +20,7 @@ from rwml_gym.agents.evaluation.run import evaluate
 from rwml_gym.agents.players.base import Move
 from rwml_gym.agents.traces.folder import EPISODES, STEPS, read_trace
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
-from rwml_gym.errors import ConfigMismatchError, GameNotFoundError, InvalidConfigError
+from rwml_gym.errors import ConfigMismatchError, GameNotFoundError, InvalidConfigError, StorageError
 
 SPLIT = "generated_held_out"
 HERE = "tests.agents.evaluation.test_run"
@@ -164,6 +164,37 @@ def test_another_panel_needs_another_folder(tmp_path):
     assert evaluate(again).header["panel"] == first.header["panel"]
 
 
+@pytest.mark.parametrize("option", ["show_policy", "show_actions", "predictions"])
+def test_other_prompts_need_another_folder(tmp_path, option):
+    config = EvaluateConfig(env="tau2", domain="mock", episodes=1, agent=f"{HERE}:goodbye", gap="exact")
+    evaluate(config, tmp_path)
+    with pytest.raises(ConfigMismatchError, match="another prompts"):
+        evaluate(replace(config, **{option: not getattr(config, option)}), tmp_path)
+
+
+def test_a_longer_turn_of_a_model_needs_another_folder(tiny_folder, tmp_path):
+    config = EvaluateConfig(agent="model", model=str(tiny_folder), episodes=1, max_steps=1, history=1)
+    evaluate(config, tmp_path)
+    with pytest.raises(ConfigMismatchError, match="another prompts"):
+        evaluate(replace(config, action_tokens=8), tmp_path)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_a_full_disk_is_nobodys_failed_episode(concurrency):
+    """Neither agent nor environment has failed, so no episode counts as lost."""
+    told = []
+
+    def full(record):
+        told.append(record)
+        if isinstance(record, StepRecord) and len(told) > 5:
+            raise StorageError("no room")
+
+    config = EvaluateConfig(env="toy", agent=f"{HERE}:first_action", episodes=4, max_steps=3, concurrency=concurrency)
+    with pytest.raises(StorageError, match="no room"):
+        evaluate(config, watchers=[full])
+    assert not any(isinstance(record, EpisodeRecord) and record.error for record in told)
+
+
 def test_an_agent_of_messages_and_tools_serves_a_customer(tmp_path):
     pytest.importorskip("tau2")
     config = EvaluateConfig(env="tau2", domain="mock", episodes=2, agent=f"{HERE}:goodbye", concurrency=1)
@@ -214,7 +245,7 @@ def test_a_model_plays(tiny_folder, tmp_path):
     steps = list(read_trace(tmp_path).steps())
     assert all(step.shown and step.prompt_tokens and step.completion_tokens for step in steps)
     assert all(step.written is not None for step in steps)
-    assert "Your task" in str(steps[0].shown) or "task" in str(steps[0].shown)
+    assert "\nTask: put " in str(steps[0].shown)
 
 
 @pytest.mark.parametrize("decoding", ["constrained", "scored"])
