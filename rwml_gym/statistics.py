@@ -1,4 +1,4 @@
-"""Confidence intervals for means over games and for shares."""
+"""Confidence intervals for means over games, means over seeds, and shares."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["bootstrap_interval", "wilson_interval"]
+__all__ = ["bootstrap_interval", "student_interval", "wilson_interval"]
 
 _RESAMPLES = 2_000
+# Quantiles 0.975 of Student's t by degrees of freedom; the normal distribution's beyond.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+_NORMAL = 1.96
 
 
 def bootstrap_interval(
@@ -45,3 +48,23 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     centre = (share + size / 2) / (1 + size)
     half = z * math.sqrt(share * (1 - share) / trials + size / (4 * trials)) / (1 + size)
     return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
+
+
+def student_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return a mean with its 95 % interval of Student's t, for few independent runs such as seeds.
+
+    Args:
+        values: One number a run, at least one. The interval of a single one is infinite.
+
+    Returns:
+        Mean, lower and upper end.
+
+    >>> tuple(round(bound, 3) for bound in student_interval([0.1, 0.2, 0.3]))
+    (0.2, -0.048, 0.448)
+    """
+    count, mean = len(values), float(np.mean(values))
+    if count < 2:
+        return mean, -math.inf, math.inf
+    quantile = _STUDENT[count - 2] if count - 2 < len(_STUDENT) else _NORMAL
+    half = quantile * float(np.std(values, ddof=1)) / math.sqrt(count)
+    return mean, mean - half, mean + half

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("whether a reward can teach anything, before any training", "data:audit"),
     "check-env": ("which keys of info an environment gives, and what others would add", "check_env:check_env"),
     "report": ("one HTML page of evaluations and trainings: results, curves, every episode", "report:report"),
+    "reproduce": ("run a table of the claims with seeds and placebos, and show it", "reproduce:reproduce"),
     "baselines tau2": ("how many tasks of τ²-bench are won without serving anyone", "evaluate:baselines_tau2"),
     "games export": ("write ALFWorld games as folders that alfworld itself finds and plays", "games:export"),
     "games list": ("print the names of ALFWorld games", "games:list_names"),
@@ -47,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 GOES_ON = {
     "train": "The same command goes on from the last checkpoint.",
     "record": "The games played to their end are kept, and the same command plays the others.",
+    "reproduce": "Finished runs are kept, and the same command goes on in the one that was interrupted.",
     "evaluate": "With --run-dir, finished episodes are kept, and the same command plays the others.",
 }
 # Library that an import misses -> extra of this package that installs it.

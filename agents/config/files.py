@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -17,7 +18,7 @@ from pydantic_core import ErrorDetails
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import write_text
 
-__all__ = ["flatten", "load_config", "save_config"]
+__all__ = ["changed", "flatten", "load_config", "save_config"]
 
 Config = TypeVar("Config")
 _MAX_BYTES = 64 * 1024  # the largest preset takes 2,000
@@ -75,7 +76,7 @@ def save_config(config: Any, path: str | Path) -> None:
         path: The file.
     """
     # Through JSON, so that tuples become the lists that YAML has.
-    content = json.loads(TypeAdapter(type(config)).dump_json(config))
+    content = json.loads(_adapter_of(cast(Hashable, type(config))).dump_json(config))
     text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     write_text(Path(path), text)
 
@@ -112,13 +113,46 @@ def load_config(cls: type[Config], path: str | Path) -> Config:
             what was expected there and what is there.
     """
     path = Path(path)
-    content = _read(path)
+    return _validated(cls, _read(path), f"The configuration {str(path)!r}")
+
+
+def changed(config: Config, changes: Mapping[str, Any], what: str) -> Config:
+    """Return a configuration with other values, checked like those of a file.
+
+    Args:
+        config: A dataclass.
+        changes: New values by dotted key, such as `sft.steps`.
+        what: What the changes are, for the error.
+
+    Raises:
+        InvalidConfigError: A key or a value does not fit; the message names it, and the nearest key.
+    """
+    content = json.loads(_adapter_of(cast(Hashable, type(config))).dump_json(config))
+    for key, value in changes.items():
+        *outer, last = key.split(".")
+        inner = content
+        for name in outer:
+            inner = inner.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise InvalidConfigError(f"{what} does not fit: {key}: {name} holds no other keys.")
+        inner[last] = value
+    return _validated(type(config), content, what)
+
+
+@cache  # building one takes longer than using it
+def _adapter_of(cls: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, cls))
+
+
+def _validated(cls: type[Config], content: Any, what: str) -> Config:
     try:
         # As JSON, where a list may stand for a tuple and a mapping for a dataclass, but nothing else for another.
-        return TypeAdapter(cls).validate_json(json.dumps(content, default=str), strict=True, extra="forbid")
+        return _adapter_of(cast(Hashable, cls)).validate_json(
+            json.dumps(content, default=str), strict=True, extra="forbid"
+        )
     except ValidationError as error:
         problems = "; ".join(_problem(cls, details) for details in error.errors())
-        raise InvalidConfigError(f"The configuration {str(path)!r} does not fit: {problems}.") from error
+        raise InvalidConfigError(f"{what} does not fit: {problems}.") from error
 
 
 def _read(path: Path) -> Any:

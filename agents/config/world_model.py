@@ -113,6 +113,8 @@ class StageConfig:
         balance: Whether each update's prompts are spread evenly over the outcome types. A quarter of a random player's
             commands are refused, and "Nothing happens." need not be a quarter of the training.
         checkpoint_every: Updates between checkpoints, also of SFT.
+        evaluate_every: Updates between predictions of the held-out transitions, of GRPO and of its baseline; 0 for none
+            before the end. They show what is forgotten at equal reward.
     """
 
     steps: int | None = None
@@ -123,10 +125,11 @@ class StageConfig:
     keep_prompts: bool = False
     balance: bool = False
     checkpoint_every: int = 5
+    evaluate_every: int = 0
 
     def __post_init__(self) -> None:
         at_least(self, 1, "groups", "rounds", "checkpoint_every")
-        at_least(self, 0, "steps")
+        at_least(self, 0, "steps", "evaluate_every")
         at_least(self, 2, "group_size")
         above(self, 0, "epochs")
         check_length(self.steps, self.epochs)
@@ -153,6 +156,7 @@ class RWMLConfig(JobConfig):
         precision: Target precision of the calibrated threshold.
         calibration_pairs: Maximal pairs per perturbation in each half of the games; each costs an encoding.
         gap: Distance for words, a name of `DISTANCES`.
+        reward: Reward of words: `binary`, as in the paper; `continuous` (1 - d), or `stepped` (1 - d in steps of 0.2).
         target_view: What of the results of tools is predicted, a name of `VIEWS`; their `schema` in the paper.
         threshold: τ_d for words (0.2 on ALFWorld and 0.4 on τ²-bench in the paper); chosen if absent.
         threshold_by: How thresholds that are absent are chosen, see `diagnostics.thresholds`: `precision`; `paper`, by
@@ -185,6 +189,7 @@ class RWMLConfig(JobConfig):
     precision: float = 0.9
     calibration_pairs: int = 150
     gap: GapName = "cosine"
+    reward: RewardShape = "binary"
     target_view: ViewName = "raw"
     threshold: float | None = None
     threshold_by: Choice = "precision"
@@ -212,6 +217,7 @@ class RWMLConfig(JobConfig):
         within(self, 0, 1, "precision")
         one_of(self, "placebo", get_args(Placebo))
         one_of(self, "gap", tuple(DISTANCES))
+        one_of(self, "reward", get_args(RewardShape))
         one_of(self, "target_view", tuple(VIEWS))
         one_of(self, "threshold_by", get_args(Choice))
         within(self, 0, DISTANCES[self.gap].maximum, "threshold", "source_threshold")

@@ -56,11 +56,11 @@ def make_gap(
         found[TOOL_ROLE] = config.tool_threshold
     threshold = found.get(_WORDS, found.get("", DISTANCES[config.gap].threshold))
     if not roles:
-        return GapReward(encoder, threshold, gap=config.gap)
+        return GapReward(encoder, threshold, config.reward, gap=config.gap)
     tool: dict[str, Any] = {"gap": config.tool_gap, "shape": config.tool_reward, "view": config.target_view}
     if TOOL_ROLE in found:
         tool["threshold"] = found[TOOL_ROLE]
-    return GapReward(encoder, threshold, measures={TOOL_ROLE: tool}, gap=config.gap)
+    return GapReward(encoder, threshold, config.reward, measures={TOOL_ROLE: tool}, gap=config.gap)
 
 
 def calibrated_gap(
@@ -170,7 +170,8 @@ def _open(config: RWMLConfig, roles: bool, train: Sequence[Transition]) -> dict[
 
 
 def _by_attempts(config: RWMLConfig, role: str) -> bool:
-    return config.threshold_by == "paper" and (role != TOOL_ROLE or config.tool_reward == "binary")
+    shape = config.tool_reward if role == TOOL_ROLE else config.reward
+    return config.threshold_by == "paper" and shape == "binary"
 
 
 def _calibrated(

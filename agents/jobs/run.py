@@ -47,7 +47,7 @@ from rwml_gym.hashes import damage, seal
 from rwml_gym.terminal import say
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset
 
-__all__ = ["Run", "check_run", "start_run"]
+__all__ = ["Run", "check_run", "start_run", "versions"]
 
 Row = dict[str, Any]
 
@@ -383,17 +383,19 @@ def start_run(config: JobConfig, folder: Path) -> None:
         save_config(config, folder / "config.yaml")
     if (folder / "versions.json").is_file():
         return
-    write_json(
-        folder / "versions.json",
-        {
-            "python": sys.version.split()[0],
-            "platform": platform.platform(),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-            "threads": torch.get_num_threads(),
-            "bfloat16_instructions": bfloat16_instructions(),
-            **{name: _version(name) for name in _PACKAGES},
-        },
-    )
+    write_json(folder / "versions.json", versions())
+
+
+def versions() -> dict[str, Any]:
+    """Return what a result may depend on: the machine, Python, and the versions of the packages."""
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "bfloat16_instructions": bfloat16_instructions(),
+        **{name: _version(name) for name in _PACKAGES},
+    }
 
 
 def with_outcome(data: TransitionDataset) -> TransitionDataset:

@@ -6,7 +6,8 @@ The method is that of arXiv 2602.05842.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,8 @@ __all__ = [
     "sft_step",
     "viewed",
 ]
+
+Step = Callable[[int, torch.optim.Optimizer], Mapping[str, Any]]
 
 
 def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
@@ -128,10 +131,19 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     keep_prompts = stage.keep_prompts and memory(config, run.model, kept_prompts=stage.rounds * stage.groups).fits()
     if stage.keep_prompts and not keep_prompts:
         run.say("Prompts run twice, to sample and with gradient: their kept graphs would not fit into memory.")
+
+    def evaluate(name: str) -> None:
+        score(name, predict(name))
+
     rows = run.train(
         "RWML",
-        lambda number, optimizer: grpo_step(
-            world_model, triplets.at(number), gap, config, run.accelerator, number, optimizer, keep_prompts
+        _evaluated(
+            "RWML",
+            lambda number, optimizer: grpo_step(
+                world_model, triplets.at(number), gap, config, run.accelerator, number, optimizer, keep_prompts
+            ),
+            stage.evaluate_every,
+            evaluate,
         ),
         steps=steps,
         learning_rate=config.grpo.learning_rate,
@@ -144,7 +156,7 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         # From the warm start on at the rate that its schedule ended with: a new peak would undo what it learnt.
         rate = config.sft.decay if config.warm_start else 1.0
         steps = _steps_for_equal_wall_clock(run, rows, sft_rows)
-        _fine_tune(run, world_model, "SFT same time", rest, steps, rate)
+        _fine_tune(run, world_model, "SFT same time", rest, steps, rate, evaluate)
         results["SFT same time"] = score("SFT same time", predict("SFT same time"))
 
     # Show
@@ -399,20 +411,41 @@ def _fine_tune(
     data: TransitionDataset,
     steps: int,
     rate: float | None = None,
+    evaluate: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Fine-tune with the configured schedule, or at a constant share of its peak (`rate`)."""
     sft: SFTConfig = run.config.sft
+    step: Step = partial(sft_step, world_model, data, sft, run.seed(name), run.accelerator)
+    if evaluate is not None:
+        step = _evaluated(name, step, run.config.stage.evaluate_every, evaluate)
     if steps:
         run.say(f"Next-state SFT ({name}): {steps} steps of {sft.batch_size} on {len(data)} transitions")
     return run.train(
         name,
-        partial(sft_step, world_model, data, sft, run.seed(name), run.accelerator),
+        step,
         steps=steps,
         learning_rate=sft.learning_rate * (1.0 if rate is None else rate),
         warmup=sft.warmup,
         decay=sft.decay if rate is None else 1.0,
         checkpoint_every=run.config.stage.checkpoint_every,
     )
+
+
+def _evaluated(name: str, step: Step, every: int, evaluate: Callable[[str], None]) -> Step:
+    """Return a step that predicts the held-out transitions before every so many updates, but the first.
+
+    The time that this takes is kept apart, as `seconds_evaluated`.
+    """
+
+    def evaluated(number: int, optimizer: torch.optim.Optimizer) -> Mapping[str, Any]:
+        began = time.monotonic()
+        if not every or not number or number % every:
+            return step(number, optimizer)
+        evaluate(f"{name} step {number}")
+        seconds = round(time.monotonic() - began, 3)
+        return {**step(number, optimizer), "seconds_evaluated": seconds}
+
+    return evaluated
 
 
 def _with_placebo(run: Run, data: TransitionDataset) -> TransitionDataset:
@@ -429,7 +462,7 @@ def _steps_for_equal_wall_clock(run: Run, rows: Sequence[Mapping[str, Any]], sft
     """How many SFT steps take as long as GRPO took; decided once, because clocks differ."""
 
     def count() -> dict[str, float]:
-        grpo = sum(row["seconds"] for row in rows)
+        grpo = sum(row["seconds"] - row.get("seconds_evaluated", 0.0) for row in rows)
         per_step = float(np.median([row["seconds"] for row in sft])) if sft else 1.0
         return {"grpo_seconds": grpo, "sft_seconds_per_step": per_step, "steps": round(grpo / per_step)}
 

@@ -1,8 +1,9 @@
 """Forgetting: how far a model has moved away from the one it was, on what it was not trained for.
 
-Two measures, in nats a token. The loss on general text: Python's own documentation, which every installation has. And
+Two measures in nats a token. The loss on general text: Python's own documentation, which every installation has. And
 the KL divergence from the base model to the tuned one on the base model's own answers to task prompts, which predicts
-forgetting better than the change of the weights does (RL's Razor, arXiv 2509.04259).
+forgetting better than the change of the weights does (RL's Razor, arXiv 2509.04259). Beside them the share of weights
+that changed, as RWML's paper has it (arXiv 2602.05842).
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pydoc_data.topics import topics
+from typing import Any, cast
 
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -22,6 +25,7 @@ from rwml_gym.agents.language.sampling import sample
 __all__ = ["Forgetting", "Probe", "forgetting", "make_probe"]
 
 _PIECE = 192  # tokens of a piece of text
+_CHANGED = 1e-3  # relative change from which a weight counts as changed, as in RWML's paper
 
 
 @dataclass(frozen=True)
@@ -41,15 +45,19 @@ class Probe:
 
 @dataclass(frozen=True)
 class Forgetting:
-    """How far a model has moved, in nats a token.
+    """How far a model has moved.
 
     Attributes:
-        text_loss: Mean negative log-likelihood of general text.
-        kl: Mean KL divergence from the base model to this one, over the whole vocabulary, on the base model's answers.
+        text_loss: Mean negative log-likelihood of general text, in nats a token.
+        kl: Mean KL divergence from the base model to this one, over the whole vocabulary, on the base model's answers,
+            in nats a token.
+        weight_change: Share of the weights w of the adapted layers, ŵ with the adapter, with
+            |ŵ - w| > 0.001 · max(|w|, |ŵ|); 0 if it was not measured.
     """
 
     text_loss: float
     kl: float
+    weight_change: float = 0.0
 
 
 def make_probe(
@@ -96,7 +104,21 @@ def forgetting(model: nn.Module, probe: Probe) -> Forgetting:
             base = _logprobs(model, prompt, answer)
         total += float((base.exp() * (base - tuned)).sum())
         count += len(base)
-    return Forgetting(text_loss, total / max(count, 1))
+    return Forgetting(text_loss, total / max(count, 1), _weight_change(model))
+
+
+def _weight_change(model: nn.Module) -> float:
+    changed, count = 0, 0
+    for module in model.modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        layer = cast(Any, module)
+        weight = layer.get_base_layer().weight
+        delta = sum(layer.get_delta_weight(name).to(weight.dtype) for name in layer.active_adapters)
+        size = torch.maximum(weight.abs(), (weight + delta).abs())
+        changed += int((delta.abs() > _CHANGED * size).sum())
+        count += weight.numel()
+    return changed / max(count, 1)
 
 
 def _logprobs(model: nn.Module, prompt: Sequence[int], tokens: Sequence[int]) -> Tensor:

@@ -11,7 +11,7 @@ from rwml_gym.reward.gap import GapReward
 from rwml_gym.statistics import bootstrap_interval
 from rwml_gym.transitions import Transition
 
-__all__ = ["Prediction", "evaluate_predictions", "outcome_type", "paired_difference"]
+__all__ = ["Prediction", "evaluate_predictions", "kinds_of_rows", "outcome_type", "paired_difference"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,24 @@ def evaluate_predictions(
 def outcome_type(transition: Transition) -> str:
     """Return the first word of the action, `(words)`, `(none)`, or `(invalid)` if the environment rejected it."""
     return "(invalid)" if transition.invalid_action else type_of(transition) or "(none)"
+
+
+def kinds_of_rows(lookup: Sequence[Prediction]) -> dict[str, list[bool]]:
+    """Tell apart what a lookup answers, what must be read from the history, and what cannot be known.
+
+    Args:
+        lookup: Predictions of the most frequent outcome of each action.
+
+    Returns:
+        For each kind, whether each transition belongs to it. What must be read names nothing new (`names_nothing_new`),
+        although the lookup is wrong. The rest a guess may hit.
+    """
+    answered, known = [p.reward > 0.5 for p in lookup], [p.names_nothing_new for p in lookup]
+    return {
+        "a lookup answers": answered,
+        "must be read": [k and not a for k, a in zip(known, answered, strict=True)],
+        "cannot be known": [not k and not a for k, a in zip(known, answered, strict=True)],
+    }
 
 
 def paired_difference(

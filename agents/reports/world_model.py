@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rwml_gym.agents.reports.evaluate import Prediction, paired_difference
+from rwml_gym.agents.reports.evaluate import Prediction, kinds_of_rows, paired_difference
 from rwml_gym.figures import draw, save
 from rwml_gym.files import read_json, write_json
 from rwml_gym.reward.gap import GapReward, Measure
@@ -90,8 +90,7 @@ def write_report(
 def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, context: Context) -> str:
     """Return reward, gap and exact match by model, message role and action type, with 95 % intervals over games.
 
-    With a "most frequent" model, rows tell apart what such a lookup answers, what it does not although the answer names
-    nothing new, so that it must be read from the history, and the rest, which a guess may hit (`names_nothing_new`).
+    With a "most frequent" model, rows tell apart what such a lookup answers, see `kinds_of_rows`.
     """
     first = next(iter(results.values()))
     width = 20
@@ -123,8 +122,13 @@ def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, c
         verdict = "excludes 0" if low > 0 or high < 0 else "includes 0"
         lines.append(f"  {f'{a} - {b}':<28} {mean:+.3f} [{low:+.3f}, {high:+.3f}]  {verdict}")
     if context.forgetting:
-        lines += ["", "Forgetting, in nats a token: loss on general text; KL from the base model on task prompts"]
-        lines += [f"  {name:<20}{f.text_loss:>8.3f}{f.kl:>8.3f}" for name, f in context.forgetting.items()]
+        lines += [
+            "",
+            "Forgetting: loss on general text and KL from the base model on task prompts, in nats a token; share of "
+            "the adapted weights that changed",
+        ]
+        for name, found in context.forgetting.items():
+            lines.append(f"  {name:<24}{found.text_loss:>8.3f}{found.kl:>8.3f}{found.weight_change:>8.1%}")
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -134,13 +138,7 @@ def _rows(results: Mapping[str, Sequence[Prediction]]) -> list[tuple[str, list[b
     types = [name for name, count in Counter(p.action_type for p in predictions).most_common() if count >= _MIN_ROW]
     rows = [("all", [True] * len(predictions))]
     if lookup := results.get("most frequent"):
-        answered = [p.reward > 0.5 for p in lookup]
-        known = [p.names_nothing_new for p in predictions]
-        rows += [
-            ("a lookup answers", answered),
-            ("must be read", [k and not a for k, a in zip(known, answered, strict=True)]),
-            ("cannot be known", [not k and not a for k, a in zip(known, answered, strict=True)]),
-        ]
+        rows += kinds_of_rows(lookup).items()
     rows += [
         ("names nothing new", [p.names_nothing_new for p in predictions]),
         ("names something new", [not p.names_nothing_new for p in predictions]),

@@ -171,3 +171,24 @@ def test_at_most_as_many_held_out_transitions_are_predicted_as_asked_for(tiny_fo
         for p in results["base"]
     ]
     assert places != list(range(5))
+
+
+def test_held_out_transitions_are_predicted_between_updates_which_change_nothing_and_cost_no_time(
+    tiny_folder, tmp_path
+):
+    stage = StageConfig(steps=3, groups=4, group_size=4)
+    watched = replace(stage, evaluate_every=2)
+    for name, settings in (("plain", stage), ("watched", watched)):
+        run_world_model(_config(tiny_folder, warm_start=True, baseline=True, stage=settings), tmp_path / name)
+    files = {path.stem for path in (tmp_path / "watched" / "evaluation").iterdir()}
+    assert "rwml_step_2" in files
+    assert "rwml_step_0" not in files
+    assert set(_json(tmp_path / "watched" / "results.json")["forgetting"]) >= {"RWML step 2"}
+    for name in _weights(tmp_path / "plain", "rwml"):
+        a, b = (_weights(tmp_path / run, "rwml")[name] for run in ("plain", "watched"))
+        assert (a == b).all(), name
+    rows = _json(tmp_path / "watched" / "metrics" / "rwml.json")
+    apart = sum(row.get("seconds_evaluated", 0.0) for row in rows)
+    assert apart > 0
+    spent = sum(row["seconds"] for row in rows) - apart
+    assert _json(tmp_path / "watched" / "same_time.json")["grpo_seconds"] == pytest.approx(spent)

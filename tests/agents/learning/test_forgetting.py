@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -49,3 +51,26 @@ def test_more_change_is_more_forgetting(adapted):
     near = forgetting(randomise(model, 0.02), probe)
     far = forgetting(randomise(model, 0.4), probe)
     assert near.kl < far.kl
+
+
+def test_the_share_of_changed_weights_is_that_of_the_merged_model(adapted):
+    model, tokenizer = adapted
+    probe = make_probe(model, tokenizer, PROMPTS, 2, max_new_tokens=5)
+    for scale in (0.2, 1e-4):
+        found = forgetting(randomise(model, scale), probe).weight_change
+        before = {name: p.detach().clone() for name, p in copy.deepcopy(model).unload().named_parameters()}
+        after = dict(copy.deepcopy(model).merge_and_unload().named_parameters())
+        adapted_layers = [name for name in before if name.endswith("_proj.weight")]
+        assert adapted_layers
+        changed = [
+            (before[name] - after[name]).abs() > 1e-3 * torch.maximum(before[name].abs(), after[name].abs())
+            for name in adapted_layers
+        ]
+        expected = sum(int(c.sum()) for c in changed) / sum(c.numel() for c in changed)
+        assert found == pytest.approx(expected, abs=1e-3)
+        assert 0 < found < 1
+
+
+def test_a_model_that_learnt_nothing_changed_no_weight(tiny):
+    model = add_adapter(tiny[0], rank=4)
+    assert forgetting(model, make_probe(model, tiny[1], PROMPTS, 2, max_new_tokens=5)).weight_change == 0

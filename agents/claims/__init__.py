@@ -1,0 +1,1 @@
+"""The tables of the claims: what each one runs, what is expected of it, its results and its page."""

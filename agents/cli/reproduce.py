@@ -1,0 +1,121 @@
+"""`rwml-gym reproduce`: run a table of the claims, and show it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rwml_gym.agents.config.base import nearest
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.terminal import say
+
+__all__ = ["reproduce"]
+
+_CHOICES = ("arms", "seeds", "set")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run a table of the claims: what is missing of it, or only the plan, then show it.
+
+    Started again with the same options, a table goes on where it was interrupted.
+
+    Attributes:
+        table: Name of the table; without it, the tables are listed.
+        size: `smoke`, to see that it runs; `tiny`, two cores; `gpu-small`, one GPU; `paper`, to be planned only.
+        arms: Arms to run; all if absent.
+        seeds: Seeds to run; those of the size if absent. 0, 1, 2 … are for tables, 100 and up to choose settings on.
+        set: Changes of every stage that has the key, such as `--set dtype=bfloat16 collect.games=32`.
+        run_dir: Folder of the runs.
+        results: Folder of the results; `results` in the folder of the runs if absent.
+        dry_run: Show the plan of every arm: data, updates, memory.
+        show: Show the table as it is; run nothing.
+        page: A Markdown page whose tables are made anew afterwards, such as docs/claims.md.
+    """
+
+    table: Annotated[str, tyro.conf.Positional] = ""
+    size: str = "tiny"
+    arms: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    set: tuple[str, ...] = field(default=())
+    run_dir: Path = Path("runs/claims")
+    results: Path | None = None
+    dry_run: bool = False
+    show: bool = False
+    page: Path | None = None
+
+
+def reproduce(words: list[str]) -> int:
+    """Run `rwml-gym reproduce` with the words after it; return 1 if a run of the table failed."""
+    options = tyro.cli(Options, args=words, prog="rwml-gym reproduce")
+    from rwml_gym.agents.claims.page import table_text, write_page
+    from rwml_gym.agents.claims.records import COMMITTED, finished, read_records
+    from rwml_gym.agents.claims.tables import SIZES, load_sizes, load_table, table_names
+    from rwml_gym.agents.jobs.claims.configs import plan_runs
+
+    results = options.results or options.run_dir / "results"
+    if options.size not in SIZES:
+        raise InvalidConfigError(
+            f"Expected a size among {list(SIZES)}, actual: {options.size!r}.{nearest(options.size, SIZES)}"
+        )
+    if not options.table:
+        if options.page is None:
+            for name in table_names():
+                count = len(finished(read_records(COMMITTED, name), "tiny"))
+                say(f"{name:<16} {load_table(name).title} ({count} committed runs)")
+        else:
+            write_page(options.page, options.results or COMMITTED)
+        return 0
+    table, size = load_table(options.table), load_sizes()[options.size]
+    runs = plan_runs(table, size, options.run_dir, options.arms, options.seeds, _changes(options.set))
+    failed = 0
+    if options.dry_run:
+        from rwml_gym.agents.config.base import JobConfig
+        from rwml_gym.agents.jobs.plan import plan_run
+
+        say(f"{table.title}\n{size.about}\n")
+        for run in (run for run in runs if run.seed == runs[0].seed):
+            for stage in run.stages:
+                shown = plan_run(stage.config, stage.folder) if isinstance(stage.config, JobConfig) else stage.config
+                say(f"{run.arm.name}, {stage.stage.label}:\n{shown}\n")
+        return 0
+    if options.show:
+        say(table_text(table, finished(read_records(results, options.table), options.size)))
+        return 0
+    if not size.runs:
+        raise InvalidConfigError(
+            f"Expected --dry-run with the size {options.size!r}, which was written down to be planned. Add --dry-run, "
+            "or choose another --size."
+        )
+    from rwml_gym.agents.jobs.claims.run import reproduce as run_table
+
+    # Without folders, which are this machine's.
+    chosen = [f"--{name} {shlex.join(map(str, value))}" for name in _CHOICES if (value := getattr(options, name))]
+    command = " ".join(["rwml-gym reproduce", options.table, "--size", options.size, *chosen])
+    text, failed = run_table(options.table, table, options.size, runs, results, command)
+    say(f"\n{table.title}\n\n{text}")
+    if options.page is not None:
+        write_page(options.page, results)
+    if failed:
+        say(f"{failed} runs failed. Their errors are in {results / options.table}.json.", sys.stderr)
+    return 1 if failed else 0
+
+
+def _changes(words: tuple[str, ...]) -> dict[str, bool | int | float | str | list[str] | list[int] | None]:
+    import yaml
+
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise InvalidConfigError(f"Expected --set KEY=VALUE, actual: {word!r}.")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            found[key] = value
+    return found

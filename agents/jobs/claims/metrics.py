@@ -1,0 +1,129 @@
+"""What is read from the folder of a finished run: numbers by name, for the tables of the claims.
+
+Names, behind the name of the stage:
+
+- `MODEL.KIND` of `rwml`: mean held-out reward of a model (`base`, `warm_start`, `rwml`, `sft_same_time`,
+  `most_frequent`, `nothing_changes`) on `all` rows, `lookup` (a lookup answers), `read` (must be read from the
+  history), `unknowable`, and `new` (names something new); `MODEL.exact`: share of exact matches, which means the same
+  whatever the reward is; `MODEL.text_loss`, `MODEL.kl` and `MODEL.weight_change`, see `learning.forgetting`.
+- `equal.kl` and `equal.text_loss` of `rwml` with `stage.evaluate_every`: what RWML has at the end minus what SFT for
+  the same time had when it first reached RWML's reward, linear between evaluations; absent if it never did.
+- `signal` and `signal_start` of `rwml` and `policy`: share of groups with a reward difference in all updates, and in
+  the first two.
+- `start`, `end` of `policy`: success on held-out games before and after; `area`: mean success over the evaluations;
+  `start_invalid`, `end_invalid`: share of invalid actions; `episodes`: how many were evaluated at the end.
+- `MODEL` of `evaluate-world-model`: reward one step ahead.
+- `loss_before`, `loss_after` of `sft` on states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rwml_gym.agents.reports.evaluate import Prediction, kinds_of_rows
+from rwml_gym.files import read_json
+
+__all__ = ["metrics_of"]
+
+_KINDS = {"a lookup answers": "lookup", "must be read": "read", "cannot be known": "unknowable"}
+_FIRST = 2  # updates that count as the start
+
+
+def metrics_of(run: str, folder: Path) -> dict[str, float]:
+    """Read the metrics of a finished run.
+
+    Args:
+        run: What ran, see `claims.tables.Stage`.
+        folder: Its folder.
+    """
+    return {"rwml": _rwml, "policy": _policy, "sft": _sft, "evaluate-world-model": _evaluated}[run](folder)
+
+
+def _rwml(folder: Path) -> dict[str, float]:
+    predictions = {
+        path.stem: [Prediction(**row) for row in read_json(path)] for path in (folder / "evaluation").glob("*.json")
+    }
+    kinds = {_KINDS[kind]: rows for kind, rows in kinds_of_rows(predictions["most_frequent"]).items()}
+    found: dict[str, float] = {}
+    for model, rows in sorted(predictions.items()):
+        found[f"{model}.all"] = _mean(p.reward for p in rows)
+        found[f"{model}.exact"] = _mean(float(p.exact) for p in rows)
+        for kind, belongs in kinds.items():
+            if any(belongs):
+                found[f"{model}.{kind}"] = _mean(p.reward for p, wanted in zip(rows, belongs, strict=True) if wanted)
+        if new := [p.reward for p in rows if not p.names_nothing_new]:
+            found[f"{model}.new"] = _mean(new)
+    results = read_json(folder / "results.json")
+    for model, measures in results["forgetting"].items():
+        found |= {f"{model.lower().replace(' ', '_')}.{measure}": value for measure, value in measures.items()}
+    # Without the evaluations in between, which are many.
+    last = {name: value for name, value in found.items() if "_step_" not in name}
+    return last | _at_equal_reward(found) | _signal(read_json(folder / "metrics" / "rwml.json"))
+
+
+def _at_equal_reward(found: Mapping[str, float]) -> dict[str, float]:
+    """Compare what RWML and SFT for the same time forgot when SFT first had RWML's final reward."""
+    steps = sorted(
+        int(name.removeprefix("sft_same_time_step_").removesuffix(".all"))
+        for name in found
+        if name.startswith("sft_same_time_step_") and name.endswith(".all")
+    )
+    if not steps:
+        return {}
+    models = ["warm_start", *(f"sft_same_time_step_{step}" for step in steps), "sft_same_time"]
+    path = [model for model in models if f"{model}.all" in found and f"{model}.kl" in found]
+    goal = found["rwml.all"]
+    for before, after in pairwise(path):
+        low, high = found[f"{before}.all"], found[f"{after}.all"]
+        if high >= goal:
+            part = min(max((goal - low) / (high - low), 0.0), 1.0) if high > low else 0.0
+            return {
+                f"equal.{measure}": found[f"rwml.{measure}"]
+                - (1 - part) * found[f"{before}.{measure}"]
+                - part * found[f"{after}.{measure}"]
+                for measure in ("kl", "text_loss")
+            }
+    return {}
+
+
+def _policy(folder: Path) -> dict[str, float]:
+    evaluations = [row for row in read_json(folder / "report.json") if row["name"] != "training"]
+    shares = [row["won"] / row["played"] for row in evaluations]
+    found = _signal(read_json(folder / "metrics" / "policy.json"))
+    if not evaluations:
+        return found
+    first, last = evaluations[0], evaluations[-1]
+    return {
+        "start": shares[0],
+        "end": shares[-1],
+        "area": _mean(shares),
+        "start_invalid": first["invalid"],
+        "end_invalid": last["invalid"],
+        "episodes": last["played"],
+        **found,
+    }
+
+
+def _sft(folder: Path) -> dict[str, float]:
+    path = folder / "result.json"
+    return dict(read_json(path)) if path.is_file() else _policy(folder)
+
+
+def _evaluated(folder: Path) -> dict[str, float]:
+    one_step = read_json(folder / "results.json")["one_step"]
+    return {name.replace(" ", "_"): interval[0] for name, interval in one_step.items()}
+
+
+def _signal(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    def share(some: Sequence[dict[str, Any]]) -> float:
+        return sum(row["signal_groups"] for row in some) / sum(row["groups"] for row in some)
+
+    return {"signal": share(rows), "signal_start": share(rows[:_FIRST])} if rows else {}
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)

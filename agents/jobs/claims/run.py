@@ -1,0 +1,163 @@
+"""Run a table of the claims: every arm with every seed, through the stages that the package has anyway.
+
+A table that was killed and is started again with the same command takes finished runs as they are and goes on in the
+one that was interrupted.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import traceback
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rwml_gym.agents.claims.page import table_text
+from rwml_gym.agents.claims.records import Record, add_record, finished, read_records
+from rwml_gym.agents.claims.tables import Table
+from rwml_gym.agents.config.base import JobConfig
+from rwml_gym.agents.config.evaluate_world_model import EvaluateWorldModelConfig
+from rwml_gym.agents.config.policy import PolicyConfig
+from rwml_gym.agents.config.sft import SFTJobConfig
+from rwml_gym.agents.config.world_model import RWMLConfig
+from rwml_gym.agents.jobs.claims.configs import PlannedRun, PlannedStage
+from rwml_gym.agents.jobs.claims.metrics import metrics_of
+from rwml_gym.agents.jobs.plan import plan_run
+from rwml_gym.agents.jobs.policy import run_policy
+from rwml_gym.agents.jobs.run import check_run, versions
+from rwml_gym.agents.jobs.sft import run_sft
+from rwml_gym.agents.jobs.world_model import run_world_model
+from rwml_gym.agents.jobs.world_models.evaluate import evaluate_world_models, make_gap
+from rwml_gym.agents.jobs.worlds import Source
+from rwml_gym.files import read_json, write_json
+from rwml_gym.terminal import say
+
+__all__ = ["reproduce"]
+
+_NOTES = "reproduce.json"  # in a stage's folder: its time over all starts, and what it began with
+
+
+def reproduce(
+    name: str, table: Table, size: str, runs: Sequence[PlannedRun], results: Path, command: str
+) -> tuple[str, int]:
+    """Run what is missing of a table, and record it.
+
+    Args:
+        name: Name of the table.
+        table: The table.
+        size: Name of the size.
+        runs: The planned runs.
+        results: Folder of the results.
+        command: The command, for the records.
+
+    Returns:
+        The table as text, and how many runs failed now.
+
+    Raises:
+        InvalidConfigError: A value does not work, such as an unknown room.
+        ConfigMismatchError: A run's folder holds something else.
+        InvalidDatasetError: The results cannot be read.
+    """
+    keys = {(run.arm.name, run.seed): run.key for run in runs}
+    done = {(record.arm, record.seed) for record in finished(read_records(results, name), size, keys)}
+    missing = [run for run in runs if (run.arm.name, run.seed) not in done]
+    _check(missing)
+    say(f"Table {name}, size {size}: {len(runs)} runs, {len(runs) - len(missing)} of them finished.")
+    failed = 0
+    for number, run in enumerate(missing, 1):
+        say(f"\n[{number} of {len(missing)}] {run.arm.name}, seed {run.seed}")
+        record = _record(run, size, command)
+        failed += record.status == "failed"
+        add_record(results, name, record)
+    return table_text(table, finished(read_records(results, name), size, keys)), failed
+
+
+def _check(runs: Sequence[PlannedRun]) -> None:
+    """Raise an error for whatever would fail later: other runs in the folders, values that the world does not know."""
+    for run in runs:
+        for stage in run.stages:
+            if not isinstance(stage.config, JobConfig):
+                Source(stage.config)
+            elif run.seed == runs[0].seed:  # the other seeds differ in nothing else
+                plan_run(stage.config, stage.folder)
+            else:
+                check_run(stage.config, stage.folder)
+
+
+def _record(run: PlannedRun, size: str, command: str) -> Record:
+    """Run an arm; whatever goes wrong in it is recorded, and the other arms run all the same."""
+    error, metrics, ran = "", dict[str, float](), list[dict[str, Any]]()
+    for stage in run.stages:
+        try:
+            ran.append(_timed(stage))
+            found = metrics_of(stage.stage.run, stage.folder)
+            metrics |= {f"{stage.stage.label}.{name}": value for name, value in found.items()}
+        except Exception as problem:
+            say(traceback.format_exc())
+            error = f"{stage.stage.label}: {type(problem).__name__}: {' '.join(str(problem).split())}"[:500]
+            break
+    return Record(
+        arm=run.arm.name,
+        size=size,
+        seed=run.seed,
+        key=run.key,
+        status="failed" if error else "finished",
+        error=error,
+        ended=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(sum(each["seconds"] for each in ran), 1),
+        command=command,
+        commit=ran[0]["commit"] if ran else _commit(),
+        versions=ran[0]["versions"] if ran else versions(),
+        stages=[{"run": stage.stage.run, "config": stage.differences()} for stage in run.stages],
+        metrics=metrics,
+    )
+
+
+def _timed(stage: PlannedStage) -> dict[str, Any]:
+    """Run a stage, or what is left of it; return the seconds over all its starts, and what it began with."""
+    path = stage.folder / _NOTES
+    notes = read_json(path) if path.is_file() else {"seconds": 0.0, "finished": False}
+    if notes["finished"]:
+        say(f"{stage.stage.label}: taken as it is from {stage.folder}")
+        return dict(notes)
+    began = time.monotonic()
+    notes = {"commit": _commit(), "versions": versions(), **notes}
+    try:
+        _run(stage)
+        notes["finished"] = True
+    finally:
+        notes["seconds"] = round(notes["seconds"] + time.monotonic() - began, 1)
+        if stage.folder.is_dir():  # otherwise it failed before it did anything
+            write_json(path, notes)
+    return notes
+
+
+def _run(stage: PlannedStage) -> None:
+    config, folder = stage.config, stage.folder
+    if isinstance(config, RWMLConfig):
+        run_world_model(config, folder)
+    elif isinstance(config, PolicyConfig):
+        run_policy(config, folder)
+    elif isinstance(config, SFTJobConfig):
+        run_sft(config, folder)
+    elif isinstance(config, EvaluateWorldModelConfig):
+        gap = make_gap(config, Source(config).world.roles)
+        found = evaluate_world_models(config, gap, say)
+        write_json(folder / "results.json", found.to_json())
+    else:
+        raise TypeError(f"no stage: {type(config).__name__}")
+
+
+def _commit() -> str:
+    """Return the commit of the source, with `+` if it was changed since; empty outside a clone."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).resolve().parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""

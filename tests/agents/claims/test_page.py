@@ -1,0 +1,98 @@
+"""The page of the claims: numbers, intervals over seeds, and that the committed page is the committed results."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("pydantic")
+
+from rwml_gym.agents.claims.page import page_text, table_text, write_page
+from rwml_gym.agents.claims.records import COMMITTED, Record, add_record, finished, read_records
+from rwml_gym.agents.claims.tables import Arm, Column, Stage, Table, table_names
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.statistics import student_interval
+from rwml_gym.transitions import InvalidDatasetError
+from tests.helpers.paths import ROOT
+
+TABLE = Table(
+    title="t",
+    question="q?",
+    expected="e",
+    failure="f",
+    columns=(
+        Column("value", "s.x"),
+        Column("gain", "s.x", minus="s.y"),
+        Column("against a", "s.x", against="a"),
+    ),
+    arms=(Arm("a", (Stage("rwml"),)), Arm("b", (Stage("rwml"),), placebo_of="a"), Arm("c", (Stage("rwml"),))),
+)
+
+
+def record(arm: str, seed: int, status: str = "finished", size: str = "tiny", key: str = "k", **metrics) -> Record:
+    versions = {"device": "cpu", "threads": 2}
+    numbers = {f"s.{name}": value for name, value in metrics.items()}
+    return Record(
+        arm, size, seed, key, status, "", "2026-01-01T00:00:00+00:00", 36.0, "command", "abc", versions, [], numbers
+    )
+
+
+def test_a_row_holds_means_over_seeds_and_differences_with_their_interval():
+    records = [record("a", seed, x=x, y=0.1) for seed, x in enumerate((0.2, 0.3, 0.4))]
+    mean, low, high = student_interval([0.1, 0.2, 0.3])
+    row = next(line for line in table_text(TABLE, records).splitlines() if line.startswith("| a "))
+    assert row == f"| a | 0, 1, 2 | 0.300 | {mean:+.3f} [{low:+.3f}, {high:+.3f}] | - |"
+
+
+def test_arms_are_compared_on_the_same_seeds_only():
+    records = [record("a", 0, x=0.5), record("a", 1, x=0.1), record("b", 1, x=0.2)]
+    row = next(line for line in table_text(TABLE, records).splitlines() if line.startswith("| b "))
+    assert "(placebo of a)" in row
+    assert "+0.100 (1 seed)" in row
+
+
+def test_an_arm_that_did_not_run_says_so_and_no_difference_is_made_up():
+    text = table_text(TABLE, [record("a", 0, x=0.5)])
+    assert "| c | not run |" in text
+    assert "| a | 0 | 0.500 | - | - |" in text
+
+
+def test_what_was_expected_stands_above_the_numbers():
+    text = table_text(TABLE, [])
+    assert text.index("*Expected before it ran*: e") < text.index("| arm |")
+
+
+def test_only_the_last_finished_run_of_todays_configuration_counts():
+    records = [record("a", 0, x=1), record("a", 0, key="old", x=2), record("a", 0, x=3), record("a", 0, "failed", x=4)]
+    assert [r.metrics["s.x"] for r in finished(records, "tiny", {("a", 0): "k"})] == [3]
+    assert finished(records, "smoke") == []
+
+
+def test_records_are_appended_and_failed_ones_stay(tmp_path):
+    for each in (record("a", 0, "failed"), record("a", 0, x=0.5)):
+        add_record(tmp_path, "t", each)
+    assert [r.status for r in read_records(tmp_path, "t")] == ["failed", "finished"]
+
+
+def test_damaged_results_are_told_and_never_overwritten(tmp_path):
+    (tmp_path / "t.json").write_text("[{]")
+    with pytest.raises(InvalidDatasetError, match="Restore the file"):
+        add_record(tmp_path, "t", record("a", 0))
+    assert (tmp_path / "t.json").read_text() == "[{]"
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_committed_results_belong_to_todays_arms(name):
+    from rwml_gym.agents.claims.tables import load_table
+
+    arms = {arm.name for arm in load_table(name).arms}
+    assert {r.arm for r in read_records(COMMITTED, name)} <= arms
+
+
+def test_the_committed_page_holds_the_committed_results():
+    page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    assert page_text(page, COMMITTED) == page
+
+
+def test_a_page_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InvalidConfigError, match="no such file"):
+        write_page(tmp_path / "none.md", tmp_path)

@@ -1,0 +1,179 @@
+"""Tables of the claims run for real on small games with a tiny model: recorded, repeated, interrupted, failing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("alfworld")
+
+from rwml_gym.agents.claims.tables import load_sizes, load_table, table_names
+from rwml_gym.agents.jobs.claims import run as module
+from rwml_gym.agents.jobs.claims.configs import plan_runs
+from rwml_gym.agents.jobs.claims.metrics import _at_equal_reward
+from rwml_gym.errors import InvalidConfigError
+from tests.helpers.alfworld_data import official_data
+from tests.helpers.command_line import run, said
+
+ARMS = ("--arms", "SFT 1 x", "SFT 2 x")
+
+
+def _words(folder, model, *more):
+    return ("reproduce", "plateau", "--size", "smoke", "--set", f"model={model}", "--run-dir", folder, *more)
+
+
+def _records(folder, table="plateau"):
+    return json.loads((folder / "results" / f"{table}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def ran(tiny_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("claims")
+    assert run(*_words(folder, tiny_folder, *ARMS)) == 0
+    return folder
+
+
+def test_each_arm_is_recorded_with_what_it_ran(ran):
+    records = _records(ran)
+    assert [(r["arm"], r["seed"], r["status"]) for r in records] == [
+        ("SFT 1 x", 0, "finished"),
+        ("SFT 2 x", 0, "finished"),
+    ]
+    steps = [r["stages"][0]["config"]["sft.steps"] for r in records]
+    assert steps == [1, 2]
+    for record in records:
+        assert {"rwml.warm_start.all", "rwml.rwml.all", "rwml.sft_same_time.kl", "rwml.signal"} <= set(
+            record["metrics"]
+        )
+        assert record["seconds"] > 0
+        assert record["versions"]["torch"]
+        assert str(ran) not in record["command"]
+
+
+def test_finished_arms_are_taken_as_they_are(ran, tiny_folder, capsys):
+    before = _records(ran)
+    assert run(*_words(ran, tiny_folder, *ARMS)) == 0
+    assert "2 runs, 2 of them finished" in said(capsys)
+    assert _records(ran) == before
+
+
+def test_the_table_can_be_shown_without_running(ran, tiny_folder, capsys):
+    assert run(*_words(ran, tiny_folder, "--show")) == 0
+    shown = said(capsys)
+    assert "| SFT 1 x | 0 |" in shown
+    assert "| SFT 8 x | not run |" in shown
+
+
+def test_an_interrupted_arm_goes_on_and_has_the_same_metrics(ran, tiny_folder, tmp_path, monkeypatch):
+    from rwml_gym.agents.jobs import world_model
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world_model, "grpo_step", stop)
+        assert run(*_words(tmp_path, tiny_folder, "--arms", "SFT 1 x")) == 130
+    assert not (tmp_path / "results").exists()
+    assert run(*_words(tmp_path, tiny_folder, "--arms", "SFT 1 x")) == 0
+    # SFT for the same time takes as many steps as the clock says.
+    kept = [{k: v for k, v in _records(f)[0]["metrics"].items() if "same_time" not in k} for f in (ran, tmp_path)]
+    assert kept[0] == kept[1]
+
+
+def test_a_failed_arm_is_recorded_and_the_others_run(tiny_folder, tmp_path, monkeypatch, capsys):
+    run_world_model = module.run_world_model
+
+    def fail(config, folder):
+        if config.sft.steps == 1:
+            raise RuntimeError("out of luck")
+        return run_world_model(config, folder)
+
+    monkeypatch.setattr(module, "run_world_model", fail)
+    assert run(*_words(tmp_path, tiny_folder, *ARMS)) == 1
+    assert [r["status"] for r in _records(tmp_path)] == ["failed", "finished"]
+    assert _records(tmp_path)[0]["error"] == "rwml: RuntimeError: out of luck"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("reproduce", "platau"), "Did you mean 'plateau'"),
+        (("reproduce", "plateau", "--size", "huge"), "Expected a size among"),
+        (("reproduce", "plateau", "--size", "paper"), "--dry-run"),
+        (("reproduce", "plateau", "--arms", "SFT 9 x"), "Expected an arm among"),
+        (("reproduce", "plateau", "--set", "lora_rank"), "KEY=VALUE"),
+        (("reproduce", "plateau", "--set", "lora_rank=many"), "lora_rank: expected"),
+        (("reproduce", "transfer", "--set", "rooms=[attic]"), "attic"),
+    ],
+)
+def test_bad_input_is_told_before_anything_runs(words, message, tmp_path, capsys):
+    assert run(*words, "--run-dir", tmp_path / "runs") == 2
+    assert message in said(capsys)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_change_that_no_stage_has_is_refused(tmp_path):
+    table, size = load_table("plateau"), load_sizes()["smoke"]
+    with pytest.raises(InvalidConfigError, match="lora_rnk"):
+        plan_runs(table, size, tmp_path, changes={"lora_rnk": 3})
+
+
+def test_the_same_stage_has_the_same_folder_in_every_table_and_an_adapters_history_counts(tmp_path):
+    size = load_sizes()["tiny"]
+    plain = plan_runs(load_table("plateau"), size, tmp_path, ["SFT 1 x"], [0])[0]
+    start = {run.arm.name: run for run in plan_runs(load_table("start"), size, tmp_path, seeds=[0])}
+    assert start["RWML"].stages[0].folder == plain.stages[0].folder
+    assert start["RWML"].stages[1].config.adapter == str(plain.stages[0].folder / "adapters" / "rwml")
+    policies = [run.stages[-1].folder for run in start.values()]
+    assert len(set(policies)) == len(policies)
+    other = plan_runs(load_table("plateau"), size, tmp_path, ["SFT 1 x"], [1])[0]
+    assert other.key != plain.key
+
+
+def test_every_arm_of_every_table_has_a_configuration_at_every_size(tmp_path):
+    for name in table_names():
+        for size in load_sizes().values():
+            runs = plan_runs(load_table(name), size, tmp_path)
+            assert len(runs) == len(load_table(name).arms) * len(size.seeds)
+            if size.runs and size is not load_sizes()["smoke"]:  # which has one encoder
+                assert len({run.key for run in runs}) == len(runs), name
+
+
+def test_the_presets_arms_deviate_from_the_size_only_where_they_say(tmp_path):
+    size = load_sizes()["tiny"]
+    first, second = plan_runs(load_table("plateau"), size, tmp_path, ["SFT 1 x", "SFT 2 x"], [0])
+    a, b = first.stages[0].config, second.stages[0].config
+    assert replace(a, sft=replace(a.sft, steps=160)) == b
+
+
+@pytest.mark.parametrize(
+    ("sft", "expected"),
+    [
+        ([(0.4, 1.0), (0.6, 2.0), (0.8, 9.0)], 3.0 - 1.5),  # halfway between the first two
+        ([(0.7, 1.0), (0.8, 2.0)], 3.0 - 1.0),  # the start is there already
+        ([(0.1, 1.0), (0.2, 2.0)], None),  # never there
+    ],
+)
+def test_forgetting_is_compared_where_sft_first_has_the_reward(sft, expected):
+    names = ["warm_start", *(f"sft_same_time_step_{4 * i}" for i in range(1, len(sft)))]
+    found = {"rwml.all": 0.5, "rwml.kl": 3.0, "rwml.text_loss": 0.0, "sft_same_time_step_4.all": 0.0}
+    for name, (reward, kl) in zip(names, sft, strict=True):
+        found |= {f"{name}.all": reward, f"{name}.kl": kl, f"{name}.text_loss": 0.0}
+    result = _at_equal_reward(found)
+    assert result.get("equal.kl") == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", table_names())
+def test_every_table_runs_at_the_smallest_size_and_fills_every_column(name, tiny_folder, tmp_path, monkeypatch):
+    if name == "transfer-official":
+        monkeypatch.setenv("ALFWORLD_DATA", str(official_data()))
+    words = ("reproduce", name, "--size", "smoke", "--set", f"model={tiny_folder}", "--run-dir", tmp_path)
+    assert run(*words) == 0
+    metrics = [record["metrics"] for record in _records(tmp_path, name)]
+    for column in load_table(name).columns:
+        if column.metric.partition(".")[2] not in ("equal.kl", "rwml.read", "signal_start"):
+            assert any(column.metric in found for found in metrics), column.label
