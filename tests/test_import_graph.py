@@ -15,7 +15,7 @@ from tests.helpers.paths import ROOT
 TREES = {"rwml_gym": "rwml_gym", "wrappers": "rwml_gym.wrappers", "agents": "rwml_gym.agents"}
 # Each folder of `agents` may import those before it.
 LAYERS = (
-    *("traces", "language", "players", "learning", "config", "claims", "reports", "reports/page"),
+    *("traces", "language/adapters", "language", "players", "learning", "config", "claims", "reports", "reports/page"),
     *("jobs", "jobs/world_models", "jobs/claims", "evaluation", "integrations", "cli"),
 )
 MAX_FILES = 14

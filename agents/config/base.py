@@ -183,6 +183,11 @@ class JobConfig(ModelConfig, EnvConfig):
     faults: FaultConfig = field(default_factory=FaultConfig)
     seed: int = 0
 
+    @property
+    def predicts(self) -> bool:
+        """Whether the trained model is a world model."""
+        return False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "lora_rank", "lora_alpha")

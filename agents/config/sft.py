@@ -52,6 +52,11 @@ class SFTJobConfig(JobConfig):
     sft: SFTConfig = field(default_factory=SFTConfig)
     checkpoint_every: int = 10
 
+    @property
+    def predicts(self) -> bool:
+        """Whether the trained model is a world model."""
+        return self.target == "states"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "games", "held_out_games", "max_steps", "max_new_tokens", "checkpoint_every")

@@ -210,6 +210,11 @@ class RWMLConfig(JobConfig):
     placebo: Placebo = "none"
     forgetting: int = 16
 
+    @property
+    def predicts(self) -> bool:
+        """Whether the trained model is a world model: always."""
+        return True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 1, "history", "max_new_tokens", "batch_rows", "calibration_pairs")

@@ -30,7 +30,7 @@ from rwml_gym.agents.jobs.tracking import make_accelerator, make_log
 from rwml_gym.agents.jobs.worlds import GameName, Games, Source, World
 from rwml_gym.agents.language.models import add_adapter, load_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
-from rwml_gym.agents.language.world_model import LanguageWorldModel
+from rwml_gym.agents.language.world_model import WORLD_MODEL_FILE, LanguageWorldModel, WorldModelSettings
 from rwml_gym.agents.learning.checkpoint import adapter_damage, load_adapter_weights, save_adapter
 from rwml_gym.agents.learning.distributed import block, check_distributed, gathered
 from rwml_gym.agents.learning.loop import train_loop
@@ -288,6 +288,7 @@ class Run:
             )
             if self.is_main:
                 save_adapter(self.model, self.adapter(name))
+                self._describe(name)
                 losses = {"loss of the last update": metrics[-1]["loss"]} if metrics and "loss" in metrics[-1] else {}
                 self._write_card(name, f"after {name} on", {"updates": str(len(metrics)), **losses}, self.world.title)
             return metrics
@@ -305,6 +306,24 @@ class Run:
             self.accelerator.wait_for_everyone()
         load_adapter_weights(self.model, self.adapter(name))
         return rows
+
+    def _describe(self, name: str) -> None:
+        """Write beside the adapter of a world model what its prompts hold, for `load_world_model`."""
+        config, prompts = self.config, self.prompts
+        if not config.predicts or config.show_policy:  # rules come from the environment
+            return
+        settings = WorldModelSettings(
+            model=config.model.split("/")[-1] if Path(config.model).is_dir() else config.model,
+            world=prompts.world,
+            max_new_tokens=config.max_new_tokens,
+            prompt_style=config.prompt_style,
+            history=config.history,
+            max_prompt_tokens=config.max_prompt_tokens,
+            max_state_characters=config.max_state_characters,
+            empty_thought=prompts.empty_thought,
+            json_schema=prompts.json_schema,
+        )
+        write_json(self.adapter(name) / WORLD_MODEL_FILE, asdict(settings))
 
     def _write_card(self, name: str, did: str, results: Mapping[str, Any], data_version: str) -> None:
         config = self.config

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from rwml_gym.agents.language.adapter_kinds import adapter_parameters, check_kind, check_switches_off, mergeable_layers
+from rwml_gym.agents.language.adapters.kinds import adapter_parameters, check_kind, check_switches_off, mergeable_layers
+from rwml_gym.agents.language.adapters.outside import ADAPTER_FILES, one_line, read_adapter, unmatched, weights_problem
 from rwml_gym.agents.language.few_rows import for_few_rows
-from rwml_gym.agents.language.outside import ADAPTER_FILES, one_line, read_adapter, unmatched, weights_problem
 from rwml_gym.agents.language.shared_prefix import ATTENTION
 from rwml_gym.agents.packaged import PACKAGED
 from rwml_gym.agents.precision import choose_precision, default_device

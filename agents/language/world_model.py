@@ -1,19 +1,67 @@
-"""A language model that predicts the next state."""
+"""A language model that predicts the next state, and loading a trained one."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from rwml_gym.agents.language.prompts import Prompts
+from rwml_gym.agents.language.instructions import PromptWorld
+from rwml_gym.agents.language.models import load_adapter, load_model
+from rwml_gym.agents.language.prompts import Prompts, PromptStyle
 from rwml_gym.agents.language.sampling import Completion, run_prompts, sample
 from rwml_gym.agents.language.shared_prefix import SharedPrefix
+from rwml_gym.errors import ModelNotFoundError
+from rwml_gym.files import read_regular
 from rwml_gym.reward.gap import GapReward, Gaps
 from rwml_gym.transitions import Transition, Turn
 
-__all__ = ["LanguageWorldModel", "score_attempts"]
+__all__ = [
+    "PACKAGED_WORLD_MODELS",
+    "WORLD_MODEL_FILE",
+    "LanguageWorldModel",
+    "WorldModelSettings",
+    "load_world_model",
+    "score_attempts",
+]
+
+PACKAGED_WORLD_MODELS = {"smollm2-alfworld": Path(__file__).parent / "adapters" / "smollm2-alfworld"}
+"""Name → folder of the adapter, of the world models that come with the package."""
+WORLD_MODEL_FILE = "world_model.json"
+"""In an adapter's folder: the base model, and what its prompts hold."""
+
+
+@dataclass(frozen=True)
+class WorldModelSettings:
+    """What a trained world model needs beside its adapter, see `Prompts`.
+
+    Attributes:
+        model: The base model, see `language.models.load_model`.
+        world: What kind of world it predicts.
+        max_new_tokens: Token limit of a prediction.
+        prompt_style: Style of the prompts.
+        history: Window H, in turns.
+        max_prompt_tokens: Token limit of a prompt.
+        max_state_characters: Prompts show only the beginning of a longer state; 0 for no limit.
+        empty_thought: Whether an empty thought precedes the prediction.
+        json_schema: Whether JSON is predicted as its schema.
+    """
+
+    model: str
+    world: PromptWorld
+    max_new_tokens: int
+    prompt_style: PromptStyle
+    history: int
+    max_prompt_tokens: int
+    max_state_characters: int = 0
+    empty_thought: bool = True
+    json_schema: bool = False
 
 
 class LanguageWorldModel:
@@ -37,6 +85,10 @@ class LanguageWorldModel:
     ) -> None:
         self.model, self.tokenizer, self.prompts = model, tokenizer, prompts
         self.max_new_tokens, self.batch_rows = max_new_tokens, batch_rows
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LanguageWorldModel:
+        """Return itself: predicting changes nothing, and copies of environments share one model."""
+        return self
 
     def predict(
         self, histories: Sequence[Sequence[Turn]], actions: Sequence[str], tasks: Sequence[str] | None = None
@@ -100,6 +152,44 @@ class LanguageWorldModel:
             places=places,
             prefixes=prefixes,
         )
+
+
+def load_world_model(
+    name: str | Path, model: str | None = None, device: torch.device | str | None = None
+) -> LanguageWorldModel:
+    """Load a trained world model with the prompts that it was trained on.
+
+    Args:
+        name: A name in `PACKAGED_WORLD_MODELS`, or an adapter's folder that `rwml-gym train rwml` left, such as
+            `runs/demo/adapters/rwml`.
+        model: Its base model, where that is in another folder than the adapter's `world_model.json` says.
+        device: Where to compute; the default device if absent.
+
+    Raises:
+        ModelNotFoundError: There is no such adapter, it has no `world_model.json`, or its base model is not there.
+    """
+    folder = PACKAGED_WORLD_MODELS.get(str(name), Path(name))
+    path = folder / WORLD_MODEL_FILE
+    try:
+        settings = WorldModelSettings(**json.loads(read_regular(path)))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelNotFoundError(
+            f"Expected a world model among {sorted(PACKAGED_WORLD_MODELS)}, or a folder with an adapter and "
+            f"{WORLD_MODEL_FILE}, actual: {str(name)!r}: {type(error).__name__}. Train one (`rwml-gym train rwml`), or "
+            "load its adapter with `load_adapter` and choose the prompts yourself."
+        ) from error
+    base, tokenizer = load_model(model or settings.model, device=device)
+    prompts = Prompts(
+        tokenizer,
+        settings.prompt_style,
+        settings.history,
+        settings.max_prompt_tokens,
+        settings.world,
+        settings.max_state_characters,
+        empty_thought=settings.empty_thought,
+        json_schema=settings.json_schema,
+    )
+    return LanguageWorldModel(load_adapter(base, folder), tokenizer, prompts, settings.max_new_tokens)
 
 
 def score_attempts(

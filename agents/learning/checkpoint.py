@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rwml_gym.agents.language.outside import ADAPTER_FILES
+from rwml_gym.agents.language.adapters.outside import ADAPTER_FILES
 from rwml_gym.agents.packaged import public_name
 from rwml_gym.errors import CheckpointError
 from rwml_gym.files import read_json, write_json

@@ -15,7 +15,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from rwml_gym.agents.language.adapter_kinds import mergeable_layers
+from rwml_gym.agents.language.adapters.kinds import mergeable_layers
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["MemoryPlan", "MemoryWarning", "available_memory", "plan"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+from rwml_gym.checks import missing
 from rwml_gym.encoders.cached import DEFAULT_ENCODER
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
@@ -21,11 +23,24 @@ WORLD_MODELS: dict[str, Callable[[Any, Any], WorldModel]] = {
     "most-frequent": lambda states, actions: MostFrequentOutcome(capacity=_WINDOW),
     "retrieval": lambda states, actions: RetrievalWorldModel(encoder=states, action_encoder=actions),
     "learned": lambda states, actions: EmbeddingWorldModel(encoder=states, action_encoder=actions),
+    "smollm2-alfworld": lambda states, actions: _trained("smollm2-alfworld"),
 }
-"""World models that can be made from their name alone; all but the first start empty and learn online."""
+"""World models that can be made from their name alone.
+
+`most-frequent`, `retrieval` and `learned` start empty and learn online. `smollm2-alfworld` is a trained language model.
+"""
 
 ENCODING = frozenset({"retrieval", "learned"})
 """Names of the world models that encode states and actions."""
+
+
+def _trained(name: str) -> WorldModel:
+    """Load a language model by the name of the function that does, as Gymnasium's entry points do."""
+    try:
+        load = pkgutil.resolve_name("rwml_gym.agents.language.world_model:load_world_model")
+    except ImportError as error:
+        raise missing("torch, transformers and peft", "train") from error
+    return cast(WorldModel, load(name))
 
 
 def make_world_model(model: str | WorldModel, encoder: Any = DEFAULT_ENCODER, action_encoder: Any = None) -> WorldModel:

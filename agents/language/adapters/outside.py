@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rwml_gym.agents.language.adapter_kinds import check_kind
+from rwml_gym.agents.language.adapters.kinds import check_kind
 
 __all__ = ["ADAPTER_FILES", "one_line", "read_adapter", "unmatched", "weights_problem"]
 
