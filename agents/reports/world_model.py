@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rwml_gym.agents.reports.evaluate import Prediction, kinds_of_rows, paired_difference
+from rwml_gym.agents.reports.seeds import over_seeds
 from rwml_gym.figures import draw, save
 from rwml_gym.files import read_json, write_json
 from rwml_gym.reward.gap import GapReward, Measure
@@ -64,7 +65,7 @@ def write_report(
         gap: The reward.
         context: The text around the numbers.
     """
-    table = results_table(results, gap, context)
+    table = "\n".join([results_table(results, gap, context), *over_seeds(config)])
     (folder / "report.txt").write_text(table + "\n", encoding="utf-8")
     write_json(
         folder / "results.json",

@@ -12,7 +12,7 @@ from typing import Any
 from rwml_gym.agents.claims.tables import Arm, Size, Stage, StageName, Table, Value, resolved
 from rwml_gym.agents.config.base import ModelConfig, find_preset, nearest
 from rwml_gym.agents.config.evaluate_world_model import EvaluateWorldModelConfig
-from rwml_gym.agents.config.files import changed, flatten
+from rwml_gym.agents.config.files import changed, differences, flatten
 from rwml_gym.agents.config.policy import POLICY_PRESETS
 from rwml_gym.agents.config.sft import SFT_PRESETS
 from rwml_gym.agents.config.world_model import PRESETS
@@ -125,12 +125,7 @@ def _that_fit(changes: Mapping[str, Value], config: ModelConfig) -> dict[str, Va
 
 def _differences(config: Any) -> dict[str, Any]:
     # Against the defaults, so that an option that comes later leaves the hash as it was.
-    default = flatten(type(config)())
-    return {
-        key: value
-        for key, value in flatten(config).items()
-        if value != default.get(key) and key not in ("adapter", "out")
-    }
+    return {key: value for key, value in differences(config).items() if key not in ("adapter", "out")}
 
 
 def _hash(content: Any) -> str:

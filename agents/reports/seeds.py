@@ -1,0 +1,61 @@
+"""How far seeds vary: what the committed runs of the same settings found, beside the one run that was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rwml_gym.agents.claims.records import COMMITTED, Record, read_records
+from rwml_gym.agents.claims.tables import table_names
+from rwml_gym.agents.config.files import differences
+from rwml_gym.statistics import student_interval
+
+__all__ = ["over_seeds"]
+
+# What may differ between a run and the committed ones without making it another experiment.
+_FREE = ("seed", "dtype", "tracker", "push_to_hub", "faults.on_nan", "faults.on_save_error", "faults.on_env_error")
+_COMPARED = (
+    ("RWML - warm start", "rwml", "warm_start"),
+    ("RWML - SFT same time", "rwml", "sft_same_time"),
+    ("RWML - most frequent", "rwml", "most_frequent"),
+)
+
+
+def over_seeds(config: Any) -> list[str]:
+    """Return lines on how far the differences of the reward vary over committed runs of the same settings.
+
+    Args:
+        config: Configuration of a run of `rwml-gym train rwml`.
+
+    Returns:
+        The lines; none where no two such runs are committed.
+    """
+    records = _same(config)
+    if len(records) < 2:
+        return []
+    seeds = ", ".join(str(record.seed) for record in records)
+    lines = [f"How far seeds vary: the committed runs of these settings, seeds {seeds} (95 % interval over seeds):"]
+    for label, ours, other in _COMPARED:
+        names = [f"rwml.{model}.all" for model in (ours, other)]
+        values = [r.metrics[names[0]] - r.metrics[names[1]] for r in records if set(names) <= set(r.metrics)]
+        if len(values) > 1:
+            mean, low, high = student_interval(values)
+            each = ", ".join(f"{value:+.3f}" for value in values)
+            lines.append(f"  {label:<28} {mean:+.3f} [{low:+.3f}, {high:+.3f}]  by seed: {each}")
+    return lines
+
+
+def _same(config: Any) -> Sequence[Record]:
+    wanted = _settings(differences(config))
+    found = {}
+    for name in table_names():
+        for record in read_records(COMMITTED, name):
+            if record.status != "finished" or [stage["run"] for stage in record.stages] != ["rwml"]:
+                continue
+            if _settings(record.stages[0]["config"]) == wanted:
+                found[record.seed] = record
+    return [found[seed] for seed in sorted(found)]
+
+
+def _settings(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in _FREE}
