@@ -21,6 +21,7 @@ HEAVY = {"torch", "transformers", "datasets", "peft", "alfworld", "textworld", "
 NEEDS = {
     "rwml_gym.agents.integrations.inspect_tasks": "inspect_ai",
     "rwml_gym.agents.integrations.verifiers_env": "verifiers",
+    "rwml_gym.agents.integrations.sb3": "sb3_contrib",
     "rwml_gym.agents": "peft",
     "rwml_gym.envs.alfworld": "alfworld",
 }

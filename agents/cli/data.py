@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +13,7 @@ import tyro
 from rwml_gym.agents.config.base import EnvConfig, ModelConfig
 from rwml_gym.agents.language.prompts import world_of
 from rwml_gym.agents.ranges import at_least, share, within
+from rwml_gym.checks import require
 from rwml_gym.diagnostics.audit import GapChoice
 from rwml_gym.diagnostics.audit import audit as run_audit
 from rwml_gym.diagnostics.audit_report import audit_table, write_audit
@@ -21,7 +21,7 @@ from rwml_gym.diagnostics.calibration import NoPairsError
 from rwml_gym.diagnostics.calibration_report import Calibrations, calibrate_each, calibrations_table, write_calibrations
 from rwml_gym.diagnostics.thresholds import Choice
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, make_encoder
-from rwml_gym.errors import ConfigMismatchError, DependencyNotInstalled, InvalidConfigError
+from rwml_gym.errors import ConfigMismatchError, InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.reward.gap import Measure, RewardShape
 from rwml_gym.reward.views import ViewName, check_view
@@ -310,8 +310,7 @@ def _load(path: Path) -> TransitionDataset:
 def _check_out(folder: Path | None) -> None:
     if folder is None:
         return
-    if importlib.util.find_spec("matplotlib") is None:
-        raise DependencyNotInstalled('--out needs matplotlib: pip install "rwml-gym[report]"')
+    require("matplotlib", "matplotlib for --out", "report")
     if folder.exists() and not folder.is_dir():
         raise InvalidConfigError(f"Expected --out to be a folder, actual: the file {str(folder)!r}.")
 

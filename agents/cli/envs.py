@@ -10,6 +10,7 @@ from typing import Any
 
 import tyro
 
+from rwml_gym.checks import install_command
 from rwml_gym.envs.base import GameSource
 from rwml_gym.errors import DependencyNotInstalled, GameNotFoundError
 from rwml_gym.terminal import say
@@ -58,7 +59,7 @@ def envs(words: list[str]) -> None:
             absent.setdefault(extra, []).append(library)
     say("\nNot installed:" if absent else "\nAll extras are installed.")
     for extra, libraries in absent.items():
-        say(f'  pip install "rwml-gym[{extra}]"  ({", ".join(libraries)})')
+        say(f"  {install_command(extra)}  ({', '.join(libraries)})")
 
 
 def _count(split: Split) -> str:

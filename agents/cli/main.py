@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import rwml_gym
 from rwml_gym.agents.cli.interrupts import exit_status, sigterm_raises
+from rwml_gym.checks import install_command
 from rwml_gym.errors import DependencyNotInstalled, RWMLGymError
 from rwml_gym.terminal import say
 
@@ -57,9 +58,11 @@ EXTRAS = {
         "tau2": "tau2 rouge_score",
         "api": "litellm tenacity",
         "embed": "sentence_transformers",
+        "endpoint": "openai",
         "inspect": "inspect_ai",
         "verifiers": "verifiers",
         "sb3": "stable_baselines3 sb3_contrib",
+        "track": "tensorboard",
         "report": "matplotlib jinja2",
         "train": "accelerate datasets gguf huggingface_hub peft psutil pydantic pydantic_core safetensors torch tqdm "
         "transformers yaml",
@@ -122,7 +125,7 @@ def _run(words: list[str]) -> int:
         library = (error.name or "").partition(".")[0]
         if library not in EXTRAS:
             raise
-        say(f'rwml-gym: This needs {library}: pip install "rwml-gym[{EXTRAS[library]}]"', file=sys.stderr)
+        say(f"rwml-gym: This needs {library}: {install_command(EXTRAS[library])}", file=sys.stderr)
         return 2
 
 

@@ -17,7 +17,7 @@ from tests.helpers.paths import ROOT
 
 needs_games = pytest.mark.skipif(
     any(importlib.util.find_spec(p) is None for p in ("alfworld", "peft")),
-    reason='needs `pip install "rwml-gym[alfworld,train]"`',
+    reason="needs the extras alfworld, train",
 )
 # Nothing here gets as far as a model: a bag of words and two games make the checks before it quick.
 QUICK = ["--encoder", "hashing", "--collect.games", "1", "--collect.held-out-games", "1"]
@@ -147,7 +147,7 @@ def test_a_missing_library_is_named(words, library, extra):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert f"rwml-gym[{extra}" in done.stderr
+    assert f'pip install -e "{ROOT}[{extra}]"' in done.stderr
     assert "Traceback" not in done.stderr
 
 
