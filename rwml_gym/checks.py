@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import operator
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
+from rwml_gym.installed import install_command
 
-__all__ = ["install_command", "missing", "one_of", "plain", "require", "whole_number"]
+__all__ = ["missing", "one_of", "plain", "require", "whole_number"]
 
 
 def one_of(name: str, value: object, known: Collection[object]) -> None:
@@ -64,14 +64,3 @@ def require(module: str, name: str, extra: str) -> None:
 def missing(name: str, extra: str) -> DependencyNotInstalled:
     """Make the error for a missing library; see `require`."""
     return DependencyNotInstalled(f"Expected {name}, actual: not installed. Run `{install_command(extra)}`.")
-
-
-def install_command(extra: str) -> str:
-    """Return the command that installs an extra, for messages.
-
-    This is the only place that says how, beside the README. There is no release on a package index yet, so extras are
-    installed from a clone: from the one that this code is in, if it is in one.
-    """
-    clone = Path(__file__).resolve().parents[1]
-    place = clone if (clone / "pyproject.toml").is_file() else "path/to/rwml-gym"
-    return f'pip install -e "{place}[{extra}]"'

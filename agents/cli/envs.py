@@ -10,9 +10,9 @@ from typing import Any
 
 import tyro
 
-from rwml_gym.checks import install_command
 from rwml_gym.envs.base import GameSource
 from rwml_gym.errors import DependencyNotInstalled, GameNotFoundError
+from rwml_gym.installed import install_command
 from rwml_gym.terminal import say
 
 __all__ = ["envs"]

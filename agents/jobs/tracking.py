@@ -20,10 +20,10 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from rwml_gym.agents.config.base import TrackerName
 from rwml_gym.agents.config.files import flatten
-from rwml_gym.checks import install_command
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import damage, seal
+from rwml_gym.installed import install_command
 
 __all__ = ["check_tracker", "make_accelerator", "make_log"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from rwml_gym.agents.cli import main as cli
 from rwml_gym.agents.jobs.worlds import WORLDS
-from rwml_gym.checks import install_command
+from rwml_gym.installed import install_command
 
 
 def listed(capsys) -> str:
