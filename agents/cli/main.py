@@ -65,7 +65,7 @@ EXTRAS = {
         "sb3": "stable_baselines3 sb3_contrib",
         "track": "tensorboard",
         "report": "matplotlib jinja2",
-        "train": "accelerate datasets gguf huggingface_hub peft psutil pydantic pydantic_core safetensors torch tqdm "
+        "train": "accelerate datasets gguf huggingface_hub peft psutil pydantic pydantic_core safetensors torch "
         "transformers yaml",
     }.items()
     for library in libraries.split()

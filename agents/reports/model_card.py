@@ -22,6 +22,7 @@ from rwml_gym.errors import HubError, InvalidConfigError, ModelNotFoundError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import is_sealed, seal
 from rwml_gym.hub import hub_resolves
+from rwml_gym.installed import repository
 from rwml_gym.text import printable
 
 __all__ = ["push_adapter", "write_card"]
@@ -35,7 +36,7 @@ _TEMPLATE = """---
 
 # {title}
 
-A LoRA adapter of {model}, trained with [rwml-gym](https://pypi.org/project/rwml-gym/).{note}
+A LoRA adapter of {model}, trained with {package}.{note}
 
 ## Trained on
 
@@ -105,6 +106,7 @@ def write_card(
         header=header.to_yaml(),
         title=_plain(title),
         model=_plain(model),
+        package=f"[rwml-gym]({repository()})" if repository() else "rwml-gym",
         note=_note(base_model, model),
         data=_plain(data_version),
         command=_code(" ".join(command.split()), "sh"),
