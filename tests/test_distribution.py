@@ -47,7 +47,7 @@ def _files() -> list[str]:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The source distribution and the wheel, built once for all workers, of a copy: no build folder stays in the tree."""
+    """The source distribution and the wheel, built once for all workers, of a copy, so that the tree stays clean."""
     pytest.importorskip("build", reason="needs the extra dev")
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-
 HEAVY = {"torch", "transformers", "datasets", "peft", "alfworld", "textworld", "sentence_transformers", "matplotlib"}
 
 # These need an extra; the rest of the package must do without.
