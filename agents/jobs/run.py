@@ -310,7 +310,8 @@ class Run:
         config = self.config
         title = f"{config.model.rsplit('/', 1)[-1]} {did} {self.world.title}"
         again = f"rwml-gym train {config.command} --config config.yaml --run-dir {self.folder.name}"
-        write_card(self.adapter(name), config.model, title, config, results, data_version, again)
+        where = config.push_to_hub
+        write_card(self.adapter(name), config.model, title, config, results, data_version, again, where)
 
     def publish(self, name: str, did: str, results: Mapping[str, Any], data_version: str) -> None:
         """Write the model card of an adapter with its results, and upload it if asked, once a run.
