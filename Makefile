@@ -10,6 +10,9 @@ export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
 # Let threads that wait for each other sleep soon: on a shared machine, waiting actively slows a step down many times.
 export GOMP_SPINCOUNT ?= 1000
 RUN_DIR ?= runs/demo
+# Each worker begins with a part of the files in their order, so that what a file's tests share is made once, and takes
+# tests from the others when it is done. The slowest tests are listed at the end.
+FAST := -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal --durations 25
 
 .PHONY: help demo test test-slow test-equality test-wheel coverage lint format dist newest constraints benchmark clean
 
@@ -20,10 +23,10 @@ demo: .venv/installed  ## train a world model from games to adapter, within an h
 	$(BIN)/rwml-gym train rwml --preset demo --run-dir $(RUN_DIR) $(OPTIONS)
 
 test: .venv/installed  ## run the tests and the Python blocks of README.md and docs/, without the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python $(FAST)
 
 coverage: .venv/installed  ## run the same tests and print which lines ran; fails below the floor in pyproject.toml
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --cov
+	OMP_NUM_THREADS=1 $(BIN)/python $(FAST) --cov
 
 test-wheel: dist  ## install the wheel without extras in a fresh environment, and use it (PYTHON=)
 	$(PYTHON) -m venv --clear build/wheel
@@ -47,7 +50,7 @@ dist: .venv/installed  ## build the source distribution and the wheel, and check
 	rm -rf dist && $(BIN)/python -m build --outdir dist && $(BIN)/twine check --strict dist/*
 
 newest: build/newest/installed  ## run the tests with the newest versions that pyproject.toml allows
-	OMP_NUM_THREADS=1 build/newest/bin/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
+	OMP_NUM_THREADS=1 build/newest/bin/python $(FAST)
 
 # Without what belongs to a build of torch: its local version, and the CUDA libraries that it pins by itself.
 constraints: build/newest/installed  ## renew constraints.txt with the newest versions; run `make newest` first

@@ -36,7 +36,13 @@ class _Handler(BaseHTTPRequestHandler):
                     target = self.folder / entry["value"]["path"]
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(base64.b64decode(entry["value"]["content"]))
-            self.answer({"commitUrl": f"{constants.ENDPOINT}/datasets/me/mine/commit/1", "commitOid": "1" * 40, "pullRequestUrl": None})
+            self.answer(
+                {
+                    "commitUrl": f"{constants.ENDPOINT}/datasets/me/mine/commit/1",
+                    "commitOid": "1" * 40,
+                    "pullRequestUrl": None,
+                }
+            )
         else:
             self.answer({})
 
