@@ -17,6 +17,7 @@ import pytest
 import yaml
 from filelock import FileLock
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.helpers.paths import ROOT
 
@@ -140,6 +141,17 @@ def test_the_citation_is_of_this_version():
     assert citation["license"] == PROJECT["license"]
     title = f"## {PROJECT['version']} ({citation['date-released']})"
     assert title in (ROOT / "CHANGELOG.md").read_text("utf-8").splitlines()
+
+
+def test_what_make_installs_is_pinned():
+    extras = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name != "inspect"}
+    named = {Requirement(line) for lines in (PROJECT["dependencies"], *extras.values()) for line in lines}
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pinned = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines if line[0] != "#"}
+    for each in named:
+        name = canonicalize_name(each.name)
+        if name not in ("rwml-gym", "setuptools"):  # pip freeze does not list setuptools
+            assert each.specifier.contains(pinned[name]), each
 
 
 def test_only_what_is_published_is_named_so():
