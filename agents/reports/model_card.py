@@ -102,7 +102,7 @@ def write_card(
         license=licence_of(base_model),
         model_name=plain(title),
         eval_results=[
-            EvalResult("text-generation", "rwml-gym", plain(data_version), plain(name), value)
+            EvalResult("text-generation", "rwml-gym", plain(data_version), plain(name), float(value))
             for name, value in metrics.items()
             if not isinstance(value, str) and math.isfinite(value)
         ],
