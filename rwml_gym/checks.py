@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
+from rwml_gym.installed import install_command
 
 __all__ = ["missing", "one_of", "plain", "require", "whole_number"]
 
@@ -62,4 +63,4 @@ def require(module: str, name: str, extra: str) -> None:
 
 def missing(name: str, extra: str) -> DependencyNotInstalled:
     """Make the error for a missing library; see `require`."""
-    return DependencyNotInstalled(f'Expected {name}, actual: not installed. Run `pip install "rwml-gym[{extra}]"`.')
+    return DependencyNotInstalled(f"Expected {name}, actual: not installed. Run `{install_command(extra)}`.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, overload
@@ -244,24 +244,18 @@ class TransitionDataset(Sequence[Transition]):
             StorageError: If it cannot be written, such as on a full disk; an earlier dataset is then kept.
         """
         require("datasets", "datasets to save or load transitions", "train")
-        from datasets import Dataset
         from datasets.utils import logging
 
         path = Path(path)
         if path.exists() and not _looks_saved(path):
             raise InvalidConfigError(f"Expected a new folder or a saved dataset, actual: {str(path)!r}. Rename it.")
-        columns: dict[str, list[Any]] = {field.name: [] for field in fields(Transition)}
-        for transition in self:
-            for name, value in asdict(transition).items():
-                columns[name].append(_storable(value))
+        stored = self._stored()
         partial = path.parent / f".{path.name}-{uuid.uuid4().hex}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with without_progress_bars(logging):
                 # By default an empty dataset has no file and cannot be loaded.
-                Dataset.from_dict(columns, features=_features()).save_to_disk(
-                    str(partial), num_shards=None if len(self) else 1
-                )
+                stored.save_to_disk(str(partial), num_shards=None if len(self) else 1)
             write_json(partial / _FORMAT, {"version": _VERSION})
             seal(partial, *(file.name for file in partial.iterdir()))
             if path.exists():
@@ -277,6 +271,66 @@ class TransitionDataset(Sequence[Transition]):
             ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    def export(self, folder: str | Path) -> None:
+        """Write `data/train.parquet` into a folder, which `datasets.load_dataset` and most other tools read.
+
+        Args:
+            folder: The folder, such as one to upload to a hub; its other files stay.
+
+        Raises:
+            DependencyNotInstalled: If `datasets` is not installed.
+            StorageError: If the file cannot be written.
+        """
+        require("datasets", "datasets to save or load transitions", "train")
+        from datasets.utils import logging
+
+        file = Path(folder) / "data" / "train.parquet"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with without_progress_bars(logging):
+                self._stored().to_parquet(str(file))
+        except OSError as error:
+            raise StorageError(
+                f"Expected to write {len(self)} transitions to {str(file)!r}, actual: {error.strerror or error}. Make "
+                "room, or choose another folder."
+            ) from error
+
+    def _stored(self) -> Any:
+        from datasets import Dataset
+
+        columns: dict[str, list[Any]] = {field.name: [] for field in fields(Transition)}
+        for transition in self:
+            for name, value in asdict(transition).items():
+                columns[name].append(_storable(value))
+        return Dataset.from_dict(columns, features=_features())
+
+    @classmethod
+    def from_hub(cls, repo_id: str, revision: str | None = None, split: str = "train") -> TransitionDataset:
+        """Read transitions that `rwml-gym record --push-to-hub` shared, or a folder of `export`.
+
+        Args:
+            repo_id: `OWNER/NAME` of a data set on the hub, or a folder.
+            revision: Commit, tag or branch; name a commit to read the same data later.
+            split: Split of the data set.
+
+        Raises:
+            DependencyNotInstalled: If `datasets` is not installed.
+            InvalidDatasetError: If it cannot be read, or has other columns.
+        """
+        require("datasets", "datasets to save or load transitions", "train")
+        from datasets import load_dataset
+        from datasets.utils import logging
+
+        try:
+            with without_progress_bars(logging):
+                stored = load_dataset(repo_id, split=split, revision=revision)
+        except Exception as error:  # from the hub, the file system, Arrow or datasets
+            raise InvalidDatasetError(
+                f"Expected a data set of transitions {repo_id!r}, actual: {type(error).__name__}: {error}. Check the "
+                "name OWNER/NAME, the network, and for a private one the token (`hf auth login`)."
+            ) from error
+        return cls._from_stored(lambda: stored, repo_id)
 
     @classmethod
     def load(cls, path: str | Path) -> TransitionDataset:
@@ -294,7 +348,6 @@ class TransitionDataset(Sequence[Transition]):
         """
         require("datasets", "datasets to save or load transitions", "train")
         from datasets import Dataset
-        from datasets.utils import logging
 
         path = Path(path)
         if not _looks_saved(path):
@@ -313,9 +366,15 @@ class TransitionDataset(Sequence[Transition]):
                 f"Expected transitions of version {_VERSION} or earlier in {str(path)!r}, actual: version {version}. "
                 "Load them with the newer rwml-gym that wrote them."
             )
+        return cls._from_stored(lambda: Dataset.load_from_disk(str(path)), str(path))
+
+    @classmethod
+    def _from_stored(cls, read: Callable[[], Any], where: str) -> TransitionDataset:
+        from datasets.utils import logging
+
         try:
             with without_progress_bars(logging):
-                stored, features = Dataset.load_from_disk(str(path)), _features()
+                stored, features = read(), _features()
                 stored.data.table.validate(full=True)  # or a damaged offset would end the interpreter
                 for name in _LATER - set(stored.column_names):
                     del features[name]
@@ -325,12 +384,12 @@ class TransitionDataset(Sequence[Transition]):
         # Depending on the damage, the error comes from Arrow, json, the file system or datasets.
         except Exception as error:
             raise InvalidDatasetError(
-                f"Expected readable transitions in {str(path)!r}, actual: {type(error).__name__}: {error}. "
+                f"Expected readable transitions in {where!r}, actual: {type(error).__name__}: {error}. "
                 "Record and save them again."
             ) from error
         if nulls := sorted({name for row in rows for name in _nulls(row)}):
             raise InvalidDatasetError(
-                f"Expected a value in every row of {str(path)!r}, actual: null in {', '.join(nulls)}. Fill them, with "
+                f"Expected a value in every row of {where!r}, actual: null in {', '.join(nulls)}. Fill them, with "
                 "an empty text where there is none; only `won` may be null."
             )
         return cls(map(Transition.from_dict, rows))

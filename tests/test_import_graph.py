@@ -12,7 +12,10 @@ import pytest
 from tests.helpers.paths import ROOT
 
 # Folder -> import name; `agents` and `wrappers` sit at the top of the repository.
-TREES = {"rwml_gym": "rwml_gym", "wrappers": "rwml_gym.wrappers", "agents": "rwml_gym.agents"}
+TREES = {
+    **{"rwml_gym": "rwml_gym", "wrappers": "rwml_gym.wrappers", "agents": "rwml_gym.agents"},
+    "configs/accelerate": "rwml_gym.agents.config.accelerate",
+}
 # Each folder of `agents` may import those before it.
 LAYERS = (
     *("traces", "language/adapters", "language", "players", "learning", "config", "claims", "reports", "reports/page"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ import tyro
 from rwml_gym.agents.config.base import EnvConfig, ModelConfig
 from rwml_gym.agents.language.prompts import world_of
 from rwml_gym.agents.ranges import at_least, share, within
+from rwml_gym.checks import require
 from rwml_gym.diagnostics.audit import GapChoice
 from rwml_gym.diagnostics.audit import audit as run_audit
 from rwml_gym.diagnostics.audit_report import audit_table, write_audit
@@ -21,7 +23,8 @@ from rwml_gym.diagnostics.calibration import NoPairsError
 from rwml_gym.diagnostics.calibration_report import Calibrations, calibrate_each, calibrations_table, write_calibrations
 from rwml_gym.diagnostics.thresholds import Choice
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, CachedEncoder, make_encoder
-from rwml_gym.errors import ConfigMismatchError, DependencyNotInstalled, InvalidConfigError
+from rwml_gym.errors import ConfigMismatchError, InvalidConfigError
+from rwml_gym.hub import check_repository
 from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.reward.gap import Measure, RewardShape
 from rwml_gym.reward.views import ViewName, check_view
@@ -34,6 +37,10 @@ __all__ = ["AuditCommand", "CalibrateCommand", "RecordCommand", "audit", "calibr
 
 Data = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
+
+
+# Options of `record` that change nothing in the data.
+_NOT_PLAYED = ("out", "overwrite", "push_to_hub")
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ class RecordCommand(EnvConfig):
         history: Turns kept with each transition.
         seed: Seed of the choice of games and actions.
         overwrite: Replace earlier transitions.
+        push_to_hub: Data set to upload them to, with a card, such as `name/repository` (private); none if absent. The
+            folder `OUT.shared` holds what is uploaded.
     """
 
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = tyro.MISSING
@@ -60,12 +69,15 @@ class RecordCommand(EnvConfig):
     history: int = 4
     seed: int = 0
     overwrite: bool = False
+    push_to_hub: str | None = None
 
 
 def record(words: Sequence[str]) -> int:
     """Run `rwml-gym record` with the words after it."""
     command = tyro.cli(RecordCommand, args=words, prog="rwml-gym record")
-    header = {name: str(value) for name, value in vars(command).items() if name not in ("out", "overwrite")}
+    header = {name: str(value) for name, value in vars(command).items() if name not in _NOT_PLAYED}
+    if command.push_to_hub is not None:
+        check_repository(command.push_to_hub)
     path = command.out.with_name(f"{command.out.name}.journal")
     try:
         journal = Journal(path, header)
@@ -105,7 +117,31 @@ def record(words: Sequence[str]) -> int:
     types = Counter(action_type(t.action) for t in found)
     say(f"{len(found)} transitions of {count_games(found)} in {command.out}")
     say(f"{len(types)} types of action: {', '.join(f'{shown(name)} {n}' for name, n in types.most_common(12))}")
+    if command.push_to_hub is not None:
+        say(f"Shared as {_share(command, command.push_to_hub, source.world.title, found)}.")
     return 0
+
+
+def _share(command: RecordCommand, repo_id: str, title: str, found: TransitionDataset) -> str:
+    from rwml_gym.agents.reports.dataset_card import push_transitions, write_shared
+
+    played = {name: value for name, value in vars(command).items() if name not in _NOT_PLAYED}
+    defaults = {field.name: field.default for field in fields(RecordCommand)}
+    changed = {name: value for name, value in played.items() if value != defaults[name]}
+    words = " ".join(f"--{name.replace('_', '-')} {_as_word(value)}" for name, value in changed.items())
+    made = {"player": "random", **{name: _as_word(value) for name, value in played.items() if value is not None}}
+    again = f"rwml-gym record {words} --out {command.out.name}"
+    folder = command.out.with_name(f"{command.out.name}.shared")
+    write_shared(found, folder, f"Transitions of {title}", repo_id, again, made)
+    return push_transitions(folder, repo_id)
+
+
+def _as_word(value: Any) -> str:
+    """Return a value as on the command line; of a folder its last name alone, because the rest of it is private."""
+    if isinstance(value, tuple | list):
+        return " ".join(map(_as_word, value))
+    text = str(value)
+    return shlex.quote(Path(text).name if os.path.isabs(text) else text)
 
 
 @dataclass(frozen=True)
@@ -310,8 +346,7 @@ def _load(path: Path) -> TransitionDataset:
 def _check_out(folder: Path | None) -> None:
     if folder is None:
         return
-    if importlib.util.find_spec("matplotlib") is None:
-        raise DependencyNotInstalled('--out needs matplotlib: pip install "rwml-gym[report]"')
+    require("matplotlib", "matplotlib for --out", "report")
     if folder.exists() and not folder.is_dir():
         raise InvalidConfigError(f"Expected --out to be a folder, actual: the file {str(folder)!r}.")
 

@@ -12,6 +12,7 @@ import tyro
 
 from rwml_gym.envs.base import GameSource
 from rwml_gym.errors import DependencyNotInstalled, GameNotFoundError
+from rwml_gym.installed import install_command
 from rwml_gym.terminal import say
 
 __all__ = ["envs"]
@@ -58,7 +59,7 @@ def envs(words: list[str]) -> None:
             absent.setdefault(extra, []).append(library)
     say("\nNot installed:" if absent else "\nAll extras are installed.")
     for extra, libraries in absent.items():
-        say(f'  pip install "rwml-gym[{extra}]"  ({", ".join(libraries)})')
+        say(f"  {install_command(extra)}  ({', '.join(libraries)})")
 
 
 def _count(split: Split) -> str:

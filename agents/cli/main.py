@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import rwml_gym
 from rwml_gym.agents.cli.interrupts import exit_status, sigterm_raises
 from rwml_gym.errors import DependencyNotInstalled, RWMLGymError
+from rwml_gym.installed import install_command
 from rwml_gym.terminal import say
 
 __all__ = ["main"]
@@ -42,7 +43,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "baselines tau2": ("how many tasks of τ²-bench are won without serving anyone", "evaluate:baselines_tau2"),
     "games export": ("write ALFWorld games as folders that alfworld itself finds and plays", "games:export"),
     "games list": ("print the names of ALFWorld games", "games:list_names"),
-    "version": ("print the installed version", ""),
+    "accelerate-config": ("where the settings of `accelerate launch` are", "about:accelerate_config"),
+    "version": ("print the versions of this package, what it builds on, and the data (--json)", "about:version"),
 }
 # What the first word of an interrupted command means for what it has done.
 GOES_ON = {
@@ -59,11 +61,13 @@ EXTRAS = {
         "tau2": "tau2 rouge_score",
         "api": "litellm tenacity",
         "embed": "sentence_transformers",
+        "endpoint": "openai",
         "inspect": "inspect_ai",
         "verifiers": "verifiers",
         "sb3": "stable_baselines3 sb3_contrib",
+        "track": "tensorboard",
         "report": "matplotlib jinja2",
-        "train": "accelerate datasets gguf huggingface_hub peft psutil pydantic pydantic_core safetensors torch tqdm "
+        "train": "accelerate datasets gguf huggingface_hub peft psutil pydantic pydantic_core safetensors torch "
         "transformers yaml",
     }.items()
     for library in libraries.split()
@@ -101,18 +105,16 @@ def _main(words: list[str]) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if words[:1] == ["--version"]:
-        words = ["version", *words[1:]]
+    if words == ["--version"]:
+        say(rwml_gym.__version__)
+        return 0
     if not words or words[0] in ("-h", "--help", "help"):
         say(_usage())
         return 0
     name = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), None)
-    if name is None or (name == "version" and len(words) > 1):
+    if name is None:
         say(f"rwml-gym: {_unknown(words)}", file=sys.stderr)
         return 2
-    if name == "version":
-        say(rwml_gym.__version__)
-        return 0
     module, _, function = COMMANDS[name][1].partition(":")
     try:
         command = getattr(importlib.import_module(f"rwml_gym.agents.cli.{module}"), function)
@@ -124,7 +126,7 @@ def _run(words: list[str]) -> int:
         library = (error.name or "").partition(".")[0]
         if library not in EXTRAS:
             raise
-        say(f'rwml-gym: This needs {library}: pip install "rwml-gym[{EXTRAS[library]}]"', file=sys.stderr)
+        say(f"rwml-gym: This needs {library}: {install_command(EXTRAS[library])}", file=sys.stderr)
         return 2
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from rwml_gym.agents.players.base import MakeEnv
 from rwml_gym.agents.traces.folder import TraceWriter
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
 from rwml_gym.files import write_json
+from rwml_gym.installed import commit, versions
 from rwml_gym.reward.distances import DISTANCES
 from rwml_gym.wrappers import WorldModelRewardWrapper
 
@@ -190,7 +189,7 @@ def _header(
         "max_steps": budget,
         "seed": config.seed,
         "gap": gap,
-        "made_with": {"versions": _versions(), "commit": _commit()},
+        "made_with": {"versions": versions(_PACKAGES), "commit": commit()},
     }
 
 
@@ -199,25 +198,3 @@ def _prompt_options(config: EvaluateConfig) -> tuple[str, ...]:
     if config.agent == "model":
         return (*_SHOWN, *_LOCAL)
     return _SHOWN if ":" in (config.agent or "") else ()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _commit() -> str:
-    """Return the commit of this package's checkout, with a mark if files differ from it; empty if it is installed."""
-    folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
-        return ""
-    try:
-        command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""

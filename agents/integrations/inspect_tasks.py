@@ -1,6 +1,5 @@
 """Tasks for Inspect (inspect.aisi.org.uk): its viewer, retries, epochs and limits serve our environments.
 
-    pip install "rwml-gym[alfworld,inspect]"
     inspect eval rwml_gym/alfworld --model openai/gpt-5-mini -T split=valid_unseen -T games=50
     inspect eval rwml_gym/tau2 --model openai/gpt-5-mini -T domain=retail --epochs 4
 
@@ -14,16 +13,20 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from inspect_ai import Task, task
-from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.model import ChatMessageSystem, ChatMessageTool, ChatMessageUser, get_model
-from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
-from inspect_ai.solver import Generate, Solver, TaskState, solver
-from inspect_ai.tool import ToolCall, ToolInfo, ToolParams
-
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.integrations.dialogue import Dialogue, games_to_play
 from rwml_gym.agents.players.base import MakeEnv
+from rwml_gym.checks import missing
+
+try:
+    from inspect_ai import Task, task
+    from inspect_ai.dataset import MemoryDataset, Sample
+    from inspect_ai.model import ChatMessageSystem, ChatMessageTool, ChatMessageUser, get_model
+    from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
+    from inspect_ai.solver import Generate, Solver, TaskState, solver
+    from inspect_ai.tool import ToolCall, ToolInfo, ToolParams
+except ImportError as error:
+    raise missing("Inspect", "inspect") from error
 
 __all__ = ["alfworld", "play_game", "success", "tau2", "text_environment"]
 

@@ -6,12 +6,17 @@ import math
 from typing import Any
 
 import gymnasium as gym
-import torch
-from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from torch import nn
 
+from rwml_gym.checks import missing
 from rwml_gym.errors import InvalidConfigError
+
+try:
+    import torch
+    from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
+    from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+    from torch import nn
+except ImportError as error:
+    raise missing("Stable-Baselines3 with sb3-contrib", "sb3") from error
 
 __all__ = ["ActionScoringPolicy"]
 

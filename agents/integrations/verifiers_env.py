@@ -1,6 +1,5 @@
 """Environments for verifiers (0.4, `verifiers.v1`), on which prime-rl trains.
 
-    pip install "rwml-gym[alfworld,verifiers]"
     vf-eval rwml-gym-verifiers --env.taskset.env alfworld --env.taskset.games 50 -m openai/gpt-5-mini --no-push
 
 In Python::
@@ -19,12 +18,16 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import openai
-import verifiers.v1 as vf
-from verifiers.v1.dialects.chat import message_to_wire
-
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.integrations.dialogue import Dialogue, games_to_play
+from rwml_gym.checks import missing
+
+try:
+    import openai
+    import verifiers.v1 as vf
+    from verifiers.v1.dialects.chat import message_to_wire
+except ImportError as error:
+    raise missing("verifiers", "verifiers") from error
 
 __all__ = [
     "ChatHarness",

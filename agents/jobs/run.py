@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,7 @@ from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import CheckpointError, ConfigMismatchError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import damage, seal
+from rwml_gym.installed import version_of
 from rwml_gym.terminal import say
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset
 
@@ -329,7 +329,8 @@ class Run:
         config = self.config
         title = f"{config.model.rsplit('/', 1)[-1]} {did} {self.world.title}"
         again = f"rwml-gym train {config.command} --config config.yaml --run-dir {self.folder.name}"
-        write_card(self.adapter(name), config.model, title, config, results, data_version, again)
+        where = config.push_to_hub
+        write_card(self.adapter(name), config.model, title, config, results, data_version, again, where)
 
     def publish(self, name: str, did: str, results: Mapping[str, Any], data_version: str) -> None:
         """Write the model card of an adapter with its results, and upload it if asked, once a run.
@@ -413,7 +414,7 @@ def versions() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": torch.get_num_threads(),
         "bfloat16_instructions": bfloat16_instructions(),
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: version_of(name) for name in _PACKAGES},
     }
 
 
@@ -436,13 +437,6 @@ def _slug(name: str) -> str:
 def _as_json(config: JobConfig) -> Any:
     # Through JSON, so that tuples compare as the lists they are stored as.
     return json.loads(json.dumps(asdict(config)))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _differences(stored: Any, wanted: Any, prefix: str = "") -> list[str]:

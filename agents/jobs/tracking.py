@@ -23,6 +23,7 @@ from rwml_gym.agents.config.files import flatten
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import damage, seal
+from rwml_gym.installed import install_command
 
 __all__ = ["check_tracker", "make_accelerator", "make_log"]
 
@@ -31,7 +32,6 @@ _FOLDER, _PROJECT = "tracking", "rwml-gym"
 # Processes wait while one of them plays or calibrates, which takes hours with a large model; NCCL gives up after ten
 # minutes. The launcher ends all processes as soon as one of them fails, so this limit is for one that hangs.
 _PATIENCE = timedelta(days=1)
-_INSTALL = {"tensorboard": '"rwml-gym[track]"', "all": '"rwml-gym[track]"'}
 
 
 def make_accelerator(folder: str | Path, tracker: TrackerName = "none") -> Accelerator:
@@ -64,10 +64,10 @@ def check_tracker(tracker: TrackerName) -> None:
         raise InvalidConfigError(f"Expected a tracker among {list(get_args(TrackerName))}, actual: {tracker!r}.")
     missing = not get_available_trackers() if tracker == "all" else importlib.util.find_spec(tracker) is None
     if tracker != "none" and missing:
+        install = install_command("track") if tracker in ("tensorboard", "all") else f"pip install {tracker}"
         what = "No tracker" if tracker == "all" else f"The tracker {tracker}"
         raise DependencyNotInstalled(
-            f"{what} is {'' if tracker == 'all' else 'not '}installed: pip install {_INSTALL.get(tracker, tracker)}, "
-            "or train without (--tracker none)"
+            f"{what} is {'' if tracker == 'all' else 'not '}installed: {install}, or train without (--tracker none)"
         )
 
 

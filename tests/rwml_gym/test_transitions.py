@@ -244,7 +244,7 @@ def test_further_columns_of_other_tools_are_left_out(tmp_path):
 def test_a_missing_library_names_the_extra(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for call in (TransitionDataset([]).save, TransitionDataset.load):
-        with pytest.raises(DependencyNotInstalled, match=r'pip install "rwml-gym\[train\]"'):
+        with pytest.raises(DependencyNotInstalled, match=r'pip install -e ".*\[train\]"'):
             call(tmp_path / "set")
 
 

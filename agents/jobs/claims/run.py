@@ -6,7 +6,6 @@ one that was interrupted.
 
 from __future__ import annotations
 
-import subprocess
 import time
 import traceback
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.jobs.world_models.evaluate import evaluate_world_models, make_gap
 from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.files import read_json, write_json
+from rwml_gym.installed import commit
 from rwml_gym.terminal import say
 
 __all__ = ["reproduce"]
@@ -108,7 +108,7 @@ def _record(run: PlannedRun, size: str, command: str) -> Record:
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(sum(each["seconds"] for each in ran), 1),
         command=command,
-        commit=ran[0]["commit"] if ran else _commit(),
+        commit=ran[0]["commit"] if ran else commit(),
         versions=ran[0]["versions"] if ran else versions(),
         stages=[{"run": stage.stage.run, "config": stage.differences()} for stage in run.stages],
         metrics=metrics,
@@ -123,7 +123,7 @@ def _timed(stage: PlannedStage) -> dict[str, Any]:
         say(f"{stage.stage.label}: taken as it is from {stage.folder}")
         return dict(notes)
     began = time.monotonic()
-    notes = {"commit": _commit(), "versions": versions(), **notes}
+    notes = {"commit": commit(), "versions": versions(), **notes}
     try:
         _run(stage)
         notes["finished"] = True
@@ -148,16 +148,3 @@ def _run(stage: PlannedStage) -> None:
         write_json(folder / "results.json", found.to_json())
     else:
         raise TypeError(f"no stage: {type(config).__name__}")
-
-
-def _commit() -> str:
-    """Return the commit of the source, with `+` if it was changed since; empty outside a clone."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(Path(__file__).resolve().parent), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""

@@ -73,7 +73,11 @@ def load(module: str) -> ModuleType:
 
     Args:
         module: Its name below ``tau2``, such as ``environment.environment``.
+
+    Raises:
+        DependencyNotInstalled: If tau2-bench is not installed.
     """
+    require()
     with _lock, _undisturbed():
         _postpone_package()
         return importlib.import_module(f"tau2.{module}")

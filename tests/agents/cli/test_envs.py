@@ -10,6 +10,7 @@ import pytest
 
 from rwml_gym.agents.cli import main as cli
 from rwml_gym.agents.jobs.worlds import WORLDS
+from rwml_gym.installed import install_command
 
 
 def listed(capsys) -> str:
@@ -37,7 +38,7 @@ def test_missing_data_and_libraries_come_with_the_command_that_helps(capsys, mon
     if importlib.util.find_spec("alfworld"):
         assert "--split valid_seen" in out
         assert "no data here: run `alfworld-download`" in out
-    assert out.count('pip install "rwml-gym[tau2]"') == 2
+    assert out.count(install_command("tau2")) == 2
     assert "\nNot installed:\n" in out
 
 

@@ -17,7 +17,7 @@ from tests.helpers.paths import ROOT
 
 needs_games = pytest.mark.skipif(
     any(importlib.util.find_spec(p) is None for p in ("alfworld", "peft")),
-    reason='needs `pip install "rwml-gym[alfworld,train]"`',
+    reason="needs the extras alfworld, train",
 )
 # Nothing here gets as far as a model: a bag of words and two games make the checks before it quick.
 QUICK = ["--encoder", "hashing", "--collect.games", "1", "--collect.held-out-games", "1"]
@@ -36,9 +36,8 @@ def _train(folder: Path, *words: str) -> int:
     return _main("train", "rwml", *preset, *QUICK, "--run-dir", str(folder), *words)
 
 
-@pytest.mark.parametrize("word", ["version", "--version"])
-def test_version(capsys, word):
-    assert _main(word) == 0
+def test_version(capsys):
+    assert _main("--version") == 0
     assert capsys.readouterr() == (f"{version('rwml-gym')}\n", "")
 
 
@@ -60,7 +59,6 @@ def test_help_goes_to_standard_output(capsys, words):
         (["train", "rmwl"], "rwml-gym train rwml"),
         (["evalute", "--agent", "expert"], "rwml-gym evaluate"),
         (["game", "list"], "rwml-gym games list"),
-        (["version", "extra"], "rwml-gym version"),
     ],
 )
 def test_an_unknown_command_names_the_nearest(capsys, words, nearest):
@@ -107,7 +105,7 @@ def test_what_needs_no_model_imports_no_torch(words):
 def test_the_words_of_the_process_are_the_default(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["rwml-gym", "version"])
     assert cli.main() == 0
-    assert capsys.readouterr().out.strip() == version("rwml-gym")
+    assert version("rwml-gym") in capsys.readouterr().out.splitlines()[0]
 
 
 def test_training_help_lists_options_and_presets(capsys):
@@ -147,7 +145,7 @@ def test_a_missing_library_is_named(words, library, extra):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert f"rwml-gym[{extra}" in done.stderr
+    assert f'pip install -e "{ROOT}[{extra}]"' in done.stderr
     assert "Traceback" not in done.stderr
 
 

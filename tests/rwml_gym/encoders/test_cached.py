@@ -202,7 +202,7 @@ def test_a_missing_library_names_the_extra(monkeypatch):
     monkeypatch.setattr(
         encoders.importlib.util, "find_spec", lambda name: None if name == "sentence_transformers" else found(name)
     )
-    with pytest.raises(DependencyNotInstalled, match=r'pip install "rwml-gym\[embed\]"'):
+    with pytest.raises(DependencyNotInstalled, match=r'pip install -e ".*\[embed\]"'):
         make_encoder("some-model-not-loaded-yet")
 
 

@@ -76,6 +76,6 @@ def test_a_hundred_thousand_characters_do_not_hang():
 
 def test_a_missing_library_names_the_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DependencyNotInstalled, match=r'pip install "rwml-gym\[tau2\]"'):
+    with pytest.raises(DependencyNotInstalled, match=r'pip install -e ".*\[tau2\]"'):
         GapReward("hashing", measures={"tool": {"gap": "rouge"}})
     GapReward("hashing")

@@ -88,7 +88,7 @@ def test_torch_is_imported_only_when_it_is_used():
 
 def test_a_missing_library_names_the_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DependencyNotInstalled, match=r'pip install "rwml-gym\[embed\]"'):
+    with pytest.raises(DependencyNotInstalled, match=r'pip install -e ".*\[embed\]"'):
         EmbeddingWorldModel("hashing")
 
 

@@ -473,7 +473,7 @@ def test_task_types_may_come_in_any_order():
 @pytest.mark.parametrize("module", ["alfworld", "textworld", "fast_downward"])
 def test_a_missing_package_names_the_extra(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(DependencyNotInstalled, match=r'pip install "rwml-gym\[alfworld\]"'):
+    with pytest.raises(DependencyNotInstalled, match=r'pip install -e ".*\[alfworld\]"'):
         GeneratedGames()
 
 

@@ -139,4 +139,4 @@ try:
 except DependencyNotInstalled as error:
     print(error)
 """
-    assert "rwml-gym[tau2]" in version_in(tmp_path, [tmp_path], script)
+    assert '[tau2]"' in version_in(tmp_path, [tmp_path], script)
