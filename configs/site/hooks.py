@@ -29,7 +29,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for folder, place in FOLDERS.items():
         shutil.copytree(root / folder, target / place, ignore=shutil.ignore_patterns("__pycache__"))
     for path in target.rglob("*.py"):
-        path.write_text(DOCTEST.sub(r"\1```pycon\n\g<0>\1```\n", path.read_text("utf-8")), "utf-8")
+        text = DOCTEST.sub(r"\1```pycon\n\g<0>\1```\n", path.read_text("utf-8"))
+        path.write_text(text.replace("::\n\n", ":\n\n"), "utf-8")  # before a block of code
     handlers: dict[str, Any] = config.plugins["mkdocstrings"].config.handlers
     handlers["python"]["paths"] = [str(target)]
     return config
