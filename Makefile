@@ -14,7 +14,7 @@ RUN_DIR ?= runs/demo
 # tests from the others when it is done. The slowest tests are listed at the end.
 FAST := -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal --durations 25
 
-.PHONY: help demo test test-slow test-equality test-wheel coverage lint format dist newest constraints benchmark clean
+.PHONY: help demo test test-slow test-equality test-wheel coverage lint format docs dist newest constraints benchmark clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ constraints: build/newest/installed  ## renew constraints.txt with the newest ve
 		| sed 's/+[a-z0-9.]*$$//' | grep -Ev '^(nvidia-(cu|nc|nv)|triton|cuda-)' | LC_ALL=C sort -f; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 
+docs: .venv/installed  ## build the documentation site into site/; warnings and dead links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 benchmark: .venv/installed  ## measure GRPO and ALFWorld beside TRL, generate and stock ALFWorld
 	$(BIN)/python benchmarks/grpo_update.py
 	$(BIN)/python benchmarks/alfworld_speed.py
@@ -82,5 +85,5 @@ endef
 build/newest/installed: pyproject.toml Makefile
 	$(call install,build/newest,--upgrade)
 
-clean:  ## remove .venv and build folders
-	rm -rf .venv build dist *.egg-info
+clean:  ## remove .venv, the site and build folders
+	rm -rf .venv build dist site *.egg-info

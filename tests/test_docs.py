@@ -9,8 +9,16 @@ import pytest
 from tests.helpers.paths import ROOT
 
 TOP = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
-PAGES = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").rglob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 FOLDERS = ("", "docs", "configs/accelerate")
+# Made of docstrings, or about no commands.
+WITHOUT = {ROOT / "SECURITY.md", *(ROOT / "docs" / "api").glob("*.md")}
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """What follows the fence of each code block, such as `python notest`, and its text."""
+    return re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def _anchors(text: str) -> set[str]:
@@ -19,7 +27,7 @@ def _anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
         file, _, anchor = link.partition("#")
@@ -30,12 +38,27 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in _anchors(target.read_text("utf-8")), link
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_named_files_exist(page):
     for path in re.findall(r"(?<![\w/.])[\w-]+(?:/[\w.-]+)+\.(?:py|ya?ml|md)\b", page.read_text("utf-8")):
         if not path.startswith("runs/"):
             assert any((ROOT / folder / path).is_file() for folder in FOLDERS), path
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in WITHOUT], ids=lambda page: page.name)
+def test_every_page_has_an_example_that_is_tested(page):
+    """pytest-markdown-docs runs Python, `test_docs_commands.py` reads shell commands."""
+    assert {"python", "python continuation", "sh"} & {language for language, _ in blocks(page.read_text("utf-8"))}
+
+
 def test_the_readme_stays_short():
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 170
+
+
+def test_every_page_is_in_the_navigation():
+    listed = re.findall(
+        r"[ :]([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2], re.MULTILINE
+    )
+    assert len(listed) == len(set(listed))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.is_relative_to(ROOT / "docs")}
+    assert set(listed) == pages | {"changelog.md"}  # made of CHANGELOG.md when the site is built
