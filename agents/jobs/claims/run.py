@@ -6,6 +6,7 @@ one that was interrupted.
 
 from __future__ import annotations
 
+import platform
 import time
 import traceback
 from collections.abc import Sequence
@@ -98,6 +99,7 @@ def _record(run: PlannedRun, size: str, command: str) -> Record:
             say(traceback.format_exc())
             error = f"{stage.stage.label}: {type(problem).__name__}: {' '.join(str(problem).split())}"[:500]
             break
+    began_with = ran[0]["versions"] if ran else versions()
     return Record(
         arm=run.arm.name,
         size=size,
@@ -109,7 +111,8 @@ def _record(run: PlannedRun, size: str, command: str) -> Record:
         seconds=round(sum(each["seconds"] for each in ran), 1),
         command=command,
         commit=ran[0]["commit"] if ran else commit(),
-        versions=ran[0]["versions"] if ran else versions(),
+        # Without the name of the kernel, which is this machine's.
+        versions={**began_with, "platform": f"{platform.system()} {platform.machine()}"},
         stages=[{"run": stage.stage.run, "config": stage.differences()} for stage in run.stages],
         metrics=metrics,
     )
