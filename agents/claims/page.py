@@ -33,7 +33,7 @@ def table_text(table: Table, records: Sequence[Record]) -> str:
     lines = [
         f"*Question*: {table.question}",
         "",
-        f"*Expected before it ran*: {table.expected}",
+        f"*Expected beforehand*: {table.expected}",
         "",
         f"*Would count as a failure*: {table.failure}",
         "",
@@ -83,29 +83,25 @@ def _values(column: Column, mine: Sequence[Record], by_arm: dict[str, list[Recor
 
 
 def _notes(table: Table, records: Sequence[Record], by_arm: dict[str, list[Record]]) -> list[str]:
-    """Say which seeds gave what, the smallest difference that would have been seen, the time and the command."""
+    """Say which seeds gave what, which differences are too small to be seen, the time and the commands."""
     lines = []
-    halves = []
     for column in table.columns:
-        if not column.is_difference:
-            continue
-        for arm, mine in by_arm.items():
+        for arm, mine in by_arm.items() if column.is_difference else ():
             values = _values(column, sorted(mine, key=lambda record: record.seed), by_arm)
             if len(values) > 1:
                 mean, low, _ = student_interval(values)
-                halves.append(mean - low)
-                lines.append(f"{column.label}, {arm}, by seed: {', '.join(f'{value:+.3f}' for value in values)}.")
-    if halves:
-        lines.append(f"A difference below {min(halves):.3f} would not have been seen in any row.")
+                each = ", ".join(f"{value:+.3f}" for value in values)
+                lines.append(f"- {arm}, {column.label}: {each} by seed; a mean within ±{mean - low:.3f} is not seen.")
     if table.episodes:
         played = {record.arm: 0.0 for record in records}
         for record in records:
             played[record.arm] += sum(v for name, v in record.metrics.items() if name.endswith(".episodes"))
-        lines.append(f"Episodes an arm: {min(played.values()):.0f} to {max(played.values()):.0f}.")
+        lines.append(f"- Episodes an arm: {min(played.values()):.0f} to {max(played.values()):.0f}.")
     hours = sum(record.seconds for record in records) / 3600
     commits = ", ".join(sorted({record.commit for record in records} - {""})) or "unknown"
-    lines.append(f"{hours:.1f} hours of machine time on {_machines(records)}; commit {commits}.")
-    lines.append(f"Command: `{records[-1].command}`.")
+    lines.append(f"- {hours:.1f} hours on {_machines(records)}; commit {commits}.")
+    commands = dict.fromkeys(record.command for record in sorted(records, key=lambda record: record.seed))
+    lines.append(f"- Run by {', '.join(f'`{command}`' for command in commands)}.")
     return ["\n".join(lines)]
 
 

@@ -58,7 +58,7 @@ def test_an_arm_that_did_not_run_says_so_and_no_difference_is_made_up():
 
 def test_what_was_expected_stands_above_the_numbers():
     text = table_text(TABLE, [])
-    assert text.index("*Expected before it ran*: e") < text.index("| arm |")
+    assert text.index("*Expected beforehand*: e") < text.index("| arm |")
 
 
 def test_only_the_last_finished_run_of_todays_configuration_counts():
