@@ -324,7 +324,9 @@ class TransitionDataset(Sequence[Transition]):
 
         try:
             with without_progress_bars(logging):
-                stored = load_dataset(repo_id, split=split, revision=revision)
+                # Parquet alone: other formats that `datasets` reads may be pickled.
+                files = {split: f"data/{split}*.parquet"}
+                stored = load_dataset(repo_id, split=split, revision=revision, data_files=files)
         except Exception as error:  # from the hub, the file system, Arrow or datasets
             raise InvalidDatasetError(
                 f"Expected a data set of transitions {repo_id!r}, actual: {type(error).__name__}: {error}. Check the "
