@@ -77,7 +77,7 @@ def main() -> None:
             config = load_config(RWMLConfig, run / "config.yaml")
             chosen = json.loads((run / "calibration.json").read_text(encoding="utf-8"))
             gap = make_gap(config, False, config.encoder, {role: found["threshold"] for role, found in chosen.items()})
-            source, smaller = run / "adapters" / options.adapter, Path(made) / str(number)
+            source, smaller = run / "adapters" / options.adapter, Path(made) / str(number) / options.out.name
             kept = compress_adapter(source, smaller, options.rank)
             for folder in (source, smaller):
                 describe(config, folder)
@@ -94,11 +94,14 @@ def main() -> None:
         results = {
             f"reward at τ_d {gap.threshold:.3g} ({config.gap}) on {len(data)} transitions of "
             f"{len({t.game for t in data})} other generated games": f"{mean:.3f} [{low:.3f}, {high:.3f}]",
-            "candidates, of which this is the best there": str(len(candidates)),
+            "runs, of which this is the best there": str(len(candidates)),
+            "LoRA rank": f"{options.rank}, the nearest to the run's adapter of rank {config.lora_rank}",
         }
+        other = options.transitions.resolve().parts[-3]  # the other run
+        run = f"runs/seed-{config.seed}"
         command = (
-            f"rwml-gym train rwml --preset demo --seed {config.seed} --run-dir runs/seed-{config.seed} && "
-            f"python benchmarks/packaged_world_model.py runs/seed-{config.seed} --transitions runs/…/held_out"
+            f"rwml-gym train rwml --preset demo --seed {config.seed} --run-dir {run} && "
+            f"python benchmarks/packaged_world_model.py {run} --transitions runs/{other}/transitions/held_out"
         )
         title = "SmolLM2-135M-Instruct as a world model of ALFWorld"
         write_card(smaller, config.model, title, config, results, data[0].data_version, command)

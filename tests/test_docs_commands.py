@@ -70,7 +70,7 @@ def _wrong(words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_shell_blocks_name_what_is_there(page):
-    pytest.importorskip("peft", reason='needs `pip install "rwml-gym[train]"`')
+    pytest.importorskip("peft", reason="needs the extra train")
     shell = [block for language, block in blocks(page.read_text("utf-8")) if language == "sh"]
     assert not {" ".join(words): wrong for block in shell for words in _commands(block) if (wrong := _wrong(words))}
 

@@ -21,7 +21,7 @@ from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("material", "mkdocs", "mkdocstrings")),
-    reason='needs `pip install "rwml-gym[docs]"`',
+    reason="needs the extra docs",
 )
 
 
