@@ -135,11 +135,13 @@ class StageSize:
 
     Attributes:
         preset: Preset of the stage; none for `evaluate-world-model`.
-        set: Changes by dotted key.
+        set: Changes by dotted key, before those of an arm.
+        override: Changes after those of an arm, where a size cannot do what arms ask.
     """
 
     preset: str = ""
     set: dict[str, Value] = field(default_factory=dict)
+    override: dict[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ def _plan(arm: Arm, seed: int, size: Size, folder: Path, changes: Mapping[str, V
     contents: dict[str, list[Any]] = {}  # of each stage, what its hash is of
     for stage in arm.stages:
         config = _start(stage.run, size, arm)
-        for some in (size.stages[stage.run].set, stage.set, {"seed": seed}, _that_fit(changes, config)):
+        of_size = size.stages[stage.run]
+        for some in (of_size.set, stage.set, of_size.override, {"seed": seed}, _that_fit(changes, config)):
             config = changed(config, resolved(some, flatten(config)), f"The arm {arm.name!r}")
         content: list[Any] = [stage.run, _differences(config)]
         if stage.adapter is not None:
