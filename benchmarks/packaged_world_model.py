@@ -13,7 +13,6 @@ import argparse
 import json
 import shutil
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 from rwml_gym.agents.config.files import load_config
@@ -21,15 +20,9 @@ from rwml_gym.agents.config.world_model import RWMLConfig
 from rwml_gym.agents.jobs.reward import make_gap
 from rwml_gym.agents.jobs.run import some_of, with_outcome
 from rwml_gym.agents.language.adapters.compress import compress_adapter
-from rwml_gym.agents.language.world_model import (
-    PACKAGED_WORLD_MODELS,
-    WORLD_MODEL_FILE,
-    WorldModelSettings,
-    load_world_model,
-)
+from rwml_gym.agents.language.world_model import PACKAGED_WORLD_MODELS, WORLD_MODEL_FILE, load_world_model
 from rwml_gym.agents.reports.evaluate import evaluate_predictions
 from rwml_gym.agents.reports.model_card import write_card
-from rwml_gym.files import write_json
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.statistics import bootstrap_interval
 from rwml_gym.transitions import TransitionDataset, count_games
@@ -41,22 +34,6 @@ def score(folder: Path, data: TransitionDataset, gap: GapReward) -> tuple[float,
     predictions = model.predict([t.history for t in data], [t.action for t in data], [t.task for t in data])
     rows = evaluate_predictions(data, predictions, gap)
     return bootstrap_interval([row.reward for row in rows], [row.game for row in rows])
-
-
-def describe(config: RWMLConfig, folder: Path) -> None:
-    """Write what the prompts of a run's world models hold, for runs that are older than the file."""
-    if not (folder / WORLD_MODEL_FILE).is_file():
-        settings = WorldModelSettings(
-            config.model,
-            "game",
-            config.max_new_tokens,
-            config.prompt_style,
-            config.history,
-            config.max_prompt_tokens,
-            config.max_state_characters,
-            config.sft.empty_thought,
-        )
-        write_json(folder / WORLD_MODEL_FILE, asdict(settings))
 
 
 def main() -> None:
@@ -79,8 +56,7 @@ def main() -> None:
             gap = make_gap(config, False, config.encoder, {role: found["threshold"] for role, found in chosen.items()})
             source, smaller = run / "adapters" / options.adapter, Path(made) / str(number) / options.out.name
             kept = compress_adapter(source, smaller, options.rank)
-            for folder in (source, smaller):
-                describe(config, folder)
+            shutil.copy(source / WORLD_MODEL_FILE, smaller)
             whole, half = score(source, data, gap), score(smaller, data, gap)
             size = (smaller / "adapter_model.safetensors").stat().st_size / 1e6
             print(

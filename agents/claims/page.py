@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,7 +90,9 @@ def _notes(table: Table, records: Sequence[Record], by_arm: dict[str, list[Recor
             if len(values) > 1:
                 mean, low, _ = student_interval(values)
                 each = ", ".join(f"{value:+.3f}" for value in values)
-                lines.append(f"- {arm}, {column.label}: {each} by seed; a mean within ±{mean - low:.3f} is not seen.")
+                lines.append(
+                    f"- {arm}, {column.label}: {each} by seed; a mean beyond ±{mean - low:.3f} would exclude 0."
+                )
     if table.episodes:
         played = {record.arm: 0.0 for record in records}
         for record in records:
@@ -106,12 +107,8 @@ def _notes(table: Table, records: Sequence[Record], by_arm: dict[str, list[Recor
 
 
 def _machines(records: Sequence[Record]) -> str:
-    found = {
-        f"{record.versions['device']} ({record.versions['threads']} threads)"
-        for record in records
-        if math.isfinite(record.seconds)
-    }
-    return ", ".join(sorted(found))
+    found = {(record.versions["device"], record.versions["threads"]) for record in records}
+    return ", ".join(f"{device} with {threads} thread{'s' * (threads > 1)}" for device, threads in sorted(found))
 
 
 def page_text(text: str, results: Path) -> str:

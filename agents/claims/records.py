@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from rwml_gym.agents.config.files import flatten
 from rwml_gym.files import read_json, write_json
 from rwml_gym.transitions import InvalidDatasetError
 
-__all__ = ["COMMITTED", "Record", "add_record", "finished", "read_records"]
+__all__ = ["COMMITTED", "Record", "StageRecord", "add_record", "finished", "read_records", "settings_of"]
 
 COMMITTED = Path(__file__).with_name("results")
 """The results that belong to the package."""
+
+
+# They name folders of a machine; which adapter a stage starts from stands beside the settings.
+_PATHS = ("adapter", "out")
+
+
+def settings_of(config: Any) -> dict[str, float | str]:
+    """Return all values of a stage's configuration by dotted key, but for folders."""
+    return {key: value for key, value in flatten(config).items() if key not in _PATHS}
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A stage that ran.
+
+    Attributes:
+        run: What ran, see `tables.Stage`.
+        settings: All values of its configuration, see `settings_of`.
+        adapter: The adapter that it started from, see `tables.Stage`.
+    """
+
+    run: str
+    settings: dict[str, Any]
+    adapter: str | None = None
+
+    def has(self, config: Any, free: Collection[str] = ()) -> bool:
+        """Return whether it ran with these settings.
+
+        An option that is younger than the record must have its default. A default that has changed since is another
+        setting.
+
+        Args:
+            config: A configuration.
+            free: Keys that may differ.
+        """
+        today, default = settings_of(config), settings_of(type(config)())
+        gone = set(self.settings) - set(today) - set(free)
+        stored: Mapping[str, Any] = {**default, **self.settings}
+        return not gone and all(stored[key] == value for key, value in today.items() if key not in free)
 
 
 @dataclass(frozen=True)
@@ -26,22 +66,20 @@ class Record:
         arm: Name of the arm.
         size: The size that it ran at.
         seed: Its seed.
-        key: Hash of the configurations of its stages, seed included: a changed table needs new runs.
         status: `finished` or `failed`.
         error: Why it failed.
         ended: When it ended, in UTC (ISO 8601).
         seconds: Wall-clock time of its stages; of those that an earlier arm ran, that time.
-        command: The command that runs the table.
-        commit: Commit of the source, with `+` if it was changed; empty if unknown.
+        command: The command that ran it.
+        commit: Commit of the source, marked if files differed from it; empty outside of a clone.
         versions: Versions of what it ran with.
-        stages: For each stage, what ran and its configuration.
+        stages: Its stages.
         metrics: Numbers by name, see `jobs.claims.metrics`.
     """
 
     arm: str
     size: str
     seed: int
-    key: str
     status: Literal["finished", "failed"]
     error: str
     ended: str
@@ -49,7 +87,7 @@ class Record:
     command: str
     commit: str
     versions: dict[str, Any]
-    stages: list[dict[str, Any]]
+    stages: list[StageRecord]
     metrics: dict[str, float]
 
 
@@ -77,17 +115,12 @@ def add_record(folder: Path, table: str, record: Record) -> None:
     write_json(folder / f"{table}.json", [asdict(each) for each in records])
 
 
-def finished(records: Sequence[Record], size: str, keys: dict[tuple[str, int], str] | None = None) -> list[Record]:
+def finished(records: Sequence[Record], size: str) -> list[Record]:
     """Return the last finished record of each arm and seed at a size.
 
     Args:
-        records: Records of a table.
+        records: Records of a table, the oldest first.
         size: The size.
-        keys: For each arm and seed the key of today's configuration, to leave out records of another; all if absent.
     """
-    found = {}
-    for record in records:
-        wanted = keys is None or keys.get((record.arm, record.seed)) == record.key
-        if record.size == size and record.status == "finished" and wanted:
-            found[record.arm, record.seed] = record
-    return list(found.values())
+    done = [record for record in records if record.size == size and record.status == "finished"]
+    return list({(record.arm, record.seed): record for record in done}.values())

@@ -6,7 +6,6 @@ preset, seeds and changes a size stands for; an arm changes single values of the
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from rwml_gym.agents.config.base import nearest
 from rwml_gym.agents.config.files import load_config
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["SIZES", "Arm", "Column", "Size", "Stage", "StageSize", "Table", "load_sizes", "load_table", "table_names"]
+__all__ = [
+    *("SIZES", "Arm", "Column", "Size", "Stage", "StageName", "StageSize", "Table", "Value"),
+    *("load_sizes", "load_table", "resolved", "table_names"),
+]
 
 Value = bool | int | float | str | list[str] | list[int] | None
 StageName = Literal["rwml", "sft", "policy", "evaluate-world-model"]
@@ -217,7 +220,5 @@ def resolved(changes: Mapping[str, Value], current: Mapping[str, Any]) -> dict[s
 
 def _known(what: str, name: str, names: list[str]) -> str:
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        mean = f" Did you mean {near[0]!r}?" if near else ""
-        raise InvalidConfigError(f"Expected {what} among {names}, actual: {name!r}.{mean}")
+        raise InvalidConfigError(f"Expected {what} among {names}, actual: {name!r}.{nearest(name, names)}")
     return name

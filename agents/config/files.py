@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import write_text
 
-__all__ = ["changed", "differences", "flatten", "load_config", "save_config"]
+__all__ = ["changed", "flatten", "load_config", "save_config"]
 
 Config = TypeVar("Config")
 _MAX_BYTES = 64 * 1024  # the largest preset takes 2,000
@@ -95,16 +95,6 @@ def flatten(config: Any) -> dict[str, float | str]:
         else:
             flat[field.name] = value if isinstance(value, int | float) else str(value)
     return flat
-
-
-def differences(config: Any) -> dict[str, float | str]:
-    """Return the values of a configuration that are not its defaults, by dotted key.
-
-    Args:
-        config: A dataclass all of whose fields have defaults.
-    """
-    default = flatten(type(config)())
-    return {key: value for key, value in flatten(config).items() if value != default.get(key)}
 
 
 def load_config(cls: type[Config], path: str | Path) -> Config:

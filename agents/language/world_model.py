@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -171,8 +171,8 @@ def load_world_model(
     folder = PACKAGED_WORLD_MODELS.get(str(name), Path(name))
     path = folder / WORLD_MODEL_FILE
     try:
-        settings = WorldModelSettings(**json.loads(read_regular(path)))
-    except (OSError, ValueError, TypeError) as error:
+        settings = TypeAdapter(WorldModelSettings).validate_json(read_regular(path), strict=True, extra="forbid")
+    except (OSError, ValueError) as error:  # pydantic's are such
         raise ModelNotFoundError(
             f"Expected a world model among {sorted(PACKAGED_WORLD_MODELS)}, or a folder with an adapter and "
             f"{WORLD_MODEL_FILE}, actual: {str(name)!r}: {type(error).__name__}. Train one (`rwml-gym train rwml`), or "

@@ -52,7 +52,7 @@ class Forgetting:
         kl: Mean KL divergence from the base model to this one, over the whole vocabulary, on the base model's answers,
             in nats a token.
         weight_change: Share of the weights w of the adapted layers, ŵ with the adapter, with
-            |ŵ - w| > 0.001 · max(|w|, |ŵ|); 0 if it was not measured.
+            |ŵ - w| > 0.001 · max(|w|, |ŵ|); quantised layers are left out.
     """
 
     text_loss: float
@@ -114,6 +114,8 @@ def _weight_change(model: nn.Module) -> float:
             continue
         layer = cast(Any, module)
         weight = layer.get_base_layer().weight
+        if not weight.is_floating_point():
+            continue  # quantised: its numbers are no weights
         delta = sum(layer.get_delta_weight(name).to(weight.dtype) for name in layer.active_adapters)
         size = torch.maximum(weight.abs(), (weight + delta).abs())
         changed += int((delta.abs() > _CHANGED * size).sum())

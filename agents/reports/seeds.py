@@ -7,7 +7,6 @@ from typing import Any
 
 from rwml_gym.agents.claims.records import COMMITTED, Record, read_records
 from rwml_gym.agents.claims.tables import table_names
-from rwml_gym.agents.config.files import differences
 from rwml_gym.statistics import student_interval
 
 __all__ = ["over_seeds"]
@@ -46,16 +45,10 @@ def over_seeds(config: Any) -> list[str]:
 
 
 def _same(config: Any) -> Sequence[Record]:
-    wanted = _settings(differences(config))
     found = {}
     for name in table_names():
         for record in read_records(COMMITTED, name):
-            if record.status != "finished" or [stage["run"] for stage in record.stages] != ["rwml"]:
-                continue
-            if _settings(record.stages[0]["config"]) == wanted:
+            alone = record.status == "finished" and [stage.run for stage in record.stages] == ["rwml"]
+            if alone and record.stages[0].has(config, _FREE):
                 found[record.seed] = record
     return [found[seed] for seed in sorted(found)]
-
-
-def _settings(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in _FREE}

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rwml_gym.agents.claims.records import Record, StageRecord, settings_of
 from rwml_gym.agents.claims.tables import Arm, Size, Stage, StageName, Table, Value, resolved
 from rwml_gym.agents.config.base import ModelConfig, find_preset, nearest
 from rwml_gym.agents.config.evaluate_world_model import EvaluateWorldModelConfig
-from rwml_gym.agents.config.files import changed, differences, flatten
+from rwml_gym.agents.config.files import changed, flatten
 from rwml_gym.agents.config.policy import POLICY_PRESETS
 from rwml_gym.agents.config.sft import SFT_PRESETS
 from rwml_gym.agents.config.world_model import PRESETS
@@ -37,9 +38,9 @@ class PlannedStage:
     config: ModelConfig
     folder: Path
 
-    def differences(self) -> dict[str, Any]:
-        """Return what its configuration changes of the defaults, by dotted key, paths left out."""
-        return _differences(self.config)
+    def record(self) -> StageRecord:
+        """Return what a record says of it."""
+        return StageRecord(self.stage.run, settings_of(self.config), self.stage.adapter)
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,19 @@ class PlannedRun:
         arm: The arm.
         seed: The seed.
         stages: Its stages.
-        key: Hash of their configurations.
     """
 
     arm: Arm
     seed: int
     stages: tuple[PlannedStage, ...]
-    key: str
+
+    def made(self, record: Record) -> bool:
+        """Return whether a record is of this arm and seed, with the settings of today."""
+        same = (record.arm, record.seed, len(record.stages)) == (self.arm.name, self.seed, len(self.stages))
+        return same and all(
+            (old.run, old.adapter) == (new.stage.run, new.stage.adapter) and old.has(new.config)
+            for old, new in zip(record.stages, self.stages, strict=True)
+        )
 
 
 def plan_runs(
@@ -99,7 +106,7 @@ def _plan(arm: Arm, seed: int, size: Size, folder: Path, changes: Mapping[str, V
         of_size = size.stages[stage.run]
         for some in (of_size.set, stage.set, of_size.override, {"seed": seed}, _that_fit(changes, config)):
             config = changed(config, resolved(some, flatten(config)), f"The arm {arm.name!r}")
-        content: list[Any] = [stage.run, _differences(config)]
+        content: list[Any] = [stage.run, settings_of(config)]
         if stage.adapter is not None:
             label, _, adapter = stage.adapter.partition("/")
             before = next(each for each in stages if each.stage.label == label)
@@ -107,7 +114,7 @@ def _plan(arm: Arm, seed: int, size: Size, folder: Path, changes: Mapping[str, V
             content += [adapter, contents[label]]
         contents[stage.label] = content
         stages.append(PlannedStage(stage, config, folder / f"{stage.run}-{_hash(content)}"))
-    return PlannedRun(arm, seed, tuple(stages), _hash(contents))
+    return PlannedRun(arm, seed, tuple(stages))
 
 
 def _start(run: StageName, size: Size, arm: Arm) -> Any:
@@ -122,11 +129,6 @@ def _start(run: StageName, size: Size, arm: Arm) -> Any:
 
 def _that_fit(changes: Mapping[str, Value], config: ModelConfig) -> dict[str, Value]:
     return {key: value for key, value in changes.items() if key in flatten(config)}
-
-
-def _differences(config: Any) -> dict[str, Any]:
-    # Against the defaults, so that an option that comes later leaves the hash as it was.
-    return {key: value for key, value in differences(config).items() if key not in ("adapter", "out")}
 
 
 def _hash(content: Any) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rwml_gym.agents.claims.page import table_text
-from rwml_gym.agents.claims.records import Record, add_record, finished, read_records
+from rwml_gym.agents.claims.records import Record, add_record, read_records
 from rwml_gym.agents.claims.tables import Table
 from rwml_gym.agents.config.base import JobConfig
 from rwml_gym.agents.config.evaluate_world_model import EvaluateWorldModelConfig
@@ -61,9 +61,7 @@ def reproduce(
         ConfigMismatchError: A run's folder holds something else.
         InvalidDatasetError: The results cannot be read.
     """
-    keys = {(run.arm.name, run.seed): run.key for run in runs}
-    done = {(record.arm, record.seed) for record in finished(read_records(results, name), size, keys)}
-    missing = [run for run in runs if (run.arm.name, run.seed) not in done]
+    missing = [run for run in runs if _made(run, name, size, results) is None]
     _check(missing)
     say(f"Table {name}, size {size}: {len(runs)} runs, {len(runs) - len(missing)} of them finished.")
     failed = 0
@@ -72,7 +70,14 @@ def reproduce(
         record = _record(run, size, command)
         failed += record.status == "failed"
         add_record(results, name, record)
-    return table_text(table, finished(read_records(results, name), size, keys)), failed
+    made = [record for run in runs if (record := _made(run, name, size, results)) is not None]
+    return table_text(table, made), failed
+
+
+def _made(run: PlannedRun, name: str, size: str, results: Path) -> Record | None:
+    """Return the last finished record of a run with today's settings."""
+    records = reversed(read_records(results, name))
+    return next((r for r in records if r.size == size and r.status == "finished" and run.made(r)), None)
 
 
 def _check(runs: Sequence[PlannedRun]) -> None:
@@ -104,7 +109,6 @@ def _record(run: PlannedRun, size: str, command: str) -> Record:
         arm=run.arm.name,
         size=size,
         seed=run.seed,
-        key=run.key,
         status="failed" if error else "finished",
         error=error,
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -113,7 +117,7 @@ def _record(run: PlannedRun, size: str, command: str) -> Record:
         commit=ran[0]["commit"] if ran else commit(),
         # Without the name of the kernel, which is this machine's.
         versions={**began_with, "platform": f"{platform.system()} {platform.machine()}"},
-        stages=[{"run": stage.stage.run, "config": stage.differences()} for stage in run.stages],
+        stages=[stage.record() for stage in run.stages],
         metrics=metrics,
     )
 

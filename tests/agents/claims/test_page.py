@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("pydantic")
 
 from rwml_gym.agents.claims.page import page_text, table_text, write_page
-from rwml_gym.agents.claims.records import COMMITTED, Record, add_record, finished, read_records
-from rwml_gym.agents.claims.tables import Arm, Column, Stage, Table, table_names
+from rwml_gym.agents.claims.records import (
+    COMMITTED,
+    Record,
+    StageRecord,
+    add_record,
+    finished,
+    read_records,
+    settings_of,
+)
+from rwml_gym.agents.claims.tables import Arm, Column, Stage, Table
+from rwml_gym.agents.config.world_model import PRESETS
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.statistics import student_interval
 from rwml_gym.transitions import InvalidDatasetError
@@ -28,11 +39,11 @@ TABLE = Table(
 )
 
 
-def record(arm: str, seed: int, status: str = "finished", size: str = "tiny", key: str = "k", **metrics) -> Record:
+def record(arm: str, seed: int, status: str = "finished", size: str = "tiny", **metrics) -> Record:
     versions = {"device": "cpu", "threads": 2}
     numbers = {f"s.{name}": value for name, value in metrics.items()}
     return Record(
-        arm, size, seed, key, status, "", "2026-01-01T00:00:00+00:00", 36.0, "command", "abc", versions, [], numbers
+        arm, size, seed, status, "", "2026-01-01T00:00:00+00:00", 36.0, "command", "abc", versions, [], numbers
     )
 
 
@@ -61,10 +72,24 @@ def test_what_was_expected_stands_above_the_numbers():
     assert text.index("*Expected beforehand*: e") < text.index("| arm |")
 
 
-def test_only_the_last_finished_run_of_todays_configuration_counts():
-    records = [record("a", 0, x=1), record("a", 0, key="old", x=2), record("a", 0, x=3), record("a", 0, "failed", x=4)]
-    assert [r.metrics["s.x"] for r in finished(records, "tiny", {("a", 0): "k"})] == [3]
+def test_only_the_last_finished_run_of_a_size_counts():
+    records = [record("a", 0, x=1), record("a", 0, x=3), record("a", 0, "failed", x=4), record("a", 0, size="paper")]
+    assert [r.metrics["s.x"] for r in finished(records, "tiny")] == [3]
     assert finished(records, "smoke") == []
+
+
+def test_a_stage_is_the_same_with_younger_options_at_their_defaults_and_another_with_a_changed_default():
+    demo = PRESETS["demo"]
+    stored = StageRecord("rwml", settings_of(demo))
+    assert stored.has(demo)
+    assert not stored.has(replace(demo, seed=1))
+    assert stored.has(replace(demo, seed=1), free=("seed",))
+    younger = StageRecord("rwml", {k: v for k, v in stored.settings.items() if k != "placebo"})
+    assert younger.has(demo)
+    assert not younger.has(replace(demo, placebo="shuffled"))
+    assert demo.grpo.clip == type(demo)().grpo.clip  # a default, which was another one when this was recorded
+    assert not StageRecord("rwml", {**stored.settings, "grpo.clip": 0.1}).has(demo)
+    assert not StageRecord("rwml", {**stored.settings, "gone": 1}).has(demo)
 
 
 def test_records_are_appended_and_failed_ones_stay(tmp_path):
@@ -78,14 +103,6 @@ def test_damaged_results_are_told_and_never_overwritten(tmp_path):
     with pytest.raises(InvalidDatasetError, match="Restore the file"):
         add_record(tmp_path, "t", record("a", 0))
     assert (tmp_path / "t.json").read_text() == "[{]"
-
-
-@pytest.mark.parametrize("name", table_names())
-def test_committed_results_belong_to_todays_arms(name):
-    from rwml_gym.agents.claims.tables import load_table
-
-    arms = {arm.name for arm in load_table(name).arms}
-    assert {r.arm for r in read_records(COMMITTED, name)} <= arms
 
 
 def test_the_committed_page_holds_the_committed_results():

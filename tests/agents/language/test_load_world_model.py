@@ -55,9 +55,13 @@ def test_what_is_no_world_model_is_refused_with_the_way_out(run, tmp_path):
             load_world_model(folder)
     damaged = tmp_path / "damaged"
     shutil.copytree(run / "adapters" / "rwml", damaged)
-    (damaged / "world_model.json").write_text('{"model": "x"}')
-    with pytest.raises(ModelNotFoundError, match=r"world_model\.json"):
-        load_world_model(damaged)
+    path = damaged / "world_model.json"
+    whole = json.loads(path.read_text())
+    del whole["model"]
+    for changes in ({}, {"model": 3}, {"model": "x", "history": "two"}, {"model": "x", "code": "x"}):
+        path.write_text(json.dumps({**whole, **changes}))
+        with pytest.raises(ModelNotFoundError, match=r"world_model\.json"):
+            load_world_model(damaged)
 
 
 def test_the_packaged_adapter_is_small_and_says_where_it_is_from():

@@ -8,8 +8,7 @@ import pytest
 
 pytest.importorskip("pydantic")
 
-from rwml_gym.agents.claims.records import Record, add_record
-from rwml_gym.agents.config.files import differences
+from rwml_gym.agents.claims.records import Record, StageRecord, add_record, settings_of
 from rwml_gym.agents.config.world_model import PRESETS
 from rwml_gym.agents.reports import seeds
 from rwml_gym.agents.reports.seeds import over_seeds
@@ -23,8 +22,8 @@ def committed(tmp_path, monkeypatch):
 
     def add(config, rwml, status="finished", run="rwml"):
         numbers = {"rwml.rwml.all": rwml, "rwml.warm_start.all": 0.5}
-        stages = [{"run": run, "config": differences(config)}]
-        settings = ("SFT 1 x", "tiny", config.seed, "k", status, "", "", 1.0, "", "", {}, stages, numbers)
+        stages = [StageRecord(run, settings_of(config))]
+        settings = ("SFT 1 x", "tiny", config.seed, status, "", "", 1.0, "", "", {}, stages, numbers)
         add_record(tmp_path, "plateau", Record(*settings))
 
     return add

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("alfworld")
 
+from rwml_gym.agents.claims.records import COMMITTED, finished, read_records
 from rwml_gym.agents.claims.tables import load_sizes, load_table, table_names
 from rwml_gym.agents.jobs.claims import run as module
 from rwml_gym.agents.jobs.claims.configs import plan_runs
@@ -42,7 +44,7 @@ def test_each_arm_is_recorded_with_what_it_ran(ran):
         ("SFT 1 x", 0, "finished"),
         ("SFT 2 x", 0, "finished"),
     ]
-    steps = [r["stages"][0]["config"]["sft.steps"] for r in records]
+    steps = [r["stages"][0]["settings"]["sft.steps"] for r in records]
     assert steps == [1, 2]
     for record in records:
         assert {"rwml.warm_start.all", "rwml.rwml.all", "rwml.sft_same_time.kl", "rwml.signal"} <= set(
@@ -58,6 +60,15 @@ def test_finished_arms_are_taken_as_they_are(ran, tiny_folder, capsys):
     assert run(*_words(ran, tiny_folder, *ARMS)) == 0
     assert "2 runs, 2 of them finished" in said(capsys)
     assert _records(ran) == before
+
+
+def test_other_settings_are_run_and_leave_the_first_ones_finished(ran, tiny_folder, tmp_path, capsys):
+    shutil.copytree(ran, tmp_path / "copy")
+    one = _words(tmp_path / "copy", tiny_folder, "--arms", "SFT 1 x")
+    assert run(*one[:6], "sft.steps=3", *one[6:]) == 0
+    assert run(*one) == 0
+    assert "1 runs, 1 of them finished" in said(capsys)
+    assert [r["stages"][0]["settings"]["sft.steps"] for r in _records(tmp_path / "copy")] == [1, 2, 3]
 
 
 def test_the_table_can_be_shown_without_running(ran, tiny_folder, capsys):
@@ -130,7 +141,7 @@ def test_the_same_stage_has_the_same_folder_in_every_table_and_an_adapters_histo
     policies = [run.stages[-1].folder for run in start.values()]
     assert len(set(policies)) == len(policies)
     other = plan_runs(load_table("plateau"), size, tmp_path, ["SFT 1 x"], [1])[0]
-    assert other.key != plain.key
+    assert other.stages[0].folder != plain.stages[0].folder
 
 
 def test_every_arm_of_every_table_has_a_configuration_at_every_size(tmp_path):
@@ -139,7 +150,15 @@ def test_every_arm_of_every_table_has_a_configuration_at_every_size(tmp_path):
             runs = plan_runs(load_table(name), size, tmp_path)
             assert len(runs) == len(load_table(name).arms) * len(size.seeds)
             if size.runs and size is not load_sizes()["smoke"]:  # which has one encoder
-                assert len({run.key for run in runs}) == len(runs), name
+                assert len({tuple(stage.folder for stage in run.stages) for run in runs}) == len(runs), name
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_committed_results_are_of_todays_settings(name, tmp_path):
+    for size in load_sizes():
+        runs = plan_runs(load_table(name), load_sizes()[size], tmp_path)
+        for record in finished(read_records(COMMITTED, name), size):
+            assert any(run.made(record) for run in runs), f"{record.arm}, seed {record.seed}: run it again"
 
 
 def test_the_presets_arms_deviate_from_the_size_only_where_they_say(tmp_path):
