@@ -20,7 +20,7 @@ from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, check_tags, split_predicti
 from rwml_gym.text import is_blank
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models.base import OnlineWorldModel, WorldModel, predict_checked, takes_tasks
-from rwml_gym.world_models.by_name import ENCODING, make_world_model
+from rwml_gym.world_models.by_name import ENCODING, READING, make_world_model
 from rwml_gym.wrappers.arguments import unshared
 
 __all__ = ["Describe", "RewardMode", "RewardOptions", "Scored", "Scorer"]
@@ -105,6 +105,11 @@ class Scorer:
         self._own_predictor = False
         self._actions: SpaceEncoder | None = None
         if predictor is not None:
+            if isinstance(predictor, str) and predictor in READING and not self.text:
+                raise InvalidConfigError(
+                    f"Expected observations that are text for the predictor {predictor!r}, actual: "
+                    f"{observation_space}. Give `describe` to say them in words, or use another predictor."
+                )
             actions: Any = None
             if isinstance(predictor, str) and predictor in ENCODING:
                 if self._text_actions or self._describe_action is not None:

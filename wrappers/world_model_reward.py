@@ -111,8 +111,8 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
             weight: Factor of the gap reward; for its sign, see above.
             mode: How the gap reward is combined with the task reward.
             predictor: A world model or its name (`world_models.by_name.WORLD_MODELS`: `"nothing-changes"`,
-                `"most-frequent"`, `"retrieval"`, `"learned"`), for steps without a prediction. `learn`, if it exists,
-                is called after each step.
+                `"most-frequent"`, `"retrieval"`, `"learned"`, `"smollm2-alfworld"`), for steps without a prediction.
+                `learn`, if it exists, is called after each step.
             tags: Opening and closing tag of a prediction in the action text, used if actions and states are text.
             history: Number of turns that the predictor sees.
             measures: Other measures for message roles, see `GapReward`. The paper compares the schemas of tool results

@@ -13,7 +13,7 @@ from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, Worl
 from rwml_gym.world_models.embedding_mlp import EmbeddingWorldModel
 from rwml_gym.world_models.retrieval import RetrievalWorldModel
 
-__all__ = ["ENCODING", "WORLD_MODELS", "make_world_model"]
+__all__ = ["ENCODING", "READING", "WORLD_MODELS", "make_world_model"]
 
 # Transitions that `MostFrequentOutcome` counts, limited so that memory stays bounded on an endless stream.
 _WINDOW = 10_000
@@ -32,6 +32,9 @@ WORLD_MODELS: dict[str, Callable[[Any, Any], WorldModel]] = {
 
 ENCODING = frozenset({"retrieval", "learned"})
 """Names of the world models that encode states and actions."""
+
+READING = frozenset({"smollm2-alfworld"})
+"""Names of the world models that predict text only."""
 
 
 def _trained(name: str) -> WorldModel:

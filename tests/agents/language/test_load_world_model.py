@@ -15,7 +15,7 @@ pytest.importorskip("matplotlib")
 
 from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.language.world_model import PACKAGED_WORLD_MODELS, load_world_model
-from rwml_gym.errors import ModelNotFoundError
+from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.world_models.by_name import make_world_model
 from rwml_gym.wrappers import WorldModelRewardWrapper
@@ -101,3 +101,14 @@ def test_without_torch_the_name_asks_for_the_extra(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(gym.error.DependencyNotInstalled, match=r"\[train\]"):
         make_world_model("smollm2-alfworld")
+
+
+def test_numbers_are_refused_before_the_model_is_loaded(monkeypatch):
+    from rwml_gym.world_models import by_name
+
+    monkeypatch.setitem(by_name.WORLD_MODELS, "smollm2-alfworld", lambda *_: pytest.fail("loaded"))
+    env = gym.make("CartPole-v1")
+    with pytest.raises(InvalidConfigError, match="Give `describe`"):
+        WorldModelRewardWrapper(env, encoder="hashing", predictor="smollm2-alfworld", mode="report")
+    with pytest.raises(pytest.fail.Exception, match="loaded"):  # in words, it would be asked
+        WorldModelRewardWrapper(env, encoder="hashing", predictor="smollm2-alfworld", mode="report", describe=str)
