@@ -361,6 +361,8 @@ def _check_agreement(accelerator: Accelerator, precision: Precision) -> None:
 def check_run(config: JobConfig, folder: Path) -> JobConfig:
     """Check that a folder is free for a run, or belongs to one of this configuration.
 
+    An option that is younger than the run has its default there.
+
     Returns:
         The configuration to go on with: where its `dtype` is `auto`, a run keeps the one it began with, so that it does
         not change on another machine.
@@ -381,7 +383,7 @@ def check_run(config: JobConfig, folder: Path) -> JobConfig:
         began_with = stored.get("dtype") if isinstance(stored, dict) else None
         if config.dtype == "auto" and began_with in ("float32", "bfloat16"):
             config = replace(config, dtype=began_with)
-        differences = _differences(stored, _as_json(config))
+        differences = _differences(_completed(stored, _as_json(type(config)())), _as_json(config))
         if differences:
             raise ConfigMismatchError(
                 f"The run folder {str(folder)!r} belongs to a run of another configuration "
@@ -437,6 +439,13 @@ def _slug(name: str) -> str:
 def _as_json(config: JobConfig) -> Any:
     # Through JSON, so that tuples compare as the lists they are stored as.
     return json.loads(json.dumps(asdict(config)))
+
+
+def _completed(stored: Any, default: Any) -> Any:
+    """Give options that are younger than the run their defaults, with which it ran."""
+    if not isinstance(stored, dict) or not isinstance(default, dict):
+        return stored
+    return default | {key: _completed(value, default.get(key)) for key, value in stored.items()}
 
 
 def _differences(stored: Any, wanted: Any, prefix: str = "") -> list[str]:

@@ -30,6 +30,7 @@ from rwml_gym.agents.players.baselines import RandomAgent
 from rwml_gym.agents.players.rollout import collect
 from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import ConfigMismatchError, InvalidConfigError, ModelNotFoundError, PromptTooLongError
+from rwml_gym.files import read_json, write_json
 from tests.helpers.small_world_model import small_config
 
 
@@ -227,6 +228,16 @@ def test_the_folder_of_another_run_is_an_error(tiny_folder, tmp_path):
     start_run(small_config(tiny_folder), tmp_path)
     with pytest.raises(ConfigMismatchError, match="seed"):
         plan_run(small_config(tiny_folder, seed=1), tmp_path)
+
+
+def test_an_option_that_is_younger_than_the_run_had_its_default(tiny_folder, tmp_path):
+    start_run(small_config(tiny_folder), tmp_path)
+    stored = read_json(tmp_path / "config.json")
+    del stored["reward"], stored["stage"]["evaluate_every"]
+    write_json(tmp_path / "config.json", stored)
+    plan_run(small_config(tiny_folder), tmp_path)
+    with pytest.raises(ConfigMismatchError, match="reward: 'binary' there, 'continuous' now"):
+        plan_run(small_config(tiny_folder, reward="continuous"), tmp_path)
 
 
 @pytest.mark.usefixtures("idle")
