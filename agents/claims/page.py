@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rwml_gym.agents.claims.records import Record, finished, read_records
+from rwml_gym.agents.claims.records import Record, measured, read_records
 from rwml_gym.agents.claims.tables import Column, Table, load_table
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import write_text
@@ -25,7 +25,7 @@ def table_text(table: Table, records: Sequence[Record]) -> str:
 
     Args:
         table: The table.
-        records: Its finished records at one size.
+        records: Its records at one size, see `measured`.
     """
     by_arm = {arm.name: [record for record in records if record.arm == arm.name] for arm in table.arms}
     labels = ["arm", "seeds", *(column.label for column in table.columns)]
@@ -93,6 +93,10 @@ def _notes(table: Table, records: Sequence[Record], by_arm: dict[str, list[Recor
                 lines.append(
                     f"- {arm}, {column.label}: {each} by seed; a mean beyond ±{mean - low:.3f} would exclude 0."
                 )
+    for arm, mine in by_arm.items():
+        if stopped := sorted(record.seed for record in mine if record.status == "stopped"):
+            seeds = ", ".join(map(str, stopped))
+            lines.append(f"- {arm}, stopped early: seeds {seeds}. They count in the columns that they had measured.")
     if table.episodes:
         played = {record.arm: 0.0 for record in records}
         for record in records:
@@ -122,7 +126,7 @@ def page_text(text: str, results: Path) -> str:
     def block(found: re.Match[str]) -> str:
         begin, name, size, end = found.groups()
         table = load_table(name)
-        return f"{begin}\n{table_text(table, finished(read_records(results, name), size))}\n\n{end}"
+        return f"{begin}\n{table_text(table, measured(read_records(results, name), size))}\n\n{end}"
 
     return _BLOCK.sub(block, text)
 

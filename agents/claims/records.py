@@ -13,7 +13,7 @@ from rwml_gym.agents.config.files import flatten
 from rwml_gym.files import read_json, write_json
 from rwml_gym.transitions import InvalidDatasetError
 
-__all__ = ["COMMITTED", "Record", "StageRecord", "add_record", "finished", "read_records", "settings_of"]
+__all__ = ["COMMITTED", "Record", "StageRecord", "add_record", "measured", "read_records", "settings_of"]
 
 COMMITTED = Path(__file__).with_name("results")
 """The results that belong to the package."""
@@ -66,7 +66,8 @@ class Record:
         arm: Name of the arm.
         size: The size that it ran at.
         seed: Its seed.
-        status: `finished` or `failed`.
+        status: `finished`, `failed`, or `stopped`: killed on a machine that is gone. A stopped run has the metrics of
+            what it had measured until then.
         error: Why it failed.
         ended: When it ended, in UTC (ISO 8601).
         seconds: Wall-clock time of its stages; of those that an earlier arm ran, that time.
@@ -80,7 +81,7 @@ class Record:
     arm: str
     size: str
     seed: int
-    status: Literal["finished", "failed"]
+    status: Literal["finished", "stopped", "failed"]
     error: str
     ended: str
     seconds: float
@@ -115,12 +116,17 @@ def add_record(folder: Path, table: str, record: Record) -> None:
     write_json(folder / f"{table}.json", [asdict(each) for each in records])
 
 
-def finished(records: Sequence[Record], size: str) -> list[Record]:
-    """Return the last finished record of each arm and seed at a size.
+def measured(records: Sequence[Record], size: str) -> list[Record]:
+    """Return the last finished record of each arm and seed at a size; where none is, the last stopped one.
 
     Args:
         records: Records of a table, the oldest first.
         size: The size.
     """
-    done = [record for record in records if record.size == size and record.status == "finished"]
-    return list({(record.arm, record.seed): record for record in done}.values())
+    chosen = [
+        record
+        for status in ("stopped", "finished")
+        for record in records
+        if record.size == size and record.status == status
+    ]
+    return list({(record.arm, record.seed): record for record in chosen}.values())

@@ -33,6 +33,8 @@ class Options:
         set: Changes of every stage that has the key, such as `--set dtype=bfloat16 collect.games=32`.
         run_dir: Folder of the runs.
         results: Folder of the results; `results` in the folder of the runs if absent.
+        stopped: Record runs in the folder of runs that were killed on a machine that is gone, with what they had
+            measured; run nothing.
         dry_run: Show the plan of every arm: data, updates, memory.
         show: Show the table as it is; run nothing.
         page: A Markdown page whose tables are made anew afterwards, such as docs/claims.md.
@@ -45,6 +47,7 @@ class Options:
     set: tuple[str, ...] = field(default=())
     run_dir: Path = Path("runs/claims")
     results: Path | None = None
+    stopped: bool = False
     dry_run: bool = False
     show: bool = False
     page: Path | None = None
@@ -54,7 +57,7 @@ def reproduce(words: list[str]) -> int:
     """Run `rwml-gym reproduce` with the words after it; return 1 if a run of the table failed."""
     options = tyro.cli(Options, args=words, prog="rwml-gym reproduce")
     from rwml_gym.agents.claims.page import table_text, write_page
-    from rwml_gym.agents.claims.records import COMMITTED, finished, read_records
+    from rwml_gym.agents.claims.records import COMMITTED, measured, read_records
     from rwml_gym.agents.claims.tables import SIZES, load_sizes, load_table, table_names
     from rwml_gym.agents.jobs.claims.configs import plan_runs
 
@@ -66,7 +69,7 @@ def reproduce(words: list[str]) -> int:
     if not options.table:
         if options.page is None:
             for name in table_names():
-                count = len(finished(read_records(COMMITTED, name), "tiny"))
+                count = len(measured(read_records(COMMITTED, name), "tiny"))
                 say(f"{name:<16} {load_table(name).title} ({count} committed runs)")
         else:
             write_page(options.page, options.results or COMMITTED)
@@ -85,18 +88,23 @@ def reproduce(words: list[str]) -> int:
                 say(f"{run.arm.name}, {stage.stage.label}:\n{shown}\n")
         return 0
     if options.show:
-        say(table_text(table, finished(read_records(results, options.table), options.size)))
+        say(table_text(table, measured(read_records(results, options.table), options.size)))
         return 0
     if not size.runs:
         raise InvalidConfigError(
             f"Expected --dry-run with the size {options.size!r}, which was written down to be planned. Add --dry-run, "
             "or choose another --size."
         )
+    from rwml_gym.agents.jobs.claims.run import record_stopped
     from rwml_gym.agents.jobs.claims.run import reproduce as run_table
 
     # Without folders, which are this machine's.
     chosen = [f"--{name} {shlex.join(map(str, value))}" for name in _CHOICES if (value := getattr(options, name))]
     command = " ".join(["rwml-gym reproduce", options.table, "--size", options.size, *chosen])
+    if options.stopped:
+        count = record_stopped(options.table, options.size, runs, results, command)
+        say(f"{count} stopped runs are recorded in {results / options.table}.json.")
+        return 0
     text, failed = run_table(options.table, table, options.size, runs, results, command)
     say(f"\n{table.title}\n\n{text}")
     if options.page is not None:

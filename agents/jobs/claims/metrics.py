@@ -1,4 +1,4 @@
-"""What is read from the folder of a finished run: numbers by name, for the tables of the claims.
+"""What is read from the folder of a run: numbers by name, for the tables of the claims.
 
 Names, behind the name of the stage:
 
@@ -33,7 +33,7 @@ _FIRST = 2  # updates that count as the start
 
 
 def metrics_of(run: str, folder: Path) -> dict[str, float]:
-    """Read the metrics of a finished run.
+    """Read the metrics of a run; of one that was stopped, what it has measured.
 
     Args:
         run: What ran, see `claims.tables.Stage`.
@@ -56,9 +56,9 @@ def _rwml(folder: Path) -> dict[str, float]:
                 found[f"{model}.{kind}"] = _mean(p.reward for p, wanted in zip(rows, belongs, strict=True) if wanted)
         if new := [p.reward for p in rows if not p.names_nothing_new]:
             found[f"{model}.new"] = _mean(new)
-    results = read_json(folder / "results.json")
-    for model, measures in results["forgetting"].items():
-        found |= {f"{model.lower().replace(' ', '_')}.{measure}": value for measure, value in measures.items()}
+    for path in (folder / "forgetting").glob("*.json"):
+        if path.stem != "probe":  # the texts
+            found |= {f"{path.stem}.{measure}": value for measure, value in read_json(path).items()}
     # Without the evaluations in between, which are many.
     last = {name: value for name, value in found.items() if "_step_" not in name}
     return last | _at_equal_reward(found) | _signal(read_json(folder / "metrics" / "rwml.json"))

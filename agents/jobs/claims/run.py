@@ -35,7 +35,7 @@ from rwml_gym.files import read_json, write_json
 from rwml_gym.installed import commit
 from rwml_gym.terminal import say
 
-__all__ = ["reproduce"]
+__all__ = ["record_stopped", "reproduce"]
 
 _NOTES = "reproduce.json"  # in a stage's folder: its time over all starts, and what it began with
 
@@ -115,11 +115,68 @@ def _record(run: PlannedRun, size: str, command: str) -> Record:
         seconds=round(sum(each["seconds"] for each in ran), 1),
         command=command,
         commit=ran[0]["commit"] if ran else commit(),
-        # Without the name of the kernel, which is this machine's.
-        versions={**began_with, "platform": f"{platform.system()} {platform.machine()}"},
+        versions=_without_kernel(began_with),
         stages=[stage.record() for stage in run.stages],
         metrics=metrics,
     )
+
+
+def record_stopped(name: str, size: str, runs: Sequence[PlannedRun], results: Path, command: str) -> int:
+    """Record runs that were killed and cannot go on, with what they had measured; run nothing.
+
+    Args:
+        name: Name of the table.
+        size: Name of the size.
+        runs: The planned runs; those that have a finished record, or have measured nothing, are left out.
+        results: Folder of the results.
+        command: The command, for the records.
+
+    Returns:
+        How many were recorded.
+    """
+    recorded = 0
+    for run in runs:
+        began = [stage for stage in run.stages if (stage.folder / "versions.json").is_file()]
+        if not began or _made(run, name, size, results) is not None:
+            continue
+        metrics = dict[str, float]()
+        for stage in began:
+            try:
+                found = metrics_of(stage.stage.run, stage.folder)
+            except FileNotFoundError as error:
+                say(f"{run.arm.name}, seed {run.seed}, {stage.stage.label}: no {error.filename} yet")
+                continue
+            metrics |= {f"{stage.stage.label}.{metric}": value for metric, value in found.items()}
+        if not metrics:
+            continue
+        times = [_times(stage.folder) for stage in began]
+        record = Record(
+            arm=run.arm.name,
+            size=size,
+            seed=run.seed,
+            status="stopped",
+            error="",
+            ended=datetime.fromtimestamp(times[-1][1], UTC).isoformat(timespec="seconds"),
+            seconds=round(sum(last - first for first, last in times), 1),
+            command=command,
+            commit="",
+            versions=_without_kernel(read_json(began[0].folder / "versions.json")),
+            stages=[stage.record() for stage in began],
+            metrics=metrics,
+        )
+        add_record(results, name, record)
+        recorded += 1
+    return recorded
+
+
+def _times(folder: Path) -> tuple[float, float]:
+    """Return when a run began and last wrote a file."""
+    return (folder / "versions.json").stat().st_mtime, max(p.stat().st_mtime for p in folder.rglob("*") if p.is_file())
+
+
+def _without_kernel(versions: dict[str, Any]) -> dict[str, Any]:
+    """Return versions without the name of the kernel, which is one machine's."""
+    return {**versions, "platform": f"{platform.system()} {platform.machine()}"}
 
 
 def _timed(stage: PlannedStage) -> dict[str, Any]:

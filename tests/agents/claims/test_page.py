@@ -14,7 +14,7 @@ from rwml_gym.agents.claims.records import (
     Record,
     StageRecord,
     add_record,
-    finished,
+    measured,
     read_records,
     settings_of,
 )
@@ -74,8 +74,16 @@ def test_what_was_expected_stands_above_the_numbers():
 
 def test_only_the_last_finished_run_of_a_size_counts():
     records = [record("a", 0, x=1), record("a", 0, x=3), record("a", 0, "failed", x=4), record("a", 0, size="paper")]
-    assert [r.metrics["s.x"] for r in finished(records, "tiny")] == [3]
-    assert finished(records, "smoke") == []
+    assert [r.metrics["s.x"] for r in measured(records, "tiny")] == [3]
+    assert measured(records, "smoke") == []
+
+
+def test_a_stopped_run_counts_where_none_is_finished():
+    records = [record("a", 0, x=1, y=1), record("a", 0, "stopped", x=9, y=1), record("a", 1, "stopped", x=3)]
+    chosen = measured(records, "tiny")
+    assert [(r.seed, r.status, r.metrics["s.x"]) for r in chosen] == [(0, "finished", 1), (1, "stopped", 3)]
+    text = table_text(TABLE, chosen)
+    assert "- a, stopped early: seeds 1. They count in the columns that they had measured." in text
 
 
 def test_a_stage_is_the_same_with_younger_options_at_their_defaults_and_another_with_a_changed_default():

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("alfworld")
 
-from rwml_gym.agents.claims.records import COMMITTED, finished, read_records
+from rwml_gym.agents.claims.records import COMMITTED, measured, read_records
 from rwml_gym.agents.claims.tables import load_sizes, load_table, table_names
 from rwml_gym.agents.jobs.claims import run as module
 from rwml_gym.agents.jobs.claims.configs import plan_runs
@@ -94,6 +94,23 @@ def test_an_interrupted_arm_goes_on_and_has_the_same_metrics(ran, tiny_folder, t
     assert kept[0] == kept[1]
 
 
+def test_a_run_that_was_killed_is_recorded_with_what_it_had_measured(ran, tiny_folder, tmp_path, capsys):
+    one = _words(tmp_path, tiny_folder, "--arms", "SFT 1 x", "--stopped")
+    assert run(*one) == 0
+    assert "0 stopped runs are recorded" in said(capsys)
+    (folder,) = (path for path in ran.glob("rwml-*") if '"steps": 1,' in (path / "config.json").read_text())
+    copy = shutil.copytree(folder, tmp_path / folder.name)
+    for lost in ("results.json", "reproduce.json", "evaluation/sft_same_time.json", "forgetting/sft_same_time.json"):
+        (copy / lost).unlink()
+    assert run(*one) == 0
+    (record,) = _records(tmp_path)
+    assert (record["status"], record["seed"]) == ("stopped", 0)
+    whole = _records(ran)[0]["metrics"]
+    assert record["metrics"] == {name: value for name, value in whole.items() if "sft_same_time" not in name}
+    assert run(*_words(tmp_path, tiny_folder, "--arms", "SFT 1 x", "--show")) == 0
+    assert "stopped early: seeds 0" in said(capsys)
+
+
 def test_a_failed_arm_is_recorded_and_the_others_run(tiny_folder, tmp_path, monkeypatch, capsys):
     run_world_model = module.run_world_model
 
@@ -157,7 +174,7 @@ def test_every_arm_of_every_table_has_a_configuration_at_every_size(tmp_path):
 def test_committed_results_are_of_todays_settings(name, tmp_path):
     for size in load_sizes():
         runs = plan_runs(load_table(name), load_sizes()[size], tmp_path)
-        for record in finished(read_records(COMMITTED, name), size):
+        for record in measured(read_records(COMMITTED, name), size):
             assert any(run.made(record) for run in runs), f"{record.arm}, seed {record.seed}: run it again"
 
 
