@@ -14,6 +14,7 @@ from rwml_gym.statistics import student_interval
 
 __all__ = ["page_text", "table_text", "write_page"]
 
+_SEEDS = re.compile(r" --seeds?( \d+)+")
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -54,7 +55,7 @@ def table_text(table: Table, records: Sequence[Record]) -> str:
 
 
 def _cell(column: Column, mine: Sequence[Record], by_arm: dict[str, list[Record]]) -> str:
-    values = _values(column, mine, by_arm)
+    values = list(_values(column, mine, by_arm).values())
     if not values:
         return "-"
     mean, low, high = student_interval(values)
@@ -65,9 +66,9 @@ def _cell(column: Column, mine: Sequence[Record], by_arm: dict[str, list[Record]
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def _values(column: Column, mine: Sequence[Record], by_arm: dict[str, list[Record]]) -> list[float]:
-    """Return the column's value for each seed that has it."""
-    found = []
+def _values(column: Column, mine: Sequence[Record], by_arm: dict[str, list[Record]]) -> dict[int, float]:
+    """Return the column's value by seed, of each seed that has it."""
+    found = {}
     for record in mine:
         other: float | None = 0.0
         if column.minus is not None:
@@ -77,22 +78,20 @@ def _values(column: Column, mine: Sequence[Record], by_arm: dict[str, list[Recor
             other = same_seed[0].metrics.get(column.metric) if same_seed and record.arm != column.against else None
         value = record.metrics.get(column.metric)
         if value is not None and other is not None:
-            found.append(value - other)
+            found[record.seed] = value - other
     return found
 
 
 def _notes(table: Table, records: Sequence[Record], by_arm: dict[str, list[Record]]) -> list[str]:
-    """Say which seeds gave what, which differences are too small to be seen, the time and the commands."""
+    """Say which seed gave what, which differences are too small to be seen, the time and the commands."""
     lines = []
     for column in table.columns:
         for arm, mine in by_arm.items() if column.is_difference else ():
             values = _values(column, sorted(mine, key=lambda record: record.seed), by_arm)
             if len(values) > 1:
-                mean, low, _ = student_interval(values)
-                each = ", ".join(f"{value:+.3f}" for value in values)
-                lines.append(
-                    f"- {arm}, {column.label}: {each} by seed; a mean beyond ±{mean - low:.3f} would exclude 0."
-                )
+                mean, low, _ = student_interval(list(values.values()))
+                each = ", ".join(f"{value:+.3f} ({seed})" for seed, value in values.items())
+                lines.append(f"- {arm}, {column.label}: {each}; a mean beyond ±{mean - low:.3f} would exclude 0.")
     for arm, mine in by_arm.items():
         if stopped := sorted(record.seed for record in mine if record.status == "stopped"):
             seeds = ", ".join(map(str, stopped))
@@ -105,7 +104,8 @@ def _notes(table: Table, records: Sequence[Record], by_arm: dict[str, list[Recor
     hours = sum(record.seconds for record in records) / 3600
     commits = ", ".join(sorted({record.commit for record in records} - {""})) or "unknown"
     lines.append(f"- {hours:.1f} hours on {_machines(records)}; commit {commits}.")
-    commands = dict.fromkeys(record.command for record in sorted(records, key=lambda record: record.seed))
+    # The seeds stand in the table.
+    commands = dict.fromkeys(_SEEDS.sub("", each.command) for each in sorted(records, key=lambda each: each.seed))
     lines.append(f"- Run by {', '.join(f'`{command}`' for command in commands)}.")
     return ["\n".join(lines)]
 

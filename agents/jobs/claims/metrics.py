@@ -5,7 +5,8 @@ Names, behind the name of the stage:
 - `MODEL.KIND` of `rwml`: mean held-out reward of a model (`base`, `warm_start`, `rwml`, `sft_same_time`,
   `most_frequent`, `nothing_changes`) on `all` rows, `lookup` (a lookup answers), `read` (must be read from the
   history), `unknowable`, and `new` (names something new); `MODEL.exact`: share of exact matches, which means the same
-  whatever the reward is; `MODEL.text_loss`, `MODEL.kl` and `MODEL.weight_change`, see `learning.forgetting`.
+  whatever the reward is; `MODEL.commonest`: share of its most common prediction, 1 for a model that always says the
+  same; `MODEL.text_loss`, `MODEL.kl` and `MODEL.weight_change`, see `learning.forgetting`.
 - `equal.kl` and `equal.text_loss` of `rwml` with `stage.evaluate_every`: what RWML has at the end minus what SFT for
   the same time had when it first reached RWML's reward, linear between evaluations; absent if it never did.
 - `signal` and `signal_start` of `rwml` and `policy`: share of groups with a reward difference in all updates, and in
@@ -18,6 +19,7 @@ Names, behind the name of the stage:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -51,6 +53,7 @@ def _rwml(folder: Path) -> dict[str, float]:
     for model, rows in sorted(predictions.items()):
         found[f"{model}.all"] = _mean(p.reward for p in rows)
         found[f"{model}.exact"] = _mean(float(p.exact) for p in rows)
+        found[f"{model}.commonest"] = Counter(p.prediction.strip() for p in rows).most_common(1)[0][1] / len(rows)
         for kind, belongs in kinds.items():
             if any(belongs):
                 found[f"{model}.{kind}"] = _mean(p.reward for p, wanted in zip(rows, belongs, strict=True) if wanted)
