@@ -14,6 +14,7 @@ import pytest
 
 from rwml_gym.transitions import TransitionDataset
 from tests.helpers.command_line import run, said
+from tests.helpers.processes import unmeasured
 
 WORDS = ["record", "--env", "toy", "--games", 60, "--max-steps", 12, "--seed", 3]
 PROGRAM = [sys.executable, "-m", "rwml_gym.agents.cli.main"]
@@ -100,7 +101,8 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path, whole):
     out = tmp_path / "data"
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))  # noqa: E731
     ignore = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-    _, errors = (process := start(*WORDS, "--out", out, code=ignore + SLOW, preexec_fn=limit)).communicate(timeout=60)
+    process = start(*WORDS, "--out", out, code=ignore + SLOW, preexec_fn=limit, env=unmeasured())
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 2, errors
     assert "Traceback" not in errors
     assert "make room, and repeat the command" in errors

@@ -20,6 +20,7 @@ import rwml_gym  # noqa: F401 (registers the id)
 from rwml_gym.errors import WorkerDiedError, WorkerError, WorkerTimeoutError
 from rwml_gym.vector.env import TextVectorEnv
 from tests.helpers.odd_env import OddEnv, TwoPartError
+from tests.helpers.processes import unmeasured
 from tests.helpers.vector_walks import assert_no_process_is_left, assert_same, expected_walks, walk_and_close
 
 
@@ -201,7 +202,7 @@ def start(tmp_path, what, context="fork"):
     file.write_text(PROGRAM.format(what=what))
     program = subprocess.Popen(
         [sys.executable, str(file), context],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env={**unmeasured(), "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
