@@ -1,4 +1,4 @@
-"""Tables of the claims as Markdown, from the records, and a page that holds them between words written by hand."""
+"""Tables of the claims as Markdown, from the records, and a page that holds them and their figures between words."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from rwml_gym.agents.claims.figure import draw_figure, figure_rows
 from rwml_gym.agents.claims.records import Record, measured, read_records
 from rwml_gym.agents.claims.tables import Column, Table, load_table
+from rwml_gym.agents.claims.values import column_values, records_by_arm
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import write_text
 from rwml_gym.statistics import student_interval
 
-__all__ = ["page_text", "table_text", "write_page"]
+__all__ = ["figure_path", "page_text", "shown_tables", "table_text", "write_page"]
 
 _SEEDS = re.compile(r" --seeds?( \d+)+")
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -28,7 +30,7 @@ def table_text(table: Table, records: Sequence[Record]) -> str:
         table: The table.
         records: Its records at one size, see `measured`.
     """
-    by_arm = {arm.name: [record for record in records if record.arm == arm.name] for arm in table.arms}
+    by_arm = records_by_arm(table, records)
     labels = ["arm", "seeds", *(column.label for column in table.columns)]
     lines = [
         f"*Question*: {table.question}",
@@ -41,7 +43,7 @@ def table_text(table: Table, records: Sequence[Record]) -> str:
         f"|{' --- |' * len(labels)}",
     ]
     for arm in table.arms:
-        mine = sorted(by_arm[arm.name], key=lambda record: record.seed)
+        mine = by_arm[arm.name]
         placebo = f" (placebo of {arm.placebo_of})" if arm.placebo_of else ""
         if not mine:
             lines.append(f"| {arm.name}{placebo} | not run |{' |' * len(table.columns)}")
@@ -55,7 +57,7 @@ def table_text(table: Table, records: Sequence[Record]) -> str:
 
 
 def _cell(column: Column, mine: Sequence[Record], by_arm: dict[str, list[Record]]) -> str:
-    values = list(_values(column, mine, by_arm).values())
+    values = list(column_values(column, mine, by_arm).values())
     if not values:
         return "-"
     mean, low, high = student_interval(values)
@@ -66,34 +68,18 @@ def _cell(column: Column, mine: Sequence[Record], by_arm: dict[str, list[Record]
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def _values(column: Column, mine: Sequence[Record], by_arm: dict[str, list[Record]]) -> dict[int, float]:
-    """Return the column's value by seed, of each seed that has it."""
-    found = {}
-    for record in mine:
-        other: float | None = 0.0
-        if column.minus is not None:
-            other = record.metrics.get(column.minus)
-        elif column.against is not None:
-            same_seed = [each for each in by_arm[column.against] if each.seed == record.seed]
-            other = same_seed[0].metrics.get(column.metric) if same_seed and record.arm != column.against else None
-        value = record.metrics.get(column.metric)
-        if value is not None and other is not None:
-            found[record.seed] = value - other
-    return found
-
-
 def _notes(table: Table, records: Sequence[Record], by_arm: dict[str, list[Record]]) -> list[str]:
     """Say which seed gave what, which differences are too small to be seen, the time and the commands."""
     lines = []
     for column in table.columns:
         for arm, mine in by_arm.items() if column.is_difference else ():
-            values = _values(column, sorted(mine, key=lambda record: record.seed), by_arm)
+            values = column_values(column, mine, by_arm)
             if len(values) > 1:
                 mean, low, _ = student_interval(list(values.values()))
                 each = ", ".join(f"{value:+.3f} ({seed})" for seed, value in values.items())
                 lines.append(f"- {arm}, {column.label}: {each}; a mean beyond ±{mean - low:.3f} would exclude 0.")
     for arm, mine in by_arm.items():
-        if stopped := sorted(record.seed for record in mine if record.status == "stopped"):
+        if stopped := [record.seed for record in mine if record.status == "stopped"]:
             seeds = ", ".join(map(str, stopped))
             lines.append(f"- {arm}, stopped early: seeds {seeds}. They count in the columns that they had measured.")
     if table.episodes:
@@ -125,14 +111,35 @@ def page_text(text: str, results: Path) -> str:
 
     def block(found: re.Match[str]) -> str:
         begin, name, size, end = found.groups()
-        table = load_table(name)
-        return f"{begin}\n{table_text(table, measured(read_records(results, name), size))}\n\n{end}"
+        table, records = load_table(name), measured(read_records(results, name), size)
+        return f"{begin}\n{table_text(table, records)}\n{_picture(table, records, name, size)}\n{end}"
 
     return _BLOCK.sub(block, text)
 
 
+def _picture(table: Table, records: Sequence[Record], name: str, size: str) -> str:
+    """Return the line of the table's figure, if it has one."""
+    rows = figure_rows(table, records)
+    means = "; ".join(f"{row.arm}, {row.label}: {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in rows)
+    return f"\n![{means}]({figure_path(name, size)})\n" if rows else ""
+
+
+def figure_path(name: str, size: str) -> str:
+    """Return where the figure of a table lies, from the page."""
+    return f"images/claims-{name}-{size}.svg"
+
+
 def write_page(path: Path, results: Path) -> None:
-    """Make the tables of a page anew, from the results."""
+    """Make the tables of a page anew, and the figures beside it, from the results."""
     if not path.is_file():
         raise InvalidConfigError(f"Expected a page with tables in {str(path)!r}, actual: no such file.")
-    write_text(path, page_text(path.read_text(encoding="utf-8"), results))
+    text = path.read_text(encoding="utf-8")
+    write_text(path, page_text(text, results))
+    for name, size in shown_tables(text):
+        if rows := figure_rows(load_table(name), measured(read_records(results, name), size)):
+            draw_figure(rows, path.parent / figure_path(name, size))
+
+
+def shown_tables(text: str) -> list[tuple[str, str]]:
+    """Return name and size of each table of a page."""
+    return [(found[2], found[3]) for found in _BLOCK.finditer(text)]

@@ -76,12 +76,14 @@ class Column:
         metric: Name of the metric, such as `rwml.warm_start.all`, see `jobs.claims.metrics`.
         minus: Metric of the same arm and seed to subtract.
         against: Arm whose same metric and seed is subtracted.
+        figure: Whether the table's figure shows it.
     """
 
     label: str
     metric: str
     minus: str | None = None
     against: str | None = None
+    figure: bool = False
 
     @property
     def is_difference(self) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import re
+from dataclasses import asdict, replace
+from xml.sax.saxutils import unescape
 
 import pytest
 
 pytest.importorskip("pydantic")
 
-from rwml_gym.agents.claims.page import page_text, table_text, write_page
+from rwml_gym.agents.claims.figure import draw_figure, figure_rows
+from rwml_gym.agents.claims.page import figure_path, page_text, shown_tables, table_text, write_page
 from rwml_gym.agents.claims.records import (
     COMMITTED,
     Record,
@@ -18,7 +22,7 @@ from rwml_gym.agents.claims.records import (
     read_records,
     settings_of,
 )
-from rwml_gym.agents.claims.tables import Arm, Column, Stage, Table
+from rwml_gym.agents.claims.tables import Arm, Column, Stage, Table, load_table
 from rwml_gym.agents.config.world_model import PRESETS
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.statistics import student_interval
@@ -116,6 +120,36 @@ def test_damaged_results_are_told_and_never_overwritten(tmp_path):
 def test_the_committed_page_holds_the_committed_results():
     page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
     assert page_text(page, COMMITTED) == page
+
+
+def test_the_committed_figures_hold_the_committed_results():
+    page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    names = shown_tables(page)
+    assert len(names) > 1
+    for name, size in names:
+        rows = figure_rows(load_table(name), measured(read_records(COMMITTED, name), size))
+        assert described(ROOT / "docs" / figure_path(name, size)) == [asdict(row) for row in rows]
+
+
+def test_a_figure_shows_every_seed_and_is_the_same_file_for_the_same_numbers(tmp_path):
+    pytest.importorskip("matplotlib")
+    columns = (Column("value", "s.x"), Column("gain", "s.x", minus="s.y", figure=True))
+    records = [record("a", seed, x=x, y=0.1) for seed, x in enumerate((0.2, 0.3, 0.4))] + [record("b", 5, x=0.3, y=0.1)]
+    rows = figure_rows(replace(TABLE, columns=columns), records)
+    assert [(row.arm, row.label, list(row.by_seed)) for row in rows] == [
+        ("a", "gain", ["0", "1", "2"]),
+        ("b", "gain", ["5"]),
+    ]
+    assert (rows[0].mean, rows[0].low, rows[0].high) == pytest.approx(student_interval([0.1, 0.2, 0.3]))
+    for name in ("one.svg", "two.svg"):
+        draw_figure(rows, tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    assert described(tmp_path / "one.svg") == [asdict(row) for row in rows]
+
+
+def described(path):
+    text = path.read_text(encoding="utf-8")
+    return json.loads(unescape(re.search(r"<dc:description>(.*?)</dc:description>", text, re.DOTALL)[1]))
 
 
 def test_a_page_that_is_not_there_is_refused(tmp_path):
