@@ -12,9 +12,9 @@ export GOMP_SPINCOUNT ?= 1000
 RUN_DIR ?= runs/demo
 # Each worker begins with a part of the files in their order, so that what a file's tests share is made once, and takes
 # tests from the others when it is done. The slowest tests are listed at the end.
-FAST := -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal --durations 25
+PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal --durations 25
 
-.PHONY: help demo test test-slow test-equality test-wheel coverage lint format docs dist newest constraints benchmark clean
+.PHONY: help demo test test-long test-slow test-equality test-wheel coverage lint format docs dist newest constraints benchmark clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,11 +22,15 @@ help:  ## list the targets
 demo: .venv/installed  ## train a world model from games to adapter, within an hour on 2 cores (RUN_DIR=, OPTIONS=)
 	$(BIN)/rwml-gym train rwml --preset demo --run-dir $(RUN_DIR) $(OPTIONS)
 
-test: .venv/installed  ## run the tests and the Python blocks of README.md and docs/, without the slow ones
-	OMP_NUM_THREADS=1 $(BIN)/python $(FAST)
+test: .venv/installed  ## run the quick tests and the Python blocks of README.md and docs/
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not long" $(COVERAGE)
 
-coverage: .venv/installed  ## run the same tests and print which lines ran; fails below the floor in pyproject.toml
-	OMP_NUM_THREADS=1 $(BIN)/python $(FAST) --cov
+test-long: .venv/installed  ## run those that take seconds each: trainings, examples, processes that are killed
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "long and not slow" $(COVERAGE)
+
+coverage:  ## run both and print which lines ran; fails below the floor in pyproject.toml
+	$(MAKE) test COVERAGE="--cov --cov-report= --cov-fail-under=0"
+	$(MAKE) test-long COVERAGE="--cov --cov-append"
 
 test-wheel: dist  ## install the wheel without extras in a fresh environment, and use it (PYTHON=)
 	$(PYTHON) -m venv --clear build/wheel
@@ -50,7 +54,7 @@ dist: .venv/installed  ## build the source distribution and the wheel, and check
 	rm -rf dist && $(BIN)/python -m build --outdir dist && $(BIN)/twine check --strict dist/*
 
 newest: build/newest/installed  ## run the tests with the newest versions that pyproject.toml allows
-	OMP_NUM_THREADS=1 build/newest/bin/python $(FAST)
+	OMP_NUM_THREADS=1 build/newest/bin/python $(PYTEST) -m "not slow"
 
 # Without what belongs to a build of torch: its local version, and the CUDA libraries that it pins by itself.
 constraints: build/newest/installed  ## renew constraints.txt with the newest versions; run `make newest` first

@@ -85,6 +85,7 @@ def site(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
+@pytest.mark.long
 def test_the_source_distribution_has_what_a_clone_has(built):
     with tarfile.open(built[0]) as archive:
         names = {member.name.partition("/")[2] for member in archive.getmembers()}
@@ -93,6 +94,7 @@ def test_the_source_distribution_has_what_a_clone_has(built):
     assert {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "Makefile", "constraints.txt", "conftest.py"} <= names
 
 
+@pytest.mark.long
 def test_the_wheel_has_every_module_and_all_that_they_read(built):
     with zipfile.ZipFile(built[1]) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -108,6 +110,7 @@ def test_the_wheel_has_every_module_and_all_that_they_read(built):
     assert "rwml_gym/py.typed" in names
 
 
+@pytest.mark.long
 def test_the_page_of_the_package_is_readable(built):
     pytest.importorskip("twine", reason="needs the extra dev")
     _run(sys.executable, "-m", "twine", "check", "--strict", *built)
@@ -119,6 +122,7 @@ def test_the_page_of_the_package_is_readable(built):
     assert not [link for link in links if not re.match(r"https?://|#", link)]
 
 
+@pytest.mark.long
 def test_the_wheel_works_without_extras_and_without_the_source_tree(site, tmp_path):
     # -S leaves out this environment's packages, and with them the finders of an editable install.
     python = [sys.executable, "-S", "-P"]

@@ -53,6 +53,7 @@ def model(tmp_path_factory) -> str:
     return str(write_model(tmp_path_factory.mktemp("examples") / "model", max_position_embeddings=8192))
 
 
+@pytest.mark.long
 def test_train_policy_goes_from_imitation_to_an_adapter(model, tmp_path):
     pytest.importorskip("alfworld")
     short = "--games 2 --max-steps 6 --imitation-games 4 --imitation-steps 1 --steps 1 --groups 2 --group-size 2"
@@ -62,6 +63,7 @@ def test_train_policy_goes_from_imitation_to_an_adapter(model, tmp_path):
     assert (tmp_path / "policy" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.long
 def test_train_tau2_rewards_predictions_and_stands_beside_those_who_do_nothing(model, tmp_path):
     pytest.importorskip("tau2")
     short = "--tasks 2 --held-out 1 --max-steps 2 --steps 1 --group-size 2 --encoder hashing"
@@ -71,6 +73,7 @@ def test_train_tau2_rewards_predictions_and_stands_beside_those_who_do_nothing(m
     assert (tmp_path / "runs/tau2-policy/adapters/policy/README.md").is_file()
 
 
+@pytest.mark.long
 def test_a_plain_loop_learns_a_game_with_rewards_for_surprise(tmp_path):
     pytest.importorskip("alfworld")
     out = run("existing_rl_loop.py", "--game", "1", "--episodes", "600", "--encoder", "hashing", cwd=tmp_path)
@@ -81,6 +84,7 @@ def test_a_plain_loop_learns_a_game_with_rewards_for_surprise(tmp_path):
     assert "reward +0.00  distinct steps" in without.splitlines()[0]
 
 
+@pytest.mark.long
 def test_cartpole_learns_with_numbers_as_their_own_embedding(tmp_path):
     pytest.importorskip("stable_baselines3")
     out = run("existing_rl_cartpole.py", "--steps", "4000", cwd=tmp_path)
@@ -90,6 +94,7 @@ def test_cartpole_learns_with_numbers_as_their_own_embedding(tmp_path):
     assert changes < 25 < 80 < learned
 
 
+@pytest.mark.long
 def test_trl_learns_to_predict_with_our_reward(model, tmp_path):
     pytest.importorskip("trl")
     pytest.importorskip("alfworld")
@@ -100,6 +105,7 @@ def test_trl_learns_to_predict_with_our_reward(model, tmp_path):
     assert (tmp_path / "trl-world-model" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.long
 def test_trl_plays_whole_episodes(model, tmp_path):
     pytest.importorskip("trl")
     pytest.importorskip("alfworld")

@@ -42,6 +42,7 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_site_has_its_pages_and_needs_no_other_host(site):
     """One test, because each process that runs one of two would build the site."""
     for page in ("index.html", "idea.html", "measurements.html", "changelog.html"):

@@ -125,6 +125,7 @@ def config(tmp_path_factory) -> SFTJobConfig:
     )
 
 
+@pytest.mark.long
 def test_a_run_says_its_data_type_and_keeps_it_on_another_machine(monkeypatch, capsys, config, tmp_path):
     assert config.dtype == "auto"
     folder = tmp_path / "run"

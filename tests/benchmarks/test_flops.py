@@ -34,6 +34,7 @@ def test_a_forward_pass(folder):
     assert flops.get_total_flops() == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.long
 def test_an_update_costs_what_its_forward_and_backward_passes_do(folder):
     base, _ = load_model(str(folder), "float32", "cpu")
     model = add_adapter(base, rank=4)

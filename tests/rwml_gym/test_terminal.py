@@ -31,6 +31,7 @@ def test_say_prints_it_escaped(capsys):
     assert capsys.readouterr().out == "a\\x1b]0;owned\\x07\\x1b[2J\\r\\x08\\x9b31m\\u202e\\ud800b\n\tc\n"
 
 
+@pytest.mark.long
 def test_nothing_else_prints():
     """`tqdm.write` prints, too: it has to be given what is cleaned."""
     found = []

@@ -195,6 +195,7 @@ def flip(file, position: int) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.long
 def test_every_flipped_bit_is_noticed(tmp_path):
     """Some of them end the interpreter if Arrow reads them, others are other data."""
     data = TransitionDataset(episode("a", 20))

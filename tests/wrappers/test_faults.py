@@ -360,6 +360,7 @@ class EverNew(gym.Env):
         return f"room {self.said} of many", 0.0, False, False, {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["retrieval", "most-frequent"])
 def test_memory_stays_bounded_where_nothing_is_said_twice(name):
     encoder = CachedEncoder(HashingEncoder(32), cache_bytes=2**16)

@@ -46,6 +46,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing forks there")
 def test_forked_environments_do_not_hang(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)

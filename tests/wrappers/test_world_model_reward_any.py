@@ -97,6 +97,7 @@ def test_numbers_are_compared_as_they_are():
     assert env.step(1)[4]["world_model"]["source"] == "none"
 
 
+@pytest.mark.long
 def test_the_learned_model_comes_to_know_the_cart():
     pytest.importorskip("torch")
     distances = {}

@@ -27,6 +27,7 @@ def model(tiny_folder: Path) -> list[str]:
     return ["--model", str(tiny_folder), *MODEL]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("env", "unit"), [("toy", "games"), (PLAIN, "episodes")])
 def test_transitions_are_recorded_calibrated_and_audited(capsys, tmp_path, env, unit):
     data = tmp_path / "data"
@@ -42,6 +43,7 @@ def test_transitions_are_recorded_calibrated_and_audited(capsys, tmp_path, env, 
     assert f"transitions of 12 {unit}" in said(capsys)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("env", "unit"), [("toy", "games"), (PLAIN, "episodes")])
 def test_a_world_model_is_trained(capsys, tmp_path, model, env, unit):
     words = ["train", "rwml", "--preset", "smoke", "--env", env, "--run-dir", tmp_path / "run", *model]
@@ -57,6 +59,7 @@ def test_a_world_model_is_trained(capsys, tmp_path, model, env, unit):
     assert run(*words) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("env", ENVS)
 def test_a_policy_is_trained_and_evaluated(capsys, tmp_path, model, env):
     folder = tmp_path / "run"
@@ -79,6 +82,7 @@ def test_a_policy_is_trained_and_evaluated(capsys, tmp_path, model, env):
     assert ('gives no info["won"]' in out) == (env == PLAIN)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("env", ENVS)
 @pytest.mark.parametrize("target", ["states", "actions"])
 def test_supervised_fine_tuning(capsys, tmp_path, model, env, target):

@@ -24,6 +24,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 @needs_train
 def test_alfworld_is_recorded_calibrated_and_audited(capsys, tmp_path):
     pytest.importorskip("alfworld")
@@ -69,6 +70,7 @@ def test_recording_is_repeatable_and_replaces_nothing_unasked(capsys, tmp_path):
     assert TransitionDataset.load(tmp_path / "a") != first
 
 
+@pytest.mark.long
 @needs_train
 def test_tau2_is_recorded_and_audited_by_kind_of_message(capsys, tmp_path):
     pytest.importorskip("tau2")
@@ -94,12 +96,14 @@ def test_tau2_is_recorded_and_audited_by_kind_of_message(capsys, tmp_path):
     assert "ROUGE-L of the schema, reward 1 - d in steps of 0.2" in said(capsys)
 
 
+@pytest.mark.long
 def test_the_shop_is_warned_of_and_a_strict_audit_says_so_to_scripts(capsys, shop):
     assert run("audit", shop, *SMALL) == 0
     assert "Leave out 'search'" in said(capsys)
     assert run("audit", shop, *SMALL, "--strict") == 1
 
 
+@pytest.mark.long
 def test_several_gaps_stand_in_one_table(capsys, shop, tmp_path):
     pytest.importorskip("rouge_score")
     pytest.importorskip("matplotlib")
@@ -111,6 +115,7 @@ def test_several_gaps_stand_in_one_table(capsys, shop, tmp_path):
     assert names == ["cosine of hashing", "cosine of hashing with the same names and numbers", "ROUGE-L"]
 
 
+@pytest.mark.long
 @needs_train
 def test_a_model_is_sampled_as_training_would(capsys, shop, tiny_folder, tmp_path):
     pytest.importorskip("matplotlib")

@@ -50,6 +50,7 @@ def whole(tmp_path_factory):
     return TransitionDataset.load(out)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_recording_is_kept_and_goes_on(tmp_path, capsys, whole, number, status):
     out, journal = tmp_path / "data", tmp_path / "data.journal"
@@ -71,6 +72,7 @@ def test_an_interrupted_recording_is_kept_and_goes_on(tmp_path, capsys, whole, n
     assert "--overwrite" in said(capsys)
 
 
+@pytest.mark.long
 def test_a_killed_recording_goes_on(tmp_path, whole):
     out, journal = tmp_path / "data", tmp_path / "data.journal"
     process = start(*WORDS, "--out", out)
@@ -84,6 +86,7 @@ def test_a_killed_recording_goes_on(tmp_path, whole):
     assert TransitionDataset.load(out) == whole
 
 
+@pytest.mark.long
 def test_a_journal_of_another_recording_is_not_mixed_in(tmp_path, capsys, whole):
     out = tmp_path / "data"
     process = start(*WORDS, "--out", out)
@@ -97,6 +100,7 @@ def test_a_journal_of_another_recording_is_not_mixed_in(tmp_path, capsys, whole)
     assert TransitionDataset.load(out).games != whole.games
 
 
+@pytest.mark.long
 def test_a_full_disk_is_told_and_loses_nothing(tmp_path, whole):
     out = tmp_path / "data"
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))  # noqa: E731
@@ -110,6 +114,7 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path, whole):
     assert TransitionDataset.load(out) == whole
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_evaluation_shows_what_was_played(tmp_path, number, status):
     folder = tmp_path / "run"

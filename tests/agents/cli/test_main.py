@@ -129,6 +129,7 @@ def test_an_agent_is_evaluated(capsys):
     assert "an agent that plays τ²-bench" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "library", "extra"),
     [
@@ -182,6 +183,7 @@ def test_bad_input_names_its_fix_before_any_work(capsys, tmp_path, words, fix):
     assert not folder.exists()
 
 
+@pytest.mark.long
 @needs_games
 @pytest.mark.parametrize("words", [["--preset", "huge"], ["--split", "valid"], ["--encoder", "no-such-org/none"]])
 def test_errors_of_ours_are_one_line(capsys, tmp_path, words):
@@ -317,6 +319,7 @@ def test_waiting_threads_soon_sleep_unless_the_user_says_otherwise(given, expect
     assert environ == expected
 
 
+@pytest.mark.long
 def test_the_command_says_so_before_openmp_is_loaded():
     """OpenMP prints what it was told when it is loaded, which is when PyTorch is imported."""
     program = (

@@ -64,6 +64,7 @@ def test_every_preset_comes_back(tmp_path, name):
     assert load_config(RWMLConfig, tmp_path / "config.yaml") == PRESETS[name]
 
 
+@pytest.mark.long
 @given(_OUTERS)
 @example(_Outer("1e5", limit=1e22))
 @example(_Outer("\x85"))

@@ -26,6 +26,7 @@ def config(address, **changes):
     return EvaluateConfig(**{**values, "agent_arguments": arguments, **changes})
 
 
+@pytest.mark.long
 def test_a_failing_server_ends_with_a_complete_table(tmp_path):
     """Every 7th call is refused, every 20th hangs, one answer is no JSON."""
 
@@ -125,6 +126,7 @@ def test_many_are_asked_side_by_side():
     assert [(e.error, e.steps) for e in episodes] == [(None, 2)] * 4
 
 
+@pytest.mark.long
 def test_a_model_is_served_as_the_user(monkeypatch, tmp_path):
     """The user's model has tau2's own prompt, and the table says who was served."""
     pytest.importorskip("tau2")

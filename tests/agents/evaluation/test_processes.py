@@ -59,6 +59,7 @@ def test_ten_kills_lose_no_episode_and_repeat_none(tmp_path):
     assert Counter(e["episode"] for e in content(cut)[1]) == Counter(range(40))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("agent", ["random", "expert", "litellm:openai/m"])
 def test_without_a_local_model_no_torch_is_imported(agent):
     if agent.startswith("litellm"):

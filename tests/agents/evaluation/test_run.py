@@ -257,6 +257,7 @@ def test_a_model_that_chooses_does_nothing_invalid(tiny_folder, decoding):
     assert [(e.steps, e.invalid, e.task_type) for e in evaluate(config).episodes] == [(4, 0, types[0])] * 2
 
 
+@pytest.mark.long
 def test_a_model_plays_the_same_in_one_slot_and_in_many(tiny_folder):
     config = EvaluateConfig(
         agent="model",

@@ -143,6 +143,7 @@ def test_actions_are_compared_with_the_texts_of_the_observation_where_widths_agr
     model.learn(32)
 
 
+@pytest.mark.long
 def test_it_learns_what_is_rewarded():
     class Look(gym.Wrapper):
         """Pays for `look`, wherever it is in the list."""
@@ -224,6 +225,7 @@ def test_both_checks_of_environments_pass_where_masked_numbers_do_nothing():
     sb3_check(make_unmasked())
 
 
+@pytest.mark.long
 def test_an_unmasked_agent_learns():
     """Stable-Baselines3's own PPO knows no masks; it learns to choose numbers that mean something."""
     model = PPO("MultiInputPolicy", make_unmasked(), n_steps=256, batch_size=64, n_epochs=6, seed=0, device="cpu")
@@ -252,6 +254,7 @@ def test_an_unmasked_agent_learns():
     assert invalid() < before / 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("vec", [DummyVecEnv, SubprocVecEnv])
 def test_the_weight_that_is_set_is_the_one_that_counts(vec):
     envs = vec([make_env, make_env])
@@ -286,6 +289,7 @@ def test_other_observations_are_refused(make):
         ActionScoringPolicy(env.observation_space, gym.spaces.Discrete(12), lambda _: 1e-3)
 
 
+@pytest.mark.long
 def test_the_example_trains_with_and_without_the_wrapper(tmp_path):
     pytest.importorskip("alfworld")
     short = "--steps 256 --games 2 --encoder hashing --max-steps 8 --evaluations 2 --envs 2"

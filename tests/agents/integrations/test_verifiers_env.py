@@ -86,6 +86,7 @@ def expert(env_id: str, game: str, **arguments: Any) -> list[str]:
     return actions
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "env_id", "split"),
     [("toy", "rwml_gym/ToyHouse-v0", "train"), ("alfworld", "rwml_gym/ALFWorld-v0", "generated")],

@@ -120,6 +120,7 @@ def tried(monkeypatch) -> list[tuple[int, list, list]]:
     return calls
 
 
+@pytest.mark.long
 def test_grpo_trains_on_what_the_filter_kept(tiny_folder, tmp_path, tried):
     pytest.importorskip("matplotlib")
     config = _config(tiny_folder)
@@ -153,6 +154,7 @@ def test_a_filter_that_keeps_nothing_says_what_to_change(tiny_folder, tmp_path):
     assert json.loads((tmp_path / "filter.json").read_text(encoding="utf-8")) == {"rates": [0.0] * 10, "kept": []}
 
 
+@pytest.mark.long
 def test_without_a_limit_all_that_was_not_fine_tuned_on_is_tried(tiny_folder, tmp_path, tried, monkeypatch):
     learnt: list[list] = []
     step = world_model.sft_step
@@ -175,6 +177,7 @@ def test_without_a_limit_all_that_was_not_fine_tuned_on_is_tried(tiny_folder, tm
     assert triplets != sorted(triplets, key=played.index)  # a limit would take a random part
 
 
+@pytest.mark.long
 def test_the_policy_as_it_is_tries_the_triplets_again(tiny_folder, tmp_path, tried):
     pytest.importorskip("matplotlib")
     attempted = FilterConfig(share=0.2, attempts=3, limit=10, keep_easy=1.0, keep_hard=1.0, refresh_every=2)
@@ -188,6 +191,7 @@ def test_the_policy_as_it_is_tries_the_triplets_again(tiny_folder, tmp_path, tri
     assert [len(file["rates"]) for file in files] == [10] * 3
 
 
+@pytest.mark.long
 def test_all_of_the_data_may_be_fine_tuned_on_and_tried(tiny_folder, tmp_path, tried):
     pytest.importorskip("matplotlib")
     attempted = FilterConfig(share=1.0, attempts=3, keep_easy=1.0, keep_hard=1.0)
@@ -197,6 +201,7 @@ def test_all_of_the_data_may_be_fine_tuned_on_and_tried(tiny_folder, tmp_path, t
     assert sorted(map(played.index, triplets)) == sorted(map(played.index, played))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("placebo", ["shuffled", "random"])
 def test_a_placebo_changes_what_is_learnt_and_not_what_is_held_out(tiny_folder, tmp_path, tried, placebo):
     pytest.importorskip("matplotlib")
@@ -212,6 +217,7 @@ def test_a_placebo_changes_what_is_learnt_and_not_what_is_held_out(tiny_folder, 
     assert all(p.next_state in held_out for p in results["RWML"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("balance", [False, True])
 def test_batches_are_spread_over_what_happened_if_wanted(tiny_folder, tmp_path, tried, balance):
     pytest.importorskip("matplotlib")
@@ -225,6 +231,7 @@ def test_batches_are_spread_over_what_happened_if_wanted(tiny_folder, tmp_path, 
     assert (spread <= 1) == balance, (trained, played)
 
 
+@pytest.mark.long
 def test_the_filters_own_threshold_counts_in_the_filter_only(tiny_folder, tmp_path, tried):
     """A smaller τ_d finds fewer attempts right; the training goes on with its own."""
     config = _config(tiny_folder, stage=StageConfig(steps=1, groups=3, group_size=2))
@@ -252,6 +259,7 @@ def test_measures_of_message_roles_stay_in_the_filter():
     assert make_gap(RWMLConfig(threshold=0.4), True, "hashing", filtering=True).threshold == 0.4
 
 
+@pytest.mark.long
 def test_what_the_filter_kept_can_be_trained_on_elsewhere(tiny_folder, tmp_path):
     run_world_model(_config(tiny_folder), tmp_path)
     kept = TransitionDataset.load(tmp_path / "transitions" / "kept")

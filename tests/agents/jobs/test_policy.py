@@ -87,6 +87,7 @@ def finished(model, walking, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_run_leaves_its_results(finished):
     names = {str(path.relative_to(finished)) for path in finished.rglob("*")}
     assert names >= {"adapters/policy/adapter_model.safetensors", "report.txt", "curves.png", "config.yaml"}
@@ -107,6 +108,7 @@ def test_a_run_leaves_its_results(finished):
     assert "95 % intervals" in (finished / "report.txt").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_the_same_run_again_is_the_same_and_a_finished_one_is_not_played_again(finished, model, tmp_path):
     settings = config(model, imitation=ImitationConfig())
     again = run_policy(settings, tmp_path / "again")
@@ -145,6 +147,7 @@ def test_a_model_that_predicts_nothing_earns_nothing(model, tmp_path, sequence):
     assert row["loss"] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("history", [0, 2])
 @pytest.mark.parametrize("placebo", ["none", "shuffled", "random"])
 def test_a_model_adapts_to_a_world_by_its_answers_alone(model, tmp_path, history, placebo):
@@ -193,6 +196,7 @@ def test_predictions_are_scored_against_a_placebo_if_wanted():
     assert scored.rewards == [0.0, 1.0]
 
 
+@pytest.mark.long
 def test_an_expert_is_imitated(model, tmp_path):
     settings = config(
         model,
@@ -213,6 +217,7 @@ def test_an_expert_is_imitated(model, tmp_path):
     assert all(a[name].equal(c[name]) for name in a)
 
 
+@pytest.mark.long
 def test_predictions_are_imitated_with_the_actions(model, tmp_path):
     """The expert's environment is the plain one; the agent's takes predictions out, when it is evaluated, too."""
     settings = config(
@@ -239,6 +244,7 @@ def test_all_tasks_of_a_split_may_be_trained_on(model):
         Source(config(model)).prepare(0, 0, 3, 5)
 
 
+@pytest.mark.long
 def test_the_update_does_not_depend_on_the_slots(finished, model, tmp_path):
     settings = config(model, imitation=ImitationConfig(), evaluation=EvaluationConfig(games=0))
     weights = []
@@ -251,6 +257,7 @@ def test_the_update_does_not_depend_on_the_slots(finished, model, tmp_path):
         assert (value - weights[1][name]).abs().median() < 1e-6, name
 
 
+@pytest.mark.long
 def test_tau2_is_trained_on(model, tmp_path):
     pytest.importorskip("tau2")
     settings = config(
@@ -278,6 +285,7 @@ def _command(file: Path, folder: Path) -> list[str]:
     return [*COMMAND, "--config", str(file), "--run-dir", str(folder)]
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_and_restarted_it_ends_the_same(finished, model, tmp_path):
     """SIGKILL at two random moments of its work, then the same command: the same metrics, evaluations and weights."""
     file, folder = tmp_path / "policy.yaml", tmp_path / "run"
@@ -305,6 +313,7 @@ def test_killed_at_any_moment_and_restarted_it_ends_the_same(finished, model, tm
     assert all(a[name].equal(b[name]) for name in b), stops
 
 
+@pytest.mark.long
 def test_an_environment_that_breaks_is_dropped_or_stops_the_run(model, tmp_path, monkeypatch):
     from rwml_gym.envs.alfworld.env import ALFWorldEnv
 
@@ -327,6 +336,7 @@ def test_an_environment_that_breaks_is_dropped_or_stops_the_run(model, tmp_path,
     assert [row["episodes"] for row in rows] == [4, 4]
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one(model, tmp_path):
     """Started by accelerate, each plays its share of the games, also of those that success is measured on."""
     file = tmp_path / "policy.yaml"

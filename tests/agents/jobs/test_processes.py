@@ -93,6 +93,7 @@ def _config(config: Any, folder: Path) -> Path:
     return folder / "config.yaml"
 
 
+@pytest.mark.long
 def test_a_world_model_is_trained_by_two_processes_as_by_one(one, tiny_folder, tmp_path):
     done = launch("rwml", _config(rwml(tiny_folder), tmp_path), tmp_path / "two")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -104,6 +105,7 @@ def test_a_world_model_is_trained_by_two_processes_as_by_one(one, tiny_folder, t
     assert done.stdout.count("Run folder:") == 1  # one process tells
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_failure_of_one_process_ends_both_and_the_run_goes_on_from_the_last_checkpoint(
     processes, one, tiny_folder, tmp_path
@@ -122,6 +124,7 @@ def test_a_failure_of_one_process_ends_both_and_the_run_goes_on_from_the_last_ch
     _assert_same_run(folder, one)
 
 
+@pytest.mark.long
 def test_next_states_are_learnt_by_two_processes_as_by_one(tiny_folder, tmp_path):
     config = SFTJobConfig(
         target="states",

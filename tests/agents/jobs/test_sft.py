@@ -49,6 +49,7 @@ def config(model: Path, **changes: Any) -> SFTJobConfig:
     return SFTJobConfig(**{**settings, **changes})
 
 
+@pytest.mark.long
 def test_next_states_are_learnt(model, tmp_path):
     result = run_sft(config(model, target="states"), tmp_path)
     assert result["loss_after"] < result["loss_before"] - 0.1
@@ -71,6 +72,7 @@ def _recorded(tmp_path: Path, games: int) -> tuple[str, TransitionDataset]:
     return str(tmp_path / "recorded"), data
 
 
+@pytest.mark.long
 def test_the_loss_is_that_of_held_out_games_of_the_same_data(model, tmp_path, capsys, monkeypatch):
     """No ALFWorld is played for transitions of a toy house, whatever `env` says."""
     path, data = _recorded(tmp_path, games=5)
@@ -148,6 +150,7 @@ def test_transitions_of_a_service_are_asked_for_as_such(model, tmp_path, monkeyp
     assert asked == ["service"]
 
 
+@pytest.mark.long
 def test_imitation_says_nothing_of_grpo(model, tmp_path, capfd):
     run_sft(config(model, env="toy", task_types=None, history=0, max_prompt_tokens=4000), tmp_path)
     said = "".join(capfd.readouterr())
@@ -156,6 +159,7 @@ def test_imitation_says_nothing_of_grpo(model, tmp_path, capfd):
     assert "policy: " not in said
 
 
+@pytest.mark.long
 def test_actions_are_imitated(model, tmp_path):
     result = run_sft(config(model, max_steps=9, history=0, max_prompt_tokens=4000), tmp_path)
     assert [e["step"] for e in result["evaluations"]] == [0]

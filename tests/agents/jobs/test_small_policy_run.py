@@ -85,6 +85,7 @@ def finished(tiny_folder, tmp_path_factory) -> Finished:
     return Finished(folder, config, trained, evaluated, recorded, shown[0])
 
 
+@pytest.mark.long
 def test_training_evaluation_and_imitation_play_the_games_that_are_theirs(finished):
     config = finished.config
     games = Source(config).prepare(config.seed, TRAIN, HELD_OUT, 3)
@@ -124,6 +125,7 @@ def test_repeats_of_a_game_differ_and_every_evaluation_draws_the_same(finished):
         assert [w.completion.tokens for w in one.written] != [w.completion.tokens for w in other.written]
 
 
+@pytest.mark.long
 def test_recorded_games_that_the_policy_is_evaluated_on_are_not_imitated(finished, tmp_path, capsys, monkeypatch):
     config = replace(finished.config, stage=replace(finished.config.stage, steps=0))
     source = Source(config)
@@ -146,6 +148,7 @@ def test_recorded_games_that_the_policy_is_evaluated_on_are_not_imitated(finishe
     assert set(shown) == {len(allowed)}
 
 
+@pytest.mark.long
 def test_each_split_is_evaluated_by_itself_with_its_own_step_budget(finished, tmp_path, monkeypatch):
     """Also the training games, where they are evaluated."""
     config = replace(

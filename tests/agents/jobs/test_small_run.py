@@ -62,6 +62,7 @@ def _data(folder: Path, name: str) -> list[Transition]:
     return list(TransitionDataset.load(folder / "transitions" / name))
 
 
+@pytest.mark.long
 def test_the_held_out_games_are_played_apart_from_the_training_games(finished):
     folder, results, _ = finished
     games = {name: {t.game for t in _data(folder, name)} for name in ("train", "held_out")}
@@ -115,6 +116,7 @@ def test_with_a_warm_start_grpo_begins_there_and_is_measured_against_it(finished
     assert list(results) == ["nothing changes", "most frequent", "base", "warm start", "RWML", "SFT same time"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("warm", [True, False])
 def test_without_updates_the_policy_is_what_grpo_starts_from(tiny_folder, tmp_path, warm):
     config = _config(tiny_folder, warm_start=warm, stage=StageConfig(steps=0))
@@ -126,6 +128,7 @@ def test_without_updates_the_policy_is_what_grpo_starts_from(tiny_folder, tmp_pa
     assert results["RWML"] == results["warm start" if warm else "base"]
 
 
+@pytest.mark.long
 def test_a_state_as_long_as_a_prediction_fits(finished, tiny_folder, tmp_path):
     folder, _, _ = finished
     _, tokenizer = load_model(str(tiny_folder), "float32", "cpu")
@@ -161,6 +164,7 @@ def test_some_transitions_are_a_random_part_in_their_order():
         assert list(some_of(data, everything, seed=0)) == list(data)
 
 
+@pytest.mark.long
 def test_at_most_as_many_held_out_transitions_are_predicted_as_asked_for(tiny_folder, tmp_path):
     config = _config(tiny_folder, max_held_out=5, stage=StageConfig(steps=0), sft=SFTConfig(steps=0))
     results = run_world_model(replace(config, filter=FilterConfig(share=0.2, attempts=1, limit=1)), tmp_path)
@@ -173,6 +177,7 @@ def test_at_most_as_many_held_out_transitions_are_predicted_as_asked_for(tiny_fo
     assert places != list(range(5))
 
 
+@pytest.mark.long
 def test_held_out_transitions_are_predicted_between_updates_which_change_nothing_and_cost_no_time(
     tiny_folder, tmp_path
 ):

@@ -98,6 +98,7 @@ def check_run_folder(folder: Path, tasks: int) -> None:
         assert words in report
 
 
+@pytest.mark.long
 def test_the_job_goes_from_tasks_to_a_table(tiny_folder, tmp_path, capsys):
     results = run_world_model(tiny_config(tiny_folder), tmp_path / "run")
     assert list(results) == MODELS
@@ -113,6 +114,7 @@ def test_the_job_goes_from_tasks_to_a_table(tiny_folder, tmp_path, capsys):
     assert run_world_model(tiny_config(tiny_folder), tmp_path / "run") == results
 
 
+@pytest.mark.long
 def test_exact_match_goes_to_the_end(tiny_folder, tmp_path, capsys):
     config = tiny_config(tiny_folder, tool_gap="exact", tool_reward="binary", baseline=False)
     results = run_world_model(config, tmp_path / "run")
@@ -251,6 +253,7 @@ SHORT: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_predictions_are_told_what_the_user_knows_and_the_agent_is_not(tiny_folder, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     asked: dict[str, list[str]] = {"act": [], "ask": []}
@@ -285,6 +288,7 @@ def test_a_recording_holds_what_the_user_knows_unless_told_not_to(tmp_path, know
     assert all(bool(t.known_info) == known for t in TransitionDataset.load(tmp_path / "data"))
 
 
+@pytest.mark.long
 def test_policy_and_tools_are_shown_to_agent_and_world_model_if_wanted(tiny_folder, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     asked: list[str] = []
@@ -320,6 +324,7 @@ def test_policy_and_tools_are_shown_to_agent_and_world_model_if_wanted(tiny_fold
 # Views, and thresholds that are chosen otherwise
 
 
+@pytest.mark.long
 def test_schemas_are_the_targets_in_training_filter_and_evaluation(tiny_folder, tmp_path, capsys, monkeypatch):
     learnt: list[str] = []
     step = world_model.sft_step
@@ -370,6 +375,7 @@ def test_thresholds_follow_from_the_attempts_as_in_the_paper(tiny_folder):
     assert "is above 0.5, where generic predictions are rewarded" in text
 
 
+@pytest.mark.long
 def test_attempts_that_are_all_wrong_choose_no_threshold(tiny_folder, tmp_path):
     config = tiny_config(tiny_folder, threshold_by="paper", tool_reward="binary", baseline=False)
     with pytest.raises(InvalidConfigError, match=r"30% come near the truth.*--threshold-by precision"):

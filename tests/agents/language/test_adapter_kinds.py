@@ -221,6 +221,7 @@ def test_the_gradient_is_that_of_the_policy_though_the_reference_spoke_between(f
     assert all(torch.equal(a, b) for a, b in zip(gradients(True), gradients(False), strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "PiSSA"])
 def test_what_is_saved_is_what_is_loaded(folder, kind, tmp_path):
     model = _adapted(_base(folder), KINDS[kind])

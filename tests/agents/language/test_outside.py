@@ -158,6 +158,7 @@ def test_a_refused_adapter_leaves_room_for_the_right_one(adapted, adapter, base)
     assert torch.equal(_logits(load_adapter(base, whole)), _logits(adapted[0]))
 
 
+@pytest.mark.long
 @given(flips=st.lists(st.tuples(st.sampled_from([WEIGHTS, CONFIG]), st.floats(0, 1), st.integers(0, 7)), max_size=3))
 @settings(
     max_examples=60,

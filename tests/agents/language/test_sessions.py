@@ -43,6 +43,7 @@ def _turns(sessions: Sessions, prompts: dict[int, list[int]], turns: int, rng: r
             prompts[request.slot] = [*request.prompt, *completion.tokens, *_text(rng, rng.randrange(1, 40))]
 
 
+@pytest.mark.long
 def test_greedy_turns_are_what_transformers_generates(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     rng = random.Random(0)
@@ -96,6 +97,7 @@ def test_a_prompt_that_several_share_runs_once(tiny):
     assert sessions.run_tokens == before + 1
 
 
+@pytest.mark.long
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10**6))
 def test_episodes_come_and_go_without_disturbing_one_another(adapted_session, seed):
@@ -142,6 +144,7 @@ def test_what_is_written_follows_from_seed_and_prompt(adapted_session):
     assert other[0].tokens != together[0].tokens
 
 
+@pytest.mark.long
 def test_samples_are_distributed_as_those_of_sample(adapted_session):
     model, tokenizer = adapted_session
     prompt = tokenizer.encode("You see a mug", add_special_tokens=False)

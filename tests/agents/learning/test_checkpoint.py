@@ -66,6 +66,7 @@ def test_with_a_frozen_reference_the_policy_is_what_is_restored(tiny_folder, tmp
     assert_same(model, metrics, uninterrupted)
 
 
+@pytest.mark.long
 def test_a_killed_process_goes_on_in_a_new_one(tiny_folder, tmp_path, uninterrupted):
     root = ROOT
     program = (

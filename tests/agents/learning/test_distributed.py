@@ -45,6 +45,7 @@ def processes(tiny_folder, tmp_path_factory) -> list[Results]:
     return [torch.load(out / f"{index}.pt") for index in range(2)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_do_what_one_does_with_all_their_shares(name, processes, tiny_folder):
     expected = run(CASES[name], str(tiny_folder), Accelerator(cpu=True))
@@ -57,6 +58,7 @@ def test_two_processes_do_what_one_does_with_all_their_shares(name, processes, t
         assert actual == pytest.approx(wanted, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.long
 def test_the_cases_are_clipped_and_differ_from_sampling_most_where_only_the_second_process_sees_it(processes):
     # What the test above compares is there to be compared.
     metrics = processes[0]["gradient descent"]["metrics"][0]

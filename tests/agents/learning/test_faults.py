@@ -149,6 +149,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
+@pytest.mark.long
 def test_a_limit_of_the_file_system_stops_the_run_and_leaves_the_last_checkpoint(tiny_folder, tmp_path, uninterrupted):
     done = subprocess.run(
         _program(_FULL, tiny_folder, tmp_path), cwd=ROOT, env=_environment(), capture_output=True, text=True, check=True
@@ -241,6 +242,7 @@ def test_an_adapter_that_cannot_be_saved_is_one_error_and_leaves_the_last_one(ad
 # Checkpoints that are damaged
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("left", [0.0, 0.3, 0.95, None])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_goes_on(tiny_folder, tmp_path, uninterrupted, file, left):
@@ -302,6 +304,7 @@ def _equal(one: tuple[dict, dict, list], other: tuple[dict, dict, list]) -> bool
     return tensors and one[2] == other[2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", range(4))
 def test_no_flipped_bit_is_taken_for_data(tiny_folder, tmp_path, interrupted, part):
     """Any single bit of any file: what is loaded is what was written, now or at the checkpoint before."""
@@ -348,6 +351,7 @@ def test_without_hashes_nothing_is_believed(tiny_folder, tmp_path, interrupted, 
         assert len(_restored(tiny_folder, tmp_path / "run")[2]) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json"])
 def test_a_flipped_bit_of_a_saved_adapter_is_noticed(tiny_folder, tmp_path, file):
     model = add_adapter(load_model(str(tiny_folder), "float32", "cpu")[0], rank=4, alpha=8, seed=1)
@@ -413,6 +417,7 @@ train(Path(sys.argv[1]), Path(sys.argv[2]), every=1, change=slow)
 """
 
 
+@pytest.mark.long
 def test_killed_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(tiny_folder, tmp_path, uninterrupted):
     done = subprocess.run(
         _program(_KILLED_WRITING, tiny_folder, tmp_path),
@@ -430,6 +435,7 @@ def test_killed_while_a_checkpoint_is_written_it_goes_on_from_the_one_before(tin
     assert_same(model, metrics, uninterrupted)
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_it_ends_the_same(tiny_folder, tmp_path, uninterrupted):
     seed = random.randrange(2**32)
     print("seed", seed)  # shown if it fails

@@ -13,6 +13,7 @@ from tests.conftest import randomise
 from tests.helpers.grpo_groups import PROMPTS
 
 
+@pytest.mark.long
 def test_a_model_that_learnt_nothing_forgot_nothing(tiny):
     model = add_adapter(tiny[0], rank=4)
     probe = make_probe(model, tiny[1], PROMPTS, 3, max_new_tokens=5)
@@ -21,6 +22,7 @@ def test_a_model_that_learnt_nothing_forgot_nothing(tiny):
     assert found.text_loss > 0
 
 
+@pytest.mark.long
 def test_the_numbers_are_those_of_plain_forward_passes(adapted):
     model, tokenizer = adapted
     probe = make_probe(model, tokenizer, PROMPTS, 3, max_new_tokens=5)
@@ -53,6 +55,7 @@ def test_more_change_is_more_forgetting(adapted):
     assert near.kl < far.kl
 
 
+@pytest.mark.long
 def test_the_share_of_changed_weights_is_that_of_the_merged_model(adapted):
     model, tokenizer = adapted
     probe = make_probe(model, tokenizer, PROMPTS, 2, max_new_tokens=5)

@@ -78,6 +78,7 @@ def test_the_peak_is_the_larger_of_sampling_and_training(adapted):
     assert sampling.total == sampling.weights + sampling.adapter + sampling.sampling
 
 
+@pytest.mark.long
 @given(
     rows=st.integers(1, 64),
     prompt=st.integers(1, 300),

@@ -86,6 +86,7 @@ def test_the_seed_decides():
     assert calls([""], *tools, seed=1) == calls([""], *tools, seed=1) != calls([""], *tools, seed=2)
 
 
+@pytest.mark.long
 def test_about_half_of_its_calls_succeed_on_retail():
     pytest.importorskip("tau2")
     import gymnasium

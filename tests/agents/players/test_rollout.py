@@ -212,6 +212,7 @@ def test_garbage_can_be_saved_and_loaded(adapted, tmp_path):
     assert TransitionDataset.load(tmp_path / "set") == data
 
 
+@pytest.mark.long
 def test_a_language_model_agent_follows_from_its_seed(adapted):
     a, b, c = (collect(make_env, _agent(adapted, seed, random_share=0.5), GAMES) for seed in (1, 1, 2))
     assert a == b
@@ -226,6 +227,7 @@ def test_random_actions_are_admissible_ones(adapted):
     assert 0.2 < invalid < 0.8
 
 
+@pytest.mark.long
 def test_an_episode_does_not_depend_on_who_else_is_played(adapted):
     """Window or whole episode, few slots or many, alone or not: the same words."""
     for history in (0, 2):
@@ -243,6 +245,7 @@ def test_an_episode_does_not_depend_on_who_else_is_played(adapted):
         assert len({tuple(actions) for actions in runs[0].values()}) == 9
 
 
+@pytest.mark.long
 def test_without_seeds_an_episode_follows_from_its_game_and_its_number(adapted):
     runs = []
     for slots in (1, 3):
@@ -311,6 +314,7 @@ def test_unknown_decoding_and_thoughts_beside_a_choice_are_refused(adapted):
         LanguageModelAgent(*adapted, Prompts(adapted[1], thoughts=True), decoding="scored")
 
 
+@pytest.mark.long
 def test_an_agent_predicts_in_the_same_breath(adapted):
     """Whatever a random model writes between the tags reaches the wrapper, and the environment never sees it."""
     from rwml_gym.wrappers import WorldModelRewardWrapper

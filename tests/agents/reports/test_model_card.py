@@ -170,6 +170,7 @@ def test_a_saved_adapter_names_no_folder_and_loads_elsewhere(saved, adapted, tin
     assert all(torch.equal(value, policy_weights(adapted[0])[name]) for name, value in policy_weights(loaded).items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", ["states", "actions"])
 def test_every_adapter_of_a_run_has_our_card(tiny_folder, tmp_path, target):
     config = SFTJobConfig(
@@ -212,6 +213,7 @@ def structure(tmp_path_factory) -> list[str]:
     return [kind for kind in _kinds(_card(tmp_path_factory.mktemp("card") / "plain")) if kind != "text"]
 
 
+@pytest.mark.long
 @given(st.text(min_size=1, max_size=60) | st.text("-+=_*#>|`~<&[]()!:/.1aw \\\n\t", min_size=1, max_size=12))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_no_text_changes_the_structure(structure, tmp_path, text):

@@ -178,6 +178,7 @@ def test_only_what_was_run_is_compared():
 # Files
 
 
+@pytest.mark.long
 def test_the_files_hold_the_same_numbers_as_the_table(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "metrics").mkdir()

@@ -40,6 +40,7 @@ def drawer(number: int, outcome: str = "The drawer {} is closed.", game: str = "
     return Transition((Turn("", "You see a drawer 1."),), f"go to drawer {number}", outcome.format(number), game=game)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=25)
 @given(st.lists(TRANSITIONS, min_size=1, max_size=4), TRANSITIONS)
 def test_any_attack_on_anything_earns_between_0_and_1_and_nothing_said_earns_nothing(others, attacked):
@@ -133,6 +134,7 @@ def test_a_mark_asks_for_more_than_noise():
     assert hacking.above(np.where(np.arange(40) % 2, np.nan, 1.0), games)
 
 
+@pytest.mark.long
 def test_the_table_has_every_reference_attack_and_reward_and_data_is_no_markup():
     pytest.importorskip("rouge_score")
     pytest.importorskip("textworld")

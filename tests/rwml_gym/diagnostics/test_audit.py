@@ -59,6 +59,7 @@ def topics(found) -> set[str]:
     return {finding.topic for finding in found.findings}
 
 
+@pytest.mark.long
 def test_a_shop_of_unknowable_pages_is_warned_of(shop):
     found = audit(shop, "hashing")
     assert found.level != "should teach"
@@ -74,6 +75,7 @@ def test_what_is_left_of_the_shop_without_its_searches_can_be_predicted(shop):
     assert audit(rest, "hashing").predictable > 0.9
 
 
+@pytest.mark.long
 def test_hardly_any_groups_with_signal_are_warned_of(shop, alfworld):
     for data in (shop, alfworld):
         found = audit(data, "hashing", rewards=sampled(FAILED), rewards_of=data[:120])
@@ -138,6 +140,7 @@ def test_a_bag_of_words_pays_for_shuffled_truth(alfworld):
     assert "The truth with its words shuffled earns" in verdict(found)
 
 
+@pytest.mark.long
 def test_a_threshold_that_is_too_wide_is_told_the_better_one(alfworld):
     found = audit(alfworld, "hashing", 0.6)
     assert found.quality[""][0] < MIN_PRECISION
@@ -214,11 +217,13 @@ def test_tool_results_are_measured_by_rouge_and_words_by_the_encoder():
     assert "could" not in " ".join(finding.reason for finding in found.findings), "one sentence tells itself apart"
 
 
+@pytest.mark.long
 def test_the_same_data_and_seed_give_the_same_audit(shop):
     first, second = (audit(shop[:150], "hashing", seed=3) for _ in range(2))
     assert first.to_json() == second.to_json()
 
 
+@pytest.mark.long
 def test_blank_answers_are_left_out(shop):
     blank = [replace(t, next_state=" ") for t in shop[:50]]
     found = audit([*shop, *blank], "hashing")
@@ -226,6 +231,7 @@ def test_blank_answers_are_left_out(shop):
     assert "50 blank ones are left out" in audit_table(found)
 
 
+@pytest.mark.long
 def test_everything_is_written_and_data_stays_data(shop, tmp_path):
     pytest.importorskip("matplotlib")
     nasty = ["\x1b[2Jclear", "$\\frac{$x", "冷蔵庫", "<script>", "a\nb"]
@@ -244,6 +250,7 @@ def test_everything_is_written_and_data_stays_data(shop, tmp_path):
     assert paths[2].read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 def test_the_picture_takes_many_types_and_none_scored(shop, tmp_path):
     pytest.importorskip("matplotlib")
     data = [replace(t, action=f"verb{i % 40} it") for i, t in enumerate(shop)]
@@ -253,6 +260,7 @@ def test_the_picture_takes_many_types_and_none_scored(shop, tmp_path):
     assert (tmp_path / "audit.png").stat().st_size > 10_000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "fix"),
     [

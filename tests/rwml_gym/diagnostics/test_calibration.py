@@ -275,6 +275,7 @@ def test_data_and_words_in_one_set_are_falsified_each_in_its_way():
     assert {"other number", "tool: other number"} <= {made.name for made in found}
 
 
+@pytest.mark.long
 def test_where_the_target_is_out_of_reach_the_threshold_is_precise_and_not_lax():
     shop = webshop(sessions=30)
     with pytest.warns(UserWarning, match="at best"):

@@ -211,6 +211,7 @@ def test_a_missing_folder_is_named_without_the_network(no_network):
         make_encoder("./no/such/model")
 
 
+@pytest.mark.long
 def test_a_folder_that_is_no_model_names_the_fix(tmp_path, no_network):
     (tmp_path / "config.json").write_text("{ broken")
     with pytest.raises(

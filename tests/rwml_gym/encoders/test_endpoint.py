@@ -65,6 +65,7 @@ def server(monkeypatch):
     server.server_close()
 
 
+@pytest.mark.long
 def test_rows_are_those_of_the_endpoint_and_cached(server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     encoder = make_encoder(server.address)
@@ -92,6 +93,7 @@ def test_many_texts_go_in_several_requests(server, monkeypatch):
     assert EndpointEncoder(server.address).encode([]).shape == (0, 0)
 
 
+@pytest.mark.long
 def test_a_request_that_fails_once_is_sent_again(server):
     server.failures = 1
     assert EndpointEncoder(server.address).encode(["a"]).shape == (1, 16)

@@ -82,6 +82,7 @@ def test_any_text_has_a_view_and_the_view_of_a_view_is_itself(text):
     assert schema_view(schema_view(text)) == schema_view(text)
 
 
+@pytest.mark.long
 @given(st.lists(JSON, min_size=1, max_size=4), st.randoms())
 def test_neither_the_number_of_items_nor_their_order_shows(items, random):
     more = items * 3
@@ -89,6 +90,7 @@ def test_neither_the_number_of_items_nor_their_order_shows(items, random):
     assert schema(items) == schema(more)
 
 
+@pytest.mark.long
 @given(st.dictionaries(NAMES, JSON, max_size=5), st.randoms())
 def test_neither_the_order_of_names_nor_the_layout_shows(data, random):
     pairs = list(data.items())

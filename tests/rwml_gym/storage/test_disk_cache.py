@@ -183,6 +183,7 @@ def test_processes_share_it(folder):
     assert never.calls == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("foreign", [False, True])
 def test_fast_downward_translates_only_what_is_not_read_and_only_once(tmp_path, foreign):
     """alfworld's own domain is played as it is; the same in words that are not read is translated, and kept on disk."""

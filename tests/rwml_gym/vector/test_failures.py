@@ -112,6 +112,7 @@ def test_a_worker_that_died_between_calls_is_named_by_the_next():
     envs.close()
 
 
+@pytest.mark.long
 def test_a_death_is_seen_while_another_worker_hangs():
     envs = TextVectorEnv([OddEnv] * 2, workers=2)
     envs.reset(seed=0)
@@ -129,6 +130,7 @@ def test_closing_tells_of_a_worker_that_died():
     envs.close()
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_is_named_after_the_timeout():
     envs = TextVectorEnv([OddEnv] * 4, workers=2, timeout=1.0)
     envs.reset(seed=0)
@@ -175,6 +177,7 @@ def test_closing(workers):
             call()
 
 
+@pytest.mark.long
 def test_workers_end_with_the_last_reference():
     envs = TextVectorEnv([OddEnv] * 2, workers=2)
     assert len(multiprocessing.active_children()) == 2

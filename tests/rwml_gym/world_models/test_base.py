@@ -81,6 +81,7 @@ def test_worlds_of_numbers():
     assert model.predict([HISTORY], [np.int64(1)])[0].tolist() == [0, 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(WORLD_MODELS))
 def test_every_name_makes_a_world_model(name):
     pytest.importorskip("torch")

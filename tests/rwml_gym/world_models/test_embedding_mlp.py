@@ -46,6 +46,7 @@ def test_it_starts_as_nothing_changes():
     assert GapReward("hashing")([prediction], ["a room"]).distances[0] == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.long
 def test_it_learns_what_actions_do():
     distances = walk(EmbeddingWorldModel("hashing", hidden=64, learning_rate=3e-3, train_every=1), 300)
     assert distances[-50:].mean() < 0.1 * distances[1:30].mean()

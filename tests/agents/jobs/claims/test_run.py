@@ -62,6 +62,7 @@ def test_finished_arms_are_taken_as_they_are(ran, tiny_folder, capsys):
     assert _records(ran) == before
 
 
+@pytest.mark.long
 def test_other_settings_are_run_and_leave_the_first_ones_finished(ran, tiny_folder, tmp_path, capsys):
     shutil.copytree(ran, tmp_path / "copy")
     one = _words(tmp_path / "copy", tiny_folder, "--arms", "SFT 1 x")
@@ -78,6 +79,7 @@ def test_the_table_can_be_shown_without_running(ran, tiny_folder, capsys):
     assert "| SFT 8 x | not run |" in shown
 
 
+@pytest.mark.long
 def test_an_interrupted_arm_goes_on_and_has_the_same_metrics(ran, tiny_folder, tmp_path, monkeypatch):
     from rwml_gym.agents.jobs import world_model
 
@@ -111,6 +113,7 @@ def test_a_run_that_was_killed_is_recorded_with_what_it_had_measured(ran, tiny_f
     assert "stopped early: seeds 0" in said(capsys)
 
 
+@pytest.mark.long
 def test_a_failed_arm_is_recorded_and_the_others_run(tiny_folder, tmp_path, monkeypatch, capsys):
     run_world_model = module.run_world_model
 
@@ -161,6 +164,7 @@ def test_the_same_stage_has_the_same_folder_in_every_table_and_an_adapters_histo
     assert other.stages[0].folder != plain.stages[0].folder
 
 
+@pytest.mark.long
 def test_every_arm_of_every_table_has_a_configuration_at_every_size(tmp_path):
     for name in table_names():
         for size in load_sizes().values():

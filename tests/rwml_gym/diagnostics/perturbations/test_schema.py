@@ -58,6 +58,7 @@ def made(name: str, transition: Transition, seed: int) -> str:
     return RULES[name](transition, Pool(TOOLS), np.random.default_rng(seed)).removeprefix("tool: ")
 
 
+@pytest.mark.long
 @given(st.sampled_from(TOOLS), st.integers(0, 1000))
 def test_right_ones_are_equal_in_the_view_and_wrong_ones_are_not(transition, seed):
     state = transition.next_state.removeprefix("tool: ")

@@ -57,15 +57,18 @@ def play(engine, game, commands=None):
 # -- the same text as stock: a sample; `make test-equality` plays them all
 
 
+@pytest.mark.long
 def test_a_won_generated_game_reads_as_in_stock(reference):
     game = generated("pick_heat_then_place_in_recep", 5)
     assert walk_both(game, reference, steps=0, plan=game.plan).won
 
 
+@pytest.mark.long
 def test_a_generated_game_reads_as_in_stock(reference):
     walk_both(generated("look_at_obj_in_light", 5), reference, steps=25)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("grammar", ["original", "installed"])
 @pytest.mark.parametrize("index", [0, 77])
 def test_official_games_read_as_in_stock(reference, grammar, index):
@@ -73,6 +76,7 @@ def test_official_games_read_as_in_stock(reference, grammar, index):
     walk_both(games.load(games.names[index]), reference, steps=25, seed=index)
 
 
+@pytest.mark.long
 def test_goal_sentences_written_by_people_read_as_in_stock(reference):
     """The text grammar of textworld has its own ideas about some signs; they are kept."""
     game = generated("pick_and_place_simple", 3)
@@ -95,12 +99,14 @@ def test_goal_sentences_written_by_people_read_as_in_stock(reference):
             assert Engine().start(data).text == expected
 
 
+@pytest.mark.long
 def test_textworld_is_there_as_the_reference():
     game = generated("look_at_obj_in_light", 1)
     commands = [*game.plan[:1], "look", "nonsense", *game.plan[1:]]
     assert play(TextworldEngine(), game, commands) == play(Engine(), game, commands)
 
 
+@pytest.mark.long
 def test_names_are_those_of_the_stock_demangler(reference):
     for task_type in TASK_TYPES:
         game = generated(task_type, 1)
@@ -280,6 +286,7 @@ def test_a_library_is_reused_after_close_and_after_garbage_collection():
     assert len(stock._libraries) >= count
 
 
+@pytest.mark.long
 def test_a_closed_reference_cannot_reach_the_one_that_took_its_library():
     game = generated("look_at_obj_in_light", 1)
     closed = TextworldEngine()

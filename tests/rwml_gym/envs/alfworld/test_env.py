@@ -56,6 +56,7 @@ def test_gymnasium_has_nothing_to_say(arguments):
         check_env(ALFWorldEnv(**arguments), skip_render_check=True)  # that one needs a spec
 
 
+@pytest.mark.long
 def test_gymnasium_has_nothing_to_say_about_official_games():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -102,6 +103,7 @@ def test_info_has_the_same_keys_and_says_where_the_state_came_from(env):
         json.dumps(info)
 
 
+@pytest.mark.long
 def test_admissible_actions_are_listed_in_the_order_of_the_stock_engine(env):
     stock = ALFWorldEnv(engine="textworld")
     (_, ours), (_, theirs) = (each.reset(options={"game": GAME}) for each in (env, stock))

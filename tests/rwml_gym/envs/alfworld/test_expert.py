@@ -213,6 +213,7 @@ def test_contents_are_read_as_they_are_written(place, things):
     assert read_contents(f"The {place} is closed.") is None
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(TASK_TYPES),
@@ -256,6 +257,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.long
 def test_every_process_gets_the_same_advice():
     said = [
         subprocess.run(
@@ -318,6 +320,7 @@ def test_gymnasium_has_nothing_to_say():
         check_env(gymnasium.make(ID, expert=True).unwrapped)
 
 
+@pytest.mark.long
 def test_the_reference_engine_gets_the_same_advice():
     ours = gymnasium.make(ID, expert=True, task_types=["pick_and_place_simple"])
     stock = gymnasium.make(ID, expert=True, task_types=["pick_and_place_simple"], engine="textworld")

@@ -71,6 +71,7 @@ def files_under(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.long
 def test_stock_alfworld_finds_and_wins_an_exported_game(tmp_path):
     games = GeneratedGames(task_types=["look_at_obj_in_light"], rooms=["living_room"])
     game = next(game for game in map(games.load, games.names) if game.goal.lamp == "FloorLamp")

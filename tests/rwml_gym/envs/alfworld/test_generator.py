@@ -58,6 +58,7 @@ def test_hundreds_of_games_are_won_by_their_plans(task_type):
             assert verify(game) == len(game.plan)
 
 
+@pytest.mark.long
 def test_a_game_comes_again_in_every_process():
     fingerprints = {
         subprocess.run(

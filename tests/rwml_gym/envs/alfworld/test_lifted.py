@@ -59,11 +59,13 @@ def check_walk(game, steps=40):
         assert ours.facts[predicate] == rows, predicate
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [GENERATED[11 * index] for index in range(6)])
 def test_generated_operators_are_those_of_fast_downward(name):
     check_operators(GeneratedGames().load(name))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("index", [3, 60])
 def test_official_operators_are_those_of_fast_downward(index):
     check_operators(official("valid_seen", index))

@@ -23,12 +23,14 @@ def run(script: str, *words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.long
 def test_the_script_makes_the_tables_again(tmp_path):
     run("fit_tables.py", "--out", str(tmp_path / "tables.json"))
     shipped = ROOT / "rwml_gym" / "envs" / "alfworld" / "games" / "tables.json"
     assert (tmp_path / "tables.json").read_text() == shipped.read_text()
 
 
+@pytest.mark.long
 def test_cross_validation_prefers_the_prior_that_was_used():
     rows = [line.split() for line in run("fit_tables.py", "--cross-validate").splitlines()[1:]]
     best = max(rows, key=lambda row: float(row[1]))

@@ -54,6 +54,7 @@ def play(env, said):
     return outcomes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("wrapped", WRAPPED)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -108,6 +109,7 @@ assert "SECRET_OF_THE_FILE" not in os.environ
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("domain", ["airline", "telecom"])
 def test_a_pickle_can_be_read_in_another_process(domain, tmp_path):
     (tmp_path / ".env").write_text("SECRET_OF_THE_FILE=1\n")

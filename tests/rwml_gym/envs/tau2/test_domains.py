@@ -44,6 +44,7 @@ def play_gold(world, task):
     return names
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_no_tool_of_a_domain_writes_into_another_world(domain):
     """Gold actions, which succeed, and every tool with arguments of other calls; the next world is as the first was."""
@@ -83,6 +84,7 @@ def is_write(domain, name):
     return kit.tool_type(name).value == "write"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("domain", ["airline", "retail"])
 def test_equal_changes_mean_equal_hashes(domain):
     make = load_domain(domain).make
@@ -182,6 +184,7 @@ def test_what_does_not_exist_says_what_does():
         load_task("airline", "none")
 
 
+@pytest.mark.long
 @given(st.sampled_from(DOMAINS), st.randoms(use_true_random=False))
 @settings(max_examples=30, deadline=None)
 def test_two_worlds_told_the_same_stay_the_same(domain, rng):

@@ -322,6 +322,7 @@ def test_the_conversation_can_be_read():
 # -- what it leaves behind
 
 
+@pytest.mark.long
 def test_abandoned_episodes_leave_nothing():
     env = Tau2Env("telecom")
     env.reset(seed=0)
@@ -348,6 +349,7 @@ print(sorted({"litellm", "openai", "torch", "tau2.registry"} & set(sys.modules))
 """
 
 
+@pytest.mark.long
 def test_playing_imports_no_model_prints_nothing_and_reads_no_env_file(tmp_path):
     (tmp_path / ".env").write_text("SECRET_OF_THE_FILE=1\n")
     environment = {**os.environ, "HOME": str(tmp_path)}
@@ -410,6 +412,7 @@ def fuzz(domain, examples):
     assert (after.get_db_hash(), after.get_user_db_hash()) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_nothing_an_agent_writes_breaks_it(domain):
     fuzz(domain, 200)

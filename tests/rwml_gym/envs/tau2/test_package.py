@@ -79,11 +79,13 @@ def test_the_version_names_the_release_and_its_contents():
     assert re.fullmatch(known, package.data_version())
 
 
+@pytest.mark.long
 def test_importing_it_asks_no_network_logs_nothing_and_reads_no_env_file(tmp_path):
     (tmp_path / ".env").write_text("LITELLM_LOG=DEBUG\n")
     assert version_in(tmp_path, []) == package.data_version()
 
 
+@pytest.mark.long
 def test_another_copy_that_is_imported_first_is_not_the_installed_release(tmp_path):
     copied = source(tmp_path, init=HEAVY)
     found = version_in(tmp_path, [copied.parent])
@@ -93,6 +95,7 @@ def test_another_copy_that_is_imported_first_is_not_the_installed_release(tmp_pa
     assert version_in(tmp_path, [copied.parent]) != found
 
 
+@pytest.mark.long
 def test_an_editable_installation_is_found_with_its_version(tmp_path):
     copied = source(tmp_path)
     built = subprocess.run(
@@ -113,6 +116,7 @@ def test_an_editable_installation_is_found_with_its_version(tmp_path):
     assert version_in(tmp_path, [site], script + SAY).startswith("tau2 1.0.1 (")
 
 
+@pytest.mark.long
 def test_the_package_itself_is_run_when_somebody_asks_it(tmp_path):
     script = """
 import sys

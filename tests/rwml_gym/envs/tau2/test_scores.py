@@ -43,6 +43,7 @@ def assert_scored_as_in_tau2(domain, env, task_id, said):
     return reward
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("domain", SCORED)
 def test_a_sample_is_scored_as_in_tau2(domain):
     env = Tau2Env(domain)
@@ -58,6 +59,7 @@ def test_every_task_of_the_base_split_has_the_known_score(kind, domain):
     assert sum(play(env, task, trajectory(domain, task, kind))[0] for task in splits(domain)["base"]) == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("write", [float, str])
 @pytest.mark.parametrize("domain", ["airline", "telecom"])
 def test_whole_numbers_in_another_type_win_too(domain, write):
@@ -92,6 +94,7 @@ def test_gold_actions_win_all_of_mock_but_one():
     assert sum(play(env, task, trajectory("mock", task, "gold"))[0] for task in splits("mock")["base"]) == 8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("domain", [*SCORED, "telecom-workflow"])
 def test_the_conversation_is_that_of_tau2s_orchestrator(domain):
     tasks = splits(domain)["base"]

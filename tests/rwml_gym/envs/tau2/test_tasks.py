@@ -64,6 +64,7 @@ def test_the_table_is_of_the_installed_release():
     assert problems("retail", "error"), f"the table knows nothing of {data_version()}: find the problems again"
 
 
+@pytest.mark.long
 def test_items_get_the_variant_of_the_last_one():
     found = set()
     for task_id in task_ids("retail"):

@@ -80,6 +80,7 @@ def worlds():
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("domain", TASKS)
 def test_every_gold_action_is_accepted_and_left_as_it_is(worlds, domain):
     tools, user_tools, tasks = worlds[domain]
@@ -127,6 +128,7 @@ def test_of_alternatives_the_one_that_takes_a_value_as_it_is_comes_first(value, 
     assert same(spec.convert({"to": value}), {"to": kept})
 
 
+@pytest.mark.long
 @given(st.data())
 def test_what_tau2_reads_is_accepted(worlds, data):
     """What pydantic makes of the arguments is the measure; enumerations and numbers with blanks or `_` are left out."""
@@ -232,6 +234,7 @@ def test_messages_are_short():
     assert len(message) < 1200
 
 
+@pytest.mark.long
 @given(st.dictionaries(st.sampled_from([*SPEC.order, "else"]), JSON))
 def test_anything_is_accepted_or_refused(arguments):
     before = deepcopy(arguments)
