@@ -32,6 +32,13 @@ TEMPLATE = (
 SPECIAL = ["<|eos|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out files of which every test is long, where those are left out: their libraries take long to import."""
+    if collection_path.suffix == ".py" and "not long" in config.option.markexpr:
+        return True if "\npytestmark = pytest.mark.long\n" in collection_path.read_text(encoding="utf-8") else None
+    return None
+
+
 def write_model(folder: Path, architecture: str = "Llama", **changes: Any) -> Path:
     """Saves a random model of an architecture with its tokenizer; weights wide enough for attention to matter."""
     import torch

@@ -15,6 +15,8 @@ pytest.importorskip("trl")
 
 from tests.helpers.paths import ROOT
 
+pytestmark = pytest.mark.long
+
 
 def _run(out: Path, *arguments: str) -> dict[str, Any]:
     done = subprocess.run(
@@ -29,7 +31,6 @@ def _run(out: Path, *arguments: str) -> dict[str, Any]:
     return json.loads(out.read_text(encoding="utf-8"))
 
 
-@pytest.mark.long
 def test_a_step_has_its_share_of_the_rate(tmp_path):
     found = _run(tmp_path / "gpu.json", "--sections", "rate", "step tiny-llama ours")
     assert found["device"].startswith("CPU")
@@ -44,7 +45,6 @@ def test_a_step_has_its_share_of_the_rate(tmp_path):
         assert 0 < share < 1
 
 
-@pytest.mark.long
 def test_a_section_that_fails_is_recorded_and_the_rest_goes_on(tmp_path):
     sections = _run(tmp_path / "gpu.json", "--sections", "rate", "step tiny-llama ours", "--group", "0")["sections"]
     assert {name: section["state"] for name, section in sections.items()} == {
@@ -54,7 +54,6 @@ def test_a_section_that_fails_is_recorded_and_the_rest_goes_on(tmp_path):
     assert "ZeroDivisionError" in sections["step tiny-llama ours"]["error"]
 
 
-@pytest.mark.long
 def test_sections_for_which_no_time_is_left_are_recorded(tmp_path):
     sections = _run(tmp_path / "gpu.json", "--limit", "1")["sections"]
     assert {name.split()[0] for name in sections} == {"rate", "step", "policy", "learning"}

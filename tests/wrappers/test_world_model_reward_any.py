@@ -152,6 +152,7 @@ def test_minigrid_and_babyai(id):
     assert np.mean([info["reward"] for info in infos[100:]]) > 0.2
 
 
+@pytest.mark.long
 def test_textworld_alfworld_and_tau2():
     pytest.importorskip("alfworld")
     pytest.importorskip("tau2")

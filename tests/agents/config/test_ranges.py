@@ -83,6 +83,7 @@ def test_a_file_is_refused_with_the_name_of_the_field(cls, path, tmp_path):
         load_config(cls, tmp_path / "c.yaml")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("cls", "path"), FIELDS, ids=ids)
 def test_so_is_the_command_line(cls, path, capsys):
     option = "--" + ".".join(path).replace("_", "-")

@@ -17,6 +17,8 @@ from rwml_gym.agents.traces.folder import EPISODES, read_trace
 from rwml_gym.errors import InvalidConfigError
 from tests.helpers.chat_server import chat_server
 
+pytestmark = pytest.mark.long
+
 LOOK = {"content": "Thought: I do not know.\nAction: look"}
 
 
@@ -26,7 +28,6 @@ def config(address, **changes):
     return EvaluateConfig(**{**values, "agent_arguments": arguments, **changes})
 
 
-@pytest.mark.long
 def test_a_failing_server_ends_with_a_complete_table(tmp_path):
     """Every 7th call is refused, every 20th hangs, one answer is no JSON."""
 
@@ -126,7 +127,6 @@ def test_many_are_asked_side_by_side():
     assert [(e.error, e.steps) for e in episodes] == [(None, 2)] * 4
 
 
-@pytest.mark.long
 def test_a_model_is_served_as_the_user(monkeypatch, tmp_path):
     """The user's model has tau2's own prompt, and the table says who was served."""
     pytest.importorskip("tau2")

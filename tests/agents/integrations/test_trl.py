@@ -210,6 +210,7 @@ def _vllm(tokenizer: Any, commands: Sequence[str], **settings: Any) -> Any:
     return vllm
 
 
+@pytest.mark.long
 def test_vllm_writes_where_the_trainer_uses_it(tokenizer):
     rollout = EnvironmentRollout(make_env, Prompts(tokenizer, history=0), action_tokens=40)
     assert rollout.generation_kwargs == {"max_tokens": 40, "stop": ["\n"]}

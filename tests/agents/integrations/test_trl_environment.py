@@ -22,6 +22,8 @@ from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 from rwml_gym.wrappers import WorldModelRewardWrapper
 from tests.conftest import policy_weights, randomise, write_model
 
+pytestmark = pytest.mark.long
+
 trl: Any = pytest.importorskip("trl")
 
 G = 3
@@ -177,13 +179,11 @@ def trained(tmp_path_factory):
     return SimpleNamespace(trainer=trainer, batch=trainer.batch, before=before, after=policy_weights(policy))
 
 
-@pytest.mark.long
 def test_trl_plays_the_games_with_its_own_tool_loop(trained):
     assert sorted(trained.batch.played) == [(0, 0.0), (4, 1.0), (4, 1.0)]
     assert sum("The episode is over." in text for text in trained.batch.texts) == 2
 
 
-@pytest.mark.long
 def test_trl_takes_the_environment_s_reward(trained):
     (row,) = [row for row in trained.trainer.state.log_history if "reward" in row]
     assert row["rewards/TextEnvironment/mean"] == pytest.approx(2 / 3)
@@ -191,7 +191,6 @@ def test_trl_takes_the_environment_s_reward(trained):
     assert row["tools/failure_frequency"] == 0.0
 
 
-@pytest.mark.long
 def test_trl_masks_what_the_world_answered_and_updates(trained):
     found = trained.batch.found
     counting = (found["completion_mask"] * found["tool_mask"]).sum(1)

@@ -21,6 +21,8 @@ from rwml_gym.wrappers import WorldModelRewardWrapper
 from tests.conftest import policy_weights, randomise
 from tests.helpers.grpo_groups import LOSS_TYPES
 
+pytestmark = pytest.mark.long
+
 trl: Any = pytest.importorskip("trl")
 
 G = 3
@@ -117,7 +119,6 @@ def trained(request, tiny_folder, tmp_path_factory) -> SimpleNamespace:
     return train(str(tiny_folder), str(tmp_path_factory.mktemp("trl")), loss_type=request.param)
 
 
-@pytest.mark.long
 def test_trl_asks_for_one_row_a_prompt_and_trains_on_them(trained):
     assert len(trained.calls) == len(trained.trainer.seen) == STEPS
     for call in trained.calls:
@@ -127,7 +128,6 @@ def test_trl_asks_for_one_row_a_prompt_and_trains_on_them(trained):
     assert all(not torch.equal(trained.after[name], weight) for name, weight in trained.before.items())
 
 
-@pytest.mark.long
 def test_rows_are_episodes_as_the_prompts_put_them(trained):
     tokenizer = trained.trainer.processing_class
     for call in trained.calls:
@@ -146,7 +146,6 @@ def test_rows_are_episodes_as_the_prompts_put_them(trained):
             assert all(len(part) <= 6 for own, part in _parts(tokens, mask) if own)
 
 
-@pytest.mark.long
 def test_trl_takes_over_masks_and_log_probabilities(trained):
     for call, seen in zip(trained.calls, trained.trainer.seen, strict=True):
         rows = _matched(call.result, seen.inputs)
@@ -160,14 +159,12 @@ def test_trl_takes_over_masks_and_log_probabilities(trained):
             assert [value == 0.0 for value in logprobs] == [not own for own in mask]
 
 
-@pytest.mark.long
 def test_sampling_log_probabilities_are_those_of_the_model(trained):
     for seen in trained.trainer.seen:
         gap = (seen.inputs["sampling_per_token_logps"] - seen.logprobs) * seen.mask
         assert gap.abs().max() < 1e-4
 
 
-@pytest.mark.long
 def test_the_loss_of_trl_counts_only_what_the_model_wrote(trained):
     for seen in trained.trainer.seen:
         loss, sums = policy_loss(
@@ -183,7 +180,6 @@ def test_the_loss_of_trl_counts_only_what_the_model_wrote(trained):
         assert sums["tokens"] < seen.inputs["completion_mask"].sum()
 
 
-@pytest.mark.long
 def test_a_training_that_trl_resumes_plays_what_the_whole_one_played(tiny_folder, tmp_path):
     games = [f"house-{i}" for i in range(8)]  # TRL's own order of games goes on within an epoch only
     whole = train(str(tiny_folder), str(tmp_path), games=games, save_strategy="steps", save_steps=1)
@@ -194,7 +190,6 @@ def test_a_training_that_trl_resumes_plays_what_the_whole_one_played(tiny_folder
     assert again.result == whole.calls[1].result
 
 
-@pytest.mark.long
 def test_trl_says_so_when_a_key_is_missing(tiny_folder, tmp_path):
     # Should TRL ask for other keys than these three, this or the tests above fail.
     for key in ("prompt_ids", "completion_ids", "logprobs"):
@@ -202,7 +197,6 @@ def test_trl_says_so_when_a_key_is_missing(tiny_folder, tmp_path):
             train(str(tiny_folder), str(tmp_path), lambda result, key=key: {k: result[k] for k in result if k != key})
 
 
-@pytest.mark.long
 def test_an_episode_that_failed_has_no_part_in_the_update(tiny_folder, tmp_path):
     class Breaks(ToyHouseEnv):
         made = 0

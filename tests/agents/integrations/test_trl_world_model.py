@@ -19,6 +19,8 @@ from rwml_gym.reward.gap import GapReward
 from rwml_gym.wrappers import RecordTransitions
 from tests.conftest import policy_weights
 
+pytestmark = pytest.mark.long
+
 trl: Any = pytest.importorskip("trl")
 
 G = 4
@@ -80,7 +82,6 @@ def test_completions_are_read_and_scored_as_here(tiny, transitions):
     assert rewards == [1, 0, 0, 0, 1]
 
 
-@pytest.mark.long
 def test_trl_trains_on_the_gap(tiny, transitions, tmp_path):
     model, tokenizer = tiny
     policy = add_adapter(model, rank=4, alpha=8, seed=3)
@@ -123,7 +124,6 @@ def test_completions_as_messages_earn_what_their_text_earns(tiny, transitions):
         assert reward(completions=completions, next_state=[truth] * 4, role=[""] * 4) == [1, 0, 0, 0]
 
 
-@pytest.mark.long
 def test_trl_hands_over_messages_that_earn_as_texts_do(tiny, transitions, tmp_path):
     """A conversational data set, in TRL's own trainer."""
     model, tokenizer = tiny
@@ -165,7 +165,6 @@ def test_a_missing_column_is_named_unless_it_is_not_needed(tiny):
         by_role(completions=["It rains."], next_state=["It rains."])
 
 
-@pytest.mark.long
 def test_each_reward_has_a_name_of_its_own_in_trls_logs(tiny, transitions, tmp_path):
     model, tokenizer = tiny
     prompts = Prompts(tokenizer)

@@ -19,6 +19,8 @@ vf: Any = pytest.importorskip("verifiers.v1", reason="needs the extra verifiers"
 
 from rwml_gym_verifiers import load_environment  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 
 class Model:
     """An endpoint whose answers a function of the request gives; it keeps the requests."""
@@ -86,7 +88,6 @@ def expert(env_id: str, game: str, **arguments: Any) -> list[str]:
     return actions
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "env_id", "split"),
     [("toy", "rwml_gym/ToyHouse-v0", "train"), ("alfworld", "rwml_gym/ALFWorld-v0", "generated")],

@@ -127,6 +127,7 @@ def test_what_is_merged_says_what_the_adapter_says(folder, kind):
     assert {name for name, p in model.named_parameters() if p.requires_grad} == trainable
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_sampled_has_the_adapters_probabilities(folder, kind):
     base, tokenizer = load_model(str(folder), "float32", "cpu")
@@ -168,6 +169,7 @@ def test_merged_in_half_precision_is_rounded_once(folder, kind):
                 assert torch.equal(half, single.bfloat16()), name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_reference_is_what_the_adapter_was(folder, kind):
     model = _adapted(_base(folder), KINDS[kind])
@@ -182,6 +184,7 @@ def test_the_reference_is_what_the_adapter_was(folder, kind):
     assert torch.equal(_logits(model), moved)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_reference_without_a_copy_is_the_base_model_or_an_error(folder, kind):
     base = _base(folder)

@@ -39,6 +39,7 @@ def test_a_trained_adapter_predicts_what_it_predicted_in_its_run(run, tiny_folde
     assert {(t.action, t.next_state, p) for t, p in zip(held_out, found, strict=True)} == predicted
 
 
+@pytest.mark.long
 def test_the_folder_names_no_folder_of_this_machine(run, tiny_folder):
     text = (run / "adapters" / "rwml" / "world_model.json").read_text()
     assert str(tiny_folder.parent) not in text

@@ -73,6 +73,7 @@ def _names(folder: Path) -> list[str]:
 # Steps that diverge
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n in NAMES for v in VALUES])
 def test_a_step_that_diverges_stops_the_run_and_reaches_no_checkpoint(
     tiny_folder, tmp_path, uninterrupted, name, value
@@ -185,6 +186,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(("writer", "call"), [("save_file", 2), ("save_file", 3), ("write_json", 1)])
 def test_whatever_cannot_be_written_is_one_error(

@@ -38,6 +38,7 @@ def ran(tiny_folder, tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_each_arm_is_recorded_with_what_it_ran(ran):
     records = _records(ran)
     assert [(r["arm"], r["seed"], r["status"]) for r in records] == [
@@ -55,6 +56,7 @@ def test_each_arm_is_recorded_with_what_it_ran(ran):
         assert str(ran) not in record["command"]
 
 
+@pytest.mark.long
 def test_finished_arms_are_taken_as_they_are(ran, tiny_folder, capsys):
     before = _records(ran)
     assert run(*_words(ran, tiny_folder, *ARMS)) == 0
@@ -72,6 +74,7 @@ def test_other_settings_are_run_and_leave_the_first_ones_finished(ran, tiny_fold
     assert [r["stages"][0]["settings"]["sft.steps"] for r in _records(tmp_path / "copy")] == [1, 2, 3]
 
 
+@pytest.mark.long
 def test_the_table_can_be_shown_without_running(ran, tiny_folder, capsys):
     assert run(*_words(ran, tiny_folder, "--show")) == 0
     shown = said(capsys)
@@ -96,6 +99,7 @@ def test_an_interrupted_arm_goes_on_and_has_the_same_metrics(ran, tiny_folder, t
     assert kept[0] == kept[1]
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_is_recorded_with_what_it_had_measured(ran, tiny_folder, tmp_path, capsys):
     one = _words(tmp_path, tiny_folder, "--arms", "SFT 1 x", "--stopped")
     assert run(*one) == 0
