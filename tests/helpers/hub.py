@@ -1,4 +1,4 @@
-"""A model hub on this machine that takes uploads: what `huggingface_hub` asks for to make a repository and a commit."""
+"""A model hub on this machine: what `huggingface_hub` asks for to make a repository, commit files and read them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,43 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
+COMMIT = "1" * 40
+
+
+def _entry(path: Path, root: Path) -> dict[str, object]:
+    kind = {"type": "file", "size": path.stat().st_size} if path.is_file() else {"type": "directory"}
+    return {**kind, "path": str(path.relative_to(root)), "oid": COMMIT}
+
 
 class _Handler(BaseHTTPRequestHandler):
     folder: Path
     asked: list[str]
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
-        self.answer({}, 404)
+        self.asked.append(self.path)
+        path = self.path.partition("?")[0]
+        name = path.partition("/resolve/")[2].partition("/")[2]
+        if name and (self.folder / name).is_file():
+            content = (self.folder / name).read_bytes()
+            self.send(content, {"ETag": f'"{sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT})
+        elif "/tree/" in path:
+            inside = self.folder / path.partition("/tree/")[2].partition("/")[2]
+            self.answer([_entry(found, self.folder) for found in inside.glob("*")])
+        elif path.startswith("/api/datasets/me/mine"):
+            files = [{"rfilename": str(f.relative_to(self.folder))} for f in self.folder.rglob("*") if f.is_file()]
+            self.answer({"id": "me/mine", "sha": COMMIT, "private": False, "tags": [], "siblings": files})
+        else:
+            self.answer({}, 404)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -39,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(
                 {
                     "commitUrl": f"{constants.ENDPOINT}/datasets/me/mine/commit/1",
-                    "commitOid": "1" * 40,
+                    "commitOid": COMMIT,
                     "pullRequestUrl": None,
                 }
             )
@@ -47,10 +71,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer({})
 
     def answer(self, content: object, status: int = 200) -> None:
+        self.send(json.dumps(content).encode(), {"Content-Type": "application/json"}, status)
+
+    def send(self, content: bytes, headers: dict[str, str], status: int = 200) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(json.dumps(content).encode())
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -58,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def local_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Serve a hub whose uploads land in the folder; yields the addresses that were asked for."""
+    """Serve a hub whose files are those of the folder; yields the addresses that were asked for."""
     handler = type("Handler", (_Handler,), {"folder": folder, "asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

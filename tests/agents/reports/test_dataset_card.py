@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
 import pytest
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, constants
 from markdown_it import MarkdownIt
 
 from rwml_gym.agents.reports.dataset_card import push_transitions, write_shared
 from rwml_gym.errors import HubError
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, Turn
 from tests.helpers.command_line import run, said
-from tests.helpers.hub import local_hub
+from tests.helpers.hub import COMMIT, local_hub
 
 ROOM = (Turn("", "You are in a room."),)
 DATA = TransitionDataset(
@@ -95,6 +98,31 @@ def test_a_recording_is_shared(capsys, tmp_path, monkeypatch):
     card = (tmp_path / "hub" / "README.md").read_text("utf-8")
     assert "rwml-gym record --env toy --games 2 --max-steps 3 --out toy" in card
     assert str(tmp_path) not in card
+
+
+@pytest.mark.long
+def test_a_recording_on_a_hub_is_read_by_another_machine(tmp_path, monkeypatch):
+    words = ["record", "--env", "toy", "--games", 2, "--max-steps", 3, "--push-to-hub", "me/mine"]
+    program = f"""
+from rwml_gym.transitions import TransitionDataset
+for revision in (None, {COMMIT!r}):
+    TransitionDataset.from_hub("me/mine", revision).save({str(tmp_path / "read")!r} + str(revision))
+"""
+    with local_hub(tmp_path / "hub", monkeypatch) as asked:
+        assert run(*words, "--out", tmp_path / "toy") == 0
+        # A process of its own, because the libraries read these once; an empty HF_HOME is a machine without the files.
+        of_another = {"HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **of_another},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert any(path.endswith(f"/datasets/me/mine/resolve/{COMMIT}/data/train.parquet") for path in asked)
+    for revision in (None, COMMIT):
+        assert TransitionDataset.load(tmp_path / f"read{revision}") == TransitionDataset.load(tmp_path / "toy")
 
 
 def test_a_name_that_no_repository_can_have_is_refused_before_recording(capsys, tmp_path):
