@@ -112,7 +112,8 @@ def page_text(text: str, results: Path) -> str:
     def block(found: re.Match[str]) -> str:
         begin, name, size, end = found.groups()
         table, records = load_table(name), measured(read_records(results, name), size)
-        return f"{begin}\n{table_text(table, records)}\n{_picture(table, records, name, size)}\n{end}"
+        picture = _picture(table, records, name, size)
+        return f"{begin}\n{picture}{table_text(table, records)}\n\n{end}"
 
     return _BLOCK.sub(block, text)
 
@@ -121,7 +122,7 @@ def _picture(table: Table, records: Sequence[Record], name: str, size: str) -> s
     """Return the line of the table's figure, if it has one."""
     rows = figure_rows(table, records)
     means = "; ".join(f"{row.arm}, {row.label}: {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in rows)
-    return f"\n![{means}]({figure_path(name, size)})\n" if rows else ""
+    return f"![{means}]({figure_path(name, size)})\n\n" if rows else ""
 
 
 def figure_path(name: str, size: str) -> str:
