@@ -69,7 +69,8 @@ def reproduce(words: list[str]) -> int:
     if not options.table:
         if options.page is None:
             for name in table_names():
-                count = len(measured(read_records(COMMITTED, name), "tiny"))
+                records = read_records(COMMITTED, name)
+                count = sum(len(measured(records, size)) for size in SIZES)
                 say(f"{name:<16} {load_table(name).title} ({count} committed runs)")
         else:
             write_page(options.page, options.results or COMMITTED)

@@ -35,7 +35,7 @@ _FIRST = 2  # updates that count as the start
 
 
 def metrics_of(run: str, folder: Path) -> dict[str, float]:
-    """Read the metrics of a run; of one that was stopped, what it has measured.
+    """Read the metrics of a run; of one that was stopped, what it has measured, which may be nothing.
 
     Args:
         run: What ran, see `claims.tables.Stage`.
@@ -48,6 +48,8 @@ def _rwml(folder: Path) -> dict[str, float]:
     predictions = {
         path.stem: [Prediction(**row) for row in read_json(path)] for path in (folder / "evaluation").glob("*.json")
     }
+    if "most_frequent" not in predictions:
+        return {}
     kinds = {_KINDS[kind]: rows for kind, rows in kinds_of_rows(predictions["most_frequent"]).items()}
     found: dict[str, float] = {}
     for model, rows in sorted(predictions.items()):
@@ -64,7 +66,8 @@ def _rwml(folder: Path) -> dict[str, float]:
             found |= {f"{path.stem}.{measure}": value for measure, value in read_json(path).items()}
     # Without the evaluations in between, which are many.
     last = {name: value for name, value in found.items() if "_step_" not in name}
-    return last | _at_equal_reward(found) | _signal(read_json(folder / "metrics" / "rwml.json"))
+    updates = folder / "metrics" / "rwml.json"
+    return last | _at_equal_reward(found) | _signal(read_json(updates) if updates.is_file() else [])
 
 
 def _at_equal_reward(found: Mapping[str, float]) -> dict[str, float]:
@@ -93,6 +96,8 @@ def _at_equal_reward(found: Mapping[str, float]) -> dict[str, float]:
 
 
 def _policy(folder: Path) -> dict[str, float]:
+    if not (folder / "report.json").is_file():
+        return {}
     evaluations = [row for row in read_json(folder / "report.json") if row["name"] != "training"]
     shares = [row["won"] / row["played"] for row in evaluations]
     found = _signal(read_json(folder / "metrics" / "policy.json"))
@@ -116,6 +121,8 @@ def _sft(folder: Path) -> dict[str, float]:
 
 
 def _evaluated(folder: Path) -> dict[str, float]:
+    if not (folder / "results.json").is_file():
+        return {}
     one_step = read_json(folder / "results.json")["one_step"]
     return {name.replace(" ", "_"): interval[0] for name, interval in one_step.items()}
 

@@ -127,7 +127,7 @@ def record_stopped(name: str, size: str, runs: Sequence[PlannedRun], results: Pa
     Args:
         name: Name of the table.
         size: Name of the size.
-        runs: The planned runs; those that have a finished record, or have measured nothing, are left out.
+        runs: The planned runs. Left out are those that finished, measured nothing, or are recorded as they are.
         results: Folder of the results.
         command: The command, for the records.
 
@@ -141,13 +141,10 @@ def record_stopped(name: str, size: str, runs: Sequence[PlannedRun], results: Pa
             continue
         metrics = dict[str, float]()
         for stage in began:
-            try:
-                found = metrics_of(stage.stage.run, stage.folder)
-            except FileNotFoundError as error:
-                say(f"{run.arm.name}, seed {run.seed}, {stage.stage.label}: no {error.filename} yet")
-                continue
+            found = metrics_of(stage.stage.run, stage.folder)
             metrics |= {f"{stage.stage.label}.{metric}": value for metric, value in found.items()}
-        if not metrics:
+        known = [(each.arm, each.size, each.seed, each.metrics) for each in read_records(results, name)]
+        if not metrics or (run.arm.name, size, run.seed, metrics) in known:
             continue
         times = [_times(stage.folder) for stage in began]
         record = Record(

@@ -113,8 +113,15 @@ def test_a_run_that_was_killed_is_recorded_with_what_it_had_measured(ran, tiny_f
     assert (record["status"], record["seed"]) == ("stopped", 0)
     whole = _records(ran)[0]["metrics"]
     assert record["metrics"] == {name: value for name, value in whole.items() if "sft_same_time" not in name}
+    assert run(*one) == 0
+    assert len(_records(tmp_path)) == 1
     assert run(*_words(tmp_path, tiny_folder, "--arms", "SFT 1 x", "--show")) == 0
     assert "stopped early: seeds 0" in said(capsys)
+    for lost in ("evaluation", "metrics"):
+        shutil.rmtree(copy / lost)
+    (tmp_path / "results" / "plateau.json").unlink()
+    assert run(*one) == 0
+    assert "0 stopped runs are recorded" in said(capsys)
 
 
 @pytest.mark.long
