@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from rwml_gym.agents.language.models import merged, mixed_precision
-from rwml_gym.agents.language.shared_prefix import SharedPrefix, encode_prompts
+from rwml_gym.agents.language.shared_prefix import SharedPrefix, cache_argument, encode_prompts
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["Choices", "Completion", "Stop", "Writer", "cut_at_stop", "end_tokens", "run_prompts", "sample", "uniforms"]
@@ -335,7 +335,7 @@ class _Batch:
             input_ids=tokens,
             attention_mask=torch.ones((count, 1, 1, step + 1), dtype=torch.bool, device=device),
             position_ids=positions,
-            past_key_values=self.cache,
+            **cache_argument(self.model, self.cache),
             use_cache=True,
             shared_prefix=self.prefix,
         )

@@ -19,7 +19,7 @@ from rwml_gym.agents.language.logprobs import head_at
 from rwml_gym.agents.language.models import merged
 from rwml_gym.agents.language.ragged_cache import RaggedCache
 from rwml_gym.agents.language.sampling import Choices, Completion, Stop, Writer, end_tokens, uniforms
-from rwml_gym.agents.language.shared_prefix import rest_logits
+from rwml_gym.agents.language.shared_prefix import cache_argument, rest_logits
 
 __all__ = ["Request", "Sessions"]
 
@@ -227,7 +227,7 @@ class Sessions:
             input_ids=tokens,
             attention_mask=(keys <= positions[..., None])[:, None],  # causal within each row
             position_ids=positions,
-            past_key_values=self._cache,
+            **cache_argument(self.model, self._cache),
             use_cache=True,
         ).logits
 

@@ -11,6 +11,7 @@ It works with any `transformers` model that uses the attention interface (Llama,
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,12 +19,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, DynamicCache
+from transformers import AttentionInterface, Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-__all__ = ["ATTENTION", "SharedPrefix", "encode_prompts", "rest_logits"]
+__all__ = ["ATTENTION", "SharedPrefix", "cache_argument", "encode_prompts", "rest_logits"]
 
 ATTENTION = "rwml_shared_prefix"
 
@@ -177,6 +178,21 @@ AttentionInterface.register(ATTENTION, shared_prefix_attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
+def cache_argument(model: nn.Module, cache: Cache) -> dict[str, Cache]:
+    """Return the argument of a model's forward pass that holds keys and values.
+
+    transformers 5.24 renamed `past_key_values` to `cache`.
+
+    Args:
+        model: A model of `transformers`, or of `peft` around one.
+        cache: The keys and values.
+    """
+    while hasattr(model, "get_base_model"):
+        model = cast(nn.Module, cast(Any, model).get_base_model())
+    renamed = "cache" in inspect.signature(type(model).forward).parameters
+    return {"cache" if renamed else "past_key_values": cache}
+
+
 def encode_prompts(model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: int) -> SharedPrefix:
     """Run each prompt once; return its keys and values on the model's device (with gradients unless disabled).
 
@@ -198,7 +214,7 @@ def encode_prompts(model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: i
         input_ids=ids,
         attention_mask=mask.long(),
         position_ids=(mask.long().cumsum(-1) - 1).clamp(min=0),
-        past_key_values=cache,
+        **cache_argument(model, cache),
         use_cache=True,
         logits_to_keep=1,
     )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from rwml_gym.agents.language.models import merged
 from rwml_gym.agents.language.sampling import Completion, sample
+from rwml_gym.agents.language.shared_prefix import cache_argument
 
+SMALLEST = {"vocab_size": 8, "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1}
 TEXTS = ("look", "You are in the kitchen. Here, you see a mug.\n> take mug\n", "> go to", "Nothing happens. " * 6)
 
 
@@ -41,6 +46,34 @@ def test_greedy_is_what_transformers_generates(model_and_tokenizer):
         )[0, len(prompt) :].tolist()
         assert completion.tokens == expected
         assert completion.finished == (completion.tokens[-1] == tokenizer.eos_token_id)
+
+
+(REAL,) = cache_argument(LlamaForCausalLM(LlamaConfig(**SMALLEST)), DynamicCache())
+
+
+class TakesCache(LlamaForCausalLM):
+    """Keys and values by their name from transformers 5.24 on."""
+
+    def forward(self, *args, cache=None, **more):
+        return super().forward(*args, **{REAL: cache}, **more)
+
+
+class TakesPast(LlamaForCausalLM):
+    """Keys and values by their name until then."""
+
+    def forward(self, *args, past_key_values=None, **more):
+        return super().forward(*args, **{REAL: past_key_values}, **more)
+
+
+@pytest.mark.parametrize("kind", [TakesCache, TakesPast])
+def test_keys_and_values_have_the_name_that_transformers_gives_them(model_and_tokenizer, kind):
+    model, tokenizer = model_and_tokenizer
+    options = {"n": 2, "max_new_tokens": 8, "seed": 3}
+    expected = _tokens(sample(model, tokenizer, _encode(tokenizer), **options))
+    getattr(model, "get_base_model", lambda: model)().__class__ = kind
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        assert _tokens(sample(model, tokenizer, _encode(tokenizer), **options)) == expected
 
 
 def test_the_adapter_changes_what_greedy_writes(adapted, tiny_folder):
