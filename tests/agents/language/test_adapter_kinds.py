@@ -112,6 +112,7 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters(remove_duplicate=False)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_merged_says_what_the_adapter_says(folder, kind):
     base = _base(folder)

@@ -46,6 +46,7 @@ def test_the_folder_names_no_folder_of_this_machine(run, tiny_folder):
     assert json.loads(text)["history"] == 2
 
 
+@pytest.mark.long
 def test_copies_of_an_environment_share_the_model(run, tiny_folder):
     model = load_world_model(run / "adapters" / "rwml", model=str(tiny_folder), device="cpu")
     assert copy.deepcopy(model) is model

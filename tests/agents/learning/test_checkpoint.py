@@ -41,6 +41,7 @@ def test_metrics_have_a_row_a_step(uninterrupted):
     assert all({"loss", "grad_norm"} <= row.keys() for row in metrics)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kill_at", range(STEPS))
 def test_killed_anywhere_and_restarted_it_ends_the_same(tiny_folder, tmp_path, uninterrupted, kill_at):
     with pytest.raises(KilledError):

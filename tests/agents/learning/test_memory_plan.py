@@ -40,6 +40,7 @@ def _kept(model, prompts: int, group: int, prompt: int, completion: int) -> int:
     return sum(storages.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("architecture", ["Llama", "Qwen2", "Mistral"])
 @pytest.mark.parametrize(
     ("prompts", "group", "prompt", "completion"), [(1, 1, 64, 64), (5, 1, 30, 90), (2, 4, 100, 20), (1, 8, 60, 60)]

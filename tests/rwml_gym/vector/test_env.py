@@ -46,6 +46,7 @@ def expected():
 # --- the same as Gymnasium's own
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
 def test_a_random_walk_gives_what_gymnasium_gives(expected, mode, workers):
