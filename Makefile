@@ -25,7 +25,7 @@ demo: .venv/installed  ## train a world model from games to adapter, within an h
 test: .venv/installed  ## run the quick tests and the Python blocks of README.md and docs/
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not long" $(COVERAGE)
 
-test-long: .venv/installed  ## run those that take seconds each: trainings, examples, processes that are killed
+test-long: .venv/installed  ## run those that take a second and more: trainings, examples, processes that are killed
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "long and not slow" $(COVERAGE)
 
 coverage:  ## run both and print which lines ran; fails below the floor in pyproject.toml

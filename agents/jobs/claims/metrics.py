@@ -6,7 +6,8 @@ Names, behind the name of the stage:
   `most_frequent`, `nothing_changes`) on `all` rows, `lookup` (a lookup answers), `read` (must be read from the
   history), `unknowable`, and `new` (names something new); `MODEL.exact`: share of exact matches, which means the same
   whatever the reward is; `MODEL.commonest`: share of its most common prediction, 1 for a model that always says the
-  same; `MODEL.text_loss`, `MODEL.kl` and `MODEL.weight_change`, see `learning.forgetting`.
+  same; `MODEL.updates`: updates of its training; `MODEL.text_loss`, `MODEL.kl` and `MODEL.weight_change`, see
+  `learning.forgetting`.
 - `equal.kl` and `equal.text_loss` of `rwml` with `stage.evaluate_every`: what RWML has at the end minus what SFT for
   the same time had when it first reached RWML's reward, linear between evaluations; absent if it never did.
 - `signal` and `signal_start` of `rwml` and `policy`: share of groups with a reward difference in all updates, and in
@@ -66,8 +67,9 @@ def _rwml(folder: Path) -> dict[str, float]:
             found |= {f"{path.stem}.{measure}": value for measure, value in read_json(path).items()}
     # Without the evaluations in between, which are many.
     last = {name: value for name, value in found.items() if "_step_" not in name}
-    updates = folder / "metrics" / "rwml.json"
-    return last | _at_equal_reward(found) | _signal(read_json(updates) if updates.is_file() else [])
+    rows = {path.stem: read_json(path) for path in (folder / "metrics").glob("*.json")}
+    updates = {f"{model}.updates": float(len(made)) for model, made in rows.items() if f"{model}.all" in found}
+    return last | updates | _at_equal_reward(found) | _signal(rows.get("rwml", []))
 
 
 def _at_equal_reward(found: Mapping[str, float]) -> dict[str, float]:
