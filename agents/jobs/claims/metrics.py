@@ -67,9 +67,9 @@ def _rwml(folder: Path) -> dict[str, float]:
             found |= {f"{path.stem}.{measure}": value for measure, value in read_json(path).items()}
     # Without the evaluations in between, which are many.
     last = {name: value for name, value in found.items() if "_step_" not in name}
-    rows = {path.stem: read_json(path) for path in (folder / "metrics").glob("*.json")}
-    updates = {f"{model}.updates": float(len(made)) for model, made in rows.items() if f"{model}.all" in found}
-    return last | updates | _at_equal_reward(found) | _signal(rows.get("rwml", []))
+    made = {path.stem: read_json(path) for path in (folder / "metrics").glob("*.json")}
+    updates = {f"{model}.updates": float(len(steps)) for model, steps in made.items() if f"{model}.all" in found}
+    return last | updates | _at_equal_reward(found) | _signal(made.get("rwml", []))
 
 
 def _at_equal_reward(found: Mapping[str, float]) -> dict[str, float]:
