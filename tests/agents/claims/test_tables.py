@@ -18,6 +18,7 @@ from rwml_gym.agents.claims.tables import (
     resolved,
     table_names,
 )
+from rwml_gym.agents.jobs.claims.configs import plan_runs
 from rwml_gym.errors import InvalidConfigError
 
 
@@ -50,6 +51,19 @@ def test_an_unknown_table_or_arm_is_told_with_the_nearest_one():
         load_table("plataeu")
     with pytest.raises(InvalidConfigError, match="Did you mean 'SFT 1 x'"):
         load_table("plateau").arm("SFT 1x")
+
+
+@pytest.mark.parametrize("size", [name for name, size in load_sizes().items() if size.runs])
+@pytest.mark.parametrize("name", table_names())
+def test_a_policy_is_measured_at_every_size_on_what_the_columns_show(name, size, tmp_path):
+    table = load_table(name)
+    shown = {column.metric for column in table.columns}
+    for run in plan_runs(table, load_sizes()[size], tmp_path, seeds=[0]):
+        for stage in (stage for stage in run.stages if stage.stage.run == "policy"):
+            # Success is of held-out games, and commands can only be invalid where the agent writes them itself.
+            assert stage.config.evaluation.games, run.arm.name
+            if f"{stage.stage.label}.start_invalid" in shown:
+                assert stage.config.episode.decoding == "free", run.arm.name
 
 
 def test_a_factor_multiplies_what_the_size_has():
