@@ -28,6 +28,14 @@ from rwml_gym.agents.learning.options import GRPOConfig, ObservationLossConfig
 PROMPTS, GROUP, WRITTEN = (252, 247, 261, 287), 8, 24
 GAMES, EPISODES, BEGINNING, TURNS, ANSWER = 2, 4, 300, 8, 30
 ADVANTAGES = (1.0, -1.0)
+CHANGES = (
+    "a game's beginning once",
+    "no table of scores",
+    "few rows, predictions",
+    "few rows, a turn of play",
+    "few rows, update",
+    "answers learnt, too",
+)
 
 
 @dataclass
@@ -135,8 +143,8 @@ def layer_rates(decoder: Decoder, dtype: torch.dtype, device: torch.device) -> d
     return rates
 
 
-def compare(bench: Bench, repeats: int) -> None:
-    """Print what each change of the update gains: the way before and the way now in turns, minima."""
+def compare(bench: Bench, repeats: int, names: Sequence[str]) -> None:
+    """Print what each change of the update gains, or those named: the way before and the way now in turns, minima."""
     generator = torch.Generator().manual_seed(2)
 
     def group(prompt: int, rows: int, length: int, written: Sequence[int]) -> Group:
@@ -181,14 +189,14 @@ def compare(bench: Bench, repeats: int) -> None:
         ],
     )
     pairs: list[tuple[str, Callable[[], AbstractContextManager[object]], Callable[[], None], Callable[[], None]]] = [
-        ("a game's beginning once", nullcontext, lambda: bench.update(game.rows()), lambda: bench.update([game])),
-        ("no table of scores", table, lambda: bench.update([predicted]), lambda: bench.update([predicted])),
-        ("few rows, predictions", plain_layers, predict, predict),
-        ("few rows, a turn of play", plain_layers, play, play),
-        ("few rows, update", plain_layers, lambda: bench.update([predicted]), lambda: bench.update([predicted])),
-        ("answers learnt, too", nullcontext, lambda: bench.update([game]), lambda: bench.update([learnt], answers)),
+        (CHANGES[0], nullcontext, lambda: bench.update(game.rows()), lambda: bench.update([game])),
+        (CHANGES[1], table, lambda: bench.update([predicted]), lambda: bench.update([predicted])),
+        (CHANGES[2], plain_layers, predict, predict),
+        (CHANGES[3], plain_layers, play, play),
+        (CHANGES[4], plain_layers, lambda: bench.update([predicted]), lambda: bench.update([predicted])),
+        (CHANGES[5], nullcontext, lambda: bench.update([game]), lambda: bench.update([learnt], answers)),
     ]
-    for name, before, old, new in pairs:
+    for name, before, old, new in (pair for pair in pairs if not names or pair[0] in names):
         taken: dict[str, list[tuple[float, float]]] = {"before": [], "now": []}
         for repeat in range(repeats + 1):
             for way, context, work in (("before", before, old), ("now", nullcontext, new)):
@@ -230,8 +238,8 @@ def show(name: str, needed: tuple[float, float], repeats: Sequence[Repeat]) -> N
         )
 
 
-def measure(dtype: str, repeats: int, only: str | None, profile: bool) -> None:
-    """Measure and print both steps in one dtype."""
+def measure(dtype: str, repeats: int, only: str | None, profile: bool, changes: Sequence[str]) -> None:
+    """Measure and print both steps in one dtype, or the changes."""
     model, tokenizer = load_endless(dtype)
     policy = add_adapter(model, RANK, ALPHA)
     fill_adapter(policy)
@@ -241,7 +249,7 @@ def measure(dtype: str, repeats: int, only: str | None, profile: bool) -> None:
     bench = Bench(policy, tokenizer, decoder, Accelerator(cpu=device.type == "cpu"), optimizer)
     if only == "changes":
         print(f"\n{where(model)}")
-        compare(bench, repeats)
+        compare(bench, repeats, changes)
         return
     print(f"\n{where(model)}")
     for name, reached in layer_rates(decoder, precision, device).items():
@@ -283,10 +291,11 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=("world-model", "policy", "changes"))
+    parser.add_argument("--change", nargs="+", choices=CHANGES, default=[], help="with --only changes")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     for dtype in options.dtype:
-        measure(dtype, options.repeats, options.only, options.profile)
+        measure(dtype, options.repeats, options.only, options.profile, options.change)
 
 
 if __name__ == "__main__":
