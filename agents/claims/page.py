@@ -16,44 +16,46 @@ from rwml_gym.statistics import student_interval
 
 __all__ = ["figure_path", "page_text", "shown_tables", "table_text", "write_page"]
 
-_SEEDS = re.compile(r" --seeds?( \d+)+")
-_BLOCK = re.compile(r"(<!-- table ([\w-]+) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SEEDS_OPTION = re.compile(r" --seeds?( \d+)+")
+_BLOCK = re.compile(r"(<!-- table ([\w-]+) ([\w-]+) -->)\n.*?(<!-- end -->)", re.DOTALL)
 
 
 def table_text(table: Table, records: Sequence[Record]) -> str:
-    """Return a table as Markdown: what was expected, then each arm that has results.
+    """Return a table as Markdown: what was expected, the numbers of each arm that has results, and the seeds.
 
     A number is the mean over seeds; behind a difference is its 95 % interval of Student's t over the seeds, which play
-    games of their own: it contains how far seeds and games vary.
+    games of their own: it contains how far seeds and games vary. The longer side of the table goes down the page.
 
     Args:
         table: The table.
         records: Its records at one size, see `measured`.
     """
+    return "\n\n".join(
+        [_beforehand(table), *_numbers(table, records), *_seeds(table, records), *_notes(table, records)]
+    )
+
+
+def _beforehand(table: Table) -> str:
+    return (
+        f"*Question*: {table.question}\n\n*Expected beforehand*: {table.expected}\n\n"
+        f"*Would count as a failure*: {table.failure}"
+    )
+
+
+def _numbers(table: Table, records: Sequence[Record]) -> list[str]:
     by_arm = records_by_arm(table, records)
-    labels = ["arm", "seeds", *(column.label for column in table.columns)]
-    lines = [
-        f"*Question*: {table.question}",
-        "",
-        f"*Expected beforehand*: {table.expected}",
-        "",
-        f"*Would count as a failure*: {table.failure}",
-        "",
-        f"| {' | '.join(labels)} |",
-        f"|{' --- |' * len(labels)}",
-    ]
-    for arm in table.arms:
+    ran = [arm for arm in table.arms if by_arm[arm.name]]
+    rows = [["arm", "seeds", *(column.label for column in table.columns)]]
+    for arm in ran:
         mine = by_arm[arm.name]
-        placebo = f" (placebo of {arm.placebo_of})" if arm.placebo_of else ""
-        if not mine:
-            lines.append(f"| {arm.name}{placebo} | not run |{' |' * len(table.columns)}")
-            continue
-        cells = [_cell(column, mine, by_arm) for column in table.columns]
+        name = f"{arm.name} (placebo of {arm.placebo_of})" if arm.placebo_of else arm.name
         seeds = ", ".join(str(record.seed) for record in mine)
-        lines.append(f"| {arm.name}{placebo} | {seeds} | {' | '.join(cells)} |")
-    if records:
-        lines += ["", *_notes(table, records, by_arm)]
-    return "\n".join(lines)
+        rows.append([name, seeds, *(_cell(column, mine, by_arm) for column in table.columns)])
+    if len(table.columns) > len(table.arms):
+        rows = [list(row) for row in zip(*rows, strict=True)]
+    shown = ["\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))] if ran else []
+    missing = [arm.name for arm in table.arms if arm not in ran]
+    return [*shown, *([f"Not run: {'; '.join(missing)}."] if missing else [])]
 
 
 def _cell(column: Column, mine: Sequence[Record], by_arm: dict[str, list[Record]]) -> str:
@@ -68,8 +70,9 @@ def _cell(column: Column, mine: Sequence[Record], by_arm: dict[str, list[Record]
     return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def _notes(table: Table, records: Sequence[Record], by_arm: dict[str, list[Record]]) -> list[str]:
-    """Say which seed gave what, which differences are too small to be seen, the time and the commands."""
+def _seeds(table: Table, records: Sequence[Record]) -> list[str]:
+    """Say which seed gave what, and which differences are too small to be seen."""
+    by_arm = records_by_arm(table, records)
     lines = []
     for column in table.columns:
         for arm, mine in by_arm.items() if column.is_difference else ():
@@ -78,10 +81,18 @@ def _notes(table: Table, records: Sequence[Record], by_arm: dict[str, list[Recor
                 mean, low, _ = student_interval(list(values.values()))
                 each = ", ".join(f"{value:+.3f} ({seed})" for seed, value in values.items())
                 lines.append(f"- {arm}, {column.label}: {each}; a mean beyond ±{mean - low:.3f} would exclude 0.")
-    for arm, mine in by_arm.items():
+    return ["\n".join(lines)] if lines else []
+
+
+def _notes(table: Table, records: Sequence[Record]) -> list[str]:
+    """Say which runs were stopped, the time and the commands."""
+    if not records:
+        return []
+    lines = []
+    for arm, mine in records_by_arm(table, records).items():
         if stopped := [record.seed for record in mine if record.status == "stopped"]:
             seeds = ", ".join(map(str, stopped))
-            lines.append(f"- {arm}, stopped early: seeds {seeds}. They count in the columns that they had measured.")
+            lines.append(f"- {arm}, stopped early: seeds {seeds}. They count where they had measured something.")
     if table.episodes:
         played = {record.arm: 0.0 for record in records}
         for record in records:
@@ -91,7 +102,7 @@ def _notes(table: Table, records: Sequence[Record], by_arm: dict[str, list[Recor
     commits = ", ".join(sorted({record.commit for record in records} - {""})) or "unknown"
     lines.append(f"- {hours:.1f} hours on {_machines(records)}; commit {commits}.")
     # The seeds stand in the table.
-    commands = dict.fromkeys(_SEEDS.sub("", each.command) for each in sorted(records, key=lambda each: each.seed))
+    commands = dict.fromkeys(_SEEDS_OPTION.sub("", r.command) for r in sorted(records, key=lambda each: each.seed))
     lines.append(f"- Run by {', '.join(f'`{command}`' for command in commands)}.")
     return ["\n".join(lines)]
 
@@ -105,24 +116,30 @@ def page_text(text: str, results: Path) -> str:
     """Return a page with its tables made anew.
 
     Args:
-        text: The page. A table stands between `<!-- table NAME SIZE -->` and `<!-- end -->`.
+        text: The page. A table stands between `<!-- table NAME SIZE -->` and `<!-- end -->`. What was expected stands
+            where its name is first.
         results: Folder of the results.
     """
+    seen: set[str] = set()
 
     def block(found: re.Match[str]) -> str:
         begin, name, size, end = found.groups()
         table, records = load_table(name), measured(read_records(results, name), size)
         picture = _picture(table, records, name, size)
-        return f"{begin}\n{picture}{table_text(table, records)}\n\n{end}"
+        parts = [*([] if name in seen else [_beforehand(table)]), *picture, *_numbers(table, records)]
+        seen.add(name)
+        if seeds := _seeds(table, records):
+            parts.append(f'<details markdown="1">\n<summary>Each seed</summary>\n\n{seeds[0]}\n\n</details>')
+        return "\n\n".join([begin, *parts, *_notes(table, records), end])
 
     return _BLOCK.sub(block, text)
 
 
-def _picture(table: Table, records: Sequence[Record], name: str, size: str) -> str:
+def _picture(table: Table, records: Sequence[Record], name: str, size: str) -> list[str]:
     """Return the line of the table's figure, if it has one."""
     rows = figure_rows(table, records)
     means = "; ".join(f"{row.arm}, {row.label}: {row.mean:+.3f} [{row.low:+.3f}, {row.high:+.3f}]" for row in rows)
-    return f"![{means}]({figure_path(name, size)})\n\n" if rows else ""
+    return [f"![{means}]({figure_path(name, size)})"] if rows else []
 
 
 def figure_path(name: str, size: str) -> str:

@@ -102,6 +102,7 @@ class Table:
         failure: What would count against the claim.
         columns: The columns.
         arms: The rows.
+        set: Changes that all arms share, by what runs and by dotted key; before those of an arm.
         episodes: Whether success in episodes is compared, which needs many of them.
     """
 
@@ -111,6 +112,7 @@ class Table:
     failure: str
     columns: tuple[Column, ...]
     arms: tuple[Arm, ...]
+    set: dict[StageName, dict[str, Value]] = field(default_factory=dict)
     episodes: bool = False
 
     def __post_init__(self) -> None:

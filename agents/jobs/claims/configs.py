@@ -95,16 +95,17 @@ def plan_runs(
     for key in changes or {}:
         if key not in known:
             raise InvalidConfigError(f"Expected keys of a stage, actual: {key!r}.{nearest(key, known)}")
-    return [_plan(arm, seed, size, folder, changes or {}) for seed in seeds or size.seeds for arm in chosen]
+    return [_plan(table, arm, seed, size, folder, changes or {}) for seed in seeds or size.seeds for arm in chosen]
 
 
-def _plan(arm: Arm, seed: int, size: Size, folder: Path, changes: Mapping[str, Value]) -> PlannedRun:
+def _plan(table: Table, arm: Arm, seed: int, size: Size, folder: Path, changes: Mapping[str, Value]) -> PlannedRun:
     stages: list[PlannedStage] = []
     contents: dict[str, list[Any]] = {}  # of each stage, what its hash is of
     for stage in arm.stages:
         config = _start(stage.run, size, arm)
         of_size = size.stages[stage.run]
-        for some in (of_size.set, stage.set, of_size.override, {"seed": seed}, _that_fit(changes, config)):
+        shared = table.set.get(stage.run, {})
+        for some in (of_size.set, shared, stage.set, of_size.override, {"seed": seed}, _that_fit(changes, config)):
             config = changed(config, resolved(some, flatten(config)), f"The arm {arm.name!r}")
         content: list[Any] = [stage.run, settings_of(config)]
         if stage.adapter is not None:

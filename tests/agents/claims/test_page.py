@@ -67,13 +67,20 @@ def test_arms_are_compared_on_the_same_seeds_only():
 
 def test_an_arm_that_did_not_run_says_so_and_no_difference_is_made_up():
     text = table_text(TABLE, [record("a", 0, x=0.5)])
-    assert "| c | not run |" in text
+    assert "Not run: b; c." in text
     assert "| a | 0 | 0.500 | - | - |" in text
 
 
 def test_what_was_expected_stands_above_the_numbers():
-    text = table_text(TABLE, [])
+    text = table_text(TABLE, [record("a", 0, x=0.5)])
     assert text.index("*Expected beforehand*: e") < text.index("| arm |")
+
+
+def test_a_table_with_more_quantities_than_arms_has_one_a_row():
+    more = tuple(Column(f"value {n}", f"s.{n}") for n in range(9))
+    text = table_text(replace(TABLE, columns=more), [record("a", 0, **{str(n): n for n in range(9)})])
+    assert "| arm | a |" in text
+    assert "| value 7 | 7.000 |" in text
 
 
 def test_only_the_last_finished_run_of_a_size_counts():
@@ -87,7 +94,7 @@ def test_a_stopped_run_counts_where_none_is_finished():
     chosen = measured(records, "tiny")
     assert [(r.seed, r.status, r.metrics["s.x"]) for r in chosen] == [(0, "finished", 1), (1, "stopped", 3)]
     text = table_text(TABLE, chosen)
-    assert "- a, stopped early: seeds 1. They count in the columns that they had measured." in text
+    assert "- a, stopped early: seeds 1. They count where they had measured something." in text
 
 
 def test_a_stage_is_the_same_with_younger_options_at_their_defaults_and_another_with_a_changed_default():
