@@ -31,13 +31,26 @@ def test_values_and_gradients_are_those_of_a_linear_layer(kind, bias, shape):
         assert actual.is_contiguous()  # attention views it as heads
 
 
-def test_only_plain_layers_in_float32_on_a_cpu_are_changed(tiny_folder):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+def test_an_output_layer_makes_no_copy_of_its_weights_for_each_row(dtype, bias):
+    layer = OutputLinear(24, 1000, bias, dtype=dtype)
+    hidden = torch.randn(8, 5, 24, dtype=dtype)
+    with torch.profiler.profile(profile_memory=True) as found:
+        logits = layer(hidden[:, -1:])
+    allocated = sum(max(event.self_cpu_memory_usage, 0) for event in found.events())
+    assert allocated < 4 * logits.numel() * logits.element_size()  # a copy of the weights alone takes 24 times as much
+    torch.testing.assert_close(logits[:, 0], nn.functional.linear(hidden[:, -1], layer.weight, layer.bias))
+
+
+def test_only_plain_layers_are_changed_and_others_than_the_output_in_float32_only(tiny_folder):
     model, _ = load_model(str(tiny_folder), "float32", "cpu")
     kinds = {type(module) for module in model.modules() if isinstance(module, nn.Linear)}
     assert kinds == {FewRowsLinear, OutputLinear}
     assert type(model.get_output_embeddings()) is OutputLinear
     low, _ = load_model(str(tiny_folder), "bfloat16", "cpu")
-    assert {type(module) for module in low.modules() if isinstance(module, nn.Linear)} == {nn.Linear}
+    assert {type(module) for module in low.modules() if isinstance(module, nn.Linear)} == {nn.Linear, OutputLinear}
+    assert type(low.get_output_embeddings()) is OutputLinear
     assert list(model.state_dict()) == list(low.state_dict())
 
     class Own(nn.Linear):
