@@ -15,8 +15,9 @@ the model's own layers is printed beside it.
 
 `--only changes` times the way before each change and the way now, in turns in one process: the beginning of a game for
 each episode or once, a table of attention scores or none, few rows in the order of torch or in the other
-(`agents/language/few_rows.py`); and what it costs to learn the world's answers as well. `--change "answers learnt, too"`
-times this alone. Where others use the machine, run it with `OMP_NUM_THREADS=1` and read the seconds of processors.
+(`agents/language/few_rows.py`); and what it costs to learn the world's answers as well, which `--change "answers
+learnt, too"` times alone. Where others use the machine, run it with `OMP_NUM_THREADS=1` and read the seconds of
+processors.
 
 `--profile` adds the operators that take the most time of one world-model update.
 """

@@ -1,9 +1,9 @@
 """Linear layers that are faster for few rows.
 
 `torch.nn.functional.linear` computes x·Wᵀ. For a token of each of 8 to 64 rows the CPU library reaches half the rate of
-W·xᵀ, which is the same numbers but for rounding (MKL on AMD Zen 3, float32: `benchmarks/few_rows.py`). Sampling consists
-of such products. The output layer has so many columns that the other order pays for all tokens of a pass, gradient
-included.
+W·xᵀ, which is the same numbers but for rounding (MKL on AMD Zen 3, float32: `benchmarks/few_rows.py`). Sampling
+consists of such products. The output layer has so many columns that the other order pays for all tokens of a pass,
+gradient included.
 
 An output layer often gets the last position of each row, which is a view with gaps. Of such an x with three dimensions
 torch makes a product of batches, with a copy of W for each row: for 96 prompts and 49,152 tokens 5 GB, which took two
