@@ -134,7 +134,10 @@ def test_the_committed_figures_hold_the_committed_results():
     names = shown_tables(page)
     assert len(names) > 1
     for name, size in names:
-        rows = figure_rows(load_table(name), measured(read_records(COMMITTED, name), size))
+        table = load_table(name)
+        rows = figure_rows(table, measured(read_records(COMMITTED, name), size))
+        if not any(column.figure for column in table.columns):
+            continue
         assert described(ROOT / "docs" / figure_path(name, size)) == [asdict(row) for row in rows]
 
 
