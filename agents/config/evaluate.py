@@ -52,7 +52,7 @@ class EvaluateConfig(ModelConfig, EnvConfig):
         adapter: Folder of a LoRA adapter for the agent `model`, or for the local model of --samples.
         imagine: World model of the agent `imagining`: `nothing-changes`; `most-frequent` or `retrieval`, which learn
             from other games first; `engine`, the true game as the ceiling; `smollm2-alfworld`, or an adapter's folder
-            that `rwml-gym train rwml` left.
+            that `rwml-gym train rwml` left. Where --model is a folder, that is its base model.
         imagine_steps: How many steps are imagined from each candidate.
         imagine_discount: What the value of an outcome one step later is multiplied by.
         imagine_candidates: Maximal number of candidates in a turn, drawn anew in each; all if 0.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from rwml_gym.agents.config.evaluate import LEARNING, EvaluateConfig
 from rwml_gym.agents.jobs.worlds import GameName, Source, choose_games
@@ -64,7 +65,8 @@ def _imagination(config: EvaluateConfig, source: Source, games: Sequence[GameNam
     else:
         from rwml_gym.agents.language.world_model import load_world_model  # imports torch
 
-        model = load_world_model(name)
+        # An adapter names its base model without its folder, which is this machine's.
+        model = load_world_model(name, config.model if Path(config.model).is_dir() else None)
     return ModelImagination(model)
 
 

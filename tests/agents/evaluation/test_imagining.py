@@ -149,7 +149,11 @@ def test_options_that_do_not_go_together_are_refused(fields, match):
         (replace(TOY, env="tau2"), InvalidConfigError, "plays τ²-bench"),
         (replace(TOY, imagine="no/such/folder"), ModelNotFoundError, "no/such/folder"),
         (replace(TOY, imagine_transitions="no/such", imagine="retrieval"), Exception, "no/such"),
-        (replace(TOY, env="tests.helpers.plain_env:rwml_gym_tests/Plain-v0"), InvalidConfigError, "names its games .*--imagine"),
+        (
+            replace(TOY, env="tests.helpers.plain_env:rwml_gym_tests/Plain-v0"),
+            InvalidConfigError,
+            "names its games .*--imagine",
+        ),
     ],
 )
 def test_what_cannot_be_imagined_is_refused_before_play(config, error, match, tmp_path):
