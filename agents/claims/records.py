@@ -21,11 +21,17 @@ COMMITTED = Path(__file__).with_name("results")
 
 # They name folders of a machine; which adapter a stage starts from stands beside the settings.
 _PATHS = ("adapter", "out")
+# A name or a folder.
+_NAMES = ("imagine",)
 
 
 def settings_of(config: Any) -> dict[str, float | str]:
     """Return all values of a stage's configuration by dotted key, but for folders."""
-    return {key: value for key, value in flatten(config).items() if key not in _PATHS}
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if key not in _PATHS and not (key in _NAMES and "/" in str(value))
+    }
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,13 @@ class StageRecord:
         run: What ran, see `tables.Stage`.
         settings: All values of its configuration, see `settings_of`.
         adapter: The adapter that it started from, see `tables.Stage`.
+        imagine: The adapter of the world model that it imagined with, see `tables.Stage`.
     """
 
     run: str
     settings: dict[str, Any]
     adapter: str | None = None
+    imagine: str | None = None
 
     def has(self, config: Any, free: Collection[str] = ()) -> bool:
         """Return whether it ran with these settings.

@@ -1,7 +1,7 @@
 """The tables of the claims, one YAML file each: arms, columns, and what is expected before anything runs.
 
-A table runs the package's own stages (`rwml-gym train …`, `evaluate-world-model`) at a size. `sizes.yaml` says which
-preset, seeds and changes a size stands for; an arm changes single values of these.
+A table runs the package's own stages (`rwml-gym train …`, `evaluate`, `evaluate-world-model`) at a size. `sizes.yaml`
+says which preset, seeds and changes a size stands for; an arm changes single values of these.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 Value = bool | int | float | str | list[str] | list[int] | None
-StageName = Literal["rwml", "sft", "policy", "evaluate-world-model"]
+StageName = Literal["rwml", "sft", "policy", "evaluate-world-model", "evaluate"]
 SIZES = ("smoke", "tiny", "gpu-small", "paper")
 FOLDER = Path(__file__).with_name("tables")
 _TIMES = re.compile(r"x(\d+(?:\.\d+)?)")
@@ -34,22 +34,30 @@ class Stage:
     """One run of an arm.
 
     Attributes:
-        run: What runs: `rwml`, `sft` or `policy` of `rwml-gym train`, or `evaluate-world-model`.
+        run: What runs: `rwml`, `sft` or `policy` of `rwml-gym train`, `evaluate`, or `evaluate-world-model`.
         name: Its name in the names of metrics; that of what runs if absent.
         adapter: Adapter of an earlier stage that this one starts from, such as `rwml/warm_start`: the stage's name, and
             the adapter's.
+        imagine: World model of an earlier stage that the agent of `evaluate` imagines with, named in the same way.
         set: Changes by dotted key. A text such as `x2` multiplies what the size has.
     """
 
     run: StageName
     name: str = ""
     adapter: str | None = None
+    imagine: str | None = None
     set: dict[str, Value] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """Its name in the names of metrics."""
         return self.name or self.run
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """The adapters of earlier stages, by the field of its configuration that takes their folder."""
+        named = {"adapter": self.adapter, "imagine": self.imagine}
+        return {field: adapter for field, adapter in named.items() if adapter is not None}
 
 
 @dataclass(frozen=True)
@@ -125,10 +133,11 @@ class Table:
         for arm in self.arms:
             before: list[str] = []
             for stage in arm.stages:
-                if stage.adapter is not None and stage.adapter.partition("/")[0] not in before:
-                    raise InvalidConfigError(
-                        f"Expected the adapter of a stage before, {before}, actual: {stage.adapter!r} in {arm.name!r}."
-                    )
+                for adapter in stage.adapters.values():
+                    if adapter.partition("/")[0] not in before:
+                        raise InvalidConfigError(
+                            f"Expected the adapter of a stage before, {before}, actual: {adapter!r} in {arm.name!r}."
+                        )
                 before.append(stage.label)
 
     def arm(self, name: str) -> Arm:
@@ -141,7 +150,7 @@ class StageSize:
     """What a stage starts from at a size.
 
     Attributes:
-        preset: Preset of the stage; none for `evaluate-world-model`.
+        preset: Preset of the stage; none for `evaluate` and `evaluate-world-model`.
         set: Changes by dotted key, before those of an arm.
         override: Changes after those of an arm, where a size cannot do what arms ask.
     """

@@ -44,7 +44,7 @@ def evaluate(words: list[str]) -> int:
     from rwml_gym.agents.evaluation.run import evaluate as run
     from rwml_gym.agents.players.endpoint import BudgetSpentError
 
-    if config.agent == "model":
+    if config.loads_model:
         from rwml_gym.agents.precision import choose_precision  # imports torch, which other agents do without
 
         say(choose_precision(config.dtype), sys.stderr)  # the table alone goes to the standard output

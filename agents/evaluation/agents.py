@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rwml_gym.agents.config.base import mapping_of, nearest
-from rwml_gym.agents.config.evaluate import EvaluateConfig
+from rwml_gym.agents.config.evaluate import CHOOSING, EvaluateConfig
 from rwml_gym.agents.evaluation.play import MakePlayer
-from rwml_gym.agents.jobs.worlds import Source, World
+from rwml_gym.agents.jobs.worlds import GameName, Source, World
 from rwml_gym.agents.players.base import Agent, Move, Player
 from rwml_gym.agents.players.baselines import ExpertAgent, RandomAgent, TaskWordsAgent
 from rwml_gym.agents.players.endpoint import Budget, EndpointModel
@@ -41,7 +41,8 @@ class Cast:
 
 def agent_names(world: World) -> list[str]:
     """List the agents of this package that play an environment."""
-    choosing = ["random", "task-words"] if world.player is RandomAgent else []  # among the admissible actions
+    # Among the admissible actions.
+    choosing = ["random", "task-words", *CHOOSING] if world.player is RandomAgent else []
     return [*choosing, *(["expert"] if world.expert else []), *world.agents, "model"]
 
 
@@ -64,12 +65,13 @@ def check_agent(config: EvaluateConfig, world: World) -> None:
         )
 
 
-def make_cast(config: EvaluateConfig, source: Source | None = None) -> Cast:
+def make_cast(config: EvaluateConfig, source: Source | None = None, games: Sequence[GameName] = ()) -> Cast:
     """Make who plays a configuration; a local model is loaded here.
 
     Args:
         config: Who plays.
         source: The configured environment, which the agent must be able to play; made here if absent.
+        games: The games that are played, from which no world model may learn.
 
     Raises:
         InvalidConfigError: If agent and environment do not go together, or there is no such agent.
@@ -93,6 +95,10 @@ def make_cast(config: EvaluateConfig, source: Source | None = None) -> Cast:
         return Cast(make, concurrency=config.concurrency)
     if config.agent == "model":
         return _local_model(config, world)
+    if config.agent in CHOOSING:
+        from rwml_gym.agents.evaluation.imagining import imagining_agent
+
+        return Cast(agent=imagining_agent(config, source, games), concurrency=config.slots)
     return Cast(lambda seed: _Alone(_baseline(config, source, seed)))
 
 

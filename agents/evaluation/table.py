@@ -143,8 +143,14 @@ def _below(found: Scores, episodes: Sequence[EpisodeRecord]) -> list[str]:
 
 def _who(header: Mapping[str, Any]) -> str:
     adapter = f" with {header['adapter']}" if header.get("adapter") else ""
-    model = header.get("model")
-    return f"{header['agent']} {model}{adapter}" if model and header["agent"] == "model" else str(header["agent"])
+    model, options = header.get("model"), header.get("prompts", {})
+    who = str(header["agent"])
+    if imagine := options.get("imagine"):
+        steps = options["imagine_steps"]
+        who += f" {steps} step{'s' if steps > 1 else ''} with {imagine}"
+    if options.get("samples"):
+        return f"{who} of {options['samples']} actions of {model}{adapter}"
+    return f"{who} {model}{adapter}" if model and who == "model" else who
 
 
 def _where(header: Mapping[str, Any]) -> str:

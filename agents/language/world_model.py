@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from rwml_gym.agents.language.instructions import PromptWorld
-from rwml_gym.agents.language.models import load_adapter, load_model
+from rwml_gym.agents.language.models import load_adapter, load_model, merged
 from rwml_gym.agents.language.prompts import Prompts, PromptStyle
 from rwml_gym.agents.language.sampling import Completion, run_prompts, sample
+from rwml_gym.agents.language.sessions import Request, Sessions
 from rwml_gym.agents.language.shared_prefix import SharedPrefix
 from rwml_gym.errors import ModelNotFoundError
 from rwml_gym.files import read_regular
@@ -94,9 +96,48 @@ class LanguageWorldModel:
         self, histories: Sequence[Sequence[Turn]], actions: Sequence[str], tasks: Sequence[str] | None = None
     ) -> list[str]:
         """Return the greedy prediction for each history and action; empty where the model wrote none."""
-        tasks = tasks if tasks is not None else [""] * len(actions)
-        prompts = [self.prompts.predict(h, a, t) for h, a, t in zip(histories, actions, tasks, strict=True)]
+        prompts = self._questions(histories, actions, tasks)
         return [self.prompts.read_prediction(c.text) for (c,) in self._sample(prompts, 1, 0.0, 0)]
+
+    def predict_counted(
+        self, histories: Sequence[Sequence[Turn]], actions: Sequence[str], tasks: Sequence[str] | None = None
+    ) -> list[tuple[str, int]]:
+        """Return what `predict` does, each with the number of tokens written; up to rounding, it is the same.
+
+        Several actions after the same history share its keys and values, so that each costs little more than its
+        answer: asked for 33 actions of an ALFWorld state, this took a third of the time.
+        """
+        prompts = self._questions(histories, actions, tasks)
+        places: dict[tuple[Any, ...], list[int]] = {}
+        for place, history in enumerate(histories):
+            places.setdefault((tasks[place] if tasks is not None else "", *history), []).append(place)
+        alone = [group[0] for group in places.values() if len(group) == 1]
+        written = dict(zip(alone, self._sample([prompts[i] for i in alone], 1, 0.0, 0), strict=True))
+        found = {place: completion for place, (completion,) in written.items()}
+        for group in (group for group in places.values() if len(group) > 1):
+            for first in range(0, len(group), self.batch_rows):
+                some = group[first : first + self.batch_rows]
+                found |= dict(zip(some, self._of_one_history([prompts[i] for i in some]), strict=True))
+        completions = [found[place] for place in range(len(prompts))]
+        return [(self.prompts.read_prediction(c.text), len(c.tokens)) for c in completions]
+
+    def predicting(self) -> AbstractContextManager[Any]:
+        """Return a context for many calls in which the weights do not change: an adapter is merged once."""
+        return merged(self.model)
+
+    def _questions(
+        self, histories: Sequence[Sequence[Turn]], actions: Sequence[str], tasks: Sequence[str] | None
+    ) -> list[list[int]]:
+        tasks = tasks if tasks is not None else [""] * len(actions)
+        return [self.prompts.predict(h, a, t) for h, a, t in zip(histories, actions, tasks, strict=True)]
+
+    def _of_one_history(self, prompts: Sequence[Sequence[int]]) -> list[Completion]:
+        return Sessions(self.model, self.tokenizer).generate(
+            [Request(slot, prompt) for slot, prompt in enumerate(prompts)],
+            max_new_tokens=self.max_new_tokens,
+            temperature=0.0,
+            stop=self.prompts.prediction_stop,
+        )
 
     def attempts(
         self,

@@ -12,9 +12,13 @@ from rwml_gym.agents.players.base import Agent
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["EpisodeAgent", "ExpertAgent", "NoOpAgent", "RandomAgent", "TaskWordsAgent", "TransferAgent"]
+__all__ = [
+    *("EpisodeAgent", "ExpertAgent", "NoOpAgent", "RandomAgent", "TaskWordsAgent", "TransferAgent"),
+    "choose_by_words",
+]
 
 _EXPLORING = {"go": 0.5, "open": 0.5}
+_WORD = re.compile(r"[a-z]+")
 
 
 class _WithoutMemory:
@@ -58,12 +62,8 @@ class TaskWordsAgent:
         self._played += [Counter() for _ in range(len(infos) - len(self._played))]
         actions = []
         for played, info in zip(self._played, infos, strict=False):
-            task = set(re.findall(r"[a-z]+", str(info.get("task", "")).lower()))
             admissible = info.get("admissible_actions") or ["look"]
-            fewest = min(played[a] for a in admissible)
-            new = [a for a in admissible if played[a] == fewest]
-            scores = [len(task & set(re.findall(r"[a-z]+", a.lower()))) or _EXPLORING.get(a.split()[0], 0) for a in new]
-            action = self._rng.choice([a for a, score in zip(new, scores, strict=True) if score == max(scores)])
+            action = choose_by_words(str(info.get("task", "")), admissible, played, self._rng)
             played[action] += 1
             actions.append(action)
         return actions
@@ -73,6 +73,22 @@ class TaskWordsAgent:
         for played, start in zip(self._played, mask, strict=False):
             if start:
                 played.clear()
+
+
+def choose_by_words(task: str, actions: Sequence[str], played: Counter[str], rng: random.Random) -> str:
+    """Choose as `TaskWordsAgent` does: of the actions played least, one with the most words of the task.
+
+    Args:
+        task: The task.
+        actions: At least one action.
+        played: How often each action was played.
+        rng: Draws among equally good actions.
+    """
+    wanted = set(_WORD.findall(task.lower()))
+    fewest = min(played[a] for a in actions)
+    new = [a for a in actions if played[a] == fewest]
+    scores = [len(wanted & set(_WORD.findall(a.lower()))) or _EXPLORING.get(a.partition(" ")[0], 0) for a in new]
+    return rng.choice([a for a, score in zip(new, scores, strict=True) if score == max(scores)])
 
 
 class NoOpAgent(_WithoutMemory):

@@ -20,7 +20,10 @@ from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models.base import WorldModel, predict_checked, takes_tasks
 
-__all__ = ["Start", "Starts", "Success", "WorldModelEnv", "says", "task_is_done"]
+__all__ = [
+    *("MOVES", "TREATMENTS", "Start", "Starts", "Success", "WorldModelEnv"),
+    *("confirmed", "says", "task_is_done", "task_words"),
+]
 
 Success = Callable[[str, Sequence[Turn]], bool]
 """Recognises success from the task and the turns of an episode, the last one included."""
@@ -33,11 +36,13 @@ _FILLERS = frozenset(
 )
 # What a task asks for, in the words of the answer that confirms it.
 _SAME = {"hot": "heat", "warm": "heat", "cold": "cool", "chilled": "cool", "examine": "", "bulb": "", "light": ""}
-_TREATMENTS = frozenset(("heat", "cool", "clean"))
+TREATMENTS = frozenset(("heat", "cool", "clean"))
+"""What a task may ask to be done to a thing before it is put somewhere."""
 # The last action of a task; the answer to `go to desk 1` may name all its words, too.
 _LAMP = ("use", "toggle", "turn")
 _FINAL = ("put", "move", "drop", "place", *_LAMP)
-_MOVES = ("go", "look", "examine", "inventory", "open", "close")
+MOVES = ("go", "look", "examine", "inventory", "open", "close")
+"""What actions begin with that do nothing to a thing."""
 
 
 @dataclass(frozen=True)
@@ -203,21 +208,21 @@ def task_is_done(task: str, turns: Sequence[Turn]) -> bool:
     >>> task_is_done("put some mug on desk.", turns), task_is_done("put a clean mug on desk.", turns)
     (True, False)
     """
-    wanted, last = _words(task), turns[-1]
-    things = wanted - _TREATMENTS
+    wanted, last = task_words(task), turns[-1]
+    things = wanted - TREATMENTS
     if not things or not str(last.action).startswith(_FINAL):
         return False
-    named = _words(_confirmed(last))
-    earlier = [_words(_confirmed(turn)) for turn in turns[1:-1] if not str(turn.action).startswith(_MOVES)]
+    named = task_words(confirmed(last))
+    earlier = [task_words(confirmed(turn)) for turn in turns[1:-1] if not str(turn.action).startswith(MOVES)]
     if str(last.action).startswith(_LAMP):
         return bool(things & named) and things <= named.union(*earlier)
     if not things <= named:
         return False
-    if any(not any(treatment in words and words & things for words in earlier) for treatment in wanted & _TREATMENTS):
+    if any(not any(treatment in words and words & things for words in earlier) for treatment in wanted & TREATMENTS):
         return False
     if not re.search(r"\btwo\b", task.lower()):
         return True
-    return len({_confirmed(turn) for turn in turns[1:] if _is_final(turn) and things <= _words(_confirmed(turn))}) > 1
+    return len({confirmed(turn) for turn in turns[1:] if _is_final(turn) and things <= task_words(confirmed(turn))}) > 1
 
 
 def says(text: str) -> Success:
@@ -230,16 +235,16 @@ def says(text: str) -> Success:
 
 
 def _is_final(turn: Turn) -> bool:
-    return bool(_confirmed(turn)) and str(turn.action).startswith(_FINAL)
+    return bool(confirmed(turn)) and str(turn.action).startswith(_FINAL)
 
 
-def _confirmed(turn: Turn) -> str:
+def confirmed(turn: Turn) -> str:
     """Return the first sentence of an answer that confirms a deed; empty if it does not."""
     answer = str(turn.observation).strip()
     return re.split(r"[.!\n]", answer)[0] if answer.lower().startswith("you ") else ""
 
 
-def _words(text: str) -> set[str]:
+def task_words(text: str) -> set[str]:
     """Return the words that name things, places and deeds, in the singular."""
     found = {_SAME.get(word, word) for word in _WORD.findall(text.lower())}
     return {word.removesuffix("s") for word in found if word and word not in _FILLERS}

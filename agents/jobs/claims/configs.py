@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rwml_gym.agents.claims.records import Record, StageRecord, settings_of
 from rwml_gym.agents.claims.tables import Arm, Size, Stage, StageName, Table, Value, resolved
 from rwml_gym.agents.config.base import ModelConfig, find_preset, nearest
+from rwml_gym.agents.config.evaluate import EvaluateConfig
 from rwml_gym.agents.config.evaluate_world_model import EvaluateWorldModelConfig
 from rwml_gym.agents.config.files import changed, flatten
 from rwml_gym.agents.config.policy import POLICY_PRESETS
@@ -40,7 +41,7 @@ class PlannedStage:
 
     def record(self) -> StageRecord:
         """Return what a record says of it."""
-        return StageRecord(self.stage.run, settings_of(self.config), self.stage.adapter)
+        return StageRecord(self.stage.run, settings_of(self.config), self.stage.adapter, self.stage.imagine)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class PlannedRun:
         """Return whether a record is of this arm and seed, with the settings of today."""
         same = (record.arm, record.seed, len(record.stages)) == (self.arm.name, self.seed, len(self.stages))
         return same and all(
-            (old.run, old.adapter) == (new.stage.run, new.stage.adapter) and old.has(new.config)
+            (old.run, old.adapter, old.imagine) == (new.stage.run, new.stage.adapter, new.stage.imagine)
+            and old.has(new.config)
             for old, new in zip(record.stages, self.stages, strict=True)
         )
 
@@ -104,15 +106,24 @@ def _plan(table: Table, arm: Arm, seed: int, size: Size, folder: Path, changes: 
     for stage in arm.stages:
         config = _start(stage.run, size, arm)
         of_size = size.stages[stage.run]
-        shared = table.set.get(stage.run, {})
-        for some in (of_size.set, shared, stage.set, of_size.override, {"seed": seed}, _that_fit(changes, config)):
-            config = changed(config, resolved(some, flatten(config)), f"The arm {arm.name!r}")
-        content: list[Any] = [stage.run, settings_of(config)]
-        if stage.adapter is not None:
-            label, _, adapter = stage.adapter.partition("/")
+        content: list[Any] = []
+        folders: dict[str, Value] = {}
+        for key, named in stage.adapters.items():
+            label, _, adapter = named.partition("/")
             before = next(each for each in stages if each.stage.label == label)
-            config = replace(config, adapter=str(before.folder / "adapters" / adapter))
-            content += [adapter, contents[label]]
+            folders[key] = str(before.folder / "adapters" / adapter)
+            content += [adapter, contents[label], *([key] if key != "adapter" else [])]
+        # An agent that imagines has no meaning without a world model, so its folder comes with what the arm sets.
+        for some in (
+            of_size.set,
+            table.set.get(stage.run, {}),
+            {**stage.set, **folders},
+            of_size.override,
+            {"seed": seed},
+            _that_fit(changes, config),
+        ):
+            config = changed(config, resolved(some, flatten(config)), f"The arm {arm.name!r}")
+        content = [stage.run, settings_of(config), *content]
         contents[stage.label] = content
         stages.append(PlannedStage(stage, config, folder / f"{stage.run}-{_hash(content)}"))
     return PlannedRun(arm, seed, tuple(stages))
@@ -125,7 +136,9 @@ def _start(run: StageName, size: Size, arm: Arm) -> Any:
             f"Expected something to start {run!r} from at this size, actual: nothing, for the arm {arm.name!r}. Choose "
             "another --size."
         )
-    return find_preset(_PRESETS[run], size.stages[run].preset) if run in _PRESETS else EvaluateWorldModelConfig()
+    if run in _PRESETS:
+        return find_preset(_PRESETS[run], size.stages[run].preset)
+    return EvaluateConfig() if run == "evaluate" else EvaluateWorldModelConfig()
 
 
 def _that_fit(changes: Mapping[str, Value], config: ModelConfig) -> dict[str, Value]:

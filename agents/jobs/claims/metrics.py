@@ -15,6 +15,8 @@ Names, behind the name of the stage:
 - `start`, `end` of `policy`: success on held-out games before and after; `area`: mean success over the evaluations;
   `start_invalid`, `end_invalid`: share of invalid actions; `episodes`: how many were evaluated at the end.
 - `MODEL` of `evaluate-world-model`: reward one step ahead.
+- `success`, `steps`, `invalid` (share of actions), `tokens` (written in a step, imagination included) and `episodes`
+  of `evaluate`; `imagined`, the share of the played actions whose outcome was imagined word by word.
 - `loss_before`, `loss_after` of `sft` on states.
 """
 
@@ -27,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from rwml_gym.agents.reports.evaluate import Prediction, kinds_of_rows
+from rwml_gym.agents.traces.folder import EPISODES, read_trace
+from rwml_gym.agents.traces.scores import score
 from rwml_gym.files import read_json
 
 __all__ = ["metrics_of"]
@@ -42,7 +46,8 @@ def metrics_of(run: str, folder: Path) -> dict[str, float]:
         run: What ran, see `claims.tables.Stage`.
         folder: Its folder.
     """
-    return {"rwml": _rwml, "policy": _policy, "sft": _sft, "evaluate-world-model": _evaluated}[run](folder)
+    readers = {"rwml": _rwml, "policy": _policy, "sft": _sft, "evaluate-world-model": _evaluated, "evaluate": _played}
+    return readers[run](folder)
 
 
 def _rwml(folder: Path) -> dict[str, float]:
@@ -127,6 +132,25 @@ def _evaluated(folder: Path) -> dict[str, float]:
         return {}
     one_step = read_json(folder / "results.json")["one_step"]
     return {name.replace(" ", "_"): interval[0] for name, interval in one_step.items()}
+
+
+def _played(folder: Path) -> dict[str, float]:
+    if not (folder / EPISODES).is_file():
+        return {}
+    trace = read_trace(folder)
+    if not trace.episodes:
+        return {}
+    found = score(trace.episodes)
+    steps = sum(episode.steps for episode in trace.episodes)
+    right = [step.prediction.strip() == step.next_observation.strip() for step in trace.steps() if step.prediction]
+    return {
+        "success": found.success[0],
+        "steps": found.steps,
+        "invalid": found.invalid,
+        "tokens": sum(episode.completion_tokens for episode in trace.episodes) / max(steps, 1),
+        "episodes": float(found.episodes),
+        **({"imagined": _mean(map(float, right))} if right else {}),
+    }
 
 
 def _signal(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

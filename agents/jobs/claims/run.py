@@ -18,10 +18,13 @@ from rwml_gym.agents.claims.page import table_text
 from rwml_gym.agents.claims.records import Record, add_record, read_records
 from rwml_gym.agents.claims.tables import Table
 from rwml_gym.agents.config.base import JobConfig
+from rwml_gym.agents.config.evaluate import EvaluateConfig
 from rwml_gym.agents.config.evaluate_world_model import EvaluateWorldModelConfig
 from rwml_gym.agents.config.policy import PolicyConfig
 from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.config.world_model import RWMLConfig
+from rwml_gym.agents.evaluation.agents import check_agent
+from rwml_gym.agents.evaluation.run import evaluate
 from rwml_gym.agents.jobs.claims.configs import PlannedRun, PlannedStage
 from rwml_gym.agents.jobs.claims.metrics import metrics_of
 from rwml_gym.agents.jobs.plan import plan_run
@@ -84,7 +87,9 @@ def _check(runs: Sequence[PlannedRun]) -> None:
     """Raise an error for whatever would fail later: other runs in the folders, values that the world does not know."""
     for run in runs:
         for stage in run.stages:
-            if not isinstance(stage.config, JobConfig):
+            if isinstance(stage.config, EvaluateConfig):
+                check_agent(stage.config, Source(stage.config).world)
+            elif not isinstance(stage.config, JobConfig):
                 Source(stage.config)
             elif run.seed == runs[0].seed:  # the other seeds differ in nothing else
                 plan_run(stage.config, stage.folder)
@@ -207,5 +212,7 @@ def _run(stage: PlannedStage) -> None:
         gap = make_gap(config, Source(config).world.roles)
         found = evaluate_world_models(config, gap, say)
         write_json(folder / "results.json", found.to_json())
+    elif isinstance(config, EvaluateConfig):
+        evaluate(config, folder)
     else:
         raise TypeError(f"no stage: {type(config).__name__}")

@@ -91,6 +91,7 @@ def test_a_factor_multiplies_what_the_size_has():
         ({"columns": (Column("c", "m", against="z"),)}, "'z'"),
         ({"arms": (Arm("a", (Stage("rwml"),), placebo_of="z"),)}, "'z'"),
         ({"arms": (Arm("a", (Stage("policy", adapter="rwml/rwml"),)),)}, "stage before"),
+        ({"arms": (Arm("a", (Stage("evaluate", imagine="rwml/rwml"),)),)}, "stage before"),
     ],
 )
 def test_a_table_that_refers_to_what_is_not_there_is_refused(changes, message):

@@ -175,6 +175,21 @@ def test_the_same_stage_has_the_same_folder_in_every_table_and_an_adapters_histo
     assert other.stages[0].folder != plain.stages[0].folder
 
 
+def test_an_evaluation_imagines_with_the_world_model_of_its_arm(tmp_path):
+    runs = {run.arm.name: run for run in plan_runs(load_table("using"), load_sizes()["tiny"], tmp_path, seeds=[0])}
+    both = runs["policy, RWML judges 8"].stages
+    assert both[2].config.imagine == str(both[0].folder / "adapters" / "rwml")
+    assert both[2].config.adapter == str(both[1].folder / "adapters" / "imitation")
+    # What is trained is the same run in every arm, and a record names no folder of this machine.
+    assert both[0].folder == runs["RWML"].stages[0].folder == runs["SFT"].stages[0].folder
+    record = both[2].record()
+    assert (record.adapter, record.imagine) == ("policy/imitation", "rwml/rwml")
+    assert str(tmp_path) not in str(record)
+    assert record.has(both[2].config)
+    assert runs["engine"].stages[0].record().settings["imagine"] == "engine"
+    assert not runs["engine"].stages[0].record().has(runs["most frequent"].stages[0].config)
+
+
 @pytest.mark.long
 def test_every_arm_of_every_table_has_a_configuration_at_every_size(tmp_path):
     for name in table_names():
