@@ -10,6 +10,7 @@ import platform
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from rwml_gym.agents.jobs.run import check_run, versions
 from rwml_gym.agents.jobs.sft import run_sft
 from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.jobs.world_models.evaluate import evaluate_world_models, make_gap
-from rwml_gym.agents.jobs.worlds import Source
+from rwml_gym.agents.jobs.worlds import Source, choose_games
+from rwml_gym.agents.seeding import seed_of
 from rwml_gym.files import read_json, write_json
 from rwml_gym.installed import commit
 from rwml_gym.terminal import say
@@ -213,6 +215,19 @@ def _run(stage: PlannedStage) -> None:
         found = evaluate_world_models(config, gap, say)
         write_json(folder / "results.json", found.to_json())
     elif isinstance(config, EvaluateConfig):
-        evaluate(config, folder)
+        _evaluate(config, folder)
     else:
         raise TypeError(f"no stage: {type(config).__name__}")
+
+
+def _evaluate(config: EvaluateConfig, folder: Path) -> None:
+    """Evaluate on games of this seed's own, so that intervals over seeds contain how far games vary."""
+    if config.episodes is None or config.panel is not None:
+        evaluate(config, folder)
+        return
+    source = Source(config)
+    with source.make(config.max_steps, source.world.evaluation_split)() as env:
+        games = choose_games(env, config.episodes, seed_of(config.seed, "games"))
+    path = folder / "games.json"
+    write_json(path, games)
+    evaluate(replace(config, episodes=None, panel=str(path)), folder)

@@ -191,6 +191,15 @@ def test_an_evaluation_imagines_with_the_world_model_of_its_arm(tmp_path):
 
 
 @pytest.mark.long
+def test_the_seeds_of_an_evaluation_play_games_of_their_own(tmp_path):
+    words = ("reproduce", "using", "--size", "smoke", "--arms", "random", "--seeds", 0, 1, "--run-dir", tmp_path)
+    assert run(*words) == 0
+    first, second = (set(json.loads(path.read_text())) for path in sorted(tmp_path.glob("*/panel.json")))
+    assert len(first) == len(second) == 2
+    assert not first & second
+
+
+@pytest.mark.long
 def test_every_arm_of_every_table_has_a_configuration_at_every_size(tmp_path):
     for name in table_names():
         for size in load_sizes().values():
