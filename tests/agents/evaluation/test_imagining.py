@@ -48,6 +48,7 @@ def test_the_trace_holds_what_was_imagined(tmp_path):
         evaluate(replace(TOY, episodes=2, imagine_steps=2), tmp_path)
 
 
+@pytest.mark.long
 def test_a_lookup_learns_from_recorded_games_that_are_not_played(tmp_path, capsys):
     words = ("record", "--env", "toy", "--split", "held_out", "--games", "6", "--out", tmp_path / "data")
     assert run(*words) == 0
@@ -58,6 +59,7 @@ def test_a_lookup_learns_from_recorded_games_that_are_not_played(tmp_path, capsy
     assert evaluate(replace(recorded, imagine_transitions=str(tmp_path / "other"), max_steps=2)).episodes
 
 
+@pytest.mark.long
 def test_votes_of_a_model_are_counted_with_their_tokens(tiny_folder, tmp_path):
     config = EvaluateConfig(
         env="toy",
