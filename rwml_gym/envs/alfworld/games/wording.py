@@ -1,8 +1,8 @@
 """The two wordings of ALFWorld: a generated game in the words of the published games, and which game has which.
 
-alfworld has changed its texts since its games were published: `put X in/on Y` became `move X to Y`, an arrival names the
-receptacle in place of a location, and a command `help` came. The published domain and grammar are the installed ones
-with these changes taken back, so the published words need no download.
+alfworld has changed its texts since its games were published: `put X in/on Y` became `move X to Y`, an arrival names
+the receptacle in place of a location, and a command `help` came. The published domain and grammar are the installed
+ones with these changes taken back, so the published words need no download.
 """
 
 from __future__ import annotations
@@ -75,6 +75,6 @@ def _changed(text: str, changes: tuple[tuple[str, int, str], ...]) -> str:
 
 def _unknown(text: str) -> InvalidGameError:
     return InvalidGameError(
-        f"Expected alfworld 0.4, whose texts can be put into the published words, actual: {package.version()}, in which "
-        f"{text.strip()[:40]!r} is not as often as there. Remove `grammar`, or install alfworld 0.4.2."
+        f"Expected alfworld 0.4, whose texts can be put into the published words, actual: {package.version()}, in "
+        f"which {text.strip()[:40]!r} is not as often as there. Remove `grammar`, or install alfworld 0.4.2."
     )

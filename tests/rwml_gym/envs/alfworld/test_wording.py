@@ -68,5 +68,5 @@ def test_of_mixed_games_each_has_one_wording_by_its_name_and_half_have_each():
 def test_texts_of_another_alfworld_are_not_changed_by_guess():
     game = GeneratedGames().load(NAMES[0])
     other = replace(game, data={**game.data, "grammar": game.data["grammar"].replace("You move the", "You shove the")})
-    with pytest.raises(InvalidGameError, match="Expected alfworld 0.4"):
+    with pytest.raises(InvalidGameError, match="Expected alfworld"):
         in_original_words(other)
