@@ -131,8 +131,8 @@ class SFTConfig:
             raise InvalidConfigError(f"Expected loss among {list(get_args(TokenLoss))}, actual: {self.loss!r}.")
         if self.clip != 1 and self.loss != "clipped_mae":
             raise InvalidConfigError(
-                f"Expected clip with the loss 'clipped_mae', actual: {self.clip} with {self.loss!r}. Change the loss, or "
-                "remove clip."
+                f"Expected clip with the loss 'clipped_mae', actual: {self.clip} with {self.loss!r}. Change the loss, "
+                "or remove clip."
             )
 
     @property
