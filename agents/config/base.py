@@ -99,7 +99,7 @@ class EnvConfig:
         task_types: Task types of ALFWorld; all if absent.
         rooms: Rooms of generated ALFWorld games; all if absent.
         difficulty: How many receptacles may hold the object of a generated ALFWorld game, least and most.
-        grammar: Grammar of ALFWorld, `installed` (if absent) or `original`, see `ALFWorldEnv`.
+        grammar: Grammar of ALFWorld, `installed` (if absent), `original` or `mixed`, see `ALFWorldEnv`.
     """
 
     env: str = "alfworld"
@@ -110,7 +110,7 @@ class EnvConfig:
     task_types: tuple[str, ...] | None = None
     rooms: tuple[str, ...] | None = None
     difficulty: tuple[int, int] | None = None
-    grammar: Literal["installed", "original"] | None = None
+    grammar: Literal["installed", "original", "mixed"] | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Collect the arguments of the environment that are set, those of `env_arguments` included.

@@ -71,6 +71,16 @@ class SFTJobConfig(JobConfig):
                 f"Expected sft.steps for target 'actions', actual: sft.epochs {self.sft.epochs}. Give sft.steps, or "
                 "learn 'states'."
             )
+        if self.sft.mask_arbitrary:
+            raise InvalidConfigError(
+                "Expected no sft.mask_arbitrary, actual: true. Recorded states have no arbitrary parts; only "
+                "`rwml-gym train rwml --nuisance` puts some in."
+            )
+        if self.sft.loss != "cross_entropy" and self.target == "actions":
+            raise InvalidConfigError(
+                f"Expected the loss 'cross_entropy' for target 'actions', actual: {self.sft.loss!r}. Learn 'states', "
+                "or remove the loss."
+            )
         one_of(self, "target_view", tuple(VIEWS))
         if self.target == "actions" and self.target_view != "raw":
             raise InvalidConfigError(

@@ -13,6 +13,7 @@ from rwml_gym.diagnostics.thresholds import Choice
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.reward.gap import Measure, RewardShape
+from rwml_gym.reward.nuisance import check_share
 from rwml_gym.reward.views import VIEWS, ViewName
 
 __all__ = ["PRESETS", "CollectConfig", "FilterConfig", "RWMLConfig", "StageConfig", "preset"]
@@ -114,7 +115,8 @@ class StageConfig:
             commands are refused, and "Nothing happens." need not be a quarter of the training.
         checkpoint_every: Updates between checkpoints, also of SFT.
         evaluate_every: Updates between predictions of the held-out transitions, of GRPO and of its baseline; 0 for none
-            before the end. They show what is forgotten at equal reward.
+            before the end. They show what is forgotten at equal reward. Each keeps its adapter, and the baseline the
+            best one, `adapters/sft_same_time_best`.
     """
 
     steps: int | None = None
@@ -155,10 +157,13 @@ class RWMLConfig(JobConfig):
         encoder: Frozen text encoder E (Qwen3-Embedding-8B in the paper).
         precision: Target precision of the calibrated threshold.
         calibration_pairs: Maximal pairs per perturbation in each half of the games; each costs an encoding.
-        gap: Distance for words, a name of `DISTANCES`.
+        gap: Distance for words, a name of `DISTANCES`; not used with a judge.
+        judge: Language model whose probability of No is the distance for words, in place of `gap`: a name or folder, or
+            `base` for the model that is trained, without its adapter. It gets hacked, which is what it is here to show.
         reward: Reward of words: `binary`, as in the paper; `continuous` (1 - d), or `stepped` (1 - d in steps of 0.2).
         target_view: What of the results of tools is predicted, a name of `VIEWS`; their `schema` in the paper.
-        threshold: τ_d for words (0.2 on ALFWorld and 0.4 on τ²-bench in the paper); chosen if absent.
+        threshold: τ_d for words (0.2 on ALFWorld and 0.4 on τ²-bench in the paper); chosen if absent, and 0.5 of a
+            judge.
         threshold_by: How thresholds that are absent are chosen, see `diagnostics.thresholds`: `precision`; `paper`, by
             the filter's attempts; or `quantile`, carried over from another encoder.
         source_encoder: With `quantile`, the encoder that `source_threshold` belongs to.
@@ -177,6 +182,8 @@ class RWMLConfig(JobConfig):
         max_held_out: Maximal number of held-out transitions that are predicted; 0 for all.
         batch_rows: Completions sampled side by side.
         placebo: What is learnt in place of the world's answers, as a control; what is held out stays.
+        nuisance: Share of arbitrary parts in all states of training and held-out games, below 1, see `reward.nuisance`.
+            The reward lets them pass.
         forgetting: Number of held-out prompts, and of pieces of general text, on which forgetting is measured, see
             `learning.forgetting`; 0 for none.
     """
@@ -189,6 +196,7 @@ class RWMLConfig(JobConfig):
     precision: float = 0.9
     calibration_pairs: int = 150
     gap: GapName = "cosine"
+    judge: str | None = None
     reward: RewardShape = "binary"
     target_view: ViewName = "raw"
     threshold: float | None = None
@@ -208,6 +216,7 @@ class RWMLConfig(JobConfig):
     max_held_out: int = 0
     batch_rows: int = 64
     placebo: Placebo = "none"
+    nuisance: float = 0.0
     forgetting: int = 16
 
     @property
@@ -234,6 +243,18 @@ class RWMLConfig(JobConfig):
                 "Expected source_encoder and source_threshold with threshold_by 'quantile', and with no other, actual: "
                 f"{self.threshold_by!r} with {source}. Give both, or change threshold_by."
             )
+        self._check_judge()
+        check_share(self.nuisance, "nuisance")
+        if self.nuisance and self.target_view != "raw":
+            raise InvalidConfigError(
+                f"Expected the target view 'raw' with nuisance {self.nuisance}, actual: {self.target_view!r}. Remove "
+                "one of the two: text with arbitrary words is no JSON."
+            )
+        if self.sft.mask_arbitrary and not self.nuisance:
+            raise InvalidConfigError(
+                "Expected nuisance above 0 with sft.mask_arbitrary, actual: 0. Give a share, or remove the mask: there "
+                "is nothing to mask."
+            )
         if self.stage.epochs is not None and self.filter.refresh_every:
             raise InvalidConfigError(
                 f"Expected stage.steps with filter.refresh_every {self.filter.refresh_every}, actual: epochs "
@@ -242,6 +263,17 @@ class RWMLConfig(JobConfig):
         if self.tool_threshold is not None:
             at_least(self, 0, "tool_threshold")
             Measure(self.tool_gap, self.tool_threshold, self.tool_reward)  # refuses a value out of the gap's range
+
+    def _check_judge(self) -> None:
+        if self.judge is None:
+            return
+        within(self, 0, 1, "threshold")
+        within(self.filter, 0, 1, "threshold")
+        if not self.judge or self.threshold_by != "precision":
+            raise InvalidConfigError(
+                f"Expected the name of a judge, and no other way to choose its threshold, actual: {self.judge!r} with "
+                f"threshold_by {self.threshold_by!r}. Give --judge base, and --threshold where 0.5 does not fit."
+            )
 
 
 _SMOKE: dict[str, Any] = dict(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from rwml_gym.agents.jobs.data import as_played
 from rwml_gym.agents.jobs.reference import reference_scores, success
 from rwml_gym.agents.jobs.run import Run, some_of
 from rwml_gym.agents.language.world_model import LanguageWorldModel
@@ -14,11 +16,12 @@ from rwml_gym.agents.learning.distributed import gathered, share
 from rwml_gym.agents.learning.forgetting import Forgetting, Probe, forgetting, make_probe
 from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions
 from rwml_gym.agents.reports.world_model import Context
+from rwml_gym.files import read_json
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.world_models.base import WorldModel
 
-__all__ = ["make_context", "mean_reward", "predict_held_out", "score_held_out"]
+__all__ = ["keep_best", "make_context", "mean_reward", "predict_held_out", "score_held_out"]
 
 
 def predict_held_out(
@@ -58,14 +61,38 @@ def score_held_out(
     """Score predictions of the held-out transitions."""
 
     def scores() -> list[dict[str, Any]]:
-        own = share(run.accelerator, list(zip(held_out, predictions, strict=True)))
-        return gathered(
-            run.accelerator, [p.to_json() for p in evaluate_predictions([t for t, _ in own], [p for _, p in own], gap)]
-        )
+        own = share(run.accelerator, list(zip(held_out, as_played(run, held_out), predictions, strict=True)))
+        shown, played, predicted = ([row[column] for row in own] for column in range(3))
+        return gathered(run.accelerator, [p.to_json() for p in evaluate_predictions(shown, predicted, gap, played)])
 
     result = [Prediction(**row) for row in run.once(f"evaluation/{_slug(name)}.json", scores)]
     run.say(f"{name}: held-out reward at τ_d {mean_reward(result):.3f}")
     return result
+
+
+def keep_best(run: Run, name: str, before: Sequence[str] = ()) -> None:
+    """Keep the best adapter of a training as `NAME best`, so that it can be evaluated elsewhere.
+
+    The choice is among its evaluations in between and at the end, by the reward on the held-out games. So the reward
+    there favours the training: a fair comparison with others needs other games.
+
+    Args:
+        run: The run.
+        name: The training, all of whose evaluations are done.
+        before: Models that it began with, which count, too.
+    """
+    folder, slug = run.folder / "evaluation", _slug(name)
+    between = sorted(folder.glob(f"{slug}_step_*.json"), key=lambda path: int(path.stem.rpartition("_")[2]))
+    candidates = [*map(_slug, before), *(path.stem for path in between), slug]
+    rewards = {
+        each: float(np.mean([row["reward"] for row in read_json(folder / f"{each}.json")])) for each in candidates
+    }
+    best = max(candidates, key=lambda each: rewards[each])
+    run.say(f"{name}: the best of {len(candidates)} evaluations is {best}, {rewards[best]:.3f} on the held-out games")
+    if run.is_main:
+        for each in (slug, best):  # the first has what its prompts hold
+            shutil.copytree(run.adapter(each), run.adapter(f"{name} best"), dirs_exist_ok=True)
+    run.accelerator.wait_for_everyone()
 
 
 def _forgetting(run: Run, held_out: TransitionDataset, name: str) -> Forgetting:

@@ -22,10 +22,11 @@ from rwml_gym.agents.config.policy import PolicyConfig
 from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.config.world_model import RWMLConfig, StageConfig
 from rwml_gym.agents.jobs import policy, sft, world_model
-from rwml_gym.agents.jobs.fitting import check_prompts
+from rwml_gym.agents.jobs.data import check_prompts
 from rwml_gym.agents.jobs.run import check_run
 from rwml_gym.agents.jobs.tracking import check_tracker
 from rwml_gym.agents.jobs.worlds import Games, Source
+from rwml_gym.agents.language.judge import OWN
 from rwml_gym.agents.language.models import add_adapter, load_shape
 from rwml_gym.agents.learning.memory_plan import MemoryPlan, available_memory
 from rwml_gym.agents.learning.options import SFTConfig
@@ -105,6 +106,8 @@ def plan_run(config: JobConfig, folder: str | Path) -> str:
     for path in filter(None, (getattr(job, "adapter", None), _imitated(job))):
         if not Path(path).is_dir():
             parts.missing.append(f"Expected a folder, actual: {path!r}, which is not there.")
+    if isinstance(job, RWMLConfig) and job.judge not in (None, OWN):
+        parts.look(lambda: load_shape(str(job.judge), job.dtype))
     for name in _encoders(job):
         parts.look(lambda name=name: _find_encoder(name))  # type: ignore[misc]
     lengths = _world_model if isinstance(job, RWMLConfig) else _policy if isinstance(job, PolicyConfig) else _states
@@ -154,7 +157,7 @@ def _imitated(config: JobConfig) -> str | None:
 
 def _encoders(config: JobConfig) -> list[str]:
     if isinstance(config, RWMLConfig):
-        return [config.encoder]
+        return [config.encoder] if config.judge is None else []
     return [config.stage.encoder] if isinstance(config, PolicyConfig) and config.episode.predictions else []
 
 

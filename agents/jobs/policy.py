@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from rwml_gym.agents.config.policy import ImitationConfig, PolicyConfig
 from rwml_gym.agents.jobs.channels import credit_of_games, measures
-from rwml_gym.agents.jobs.fitting import check_prompts
+from rwml_gym.agents.jobs.data import check_prompts
 from rwml_gym.agents.jobs.run import Run
 from rwml_gym.agents.jobs.worlds import GameName, Games, GameSet, Source, choose_games
 from rwml_gym.agents.language.instructions import describe_task

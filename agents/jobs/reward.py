@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 
 from rwml_gym.agents.config.world_model import RWMLConfig
+from rwml_gym.agents.jobs.run import Run
+from rwml_gym.agents.jobs.worlds import Source
+from rwml_gym.agents.language.judge import JUDGE_THRESHOLD, OWN, JudgedGap, JudgeReward, judge_of
+from rwml_gym.agents.language.models import load_model, load_shape
 from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_role
 from rwml_gym.diagnostics.calibration_pairs import pair_distances
 from rwml_gym.diagnostics.thresholds import EASY_SHARE, carried_threshold, paper_thresholds, too_lax
@@ -20,11 +24,46 @@ from rwml_gym.files import read_json, write_json, write_text
 from rwml_gym.hashes import damage, seal
 from rwml_gym.reward.distances import DISTANCES, TOOL_ROLE
 from rwml_gym.reward.gap import GapReward
+from rwml_gym.reward.views import ViewName
 from rwml_gym.transitions import Transition, TransitionDataset
 
-__all__ = ["calibrated_gap", "make_gap", "paper_gaps", "pass_rates"]
+__all__ = ["calibrated_gap", "check_judge", "check_reward", "make_gap", "paper_gaps", "pass_rates", "run_gap"]
 
 _WORDS = "user"
+
+
+def run_gap(run: Run) -> GapReward:
+    """Make the reward of a run before anything is calibrated; a judge other than the run's own model is loaded."""
+    config, judge = run.config, None
+    if config.judge == OWN:
+        judge = JudgeReward(run.model, run.tokenizer)
+    elif config.judge is not None:
+        judge = JudgeReward(*load_model(config.judge, config.dtype, run.accelerator.device))
+    return make_gap(config, run.world.roles, config.encoder, judge=judge)
+
+
+def check_judge(source: Source, judge: str | None) -> None:
+    """Raise `InvalidConfigError` if a judge is asked for and the world has results of tools, which it cannot judge."""
+    if judge is not None and source.world.roles:
+        raise InvalidConfigError(
+            f"Expected a world without results of tools for a judge, actual: {source.world.title}. Remove --judge, or "
+            "choose another --env."
+        )
+
+
+def check_reward(run: Run) -> None:
+    """Check that the reward of a run can be made; a judge's weights are not loaded.
+
+    Raises:
+        DependencyNotInstalled: The encoder or ROUGE needs a library that is not installed.
+        EncoderNotFoundError: The encoder cannot be loaded.
+        ModelNotFoundError: The judge cannot be loaded.
+    """
+    config = run.config
+    if config.judge is None:
+        make_gap(config, run.world.roles, config.encoder)
+    elif config.judge != OWN:
+        load_shape(config.judge, config.dtype)
 
 
 def make_gap(
@@ -33,6 +72,7 @@ def make_gap(
     encoder: str | Encoder,
     thresholds: Mapping[str, float] | None = None,
     filtering: bool = False,
+    judge: JudgeReward | None = None,
 ) -> GapReward:
     """Make the reward of a configuration.
 
@@ -42,6 +82,7 @@ def make_gap(
         encoder: See `encoders.cached.make_encoder`.
         thresholds: Chosen thresholds by message role; where there is none, the distance's default counts.
         filtering: Whether it is the filter's, whose threshold for words may be another.
+        judge: Who judges words, where the configuration has a judge.
 
     Raises:
         DependencyNotInstalled: The encoder or ROUGE needs a library that is not installed.
@@ -54,13 +95,20 @@ def make_gap(
         found[_WORDS] = config.filter.threshold
     if config.tool_threshold is not None:
         found[TOOL_ROLE] = config.tool_threshold
+    view: ViewName = "without-nuisance" if config.nuisance else "raw"
+    if config.judge is not None:
+        assert judge is not None
+        threshold = found.get(_WORDS, JUDGE_THRESHOLD)
+        return JudgedGap(judge, config.judge, threshold, config.reward, view)
     threshold = found.get(_WORDS, found.get("", DISTANCES[config.gap].threshold))
     if not roles:
-        return GapReward(encoder, threshold, config.reward, gap=config.gap)
-    tool: dict[str, Any] = {"gap": config.tool_gap, "shape": config.tool_reward, "view": config.target_view}
+        return GapReward(encoder, threshold, config.reward, gap=config.gap, view=view)
+    tool: dict[str, Any] = {"gap": config.tool_gap, "shape": config.tool_reward}
+    if not config.nuisance:
+        tool["view"] = config.target_view
     if TOOL_ROLE in found:
         tool["threshold"] = found[TOOL_ROLE]
-    return GapReward(encoder, threshold, config.reward, measures={TOOL_ROLE: tool}, gap=config.gap)
+    return GapReward(encoder, threshold, config.reward, measures={TOOL_ROLE: tool}, gap=config.gap, view=view)
 
 
 def calibrated_gap(
@@ -74,7 +122,7 @@ def calibrated_gap(
         config: The configuration.
         roles: Whether the environment's answers have message roles.
         gap: The reward that is not calibrated, which holds the encoder.
-        train: Training transitions, in the view that is predicted.
+        train: Training transitions, in the view that is predicted, without arbitrary parts.
         folder: The run's folder.
 
     Returns:
@@ -96,7 +144,8 @@ def calibrated_gap(
         write_json(path, {role: json.loads(result.to_json()) for role, result in done.items()})
         seal(folder, *files)
     thresholds = {role: result["threshold"] for role, result in read_json(path).items()}
-    return make_gap(config, roles, encoder, thresholds), (folder / "calibration.txt").read_text(encoding="utf-8")
+    made = make_gap(config, roles, encoder, thresholds, judge=judge_of(gap))
+    return made, (folder / "calibration.txt").read_text(encoding="utf-8")
 
 
 def paper_gaps(
@@ -146,8 +195,8 @@ def paper_gaps(
             f"more, rounded to 0.2: {chosen[role]:.4g}{too_lax(chosen[role])}. {passes}"
         )
     return (
-        make_gap(config, roles, encoder, filtering, filtering=True),
-        make_gap(config, roles, encoder, chosen),
+        make_gap(config, roles, encoder, filtering, filtering=True, judge=judge_of(gap)),
+        make_gap(config, roles, encoder, chosen, judge=judge_of(gap)),
         "\n\n".join(texts),
     )
 
@@ -160,11 +209,15 @@ def pass_rates(gap: GapReward, tried: Sequence[Transition], distances: Sequence[
 
 
 def _open(config: RWMLConfig, roles: bool, train: Sequence[Transition]) -> dict[str, list[Transition]]:
-    """Group by role the transitions whose threshold is not configured; without roles, all are of the role `""`."""
+    """Group by role the transitions whose threshold is not configured; without roles, all are of the role `""`.
+
+    A judge answers Yes or No, so there is nothing to choose.
+    """
     groups: dict[str, list[Transition]] = defaultdict(list)
     for transition in train:
         role = transition.role if roles else ""
-        if (config.tool_threshold if role == TOOL_ROLE else config.threshold) is None and (role or not roles):
+        given = config.tool_threshold if role == TOOL_ROLE else config.threshold
+        if given is None and config.judge is None and (role or not roles):
             groups[role].append(transition)
     return dict(sorted(groups.items()))
 

@@ -20,10 +20,10 @@ from rwml_gym.agents.config.policy import (
     PolicyStageConfig,
 )
 from rwml_gym.agents.config.sft import SFTJobConfig
-from rwml_gym.agents.jobs.fitting import check_prompts, fitting
+from rwml_gym.agents.jobs.data import check_prompts, check_target_view, fitting, viewed
 from rwml_gym.agents.jobs.policy import run_policy
 from rwml_gym.agents.jobs.run import Run, with_outcome
-from rwml_gym.agents.jobs.world_model import check_target_view, sft_step, viewed
+from rwml_gym.agents.jobs.world_model import sft_step
 from rwml_gym.agents.jobs.worlds import Games, GameSet, Source
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.prompts import world_of

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,43 +18,41 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from rwml_gym.agents.config.world_model import RWMLConfig
+from rwml_gym.agents.jobs.data import (
+    as_played,
+    check_prompts,
+    check_target_view,
+    divide,
+    fitting,
+    viewed,
+    with_arbitrary_parts,
+    with_placebo,
+)
 from rwml_gym.agents.jobs.filter import Triplets
-from rwml_gym.agents.jobs.fitting import check_prompts, fitting
-from rwml_gym.agents.jobs.held_out import make_context, mean_reward, predict_held_out, score_held_out
-from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap
+from rwml_gym.agents.jobs.held_out import keep_best, make_context, mean_reward, predict_held_out, score_held_out
+from rwml_gym.agents.jobs.reward import calibrated_gap, check_judge, check_reward, run_gap
 from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
 from rwml_gym.agents.jobs.worlds import Games, Source
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
-from rwml_gym.agents.learning.checkpoint import load_adapter_weights
+from rwml_gym.agents.learning.checkpoint import load_adapter_weights, save_adapter
 from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.learning.forgetting import Forgetting
 from rwml_gym.agents.learning.groups import Group
 from rwml_gym.agents.learning.grpo import group_advantages, has_signal, update
 from rwml_gym.agents.learning.memory_plan import MemoryPlan, plan
 from rwml_gym.agents.learning.options import SFTConfig
-from rwml_gym.agents.learning.placebo import placebo_answers, vocabulary
 from rwml_gym.agents.learning.sft import sft_update
 from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.reports.evaluate import Prediction, outcome_type
 from rwml_gym.agents.reports.world_model import write_report
 from rwml_gym.agents.seeding import in_balanced_epochs, in_epochs, seed_of
-from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import GapReward
-from rwml_gym.reward.views import ViewName, in_view
+from rwml_gym.reward.nuisance import nuisance_spans
 from rwml_gym.transitions import Transition, TransitionDataset, count_games
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
 
-__all__ = [
-    "check_target_view",
-    "choose",
-    "grpo_step",
-    "memory",
-    "prompt_settings",
-    "run_world_model",
-    "sft_step",
-    "viewed",
-]
+__all__ = ["choose", "grpo_step", "memory", "prompt_settings", "run_world_model", "sft_step"]
 
 Step = Callable[[int, torch.optim.Optimizer], Mapping[str, Any]]
 
@@ -84,8 +81,10 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     world_model = run.world_model()
 
     # Play
-    train = fitting(viewed(with_outcome(_collect(run, "train")), config.target_view), run.prompts, run.say)
-    all_held_out = viewed(_collect(run, "held_out"), config.target_view)
+    train, all_held_out = (
+        with_arbitrary_parts(run, viewed(_collect(run, name), config.target_view)) for name in ("train", "held_out")
+    )
+    train = fitting(with_outcome(train), run.prompts, run.say)
     predictable = fitting(with_outcome(all_held_out), run.prompts, run.say)
     held_out = some_of(predictable, config.max_held_out, run.seed("held out"))
     run.say(
@@ -94,29 +93,29 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     )
 
     if config.placebo != "none":
-        train = _with_placebo(run, train)
+        train = with_placebo(run, train)
         run.say(f"Placebo: the training transitions have {config.placebo} answers. The held-out ones are the world's.")
 
-    # Reward
-    plain = make_gap(config, run.world.roles, config.encoder)
+    # Reward, which does not see arbitrary parts
+    plain, played = run_gap(run), as_played(run, train)
     with run.accelerator.main_process_first():  # the others read what it wrote
-        gap, table = calibrated_gap(config, run.world.roles, plain, train, run.folder)
-    run.say(table)
+        gap, table = calibrated_gap(config, run.world.roles, plain, played, run.folder)
+    run.say(table if config.judge is None else "The reward is a judge's. It gets hacked, see docs/hacking.md.")
     # What is predicted does not depend on the thresholds, which the attempts may yet choose.
     forgot: dict[str, Forgetting] = {}
     predict = partial(predict_held_out, run, world_model, held_out, forgot)
-    others: dict[str, WorldModel] = {"nothing changes": NothingChanges(), "most frequent": MostFrequentOutcome(train)}
+    others: dict[str, WorldModel] = {"nothing changes": NothingChanges(), "most frequent": MostFrequentOutcome(played)}
     predictions = {name: predict(name, other) for name, other in others.items()} | {"base": predict("base")}
 
     # Filter
-    sft_data, rest = _divide(train, config.filter.share, run.seed("share"))
+    sft_data, rest = divide(train, config.filter.share, run.seed("share"))
     sft_rows = _fine_tune(run, world_model, "warm start", sft_data, config.sft.updates(len(sft_data)))
     if config.warm_start:
         run.say(
             "GRPO starts from the fine-tuned model. This deviates from the paper, which starts from the base model."
         )
         predictions["warm start"] = predict("warm start")
-    triplets = Triplets(run, world_model, rest, gap, train)
+    triplets = Triplets(run, world_model, rest, gap, played)
     kept, gap = triplets.at(0), triplets.gap
     score = partial(score_held_out, run, held_out, gap)
     results = {name: score(name, predicted) for name, predicted in predictions.items()}
@@ -134,6 +133,8 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
 
     def evaluate(name: str) -> None:
         score(name, predict(name))
+        if run.is_main:
+            save_adapter(run.model, run.adapter(name))
 
     rows = run.train(
         "RWML",
@@ -158,6 +159,8 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         steps = _steps_for_equal_wall_clock(run, rows, sft_rows)
         _fine_tune(run, world_model, "SFT same time", rest, steps, rate, evaluate)
         results["SFT same time"] = score("SFT same time", predict("SFT same time"))
+        if stage.evaluate_every:
+            keep_best(run, "SFT same time", ["warm start"] if config.warm_start else [])
 
     # Show
     context = make_context(run, all_held_out, held_out, forgot)
@@ -167,20 +170,6 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     run.publish("RWML", "as a world model of", rewards, context.data_version)
     run.accelerator.end_training()
     return results
-
-
-def viewed(data: TransitionDataset, view: ViewName) -> TransitionDataset:
-    """Return transitions with the targets of a view: results of tools in it, all else as it was played."""
-    return TransitionDataset(in_view(data, view))
-
-
-def check_target_view(source: Source, view: ViewName) -> None:
-    """Raise `InvalidConfigError` if a view is asked for and the world has no results of tools."""
-    if view != "raw" and not source.world.roles:
-        raise InvalidConfigError(
-            f"Expected a world with results of tools for the target view {view!r}, actual: {source.world.title}. Use "
-            "--target-view raw."
-        )
 
 
 # The steps
@@ -200,7 +189,7 @@ def sft_step(
     Args:
         world_model: The model, its prompts and the token limit of a target.
         data: Transitions.
-        config: Batch size, balance and gradient clipping; in several processes each takes its share of the batch.
+        config: Batch size, balance, loss and gradient clipping; in several processes each takes its share of the batch.
         seed: Seed of the shuffling.
         accelerator: Where to compute.
         number: Number of the step, from 0.
@@ -215,14 +204,17 @@ def sft_step(
     else:
         chosen = in_epochs(len(data), positions, seed)
     batch = [data[i] for i in share(accelerator, chosen)]
-    prompts = world_model.prompts
+    prompts, length = world_model.prompts, world_model.max_new_tokens
+    masked = [prompts.target_mask(t.next_state, nuisance_spans)[:length] for t in batch if config.mask_arbitrary]
     return sft_update(
         world_model.model,
         optimizer,
         [prompts.ask(t) for t in batch],
-        [prompts.target(t.next_state)[: world_model.max_new_tokens] for t in batch],
+        [prompts.target(t.next_state)[:length] for t in batch],
         accelerator,
         config.max_grad_norm,
+        masks=masked if config.mask_arbitrary else None,
+        loss=config.token_loss,
     )
 
 
@@ -320,7 +312,7 @@ def _order(config: RWMLConfig, data: Sequence[Transition], number: int) -> list[
 
 
 def _check(run: Run) -> None:
-    make_gap(run.config, run.world.roles, run.config.encoder)  # an encoder that cannot be loaded shows now
+    check_reward(run)
     memory(run.config, run.model).check()
     check_prompts(run.prompts, run.games, run.config.show_policy, predicts=True)
 
@@ -333,6 +325,7 @@ def prompt_settings(config: RWMLConfig) -> dict[str, Any]:
 def choose(config: RWMLConfig, source: Source, load: bool = True) -> Games:
     """Choose the games that a run plays, see `Source.prepare`."""
     check_target_view(source, config.target_view)
+    check_judge(source, config.judge)
     played = config.collect
     numbers = (config.seed, played.games, played.held_out_games, played.max_steps, played.rollouts)
     return source.prepare(*numbers, load=load, **source.known_arguments)
@@ -382,15 +375,6 @@ def _collect(run: Run, name: str) -> TransitionDataset:
     make_env = run.games.make_env if training else run.games.make_held_out_env
     games = run.games.train if training else run.games.held_out
     return run.collect(name, make_env, agent, games, history=config.history, slots=config.collect.slots)
-
-
-def _divide(data: TransitionDataset, share: float, seed: int) -> tuple[TransitionDataset, TransitionDataset]:
-    """Split off a random share of the transitions, or use all of them twice; both parts are in random order."""
-    order = random.Random(seed).sample(range(len(data)), len(data))
-    if share == 1:
-        return TransitionDataset(data[i] for i in order), TransitionDataset(data[i] for i in order)
-    count = min(max(1, round(share * len(data))), len(data) - 1)
-    return TransitionDataset(data[i] for i in order[:count]), TransitionDataset(data[i] for i in order[count:])
 
 
 def _start_policy(run: Run) -> None:
@@ -446,16 +430,6 @@ def _evaluated(name: str, step: Step, every: int, evaluate: Callable[[str], None
         return {**step(number, optimizer), "seconds_evaluated": seconds}
 
     return evaluated
-
-
-def _with_placebo(run: Run, data: TransitionDataset) -> TransitionDataset:
-    """Replace the answers to learn; what was seen before them stays."""
-    placebo, tokenizer = run.config.placebo, run.tokenizer
-    words = vocabulary(tokenizer) if placebo == "random" else []
-    kinds = [t.role for t in data]  # a transition does not name its task type
-    seed = run.seed("placebo")
-    answers = placebo_answers([t.next_state for t in data], kinds, placebo, seed, tokenizer, words)
-    return TransitionDataset(replace(t, next_state=text) for t, text in zip(data, answers, strict=True))
 
 
 def _steps_for_equal_wall_clock(run: Run, rows: Sequence[Mapping[str, Any]], sft: Sequence[Mapping[str, Any]]) -> int:

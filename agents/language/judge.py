@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from rwml_gym.agents.language.logprobs import completion_logprobs
+from rwml_gym.agents.language.models import without_adapter
 from rwml_gym.agents.language.prompts import special_tokens, without_special_tokens
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.reward.gap import Gaps, RewardShape
+from rwml_gym.reward.gap import GapReward, Gaps, Measure, RewardShape
+from rwml_gym.reward.views import ViewName
 from rwml_gym.text import is_blank, replace_surrogates
 
-__all__ = ["JudgeReward"]
+__all__ = ["JUDGE_THRESHOLD", "OWN", "JudgeReward", "JudgedGap", "JudgedMeasure", "judge_of"]
+
+JUDGE_THRESHOLD = 0.5
+"""Of the binary reward: "Yes" must be likelier than "No"."""
+
+OWN = "base"
+"""Names the model that is trained, without its adapter, as its own judge."""
 
 _QUESTION = (
     "First text: {truth}\n\nSecond text: {prediction}\n\n"
@@ -40,7 +51,7 @@ class JudgeReward:
         self,
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
-        threshold: float = 0.5,
+        threshold: float = JUDGE_THRESHOLD,
         shape: RewardShape = "binary",
         max_characters: int = 800,
         batch_rows: int = 16,
@@ -129,3 +140,67 @@ class JudgeReward:
         text = text.removeprefix(f"{role}: ") if role else text
         text = replace_surrogates(text)[: self.max_characters]
         return without_special_tokens(text, self._special)
+
+
+@dataclass(frozen=True)
+class JudgedMeasure(Measure):
+    """How a judge measures; its distances have the range of exact match.
+
+    Attributes:
+        judge: The judge's name.
+    """
+
+    judge: str = ""
+
+    def described(self, encoder: str) -> str:
+        """Describe it in words: the judge, and what it pays."""
+        return f"P(No) of the judge {self.judge}, {self.pays}"
+
+
+class JudgedGap(GapReward):
+    """The reward of a judge where a `GapReward` is expected: the same call, thresholds, shapes and views.
+
+    Attributes:
+        judge: Who judges.
+    """
+
+    def __init__(
+        self,
+        judge: JudgeReward,
+        name: str,
+        threshold: float = JUDGE_THRESHOLD,
+        shape: RewardShape = "binary",
+        view: ViewName = "raw",
+    ) -> None:
+        """Store the judge.
+
+        Args:
+            judge: Who judges; if its model has an adapter, that is switched off meanwhile.
+            name: The judge's name.
+            threshold: The binary reward is 1 for distances strictly below it, in `(0, 1]`.
+            shape: `"binary"`, `"continuous"` or `"stepped"`.
+            view: What of both texts is judged, see `Measure`.
+        """
+        super().__init__("hashing", threshold, shape, gap="exact", view=view)
+        self._default = JudgedMeasure("exact", threshold, shape, view, judge=name)
+        self.judge = judge
+
+    def __call__(
+        self, predictions: Sequence[str | None], next_states: Sequence[str], roles: Sequence[str] | None = None
+    ) -> Gaps:
+        """Return distances and rewards of `n` predictions, see `JudgeReward`."""
+        named = [""] * len(predictions) if roles is None else roles
+        shown = [
+            [text if text is None else self.viewed(text, role) for text, role in zip(texts, named, strict=False)]
+            for texts in (predictions, next_states)
+        ]
+        model = self.judge.model
+        off: AbstractContextManager[None] = without_adapter(model) if isinstance(model, PeftModel) else nullcontext()
+        with off:
+            distances = self.judge(shown[0], [text or "" for text in shown[1]]).distances
+        return Gaps(distances, np.array([self.measure().reward(distance) for distance in distances]))
+
+
+def judge_of(gap: GapReward) -> JudgeReward | None:
+    """Return the judge of a reward; `None` if it has none."""
+    return gap.judge if isinstance(gap, JudgedGap) else None

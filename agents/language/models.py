@@ -287,6 +287,17 @@ def reference(model: PeftModel) -> Iterator[None]:
         with _swapped(_REFERENCES[model]):
             yield
         return
+    with without_adapter(model):
+        yield
+
+
+@contextmanager
+def without_adapter(model: PeftModel) -> Iterator[None]:
+    """Switch to the base model inside the context.
+
+    Raises:
+        InvalidConfigError: The adapter has changed the base model, so that it cannot be switched off.
+    """
     for config in model.peft_config.values():
         check_switches_off(config)
     with _same_parameters_trainable(model), model.disable_adapter():

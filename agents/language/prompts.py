@@ -246,9 +246,38 @@ class Prompts:
 
     def target(self, next_state: str) -> list[int]:
         """Return the token ids of a realised state as an SFT target, including its end."""
+        return self._ids("".join(self._target(next_state)))
+
+    def target_mask(self, next_state: str, spans: Callable[[str], Sequence[tuple[int, int]]]) -> list[int]:
+        """Return a number for each token of `target`: 0 where it holds a character of a span, 1 elsewhere.
+
+        Args:
+            next_state: The realised state.
+            spans: Finds begin and end of what is left out in the state as the target shows it.
+
+        Raises:
+            InvalidConfigError: The tokenizer does not say which characters a token holds.
+        """
+        before, state, after = self._target(next_state)
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise InvalidConfigError(
+                f"Expected a tokenizer that knows where its tokens are (a fast one), actual: "
+                f"{type(self.tokenizer).__name__}. Choose another model, or learn whole targets."
+            )
+        tokenize: Any = self.tokenizer
+        found = tokenize(f"{before}{state}{after}", add_special_tokens=False, return_offsets_mapping=True)
+        left_out = [(begin + len(before), end + len(before)) for begin, end in spans(state)]
+        return [
+            int(not any(first < end and begin < last for begin, end in left_out))
+            for first, last in found["offset_mapping"]
+        ]
+
+    def _target(self, next_state: str) -> tuple[str, str, str]:
+        """Return the text of a target in three parts: before the state, the state, and after it."""
+        state = self._data(next_state)
         if self.style == "transcript":
-            return self._ids(f"{self._data(next_state)}\n>")
-        return self._ids(f"{EMPTY_THOUGHT * self.empty_thought}{OPEN_TAG}{self._data(next_state)}{CLOSE_TAG}")
+            return "", state, "\n>"
+        return f"{EMPTY_THOUGHT * self.empty_thought}{OPEN_TAG}", state, CLOSE_TAG
 
     def read_prediction(self, text: str) -> str:
         """Return the predicted state in a completion; empty if there is none."""

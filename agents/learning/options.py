@@ -20,6 +20,7 @@ __all__ = [
     "Placebo",
     "SFTConfig",
     "SequenceOf",
+    "TokenLoss",
     "check_length",
     "updates",
 ]
@@ -29,6 +30,7 @@ SequenceOf = Literal["episode", "turn"]
 GapDelivery = Literal["mean_only", "z_score"]
 GapTokens = Literal["prediction", "all"]
 ObservationLoss = Literal["off", "cross_entropy", "clipped_mae"]
+TokenLoss = Literal["cross_entropy", "clipped_mae"]
 Placebo = Literal["none", "shuffled", "random"]
 """What stands in the place of the world's answer to show what the truth adds: nothing, the answer to another turn of
 the same task type, or random tokens."""
@@ -101,6 +103,9 @@ class SFTConfig:
         max_grad_norm: Gradients with a larger norm are clipped to this norm.
         empty_thought: Whether the target of a chat prompt, which asks for a thought, begins with an empty one, as in
             the paper: no reasoning is learnt. Prompts of style `transcript` ask for none.
+        loss: Loss of a target's token: `cross_entropy`, or `clipped_mae`, see `ObservationLossConfig`.
+        clip: Of `clipped_mae`: a token whose probability is below 1 - `clip` has no gradient; 1 for no limit.
+        mask_arbitrary: Whether the arbitrary parts of targets (`nuisance` of a world-model run) have no loss.
     """
 
     steps: int | None = None
@@ -112,13 +117,28 @@ class SFTConfig:
     balance: bool = False
     max_grad_norm: float = 1.0
     empty_thought: bool = True
+    loss: TokenLoss = "cross_entropy"
+    clip: float = 1.0
+    mask_arbitrary: bool = False
 
     def __post_init__(self) -> None:
         at_least(self, 1, "batch_size")
         at_least(self, 0, "steps", "warmup")
         above(self, 0, "learning_rate", "max_grad_norm", "epochs")
-        within(self, 0, 1, "decay")
+        within(self, 0, 1, "decay", "clip")
         check_length(self.steps, self.epochs)
+        if self.loss not in get_args(TokenLoss):
+            raise InvalidConfigError(f"Expected loss among {list(get_args(TokenLoss))}, actual: {self.loss!r}.")
+        if self.clip != 1 and self.loss != "clipped_mae":
+            raise InvalidConfigError(
+                f"Expected clip with the loss 'clipped_mae', actual: {self.clip} with {self.loss!r}. Change the loss, "
+                "or remove clip."
+            )
+
+    @property
+    def token_loss(self) -> ObservationLossConfig:
+        """The loss of a target's token; its weight is 1."""
+        return ObservationLossConfig(self.loss, weight=1.0, clip=self.clip)
 
     def updates(self, size: int) -> int:
         """Return the number of updates on so many transitions."""

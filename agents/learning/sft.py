@@ -13,6 +13,8 @@ from torch import nn
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.distributed import check_distributed, sum_gradients, total
+from rwml_gym.agents.learning.grpo import observation_loss
+from rwml_gym.agents.learning.options import ObservationLossConfig
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
 
 __all__ = ["MICRO_BATCH", "Demonstration", "demonstrations", "sft_update"]
@@ -30,6 +32,7 @@ def sft_update(
     max_grad_norm: float = 1.0,
     micro_batch: int = MICRO_BATCH,
     masks: Sequence[Sequence[int]] | None = None,
+    loss: ObservationLossConfig | None = None,
 ) -> dict[str, float]:
     """Update the model once on n prompts and their targets, and on those of all other processes.
 
@@ -41,12 +44,14 @@ def sft_update(
         accelerator: The processes and their device, see `learning.distributed.check_distributed`.
         max_grad_norm: Gradients with a larger norm are clipped to this norm.
         micro_batch: Rows per forward pass. Affects memory and padding, not the gradient.
-        masks: 1 on the target tokens to learn, 0 on others (an environment's); all 1 if absent.
+        masks: 1 on the target tokens to learn, 0 on others (an environment's, or arbitrary ones); all 1 if absent.
+        loss: Loss of a target token; the negative log-likelihood if absent. Only its kind and clipping count.
 
     Returns:
-        `loss`: mean negative log-likelihood of a target token (natural logarithm); `grad_norm` before clipping.
+        `loss`: mean loss of a target token (of the likelihood's natural logarithm); `grad_norm` before clipping.
     """
     check_distributed(accelerator)
+    kind = loss or ObservationLossConfig("cross_entropy")
     # Similar lengths share a pass, so that little is padded; the gradient is that of one batch.
     masks = [[1] * len(target) for target in targets] if masks is None else masks
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(targets[i]))
@@ -61,9 +66,9 @@ def sft_update(
         mask = torch.tensor([[*map(float, masks[i]), *[0.0] * (length - len(targets[i]))] for i in rows])
         tokens, mask = tokens.to(accelerator.device), mask.to(accelerator.device)
         logprobs = completion_logprobs(model, [prompts[i] for i in rows], tokens, mask)
-        loss = -(logprobs * mask).sum() / tokens_in_all
-        accelerator.backward(loss)
-        loss_sum += float(loss.detach())
+        mean = observation_loss(logprobs[mask > 0], kind) / tokens_in_all
+        accelerator.backward(mean)
+        loss_sum += float(mean.detach())
     trainable = [p for p in model.parameters() if p.requires_grad]
     sum_gradients(accelerator, trainable)
     norm = accelerator.clip_grad_norm_(trainable, max_grad_norm)

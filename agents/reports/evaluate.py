@@ -50,7 +50,10 @@ class Prediction:
 
 
 def evaluate_predictions(
-    transitions: Sequence[Transition], predictions: Sequence[str], gap: GapReward
+    transitions: Sequence[Transition],
+    predictions: Sequence[str],
+    gap: GapReward,
+    played: Sequence[Transition] | None = None,
 ) -> list[Prediction]:
     """Return T scored predictions.
 
@@ -58,13 +61,14 @@ def evaluate_predictions(
         transitions: T transitions.
         predictions: T predicted next states; the reward of an empty one is 0.
         gap: The reward.
+        played: The transitions as they were before arbitrary parts came in, which name something new in every row.
     """
     gaps = gap(predictions, [t.next_state for t in transitions], [t.role for t in transitions])
     return [
         Prediction(
             game=t.game,
             action_type=outcome_type(t),
-            names_nothing_new=names_nothing_new(t),
+            names_nothing_new=names_nothing_new(before),
             action=t.action,
             next_state=t.next_state,
             prediction=p,
@@ -73,7 +77,9 @@ def evaluate_predictions(
             exact=gap.viewed(p.strip(), t.role) == gap.viewed(t.next_state.strip(), t.role),
             role=t.role,
         )
-        for t, p, r, d in zip(transitions, predictions, gaps.rewards, gaps.distances, strict=True)
+        for t, before, p, r, d in zip(
+            transitions, played or transitions, predictions, gaps.rewards, gaps.distances, strict=True
+        )
     ]
 
 

@@ -51,7 +51,8 @@ class Measure:
         threshold: τ_d, above 0 and at most the gap's maximum (2 for the cosine, 1 for ROUGE). Distances strictly below
             it are rewarded. Only the binary reward uses it.
         shape: `"binary"`, `"continuous"` or `"stepped"`.
-        view: What of both texts is compared, a name in `views.VIEWS`: `"raw"`, the texts, or `"schema"`.
+        view: What of both texts is compared, a name in `views.VIEWS`: `"raw"`, the texts; `"schema"`; or
+            `"without-nuisance"`.
 
     Raises:
         InvalidConfigError: If a value is out of range.
@@ -86,7 +87,7 @@ class Measure:
 
     def described(self, encoder: str) -> str:
         """Describe it in words, with the encoder's name: distance, view, and what it pays."""
-        view = "" if self.view == "raw" else f" of the {self.view}"
+        view = {"raw": "", "without-nuisance": " without nuisance"}.get(self.view, f" of the {self.view}")
         return f"{DISTANCES[self.gap].called(encoder)}{view}, {self.pays}"
 
     def reward(self, distance: float) -> float:
@@ -148,6 +149,7 @@ class GapReward:
         shape: RewardShape = "binary",
         measures: Mapping[str, Mapping[str, Any]] | None = None,
         gap: GapName = "cosine",
+        view: ViewName = "raw",
     ):
         """Load the encoder.
 
@@ -159,6 +161,7 @@ class GapReward:
                 `Measure` as keys. Other fields are as above, but a changed gap brings its own default threshold.
                 Other roles, and messages without a role, are measured as above.
             gap: A name in `distances.DISTANCES`.
+            view: What of both texts is compared, see `Measure`.
 
         Raises:
             InvalidConfigError: If a value is out of range, a name is unknown, or a text gap is given for other states.
@@ -166,7 +169,7 @@ class GapReward:
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
         usual = DISTANCES[gap].threshold if gap in DISTANCES else DEFAULT_THRESHOLD  # `Measure` rejects the name
-        self._default = Measure(gap, usual if threshold is None else float(threshold), shape)
+        self._default = Measure(gap, usual if threshold is None else float(threshold), shape, view)
         self._measures = {name: self._changed(changes) for name, changes in (measures or {}).items()}
         gaps = {measure.gap for measure in (self._default, *self._measures.values())}
         for name in gaps:
@@ -267,7 +270,7 @@ class GapReward:
         gap = changes.get("gap", self._default.gap)
         has_own = gap in DISTANCES and gap != self._default.gap  # `Measure` rejects an unknown name
         usual = DISTANCES[gap].threshold if has_own else self.threshold
-        return Measure(**{"gap": gap, "threshold": usual, "shape": self.shape, **changes})
+        return Measure(**{"gap": gap, "threshold": usual, "shape": self.shape, "view": self._default.view, **changes})
 
 
 def _without(role: str, text: Any) -> Any:

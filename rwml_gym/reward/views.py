@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rwml_gym.checks import one_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import TOOL_ROLE
+from rwml_gym.reward.nuisance import without_nuisance
 from rwml_gym.transitions import Transition
 
 __all__ = ["MANY_NAMES", "MAX_DEPTH", "VIEWS", "ViewName", "check_view", "in_view", "is_schema", "schema_view"]
@@ -75,8 +76,13 @@ def is_schema(text: str) -> bool:
         return False
 
 
-VIEWS: dict[str, Callable[[str], str]] = {"raw": lambda text: text, "schema": schema_view}
-"""Every view by name: a function of the state's text. `raw` is the text itself."""
+VIEWS: dict[str, Callable[[str], str]] = {
+    "raw": lambda text: text,
+    "schema": schema_view,
+    "without-nuisance": without_nuisance,
+}
+"""Every view by name: a function of the state's text. `raw` is the text itself, and `without-nuisance` lets arbitrary
+parts pass, see `nuisance`."""
 
 # A type checker cannot read names from a dictionary; the command line and the run-time checks can.
 if TYPE_CHECKING:

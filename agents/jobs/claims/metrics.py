@@ -8,6 +8,9 @@ Names, behind the name of the stage:
   whatever the reward is; `MODEL.commonest`: share of its most common prediction, 1 for a model that always says the
   same; `MODEL.updates`: updates of its training; `MODEL.text_loss`, `MODEL.kl` and `MODEL.weight_change`, see
   `learning.forgetting`.
+- `MODEL.best` of `rwml`, for `rwml` and `sft_same_time`: the highest reward among the warm start, the evaluations in
+  between (`stage.evaluate_every`) and the end. It is chosen on the held-out games that it is measured on, so it favours
+  the model: SFT is given more here than one that stops without knowing them.
 - `equal.kl` and `equal.text_loss` of `rwml` with `stage.evaluate_every`: what RWML has at the end minus what SFT for
   the same time had when it first reached RWML's reward, linear between evaluations; absent if it never did.
 - `signal` and `signal_start` of `rwml` and `policy`: share of groups with a reward difference in all updates, and in
@@ -36,6 +39,7 @@ from rwml_gym.files import read_json
 __all__ = ["metrics_of"]
 
 _KINDS = {"a lookup answers": "lookup", "must be read": "read", "cannot be known": "unknowable"}
+_TRAINED = ("rwml", "sft_same_time")
 _FIRST = 2  # updates that count as the start
 
 
@@ -72,6 +76,9 @@ def _rwml(folder: Path) -> dict[str, float]:
             found |= {f"{path.stem}.{measure}": value for measure, value in read_json(path).items()}
     # Without the evaluations in between, which are many.
     last = {name: value for name, value in found.items() if "_step_" not in name}
+    for model in _TRAINED:
+        if f"{model}.all" in found:
+            last[f"{model}.best"] = max(found[f"{each}.all"] for each in _path(found, model))
     made = {path.stem: read_json(path) for path in (folder / "metrics").glob("*.json")}
     updates = {f"{model}.updates": float(len(steps)) for model, steps in made.items() if f"{model}.all" in found}
     return last | updates | _at_equal_reward(found) | _signal(made.get("rwml", []))
@@ -79,15 +86,9 @@ def _rwml(folder: Path) -> dict[str, float]:
 
 def _at_equal_reward(found: Mapping[str, float]) -> dict[str, float]:
     """Compare what RWML and SFT for the same time forgot when SFT first had RWML's final reward."""
-    steps = sorted(
-        int(name.removeprefix("sft_same_time_step_").removesuffix(".all"))
-        for name in found
-        if name.startswith("sft_same_time_step_") and name.endswith(".all")
-    )
-    if not steps:
+    if not any(name.startswith("sft_same_time_step_") for name in found):
         return {}
-    models = ["warm_start", *(f"sft_same_time_step_{step}" for step in steps), "sft_same_time"]
-    path = [model for model in models if f"{model}.all" in found and f"{model}.kl" in found]
+    path = [model for model in _path(found, "sft_same_time") if f"{model}.kl" in found]
     goal = found["rwml.all"]
     for before, after in pairwise(path):
         low, high = found[f"{before}.all"], found[f"{after}.all"]
@@ -100,6 +101,14 @@ def _at_equal_reward(found: Mapping[str, float]) -> dict[str, float]:
                 for measure in ("kl", "text_loss")
             }
     return {}
+
+
+def _path(found: Mapping[str, float], model: str) -> list[str]:
+    """Return the evaluations of a training in their order: what it began with, in between, and its end."""
+    begin, end = f"{model}_step_", ".all"
+    steps = sorted(int(n[len(begin) : -len(end)]) for n in found if n.startswith(begin) and n.endswith(end))
+    models = ["warm_start", *(f"{begin}{step}" for step in steps), model]
+    return [each for each in models if f"{each}{end}" in found]
 
 
 def _policy(folder: Path) -> dict[str, float]:

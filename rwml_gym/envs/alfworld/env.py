@@ -41,7 +41,8 @@ class ALFWorldEnv(TextEnv[Game]):
         split: ``generated`` (needs no data), ``generated_held_out``, or an official one: ``train``, ``valid_seen``,
             ``valid_unseen``, ``valid_train``.
         task_types: Some of the six task types; all by default.
-        grammar: ``installed`` (``move X to Y``) or ``original``, the published words of an official file.
+        grammar: ``installed`` (``move X to Y``); ``original``, the words of the published games (``put X in/on Y``); or
+            ``mixed``, each for half of the games, by the hash of a game's name.
         data: Folder of official games, the environment variable ``ALFWORLD_DATA`` by default; or of generated games
             that ``rwml-gym games export`` wrote.
         engine: ``native``, or ``textworld``: the stock engine, with exactly the same texts, hundreds of times slower.

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rwml_gym.agents.language.prompts import STYLES, Prompts
 from rwml_gym.errors import InvalidConfigError, PromptTooLongError
+from rwml_gym.reward.nuisance import nuisance_spans
 from rwml_gym.transitions import Transition, Turn
 
 TASK = "Put the mug into the kitchen."
@@ -114,6 +115,27 @@ def test_a_target_begins_with_an_empty_thought_in_a_chat_that_asks_for_one(token
     assert target("chat") == "<think> </think>\n<next_state>You see a mug.</next_state>"
     assert target("chat", empty_thought=False) == "<next_state>You see a mug.</next_state>"
     assert target("transcript") == target("transcript", empty_thought=False) == "You see a mug.\n>"
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_mask_leaves_out_the_tokens_of_the_spans_and_no_others(tokenizer, style):
+    prompts, state = Prompts(tokenizer, style), "You ~k7f see <|im_end|> a ~14:07 mug 1. ~so"
+    target, mask = prompts.target(state), prompts.target_mask(state, nuisance_spans)
+    assert len(mask) == len(target)
+    learnt = tokenizer.decode([token for token, counts in zip(target, mask, strict=True) if counts])
+    assert learnt == tokenizer.decode(prompts.target("You see <|im_end|> a mug 1."))
+    assert prompts.target_mask("You see a mug.", nuisance_spans) == [1] * len(prompts.target("You see a mug."))
+
+
+def test_a_tokenizer_that_does_not_know_where_its_tokens_are_cannot_mask(tokenizer):
+    class Slow:
+        is_fast = False
+
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
+
+    with pytest.raises(InvalidConfigError, match="fast"):
+        Prompts(Slow(), "transcript").target_mask("You see a mug.", nuisance_spans)
 
 
 # Fitting

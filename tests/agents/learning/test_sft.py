@@ -101,3 +101,62 @@ def test_micro_batches_are_memory_only(tiny_folder, accelerator):
         assert stats == pytest.approx(whole, rel=1e-4)
         for name in weights:
             torch.testing.assert_close(parts[name], weights[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("loss", "clip"), [("cross_entropy", 1.0), ("clipped_mae", 1.0), ("clipped_mae", 0.995)])
+def test_loss_and_gradient_are_those_of_the_loss_as_a_reader_would_write_it(
+    tiny_folder, accelerator, loss, clip, masked
+):
+    from rwml_gym.agents.language.models import add_adapter, load_model
+    from tests.conftest import randomise
+
+    model = randomise(add_adapter(load_model(str(tiny_folder), "float32", "cpu")[0], rank=4))
+    masks = [[1, 0, 1, 1, 0, 1], [0], [1, 1, 1]] if masked else [[1] * len(target) for target in TARGETS]
+    terms = []
+    for prompt, target, mask in zip(PROMPTS, TARGETS, masks, strict=True):
+        probabilities = model(input_ids=torch.tensor([[*prompt, *target]])).logits[0].softmax(-1)
+        for place, (token, counts) in enumerate(zip(target, mask, strict=True)):
+            p = probabilities[len(prompt) - 1 + place, token]
+            if counts:
+                terms.append(-p.log() if loss == "cross_entropy" else torch.minimum(1 - p, torch.tensor(clip)))
+    plain = torch.stack(terms).mean()
+    plain.backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+    model.zero_grad()
+    before = policy_weights(model)
+    stats = sft_update(
+        model,
+        torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0),
+        PROMPTS,
+        TARGETS,
+        accelerator,
+        max_grad_norm=1e9,
+        micro_batch=2,
+        masks=masks if masked else None,
+        loss=SFTConfig(loss=loss, clip=clip).token_loss,
+    )
+    assert stats["loss"] == pytest.approx(float(plain.detach()), rel=1e-5)
+    after = policy_weights(model)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(before[name] - after[name], gradient, atol=1e-6, rtol=1e-3)
+    if clip < 1:  # otherwise the clipping would not have been tested
+        assert any(float(term.detach()) == pytest.approx(clip) for term in terms)
+
+
+def test_nothing_to_learn_changes_nothing(adapted, accelerator):
+    model, _ = adapted
+    before = policy_weights(model)
+    stats = sft_update(
+        model, _optimizer(model, 1.0), PROMPTS, TARGETS, accelerator, masks=[[0] * len(t) for t in TARGETS]
+    )
+    assert stats == {"loss": 0.0, "grad_norm": 0.0}
+    assert all(torch.equal(p, before[name]) for name, p in policy_weights(model).items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"loss": "mse"}, "loss among"), ({"clip": 0.5}, "clip with"), ({"clip": 1.5}, "clip")]
+)
+def test_a_loss_that_does_not_exist_or_a_clip_without_one_is_refused(options, message):
+    with pytest.raises(InvalidConfigError, match=message):
+        SFTConfig(**options)

@@ -15,8 +15,9 @@ OFFICIAL_SPLITS = ("train", "valid_seen", "valid_unseen", "valid_train")
 GENERATED_SPLITS = ("generated", "generated_held_out")
 """Games generated on the fly, for training and for evaluation. The two splits have no common game."""
 
-GRAMMARS = ("installed", "original")
-"""Official games in the words of the installed alfworld (``move X to Y``), or in those of the file."""
+GRAMMARS = ("installed", "original", "mixed")
+"""Games in the words of the installed alfworld (``move X to Y``), in the published ones (``put X in/on Y``), or half of
+them in each."""
 
 
 def choose(argument: str, chosen: Sequence[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ import numpy as np
 from rwml_gym.checks import one_of, plain
 from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game
 from rwml_gym.envs.alfworld.games import package
-from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, choose
+from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, choose
 from rwml_gym.envs.alfworld.games.generator import generate, verify
 from rwml_gym.envs.alfworld.games.goals import Range, difficulties, rooms_of
+from rwml_gym.envs.alfworld.games.wording import in_original_words, wording_of
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 
 __all__ = ["GeneratedGames"]
@@ -38,6 +39,7 @@ class GeneratedGames:
         rooms: Some of `ROOMS`; all by default, as often as in official games.
         difficulty: Number of receptacles to search, or its range: those in the room in which an object of the target's
             type may be at the start. Any by default (1 to 45).
+        grammar: One of `GRAMMARS`. A game's name does not say its grammar; ``"mixed"`` chooses by the name's hash.
         verify: Whether to check that each game is solvable by playing its plan.
 
     Raises:
@@ -57,11 +59,13 @@ class GeneratedGames:
         task_types: Sequence[str] | None = None,
         rooms: Sequence[str] | None = None,
         difficulty: int | Sequence[int] | None = None,
+        grammar: str = "installed",
         *,
         verify: bool = False,
     ) -> None:
         one_of("split", split, GENERATED_SPLITS)
-        self.split = split
+        one_of("grammar", grammar, GRAMMARS)
+        self.split, self.grammar = split, grammar
         self.task_types = choose("task_types", task_types, TASK_TYPES)
         self.rooms = None if rooms is None else choose("rooms", rooms, ROOMS)
         self.difficulty = _check_difficulty(difficulty)
@@ -90,6 +94,8 @@ class GeneratedGames:
                 f"{', '.join(self.task_types)} and a seed in [0, {SEEDS})."
             )
         game = generate(name, *wanted)
+        if wording_of(name, self.grammar) == "original":
+            game = in_original_words(game)
         if self.verify:
             verify(game)
         return game

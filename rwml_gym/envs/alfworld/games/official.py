@@ -17,6 +17,7 @@ from rwml_gym.checks import one_of
 from rwml_gym.envs.alfworld.engine.game import ROOMS, TASK_TYPES, Game, Goal, room_of
 from rwml_gym.envs.alfworld.games import package
 from rwml_gym.envs.alfworld.games.arguments import GENERATED_SPLITS, GRAMMARS, OFFICIAL_SPLITS, choose
+from rwml_gym.envs.alfworld.games.wording import wording_of
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError, InvalidGameError, UnsolvableGameError
 from rwml_gym.files import read_regular
 from rwml_gym.text import shown as shown_text
@@ -43,7 +44,8 @@ class OfficialGames:
             ``ALFWORLD_DATA``, or else ``~/.cache/alfworld``, the target of ``alfworld-download``.
         split: One of `OFFICIAL_SPLITS`, or of `GENERATED_SPLITS` for games from ``rwml-gym games export``.
         task_types: Some of `TASK_TYPES`; all by default.
-        grammar: ``"installed"`` rewrites older files to the installed alfworld; ``"original"`` plays them unchanged.
+        grammar: ``"installed"`` rewrites older files to the installed alfworld; ``"original"`` plays them unchanged;
+            ``"mixed"`` does each with half of the games, see `wording.wording_of`.
         rooms: Some of `ROOMS`; all by default.
     """
 
@@ -157,7 +159,7 @@ class OfficialGames:
         if goal is None:
             raise _corrupt(file, "no goal sentence in its grammar")
         release = _release(content, goal[1])
-        if self.grammar == "installed":
+        if wording_of(name, self.grammar) == "installed":
             content, rewritten = rewrite(content, goal[1])
             if rewritten:
                 release += f", rewritten to alfworld {package.version()}"

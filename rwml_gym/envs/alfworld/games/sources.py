@@ -39,7 +39,7 @@ def make_games(
     Args:
         split: One of `OFFICIAL_SPLITS` or `GENERATED_SPLITS`.
         task_types: Some of `TASK_TYPES`; all by default.
-        grammar: One of `GRAMMARS`; generated games are always in the installed grammar.
+        grammar: One of `GRAMMARS`.
         data: Folder of official games, or of generated ones that were exported; see `OfficialGames`.
         rooms: Some of `ROOMS`; all by default.
         difficulty: Number of receptacles to search; see `GeneratedGames`.
@@ -52,9 +52,4 @@ def make_games(
                 f"Remove `difficulty`, or choose a split of {', '.join(GENERATED_SPLITS)} without `data`."
             )
         return OfficialGames(data, split, task_types, grammar, rooms)
-    if grammar != "installed":
-        raise InvalidConfigError(
-            f"Expected the installed grammar for split {split!r}, actual: {grammar!r}. "
-            'Remove `grammar`, or choose an official split to play with grammar="original".'
-        )
-    return GeneratedGames(split, task_types, rooms, difficulty)
+    return GeneratedGames(split, task_types, rooms, difficulty, grammar)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from rwml_gym.agents.config.base import EnvConfig
-from rwml_gym.agents.jobs.fitting import check_prompts, fitting
+from rwml_gym.agents.jobs.data import check_prompts, fitting
 from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.errors import PromptTooLongError
