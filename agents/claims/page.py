@@ -154,8 +154,10 @@ def write_page(path: Path, results: Path) -> None:
     text = path.read_text(encoding="utf-8")
     write_text(path, page_text(text, results))
     for name, size in shown_tables(text):
-        if rows := figure_rows(load_table(name), measured(read_records(results, name), size)):
-            draw_figure(rows, path.parent / figure_path(name, size))
+        table = load_table(name)
+        if rows := figure_rows(table, measured(read_records(results, name), size)):
+            measure = "success" if table.episodes else "held-out reward"
+            draw_figure(rows, path.parent / figure_path(name, size), measure)
 
 
 def shown_tables(text: str) -> list[tuple[str, str]]:
