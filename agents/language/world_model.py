@@ -196,7 +196,7 @@ class LanguageWorldModel:
 
 
 def load_world_model(
-    name: str | Path, model: str | None = None, device: torch.device | str | None = None
+    name: str | Path, model: str | None = None, device: torch.device | str | None = None, dtype: str = "auto"
 ) -> LanguageWorldModel:
     """Load a trained world model with the prompts that it was trained on.
 
@@ -205,6 +205,7 @@ def load_world_model(
             `runs/demo/adapters/rwml`.
         model: Its base model, where that is in another folder than the adapter's `world_model.json` says.
         device: Where to compute; the default device if absent.
+        dtype: See `language.models.load_model`.
 
     Raises:
         ModelNotFoundError: There is no such adapter, it has no `world_model.json`, or its base model is not there.
@@ -219,7 +220,7 @@ def load_world_model(
             f"{WORLD_MODEL_FILE}, actual: {str(name)!r}: {type(error).__name__}. Train one (`rwml-gym train rwml`), or "
             "load its adapter with `load_adapter` and choose the prompts yourself."
         ) from error
-    base, tokenizer = load_model(model or settings.model, device=device)
+    base, tokenizer = load_model(model or settings.model, dtype, device)
     prompts = Prompts(
         tokenizer,
         settings.prompt_style,

@@ -25,13 +25,14 @@ from tests.helpers.small_world_model import small_config
 @pytest.fixture(scope="module")
 def run(tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("rwml") / "run"
-    run_world_model(small_config(tiny_folder, history=2), folder)
+    run_world_model(small_config(tiny_folder, history=2, dtype="float32"), folder)
     return folder
 
 
 @pytest.mark.long
 def test_a_trained_adapter_predicts_what_it_predicted_in_its_run(run, tiny_folder):
-    model = load_world_model(run / "adapters" / "rwml", model=str(tiny_folder), device="cpu")
+    # In float32, because in bfloat16 the batches decide which of two equally likely tokens is written.
+    model = load_world_model(run / "adapters" / "rwml", model=str(tiny_folder), device="cpu", dtype="float32")
     rows = json.loads((run / "evaluation" / "rwml.json").read_text())
     held_out = [t for t in TransitionDataset.load(run / "transitions" / "held_out") if t.next_state.strip()]
     found = model.predict([t.history for t in held_out], [t.action for t in held_out], [t.task for t in held_out])

@@ -78,8 +78,9 @@ def test_other_settings_are_run_and_leave_the_first_ones_finished(ran, tiny_fold
 def test_the_table_can_be_shown_without_running(ran, tiny_folder, capsys):
     assert run(*_words(ran, tiny_folder, "--show")) == 0
     shown = said(capsys)
-    assert "| SFT 1 x | 0 |" in shown
-    assert "| SFT 8 x | not run |" in shown
+    assert "| arm | SFT 1 x | SFT 2 x |" in shown
+    assert "| seeds | 0 | 0 |" in shown
+    assert "Not run: SFT 4 x; SFT 8 x; shuffled answers." in shown
 
 
 @pytest.mark.long
