@@ -48,6 +48,7 @@ def idle(monkeypatch) -> None:
         ("rwml_gym.agents.jobs.run", "start_run"),
         ("rwml_gym.agents.jobs.run", "make_accelerator"),
         ("rwml_gym.agents.jobs.policy", "roll_out"),
+        ("rwml_gym.agents.jobs.world_model", "run_gap"),
         ("rwml_gym.agents.jobs.world_model", "check_reward"),
         ("transformers", "AutoModelForCausalLM.from_pretrained"),
         ("huggingface_hub", "snapshot_download"),
