@@ -63,10 +63,11 @@ def _imagination(config: EvaluateConfig, source: Source, games: Sequence[GameNam
             else RetrievalWorldModel(transitions, config.encoder, capacity=len(transitions))
         )
     else:
-        from rwml_gym.agents.language.world_model import load_world_model  # imports torch
+        from rwml_gym.agents.language.world_model import PACKAGED_WORLD_MODELS, load_world_model  # imports torch
 
-        # An adapter names its base model without its folder, which is this machine's.
-        model = load_world_model(name, config.model if Path(config.model).is_dir() else None)
+        # An adapter of a run names its base model without its folder, which is this machine's.
+        elsewhere = name not in PACKAGED_WORLD_MODELS and Path(config.model).is_dir()
+        model = load_world_model(name, config.model if elsewhere else None)
     return ModelImagination(model)
 
 
