@@ -56,7 +56,7 @@ def figure_rows(table: Table, records: Sequence[Record]) -> list[FigureRow]:
     return rows
 
 
-def draw_figure(rows: Sequence[FigureRow], path: Path, measure: str = "held-out reward") -> None:
+def draw_figure(rows: Sequence[FigureRow], path: Path, measure: str = "the held-out reward") -> None:
     """Draw rows as SVG; the file's description holds their numbers as JSON.
 
     Args:
@@ -76,7 +76,7 @@ def draw_figure(rows: Sequence[FigureRow], path: Path, measure: str = "held-out 
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [f"{row.label}\n{row.arm}, {_seeds(row)}" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(f"difference of the {measure}: seeds, their mean, its 95 % interval")
+    axes.set_xlabel(f"difference of {measure}: seeds, their mean, its 95 % interval")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -156,7 +156,7 @@ def write_page(path: Path, results: Path) -> None:
     for name, size in shown_tables(text):
         table = load_table(name)
         if rows := figure_rows(table, measured(read_records(results, name), size)):
-            measure = "success" if table.episodes else "held-out reward"
+            measure = "success" if table.episodes else "the held-out reward"
             draw_figure(rows, path.parent / figure_path(name, size), measure)
 
 

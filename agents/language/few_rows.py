@@ -6,8 +6,8 @@ consists of such products. The output layer has so many columns that the other o
 gradient included.
 
 An output layer often gets the last position of each row, which is a view with gaps. Of such an x with three dimensions
-and a frozen W torch makes a product of batches, with a copy of W for each row: for 96 prompts and 49,152 tokens 5 GB in
-bfloat16, which took two thirds of the time of their pass. `OutputLinear` makes one product of rows.
+and a frozen W torch makes a product of batches, with a copy of W for each row: 5 GB in bfloat16 for 96 prompts and a
+vocabulary of 49,152. `OutputLinear` makes one product of rows.
 """
 
 from __future__ import annotations

@@ -59,9 +59,8 @@ def test_a_policy_is_measured_at_every_size_on_what_the_columns_show(name, size,
     table = load_table(name)
     shown = {column.metric for column in table.columns}
     for run in plan_runs(table, load_sizes()[size], tmp_path, seeds=[0]):
-        for stage in (stage for stage in run.stages if any(m.startswith(f"{stage.stage.label}.") for m in shown)):
-            if stage.stage.run != "policy":
-                continue
+        policies = [stage for stage in run.stages if stage.stage.run == "policy"]
+        for stage in (p for p in policies if any(name.startswith(f"{p.stage.label}.") for name in shown)):
             # Success is of held-out games, and commands can only be invalid where the agent writes them itself.
             assert stage.config.evaluation.games, run.arm.name
             if f"{stage.stage.label}.start_invalid" in shown:
