@@ -66,6 +66,10 @@ class ModelNotFoundError(RWMLGymError, OSError):
     """A language model or adapter cannot be loaded."""
 
 
+class UnsupportedModelError(RWMLGymError, ValueError):
+    """A language model can be loaded, and its architecture cannot be computed correctly."""
+
+
 class HubError(RWMLGymError, OSError):
     """A model hub cannot be reached, or refuses an upload."""
 

@@ -27,9 +27,10 @@ from rwml_gym.agents.language.adapters.kinds import adapter_parameters, check_ki
 from rwml_gym.agents.language.adapters.outside import ADAPTER_FILES, one_line, read_adapter, unmatched, weights_problem
 from rwml_gym.agents.language.few_rows import for_few_rows
 from rwml_gym.agents.language.shared_prefix import ATTENTION
+from rwml_gym.agents.language.support import unsupported
 from rwml_gym.agents.packaged import PACKAGED
 from rwml_gym.agents.precision import choose_precision, default_device
-from rwml_gym.errors import InvalidConfigError, ModelNotFoundError
+from rwml_gym.errors import InvalidConfigError, ModelNotFoundError, UnsupportedModelError
 from rwml_gym.hashes import HASHES, damage, is_sealed
 from rwml_gym.hub import hub_resolves, without_progress_bars
 from rwml_gym.storage.disk_cache import cache_dir
@@ -63,6 +64,7 @@ def load_model(
 
     Raises:
         ModelNotFoundError: If the model cannot be loaded; the message names the fix.
+        UnsupportedModelError: If its architecture cannot be computed here, see `language.support`.
     """
     target = default_device() if device is None else torch.device(device)
     chosen = choose_precision(dtype, target).dtype
@@ -91,6 +93,8 @@ def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrain
         if missing := sorted(found["missing_keys"]):
             raise ValueError(f"its safetensors have no weights for {missing[0]} ({len(missing)} are missing)")
     except Exception as error:  # what others wrote can be wrong in any place, so any error is raised for it
+        if isinstance(error, KeyError) and ATTENTION in error.args:
+            raise _refused(name, "attention that cannot be replaced") from error
         raise ModelNotFoundError(
             f"Expected a loadable language model, actual: {name!r} ({one_line(error)}). Use a folder with "
             f"safetensors weights, a reachable hub id, or one of the packaged models {sorted(PACKAGED)} "
@@ -98,6 +102,7 @@ def _load(name: str, dtype: torch.dtype, device: torch.device) -> tuple[PreTrain
         ) from error
     model.requires_grad_(False)
     model = nn.Module.to(model, device).eval()
+    _check_support(name, model)
     for_few_rows(model)
     return model, tokenizer
 
@@ -114,6 +119,7 @@ def load_shape(name: str, dtype: str = "auto") -> tuple[PreTrainedModel, PreTrai
 
     Raises:
         ModelNotFoundError: If its configuration is not on this machine.
+        UnsupportedModelError: If its architecture cannot be computed here, as far as the configuration shows it.
     """
     chosen = choose_precision(dtype, default_device()).dtype
     packaged = name.split("/")[-1] in PACKAGED and not Path(name).is_dir()
@@ -133,7 +139,21 @@ def load_shape(name: str, dtype: str = "auto") -> tuple[PreTrainedModel, PreTrai
                 f"{one_line(error)}. Give a folder, or load the model once from the hub."
             ) from error
     model.requires_grad_(False)
+    _check_support(name, model)
     return model.eval(), tokenizer
+
+
+def _check_support(name: str, model: PreTrainedModel) -> None:
+    if (problem := unsupported(model)) is not None:
+        raise _refused(name, problem)
+
+
+def _refused(name: str, problem: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        "Expected a language model whose layers are plain attention, full or with a sliding window, actual: "
+        f"{name!r} with {problem}. Use one such as Llama, Qwen2, Qwen3, Gemma 3, Mistral, Phi-3, OLMo 2, SmolLM2 or "
+        "SmolLM3."
+    )
 
 
 @contextmanager

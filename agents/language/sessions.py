@@ -227,6 +227,7 @@ class Sessions:
             input_ids=tokens,
             attention_mask=(keys <= positions[..., None])[:, None],  # causal within each row
             position_ids=positions,
+            query_positions=positions,
             **cache_argument(self.model, self._cache),
             use_cache=True,
         ).logits

@@ -110,11 +110,14 @@ def shared_prefix_attention(
     dropout: float = 0.0,
     shared_prefix: SharedPrefix | None = None,
     joined_mask: Tensor | None = None,
+    query_positions: Tensor | None = None,
+    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Compute the attention of R = P·G rows to their own keys and those of their prompt, (R, T, heads, head size).
 
-    Without `shared_prefix` this is PyTorch's scaled dot product attention as `transformers` calls it.
+    Without `shared_prefix` this is PyTorch's attention, as `transformers` calls it except for grouped heads with a mask
+    on a CPU: there PyTorch's kernel takes the groups as they are, which `transformers` does not use.
 
     Args:
         module: The attention layer; `layer_idx` selects its keys in the prefix.
@@ -127,12 +130,16 @@ def shared_prefix_attention(
         shared_prefix: The prompts.
         joined_mask: (R or 1, 1, T, L + S), added to the scores. With it, keys and values are joined for each row,
             and there is no table of scores.
+        query_positions: (R, T), the index of each query's own key, for a mask that knows no windows.
+        sliding_window: A query attends to this many keys, its own included; to all if absent. `transformers` puts it
+            into the masks that it makes; the masks that are made here are the same for all layers.
         **kwargs: Passed to PyTorch's attention if there is no prefix.
     """
     if shared_prefix is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
+        if sliding_window is not None and query_positions is not None and attention_mask is not None:
+            keys = torch.arange(key.shape[2], device=key.device)
+            attention_mask = attention_mask & (keys > query_positions[..., None] - sliding_window)[:, None]
+        return _attention(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     if attention_mask is None:
         raise ValueError("Expected `attention_mask` (rows, 1, T, S) with `shared_prefix`, actual: None. Pass a mask.")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
@@ -141,16 +148,14 @@ def shared_prefix_attention(
     prompts, kv_heads, prefix_length, _ = prefix_keys.shape
     group, per_kv = rows // prompts, heads // kv_heads
     scaling = size**-0.5 if scaling is None else scaling
+    beyond = _beyond_window(length, prefix_length, key.shape[2], sliding_window, key.device)
 
     if joined_mask is not None:
+        if beyond is not None:
+            joined_mask = joined_mask.masked_fill(beyond, -torch.inf)
         keys = torch.cat([prefix_keys.repeat_interleave(group, 0), key], 2)
         values = torch.cat([prefix_values.repeat_interleave(group, 0), value], 2)
-        if query.device.type != "cpu":  # there, PyTorch has no fast kernel for grouped heads with a mask
-            return sdpa_attention_forward(module, query, keys, values, joined_mask, scaling=scaling)
-        attended = functional.scaled_dot_product_attention(
-            query, keys, values, joined_mask, scale=scaling, enable_gqa=per_kv > 1
-        )
-        return attended.transpose(1, 2).contiguous(), None
+        return _attention(module, query, keys, values, joined_mask, scaling=scaling)
 
     # Own keys: (R, kv, per_kv·T, S).
     grouped = query.reshape(rows, kv_heads, per_kv * length, size)
@@ -164,7 +169,10 @@ def shared_prefix_attention(
     shared = shared.view(prompts, kv_heads, group, per_kv * length, prefix_length).transpose(1, 2)
     shared = shared.reshape(rows, kv_heads, per_kv, length, prefix_length)
 
-    weights = torch.cat([shared, own], dim=-1).softmax(-1).to(value.dtype)
+    scores = torch.cat([shared, own], dim=-1)
+    if beyond is not None:
+        scores = scores.masked_fill(beyond, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1).to(value.dtype)
     own_weights = weights[..., prefix_length:].reshape(rows, kv_heads, per_kv * length, -1)
     shared_weights = weights[..., :prefix_length].reshape(prompts, group, kv_heads, -1, prefix_length)
     shared_weights = shared_weights.transpose(1, 2).reshape(prompts, kv_heads, -1, prefix_length)
@@ -172,6 +180,35 @@ def shared_prefix_attention(
     out_shared = out_shared.view(prompts, kv_heads, group, -1, size).transpose(1, 2)
     out = torch.matmul(own_weights, value) + out_shared.reshape(rows, kv_heads, per_kv * length, size)
     return out.view(rows, heads, length, size).transpose(1, 2).contiguous(), None
+
+
+def _beyond_window(
+    length: int, prefix_length: int, own: int, window: int | None, device: torch.device
+) -> Tensor | None:
+    """Return which keys of prompt and completion together lie before each query's window, (T, L + S)."""
+    keys = prefix_length + own
+    if window is None or keys <= window:
+        return None
+    queries = torch.arange(keys - length, keys, device=device)
+    return torch.arange(keys, device=device) <= queries[:, None] - window
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    per_kv = query.shape[1] // key.shape[1]
+    # Elsewhere PyTorch has no fast kernel for grouped heads with a mask.
+    if mask is None or per_kv == 1 or query.device.type != "cpu":
+        return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling, **kwargs)
+    attended = functional.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling, enable_gqa=True)
+    return attended.transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, shared_prefix_attention)

@@ -10,16 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from rwml_gym.agents.language.models import add_adapter, load_model
+from rwml_gym.agents.language.sampling import sample
+from rwml_gym.agents.language.sessions import Request, Sessions
 from rwml_gym.agents.language.shared_prefix import SharedPrefix, encode_prompts, rest_logits
 from tests.conftest import randomise, write_model
 
 PAD = 1
+SLIDES_AND_SEES_ALL = ["sliding_attention", "full_attention"]
 ARCHITECTURES = {
     "llama": ("Llama", {}),
     "llama-without-grouped-queries": ("Llama", {"num_key_value_heads": 4}),
     "llama-one-key-value-head": ("Llama", {"num_key_value_heads": 1}),
     "qwen2": ("Qwen2", {}),
     "qwen3": ("Qwen3", {"head_dim": 16}),
+    # Windows shorter than the prompts: in every layer, in every other, in the last.
+    "mistral-with-windows": ("Mistral", {"sliding_window": 8}),
+    "gemma3": ("Gemma3Text", {"head_dim": 8, "sliding_window": 8, "layer_types": SLIDES_AND_SEES_ALL}),
+    "qwen2-with-windows": ("Qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    "phi3-with-windows": ("Phi3", {"sliding_window": 8}),
+    "smollm3": ("SmolLM3", {"no_rope_layers": [1, 0]}),
+    "olmo2": ("Olmo2", {}),
+    "granite": ("Granite", {}),
 }
 
 
@@ -46,6 +57,29 @@ def _plain_logits(model: nn.Module, prompts: Sequence[Sequence[int]], completion
         logits = model(input_ids=torch.cat([prompt, completion])[None]).logits[0]
         rows.append(logits[len(prompt) - 1 : -1])
     return torch.stack(rows)
+
+
+def test_one_token_after_another_attends_as_plain_rows_do(folder: Path):
+    model, tokenizer = load_model(str(folder), "float32", "cpu")
+    prompts = _prompts([1, 9, 23])
+    done = sample(model, tokenizer, prompts, 2, max_new_tokens=9, temperature=0.0)
+    for prompt, completions in zip(prompts, done, strict=True):
+        for completion in completions:
+            expected = _plain_logits(model, [prompt], torch.tensor([completion.tokens]))
+            assert completion.tokens == expected.argmax(-1)[0].tolist()
+
+
+def test_turns_of_an_episode_attend_as_plain_rows_do(folder: Path):
+    model, tokenizer = load_model(str(folder), "float32", "cpu")
+    sessions, prompts = Sessions(model, tokenizer), {slot: p for slot, p in enumerate(_prompts([3, 9, 23]))}
+    for turn in range(3):
+        requests = [Request(slot, list(prompt)) for slot, prompt in prompts.items()]
+        for request, completion in zip(
+            requests, sessions.generate(requests, max_new_tokens=6, temperature=0.0), strict=True
+        ):
+            expected = _plain_logits(model, [request.prompt], torch.tensor([completion.tokens]))
+            assert completion.tokens == expected.argmax(-1)[0].tolist()
+            prompts[request.slot] = [*request.prompt, *completion.tokens, *_tokens(5, seed=turn).tolist()]
 
 
 def completion_logits(model: nn.Module, prefix: SharedPrefix, completions: torch.Tensor) -> torch.Tensor:
