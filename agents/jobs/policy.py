@@ -202,6 +202,7 @@ def imitation_step(
     accelerator: Accelerator,
     number: int,
     optimizer: torch.optim.Optimizer,
+    micro_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Imitate the batch that belongs to step `number`; every epoch is shuffled anew.
 
@@ -213,6 +214,7 @@ def imitation_step(
         accelerator: Where to compute.
         number: Number of the step, from 0.
         optimizer: Optimizer of the adapter.
+        micro_tokens: Token limit of a pass, see `options.tokens_per_pass`.
 
     Returns:
         See `sft.sft_update`.
@@ -226,6 +228,7 @@ def imitation_step(
         [demonstration.prompt for demonstration in mine],
         [demonstration.target for demonstration in mine],
         accelerator,
+        micro_tokens=micro_tokens,
         masks=[demonstration.mask for demonstration in mine],
     )
 
@@ -354,7 +357,15 @@ def _imitate(run: Run) -> None:
     run.say(f"Imitation: {imitation.steps} steps of {imitation.batch_size} on {len(data)} {what}")
     run.train(
         "imitation",
-        partial(imitation_step, run.model, data, imitation, run.seed("imitation"), run.accelerator),
+        partial(
+            imitation_step,
+            run.model,
+            data,
+            imitation,
+            run.seed("imitation"),
+            run.accelerator,
+            micro_tokens=run.config.grpo.micro_tokens,
+        ),
         steps=imitation.steps,
         learning_rate=imitation.learning_rate,
         warmup=imitation.warmup,

@@ -30,7 +30,7 @@ from rwml_gym.agents.language.prompts import world_of
 from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.learning.memory_plan import MemoryPlan, plan
-from rwml_gym.agents.learning.sft import MICRO_BATCH
+from rwml_gym.agents.learning.options import tokens_per_pass
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.views import check_view
@@ -123,12 +123,13 @@ def memory(config: SFTJobConfig, model: nn.Module, device: torch.device | None =
         device: Device of the training; the model's if absent.
     """
     prompt, target = config.max_prompt_tokens, config.max_new_tokens
+    device = device or next(model.parameters()).device
     return plan(
         cast(PreTrainedModel, model),
         config.sft.batch_size,
         prompt,
         target,
-        micro_tokens=MICRO_BATCH * (prompt + target),
+        micro_tokens=tokens_per_pass(device.type),
         sampling_rows=1,
         device=device,
     )

@@ -183,6 +183,7 @@ def sft_step(
     accelerator: Accelerator,
     number: int,
     optimizer: torch.optim.Optimizer,
+    micro_tokens: int | None = None,
 ) -> dict[str, Any]:
     """Do next-state SFT on the batch that belongs to step `number`; every epoch is shuffled anew.
 
@@ -194,6 +195,7 @@ def sft_step(
         accelerator: Where to compute.
         number: Number of the step, from 0.
         optimizer: Optimizer of the adapter.
+        micro_tokens: Token limit of a pass, see `options.tokens_per_pass`.
 
     Returns:
         See `sft.sft_update`.
@@ -213,6 +215,7 @@ def sft_step(
         [prompts.target(t.next_state)[:length] for t in batch],
         accelerator,
         config.max_grad_norm,
+        micro_tokens,
         masks=masked if config.mask_arbitrary else None,
         loss=config.token_loss,
     )
@@ -399,7 +402,9 @@ def _fine_tune(
 ) -> list[dict[str, Any]]:
     """Fine-tune with the configured schedule, or at a constant share of its peak (`rate`)."""
     sft: SFTConfig = run.config.sft
-    step: Step = partial(sft_step, world_model, data, sft, run.seed(name), run.accelerator)
+    step: Step = partial(
+        sft_step, world_model, data, sft, run.seed(name), run.accelerator, micro_tokens=run.config.grpo.micro_tokens
+    )
     if evaluate is not None:
         step = _evaluated(name, step, run.config.stage.evaluate_every, evaluate)
     if steps:

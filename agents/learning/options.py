@@ -22,6 +22,7 @@ __all__ = [
     "SequenceOf",
     "TokenLoss",
     "check_length",
+    "tokens_per_pass",
     "updates",
 ]
 
@@ -52,8 +53,8 @@ class GRPOConfig:
         temperature: Temperature of sampling. The update's policy is the tempered one that sampled. Above 1, more
             groups have a reward difference; the paper samples at 1.
         iterations: Number of updates on the same groups (μ); the ratio differs from 1 from the second update on.
-        micro_tokens: Token limit per forward pass (at least one row or group always runs). Affects speed and memory,
-            not the gradient. If absent, 512 on a CPU, whose caches are small, else 16384.
+        micro_tokens: Token limit per forward pass, of SFT, too, see `tokens_per_pass`. It affects speed and memory, not
+            the gradient.
     """
 
     loss_type: LossType = "dapo"
@@ -79,8 +80,18 @@ class GRPOConfig:
         above(self, 0, "clip_high", "learning_rate", "max_grad_norm", "temperature")
 
     def tokens_per_pass(self, device_type: str) -> int:
-        """Return `micro_tokens`, or the default of the device."""
-        return self.micro_tokens or (512 if device_type == "cpu" else 16_384)
+        """Return the token limit of a forward pass, see `tokens_per_pass`."""
+        return tokens_per_pass(device_type, self.micro_tokens)
+
+
+def tokens_per_pass(device_type: str, micro_tokens: int | None = None) -> int:
+    """Return the token limit of a forward pass with gradients; at least one row or group always runs.
+
+    Args:
+        device_type: Type of the device.
+        micro_tokens: A limit that was chosen. If absent, 512 on a CPU, whose caches are small, else 16384.
+    """
+    return micro_tokens or (512 if device_type == "cpu" else 16_384)
 
 
 CLIP_HIGHER = GRPOConfig(loss_type="dapo", clip=0.2, clip_high=0.28, beta=0.0, scale_rewards=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -14,13 +14,10 @@ from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.distributed import check_distributed, sum_gradients, total
 from rwml_gym.agents.learning.grpo import observation_loss
-from rwml_gym.agents.learning.options import ObservationLossConfig
+from rwml_gym.agents.learning.options import ObservationLossConfig, tokens_per_pass
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
 
-__all__ = ["MICRO_BATCH", "Demonstration", "demonstrations", "sft_update"]
-
-MICRO_BATCH = 4
-"""Rows per forward pass, unless the caller wants another number."""
+__all__ = ["Demonstration", "demonstrations", "sft_update"]
 
 
 def sft_update(
@@ -30,7 +27,7 @@ def sft_update(
     targets: Sequence[Sequence[int]],
     accelerator: Accelerator,
     max_grad_norm: float = 1.0,
-    micro_batch: int = MICRO_BATCH,
+    micro_tokens: int | None = None,
     masks: Sequence[Sequence[int]] | None = None,
     loss: ObservationLossConfig | None = None,
 ) -> dict[str, float]:
@@ -43,7 +40,7 @@ def sft_update(
         targets: n token lists.
         accelerator: The processes and their device, see `learning.distributed.check_distributed`.
         max_grad_norm: Gradients with a larger norm are clipped to this norm.
-        micro_batch: Rows per forward pass. Affects memory and padding, not the gradient.
+        micro_tokens: Token limit per forward pass, see `tokens_per_pass`. Affects speed and memory, not the gradient.
         masks: 1 on the target tokens to learn, 0 on others (an environment's, or arbitrary ones); all 1 if absent.
         loss: Loss of a target token; the negative log-likelihood if absent. Only its kind and clipping count.
 
@@ -52,15 +49,12 @@ def sft_update(
     """
     check_distributed(accelerator)
     kind = loss or ObservationLossConfig("cross_entropy")
-    # Similar lengths share a pass, so that little is padded; the gradient is that of one batch.
     masks = [[1] * len(target) for target in targets] if masks is None else masks
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(targets[i]))
     (tokens_in_all,) = total(accelerator, [sum(map(sum, masks))])
     if not tokens_in_all:
         return {"loss": 0.0, "grad_norm": 0.0}
     loss_sum = 0.0
-    for start in range(0, len(order), micro_batch):
-        rows = order[start : start + micro_batch]
+    for rows in _passes(prompts, targets, tokens_per_pass(accelerator.device.type, micro_tokens)):
         length = max(len(targets[i]) for i in rows)
         tokens = torch.tensor([[*targets[i], *[0] * (length - len(targets[i]))] for i in rows])
         mask = torch.tensor([[*map(float, masks[i]), *[0.0] * (length - len(targets[i]))] for i in rows])
@@ -76,6 +70,20 @@ def sft_update(
     optimizer.zero_grad()
     (loss_sum,) = total(accelerator, [loss_sum])
     return {"loss": loss_sum, "grad_norm": float(norm)}
+
+
+def _passes(prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
+    """Yield the rows of each pass. Similar lengths share one, so that little is padded."""
+    rows: list[int] = []
+    for row in sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(targets[i])):
+        wider = [*rows, row]
+        width = max(len(prompts[i]) for i in wider) + max(len(targets[i]) for i in wider)
+        if rows and len(wider) * width > budget:
+            yield rows
+            wider = [row]
+        rows = wider
+    if rows:
+        yield rows
 
 
 @dataclass(frozen=True)

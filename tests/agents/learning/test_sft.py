@@ -85,22 +85,39 @@ def test_no_steps_are_a_valid_configuration():
     assert SFTConfig(steps=0).steps == 0
 
 
-def test_micro_batches_are_memory_only(tiny_folder, accelerator):
+def test_passes_are_memory_only(tiny_folder, accelerator):
     from rwml_gym.agents.language.models import add_adapter, load_model
     from tests.conftest import randomise
 
-    def step(micro_batch: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    def step(micro_tokens: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
         model = randomise(add_adapter(load_model(str(tiny_folder), "float32", "cpu")[0], rank=4))
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
-        stats = sft_update(model, optimizer, PROMPTS, TARGETS, accelerator, micro_batch=micro_batch)
+        stats = sft_update(model, optimizer, PROMPTS, TARGETS, accelerator, micro_tokens=micro_tokens)
         return stats, policy_weights(model)
 
-    whole, weights = step(3)
-    for size in (1, 2):
-        stats, parts = step(size)
+    whole, weights = step(1000)
+    for tokens in (1, 30):
+        stats, parts = step(tokens)
         assert stats == pytest.approx(whole, rel=1e-4)
         for name in weights:
             torch.testing.assert_close(parts[name], weights[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("budget", "passes"), [(1, 3), (20, 2), (30, 2), (1000, 1)])
+def test_a_pass_has_no_more_tokens_than_the_limit_or_one_row(adapted, accelerator, budget, passes):
+    model, _ = adapted
+    seen: list[torch.Size] = []
+    base = model.get_base_model()
+    hook = base.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    try:
+        sft_update(model, _optimizer(model, 0.0), PROMPTS, TARGETS, accelerator, micro_tokens=budget)
+    finally:
+        hook.remove()
+    assert len(seen) == passes
+    assert sum(rows for rows, _ in seen) == len(PROMPTS)
+    assert all(rows == 1 or rows * width <= budget for rows, width in seen)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -132,7 +149,7 @@ def test_loss_and_gradient_are_those_of_the_loss_as_a_reader_would_write_it(
         TARGETS,
         accelerator,
         max_grad_norm=1e9,
-        micro_batch=2,
+        micro_tokens=30,
         masks=masks if masked else None,
         loss=SFTConfig(loss=loss, clip=clip).token_loss,
     )
