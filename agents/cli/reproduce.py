@@ -37,7 +37,7 @@ class Options:
             measured; run nothing.
         dry_run: Show the plan of every arm: data, updates, memory.
         show: Show the table as it is; run nothing.
-        page: A Markdown page whose tables are made anew afterwards, such as docs/claims.md.
+        page: A Markdown page whose tables are made anew afterwards, such as docs/claims-tables.md.
     """
 
     table: Annotated[str, tyro.conf.Positional] = ""

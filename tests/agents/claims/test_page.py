@@ -125,12 +125,12 @@ def test_damaged_results_are_told_and_never_overwritten(tmp_path):
 
 
 def test_the_committed_page_holds_the_committed_results():
-    page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "claims-tables.md").read_text(encoding="utf-8")
     assert page_text(page, COMMITTED) == page
 
 
 def test_the_committed_figures_hold_the_committed_results():
-    page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "claims-tables.md").read_text(encoding="utf-8")
     names = shown_tables(page)
     assert len(names) > 1
     for name, size in names:
