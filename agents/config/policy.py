@@ -31,7 +31,8 @@ class EpisodeConfig:
     Attributes:
         max_steps: Step budget of an episode (in the paper's training 15 on ALFWorld, 30 on τ²-bench).
         action_tokens: Token limit of a turn, with its thought and prediction.
-        decoding: `free` text, or `constrained` to the admissible actions if the environment lists them.
+        decoding: `free` text, or `constrained` to the admissible actions if the environment lists them; what is
+            predicted is free text.
         thoughts: Whether the agent writes a thought before each action (ReAct, as in the paper).
         predictions: Whether the agent predicts the next observation behind each action; the wrapper scores it.
         thinking: `enable_thinking` of chat templates that have it; the template's default if absent.
@@ -50,9 +51,10 @@ class EpisodeConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "max_steps", "action_tokens", "slots")
-        if self.decoding == "constrained" and (self.thoughts or self.predictions):
+        if self.decoding == "constrained" and self.thoughts:
             raise InvalidConfigError(
-                "Expected no thoughts or predictions with decoding 'constrained', actual: some. Use decoding 'free'."
+                "Expected no thoughts with decoding 'constrained', actual: some. They come before the action, so use "
+                "decoding 'free'."
             )
         if self.decoding == "scored":
             raise InvalidConfigError(

@@ -244,6 +244,19 @@ class Prompts:
         end = self._end_of_turn
         return [*self._ids(text), *([] if end is None else [end])]
 
+    def action_choice(self, action: str) -> list[int]:
+        """Return the token ids of an action as far as it is chosen: to its end, or to where its prediction begins.
+
+        Args:
+            action: The action.
+
+        Raises:
+            InvalidConfigError: The prompts ask for a thought, which comes before the action.
+        """
+        if not self.predictions or self.thoughts:
+            return self.action_target(action)
+        return self._ids(f"{' ' * (self.style == 'transcript')}{self._data(action)} {OPEN_TAG}")
+
     def target(self, next_state: str) -> list[int]:
         """Return the token ids of a realised state as an SFT target, including its end."""
         return self._ids("".join(self._target(next_state)))

@@ -33,25 +33,28 @@ class Completion:
         logprobs: Log-probability of each token under the distribution it was drawn from (natural logarithm).
         text: The decoded tokens up to the stop text, without special tokens.
         finished: Whether the completion ended before the token limit.
-        allowed: For each token the ids it was chosen from; `None` if every token was allowed.
+        allowed: For each token the ids it was chosen from, `None` for the whole vocabulary; `None` if there were no
+            choices.
     """
 
     tokens: list[int]
     logprobs: list[float]
     text: str
     finished: bool
-    allowed: list[list[int]] | None = None
+    allowed: list[list[int] | None] | None = None
 
 
 class Choices:
-    """The only token sequences that a row can produce.
+    """The only token sequences that a row can produce, or begin with.
 
     Args:
         sequences: Non-empty token lists. A sequence that is the beginning of another needs an end token of its own,
             such as the line break after a command; otherwise only the longer one can be chosen.
+        then_free: Whether any text follows a sequence, up to a stop. Otherwise the row ends with it.
     """
 
-    def __init__(self, sequences: Iterable[Sequence[int]]) -> None:
+    def __init__(self, sequences: Iterable[Sequence[int]], then_free: bool = False) -> None:
+        self.then_free = then_free
         self._root: dict[int, dict] = {}
         for sequence in sequences:
             if not sequence:
@@ -62,12 +65,14 @@ class Choices:
         if not self._root:
             raise InvalidConfigError("Expected at least one sequence to choose from, actual: none.")
 
-    def after(self, tokens: Sequence[int]) -> list[int]:
-        """Return the tokens that may follow these; an empty list after a complete sequence."""
+    def after(self, tokens: Sequence[int]) -> list[int] | None:
+        """Return the tokens that may follow these: none after a complete sequence, or `None`, any token."""
         node = self._root
         for token in tokens:
+            if not node:  # in the free text
+                break
             node = node[int(token)]
-        return sorted(node)
+        return None if self.then_free and not node else sorted(node)
 
 
 def uniforms(seed: int, count: int) -> Tensor:
@@ -79,7 +84,7 @@ def uniforms(seed: int, count: int) -> Tensor:
 class _Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    allowed: list[list[int]] = field(default_factory=list)
+    allowed: list[list[int] | None] = field(default_factory=list)
     ended: bool = False
 
 
@@ -141,7 +146,7 @@ class Writer:
             state.tokens.append(ids[i])
             state.logprobs.append(chosen[i])
             if i in allowed:
-                state.allowed.append(allowed[i] or [])
+                state.allowed.append(allowed[i])
         self._end([rows[i] for i in living])
         return tokens
 
@@ -171,7 +176,7 @@ class Writer:
             state.ended = (
                 state.tokens[-1] in self.eos
                 or cut_at_stop(tail, self.stop) is not None
-                or (choices is not None and not choices.after(state.tokens))
+                or (choices is not None and choices.after(state.tokens) == [])
             )
 
     def completion(self, row: int) -> Completion:

@@ -74,7 +74,7 @@ class LanguageModelAgent:
         show_policy: Whether the prompt holds the policy and the tools' schemas, see `describe_task`.
         decoding: How the model writes an action: as `free` text, `constrained` token by token to the admissible
             actions, or `scored`, a choice by each action's log-probability. Without a list it is free text. Thoughts
-            and predictions require `free`.
+            require `free`; a prediction is free text behind a `constrained` action.
     """
 
     def __init__(
@@ -92,8 +92,11 @@ class LanguageModelAgent:
     ) -> None:
         if decoding not in get_args(Decoding):
             raise InvalidConfigError(f"Expected `decoding` among {list(get_args(Decoding))}, actual: {decoding!r}.")
-        if decoding != "free":
-            prompts.action_target("look")  # raises if the prompts ask for more than an action
+        # These raise if the prompts ask for more than can be written so.
+        if decoding == "scored":
+            prompts.action_target("look")
+        elif decoding == "constrained":
+            prompts.action_choice("look")
         self.prompts, self.sessions = prompts, Sessions(model, tokenizer)
         self.temperature, self.random_share, self.decoding = temperature, random_share, decoding
         self.explorer, self.action_tokens, self.show_policy = explorer, action_tokens, show_policy
@@ -197,8 +200,8 @@ class LanguageModelAgent:
             episode = self._episodes[slot]
             seed = seed_of(episode.seed or 0, len(episode.written))
             admissible = [] if self.decoding == "free" else infos[slot].get("admissible_actions") or []
-            options.append([self.prompts.action_target(action) for action in admissible])
-            choices = Choices(options[-1]) if options[-1] else None
+            options.append([self.prompts.action_choice(action) for action in admissible])
+            choices = Choices(options[-1], self.prompts.predictions) if options[-1] else None
             episode.prompt = self._prompt(episode, infos[slot])
             requests.append(Request(slot, episode.prompt, seed, choices))
         if self.decoding == "scored" and all(options):

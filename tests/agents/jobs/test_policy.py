@@ -218,11 +218,12 @@ def test_an_expert_is_imitated(model, tmp_path):
 
 
 @pytest.mark.long
-def test_predictions_are_imitated_with_the_actions(model, tmp_path):
+@pytest.mark.parametrize("decoding", ["free", "constrained"])
+def test_predictions_are_imitated_with_the_actions(model, tmp_path, decoding):
     """The expert's environment is the plain one; the agent's takes predictions out, when it is evaluated, too."""
     settings = config(
         model,
-        episode=EpisodeConfig(max_steps=9, slots=3, predictions=True, action_tokens=24),
+        episode=EpisodeConfig(max_steps=9, slots=3, predictions=True, action_tokens=24, decoding=decoding),
         imitation=ImitationConfig(steps=2, games=3, batch_size=2),
         stage=PolicyStageConfig(steps=1, games=2, groups=1, group_size=2, world_model_weight=1.0, encoder="hashing"),
         evaluation=EvaluationConfig(games=1, training_games=True),
@@ -230,6 +231,11 @@ def test_predictions_are_imitated_with_the_actions(model, tmp_path):
     evaluations = run_policy(settings, tmp_path)
     assert [(e.name, e.step) for e in evaluations] == [(n, s) for s in (0, 1) for n in ("training", "held-out")]
     assert _json(tmp_path / "metrics/imitation.json")[-1]["loss"] > 0
+    (row,) = _json(tmp_path / "metrics/policy.json")
+    assert (
+        row["sampling_mismatch"] < 1e-3
+    )  # the update's probabilities are those of sampling, choices and free text alike
+    assert row["invalid"] == 0 or decoding == "free"
 
 
 def test_all_tasks_of_a_split_may_be_trained_on(model):
@@ -382,7 +388,7 @@ def test_two_processes_train_as_one(model, tmp_path):
     ("make", "match"),
     [
         (lambda: EpisodeConfig(decoding="scored"), "constrained"),
-        (lambda: EpisodeConfig(decoding="constrained", predictions=True), "'free'"),
+        (lambda: EpisodeConfig(decoding="constrained", thoughts=True), "'free'"),
         (lambda: PolicyStageConfig(task_weight=0.0), "none of them"),
         (lambda: PolicyStageConfig(gap_delivery="z-score"), "z_score"),
         (lambda: PolicyStageConfig(gap_tokens="action"), "prediction"),

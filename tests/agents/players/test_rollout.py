@@ -15,6 +15,7 @@ from rwml_gym.agents.players.baselines import RandomAgent
 from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.players.rollout import EpisodeSpec, collect, roll_out
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.reward.tags import split_prediction
 from rwml_gym.transitions import TransitionDataset
 
 GAMES = ["house-0", "house-1", "house-2", "house-3", "house-4"]
@@ -289,6 +290,29 @@ def test_constrained_actions_are_admissible(adapted, decoding, temperature):
     assert len({t.action for t in data}) > 1
 
 
+@pytest.mark.parametrize("style", ["transcript", "chat"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_prediction_is_free_text_behind_a_constrained_action(adapted, style, temperature):
+    model, tokenizer = adapted
+    prompts = Prompts(tokenizer, style, history=1, max_tokens=400, predictions=True)
+    agent = LanguageModelAgent(model, tokenizer, prompts, temperature, action_tokens=40, decoding="constrained")
+    info = {"task": "Find it.", "admissible_actions": ["look", "go to shelf 1", "go to shelf 11", "take mug"]}
+    seen = set()
+    for seed in range(6):
+        agent.reset([True], [seed])
+        (text,) = agent.act(["You are in the kitchen."], [info])
+        (turn,) = agent.written(0)
+        action, _ = split_prediction(text)
+        assert action in info["admissible_actions"]
+        seen.add(action)
+        begin = len(prompts.action_choice(action))
+        assert turn.completion.tokens[:begin] == prompts.action_choice(action)
+        assert len(turn.completion.allowed) == len(turn.completion.tokens) > begin
+        assert None not in turn.completion.allowed[:begin]
+        assert set(map(str, turn.completion.allowed[begin:])) == {"None"}
+    assert len(seen) > 1 or not temperature
+
+
 def test_the_likeliest_action_is_the_one_with_the_highest_score(adapted):
     import torch
 
@@ -310,8 +334,11 @@ def test_the_likeliest_action_is_the_one_with_the_highest_score(adapted):
 def test_unknown_decoding_and_thoughts_beside_a_choice_are_refused(adapted):
     with pytest.raises(InvalidConfigError, match="decoding"):
         _agent(adapted, decoding="beam")
-    with pytest.raises(InvalidConfigError, match="thought"):
-        LanguageModelAgent(*adapted, Prompts(adapted[1], thoughts=True), decoding="scored")
+    for decoding in ("constrained", "scored"):
+        with pytest.raises(InvalidConfigError, match="thought"):
+            LanguageModelAgent(*adapted, Prompts(adapted[1], thoughts=True), decoding=decoding)
+    with pytest.raises(InvalidConfigError, match="prediction"):
+        LanguageModelAgent(*adapted, Prompts(adapted[1], predictions=True), decoding="scored")
 
 
 @pytest.mark.long
