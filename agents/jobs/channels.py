@@ -68,7 +68,7 @@ def credit_of_games(
             agent.prompts,
             stage.sequence,
             delivery,
-            None if taught is None else Answers(taught[i : i + stage.group_size], loss.turns),
+            None if taught is None else Answers(taught[i : i + stage.group_size], loss.turns, loss.by_failure),
         )
         for i in range(0, len(episodes), stage.group_size)
     ]

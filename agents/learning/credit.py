@@ -54,10 +54,12 @@ class Answers:
     Attributes:
         texts: For each episode and turn the text to learn: the world's answer, or a placebo of any length.
         turns: Share of the turns that count, those whose actions have the highest entropy.
+        by_failure: Whether the loss has the share of lost episodes as a factor.
     """
 
     texts: Sequence[Sequence[str]]
     turns: float = 1.0
+    by_failure: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,10 @@ def credit_episodes(
     if not signal and answers is None:
         return Credit(failed=failed)
     taught: list[Sequence[str | None]] = [[None] * len(episode.written) for episode in played]
+    factor = 1.0
     if answers is not None:
+        if answers.by_failure:
+            factor = sum(not episode.won for episode in played) / len(played)
         taught = _taught(played, [answers.texts[i] for i in usable], answers.turns)
     by_prompt: dict[tuple[int, ...], list[_Row]] = {}
     task_square = gap_square = 0.0
@@ -118,7 +123,7 @@ def credit_episodes(
             if not signal:
                 row.mask = [0] * len(row.mask)
             by_prompt.setdefault(tuple(row.prompt), []).append(row)
-    groups = [_group(prompt, rows, answers is not None) for prompt, rows in by_prompt.items()]
+    groups = [_group(prompt, rows, answers is not None, factor) for prompt, rows in by_prompt.items()]
     return Credit(groups, bool(signal), failed, task_square, gap_square)
 
 
@@ -254,7 +259,7 @@ def _targets(prompts: Prompts, tokens: Sequence[int], pending: tuple[str, str] |
     return targets
 
 
-def _group(prompt: tuple[int, ...], rows: Sequence[_Row], learns: bool) -> Group:
+def _group(prompt: tuple[int, ...], rows: Sequence[_Row], learns: bool, factor: float) -> Group:
     return Group(
         prompt,
         [row.tokens for row in rows],
@@ -263,4 +268,5 @@ def _group(prompt: tuple[int, ...], rows: Sequence[_Row], learns: bool) -> Group
         [row.mask for row in rows],
         [row.allowed for row in rows] if any(ids for row in rows for ids in row.allowed) else None,
         targets=[row.targets for row in rows] if learns else None,
+        target_factor=factor,
     )

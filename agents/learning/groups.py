@@ -40,6 +40,7 @@ class Group:
             prompt again.
         targets: For each completion and token the id whose probability the observation loss raises in its place, -1
             for none; only where the mask is 0. Without such a loss absent.
+        target_factor: Factor of the observation loss of this group's targets.
     """
 
     prompt: Sequence[int]
@@ -50,6 +51,7 @@ class Group:
     allowed: Sequence[Sequence[Sequence[int] | None]] | None = None
     prefix: SharedPrefix | None = None
     targets: Sequence[Sequence[int]] | None = None
+    target_factor: float = 1.0
 
     def rows(self) -> list[Group]:
         """Return each completion as a separate group."""
@@ -159,6 +161,7 @@ class Batch:
         sampled: (R, T) log-probabilities at sampling time, if all groups have them.
         allowed: See `Group.allowed`.
         targets: (R, T) ids that the observation loss learns, -1 for none; `None` if no group has any.
+        target_factors: (R,) factor of the observation loss.
     """
 
     prompts: list[list[int]]
@@ -167,7 +170,8 @@ class Batch:
     advantages: Tensor
     sampled: Tensor | None
     allowed: list[Sequence[Sequence[int] | None]] | None
-    targets: Tensor | None = None
+    targets: Tensor | None
+    target_factors: Tensor
 
     def logprobs(
         self,
@@ -227,6 +231,7 @@ def collate(groups: Sequence[Group], device: torch.device) -> Batch:
         sampled,
         _allowed(groups),
         _targets(groups, device),
+        torch.tensor([g.target_factor for g in groups for _ in g.completions], device=device),
     )
 
 

@@ -108,16 +108,19 @@ def policy_loss(
     return loss, sums
 
 
-def observation_loss(logprobs: Tensor, config: ObservationLossConfig) -> Tensor:
+def observation_loss(logprobs: Tensor, config: ObservationLossConfig, factors: Tensor | None = None) -> Tensor:
     """Return the sum of an auxiliary loss over the tokens of observations.
 
     Args:
         logprobs: (N,) log-probabilities of the targets, with gradient.
         config: Its kind and clipping.
+        factors: (N,) factor of each target; 1 if absent.
     """
     if config.kind == "clipped_mae":
-        return (1 - logprobs.exp()).clamp(max=config.clip).sum()
-    return -logprobs.sum()
+        losses = (1 - logprobs.exp()).clamp(config.margin, config.clip)
+    else:
+        losses = -logprobs
+    return losses.sum() if factors is None else (losses * factors).sum()
 
 
 def update(
@@ -148,7 +151,7 @@ def update(
         `clip_fraction`, `ratio`, `approx_kl` (of this update to the policy that sampled, Schulman's k3), `grad_norm`;
         how far sampling and training are apart, see `learning.mismatch`: `sampling_mismatch`, the mean absolute
         difference of the log-probabilities, `sampling_mismatch_max`, `sampling_kl` and `sampling_outside`;
-        with an observation loss `observation_loss`, without its factor, and `observation_probability`, both means over
+        with an observation loss `observation_loss`, without its weight, and `observation_probability`, both means over
         the targets. `loss` is the sum of both losses.
     """
     check_distributed(accelerator)
@@ -203,7 +206,8 @@ def update(
                     )
                     if observation is not None and batch.targets is not None:
                         learnt = logprobs[batch.targets >= 0]
-                        auxiliary = observation_loss(learnt, observation) / max(observed, 1.0)
+                        factors = batch.target_factors[:, None].expand_as(logprobs)[batch.targets >= 0]
+                        auxiliary = observation_loss(learnt, observation, factors) / max(observed, 1.0)
                         loss = loss + observation_weight * auxiliary
                         totals["observation_loss"] += float(auxiliary.detach())
                         totals["observation_probability"] += float(learnt.detach().exp().sum()) / max(observed, 1.0)

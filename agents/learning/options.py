@@ -115,6 +115,7 @@ class SFTConfig:
         empty_thought: Whether the target of a chat prompt, which asks for a thought, begins with an empty one, as in
             the paper: no reasoning is learnt. Prompts of style `transcript` ask for none.
         loss: Loss of a target's token: `cross_entropy`, or `clipped_mae`, see `ObservationLossConfig`.
+        margin: Of `clipped_mae`: a token whose probability is above 1 - `margin` has no gradient; 0 for no limit.
         clip: Of `clipped_mae`: a token whose probability is below 1 - `clip` has no gradient; 1 for no limit.
         mask_arbitrary: Whether the arbitrary parts of targets (`nuisance` of a world-model run) have no loss.
     """
@@ -129,6 +130,7 @@ class SFTConfig:
     max_grad_norm: float = 1.0
     empty_thought: bool = True
     loss: TokenLoss = "cross_entropy"
+    margin: float = 0.2
     clip: float = 1.0
     mask_arbitrary: bool = False
 
@@ -136,20 +138,22 @@ class SFTConfig:
         at_least(self, 1, "batch_size")
         at_least(self, 0, "steps", "warmup")
         above(self, 0, "learning_rate", "max_grad_norm", "epochs")
-        within(self, 0, 1, "decay", "clip")
+        within(self, 0, 1, "decay")
         check_length(self.steps, self.epochs)
         if self.loss not in get_args(TokenLoss):
             raise InvalidConfigError(f"Expected loss among {list(get_args(TokenLoss))}, actual: {self.loss!r}.")
-        if self.clip != 1 and self.loss != "clipped_mae":
+        changed = sorted({"margin", "clip"} - _unchanged(self))
+        if changed and self.loss != "clipped_mae":
             raise InvalidConfigError(
-                f"Expected clip with the loss 'clipped_mae', actual: {self.clip} with {self.loss!r}. Change the loss, "
-                "or remove clip."
+                f"Expected {' and '.join(changed)} with the loss 'clipped_mae', actual: {self.loss!r}. Change the "
+                f"loss, or remove {' and '.join(changed)}."
             )
+        _ = self.token_loss  # raises if margin and clip do not fit
 
     @property
     def token_loss(self) -> ObservationLossConfig:
         """The loss of a target's token; its weight is 1."""
-        return ObservationLossConfig(self.loss, weight=1.0, clip=self.clip)
+        return ObservationLossConfig(self.loss, weight=1.0, margin=self.margin, clip=self.clip)
 
     def updates(self, size: int) -> int:
         """Return the number of updates on so many transitions."""
@@ -165,20 +169,26 @@ class ObservationLossConfig:
     targets gained as much: see `placebo`).
 
     Attributes:
-        kind: `off`; `cross_entropy`, -log p of each token; or `clipped_mae`, min(1 - p, `clip`), whose gradient
-            vanishes for tokens that cannot be known. PaW's loss is such a one; its exact form may be another.
+        kind: `off`; `cross_entropy`, -log p of each token; or `clipped_mae`, 1 - p between `margin` and `clip`, whose
+            gradient vanishes for tokens that cannot be known.
         weight: Factor of the mean over the answers' tokens. ECHO finds 0.05 good and 0.2 harmful.
         decay: Whether the factor falls linearly to 0 until the last update.
+        margin: Of `clipped_mae`: a token whose probability is above 1 - `margin` is known well enough and has no
+            gradient; 0 for no limit. PaW's is 0.2, as C. Wolfe's "Agentic World Models" (2026) reports it.
         clip: Of `clipped_mae`: a token whose probability is below 1 - `clip` has no gradient; 1 for no limit.
+        by_failure: Whether each game's factor is multiplied by the share of its episodes that were lost: answers count
+            most where the reward teaches least. PaW balances both in this direction; its formula may be another.
         turns: Share of a game's turns whose answers are learnt, those with the highest entropy of the action as PaW
-            chooses them; measured by the mean -log p of the action's sampled tokens. 1 for all.
+            chooses them (0.75 there); measured by the mean -log p of the action's sampled tokens. 1 for all.
         placebo: What is learnt in place of the answers. A gain without this control is no evidence.
     """
 
     kind: ObservationLoss = "off"
     weight: float = 0.05
     decay: bool = False
+    margin: float = 0.2
     clip: float = 1.0
+    by_failure: bool = False
     turns: float = 1.0
     placebo: Placebo = "none"
 
@@ -190,6 +200,12 @@ class ObservationLossConfig:
                 )
         above(self, 0, "weight")
         within(self, 0, 1, "clip", "turns")
+        at_least(self, 0, "margin")
+        if self.margin >= self.clip:
+            raise InvalidConfigError(
+                f"Expected a margin below clip, actual: {self.margin} and {self.clip}. No token would have a gradient: "
+                "lower the margin."
+            )
         if not self.is_on and (changed := sorted(set(vars(self)) - {"kind"} - _unchanged(self))):
             raise InvalidConfigError(
                 f"Expected an observation loss with {changed}, actual: kind 'off'. Set observation_loss.kind to "
@@ -206,7 +222,7 @@ class ObservationLossConfig:
         return self.weight * ((steps - number) / steps if self.decay else 1.0)
 
 
-def _unchanged(config: ObservationLossConfig) -> set[str]:
+def _unchanged(config: ObservationLossConfig | SFTConfig) -> set[str]:
     return {field.name for field in fields(config) if getattr(config, field.name) == field.default}
 
 

@@ -192,6 +192,15 @@ def test_a_placebo_takes_the_place_of_an_answer():
     assert _spelled(group.completions[0], [t >= 0 for t in group.targets[0]]) == "A mug."
 
 
+@pytest.mark.parametrize(("rewards", "factor"), [((0, 0, 0, 0), 1.0), ((1, 0, 0, 0), 0.75), ((1, 1, 1, 1), 0.0)])
+def test_answers_count_by_the_share_of_lost_episodes_if_wanted(rewards, factor):
+    episodes = [talking(float(reward), [(" look\n", "A mug.")]) for reward in rewards]
+    texts = [episode.observations for episode in episodes]
+    for by_failure, expected in ((False, 1.0), (True, factor)):
+        groups = episode_groups(episodes, answers=Answers(texts, by_failure=by_failure))
+        assert {group.target_factor for group in groups} == {expected}
+
+
 def test_the_most_uncertain_turns_are_chosen():
     episodes = [talking(1.0, [(" a\n", "one"), (" b\n", "two"), (" c\n", "six"), (" d\n", "ten")]) for _ in range(2)]
     groups = episode_groups(episodes, answers=Answers([e.observations for e in episodes], turns=0.5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 import torch
@@ -39,9 +40,10 @@ def answered(signal: bool = True) -> list[Group]:
     ]
 
 
-def plain_loss(model, groups: list[Group], kind: str, clip: float) -> Tensor:
+def plain_loss(model, groups: list[Group], loss: ObservationLossConfig) -> Tensor:
     """Each row alone, its probabilities by a softmax over plain logits."""
     terms = []
+    margin, clip = torch.tensor(loss.margin), torch.tensor(loss.clip)
     for group in groups:
         for tokens, targets in zip(group.completions, group.targets, strict=True):
             ids = torch.tensor([[*group.prompt, *tokens]])
@@ -49,18 +51,21 @@ def plain_loss(model, groups: list[Group], kind: str, clip: float) -> Tensor:
             for place, target in enumerate(targets):
                 if target >= 0:
                     p = probabilities[len(group.prompt) + place - 1, target]
-                    terms.append(-p.log() if kind == "cross_entropy" else torch.minimum(1 - p, torch.tensor(clip)))
+                    clipped = torch.maximum(torch.minimum(1 - p, clip), margin)
+                    terms.append(group.target_factor * (-p.log() if loss.kind == "cross_entropy" else clipped))
     return torch.stack(terms).mean()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "margin"), [("cross_entropy", 0.2), ("clipped_mae", 0.0), ("clipped_mae", 0.992)])
+@pytest.mark.parametrize("factors", [(1.0,), (0.25, 1.0, 0.0)])
 @pytest.mark.parametrize("micro_tokens", [1, 60, 9999])
-def test_without_rewards_the_gradient_is_that_of_the_loss(adapted, accelerator, kind, micro_tokens):
+def test_without_rewards_the_gradient_is_that_of_the_loss(adapted, accelerator, kind, margin, factors, micro_tokens):
     model, _ = adapted
-    groups, loss = answered(signal=False), ObservationLossConfig(kind, clip=0.995)
+    loss = ObservationLossConfig(kind, margin=margin, clip=0.995)
+    groups = [replace(g, target_factor=f) for g, f in zip(answered(signal=False), cycle(factors), strict=False)]
     config = GRPOConfig(beta=0.1, micro_tokens=micro_tokens, max_grad_norm=1e9)
     actual, stats = gradients(model, groups, config, accelerator, LONGEST, loss, WEIGHT)
-    loss_of_all = plain_loss(model, groups, kind, loss.clip)
+    loss_of_all = plain_loss(model, groups, loss)
     model.zero_grad()
     (WEIGHT * loss_of_all).backward()
     expected = float(loss_of_all.detach())
@@ -98,10 +103,18 @@ def test_later_iterations_are_finite_where_an_answer_was_unlikely(adapted, accel
 
 def test_a_token_that_cannot_be_known_has_no_gradient_if_clipped(adapted, accelerator):
     model, _ = adapted
-    loss = ObservationLossConfig("clipped_mae", clip=1e-6)
+    loss = ObservationLossConfig("clipped_mae", margin=0.0, clip=1e-6)
     found, stats = gradients(model, answered(False), GRPOConfig(), accelerator, LONGEST, loss, WEIGHT)
     assert all(not value.any() for value in found.values())
     assert stats["observation_loss"] == pytest.approx(1e-6)
+
+
+def test_a_token_that_is_known_well_enough_has_no_gradient(adapted, accelerator):
+    model, _ = adapted
+    loss = ObservationLossConfig("clipped_mae", margin=1 - 1e-6)
+    found, stats = gradients(model, answered(False), GRPOConfig(), accelerator, LONGEST, loss, WEIGHT)
+    assert all(not value.any() for value in found.values())
+    assert stats["observation_loss"] == pytest.approx(1 - 1e-6)
 
 
 def test_the_factor_falls_to_nothing_if_wanted():
@@ -117,6 +130,8 @@ def test_the_factor_falls_to_nothing_if_wanted():
         ({"kind": "cross_entropy", "weight": 0.0}, "weight"),
         ({"kind": "cross_entropy", "turns": 0.0}, "turns"),
         ({"kind": "clipped_mae", "clip": 1.5}, "clip"),
+        ({"kind": "clipped_mae", "clip": 0.1}, "margin below clip"),
+        ({"by_failure": True}, "kind 'off'"),
         ({"kind": "cross_entropy", "placebo": "noise"}, "placebo"),
         ({"placebo": "shuffled"}, "kind 'off'"),
         ({"weight": 0.1}, "kind 'off'"),
