@@ -159,9 +159,9 @@ def test_without_a_limit_all_that_was_not_fine_tuned_on_is_tried(tiny_folder, tm
     learnt: list[list] = []
     step = world_model.sft_step
 
-    def seen(predictor, data, *args):
+    def seen(predictor, data, *args, **named):
         learnt.append(list(data))
-        return step(predictor, data, *args)
+        return step(predictor, data, *args, **named)
 
     monkeypatch.setattr(world_model, "sft_step", seen)
     config = _config(tiny_folder)

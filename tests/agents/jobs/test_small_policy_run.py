@@ -73,9 +73,9 @@ def finished(tiny_folder, tmp_path_factory) -> Finished:
         recorded.extend(data)
         return data
 
-    def imitated(model: Any, data: Any, *args: Any) -> Any:
+    def imitated(model: Any, data: Any, *args: Any, **named: Any) -> Any:
         shown.append(len(data))
-        return imitation_step(model, data, *args)
+        return imitation_step(model, data, *args, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(policy, "roll_out", seen)
@@ -138,9 +138,12 @@ def test_recorded_games_that_the_policy_is_evaluated_on_are_not_imitated(finishe
     allowed = [t for t in recorded if t.game not in held_out]
     shown = []
     step = policy.imitation_step
-    monkeypatch.setattr(
-        policy, "imitation_step", lambda model, data, *rest: shown.append(len(data)) or step(model, data, *rest)
-    )
+
+    def seen(model: Any, data: Any, *args: Any, **named: Any) -> Any:
+        shown.append(len(data))
+        return step(model, data, *args, **named)
+
+    monkeypatch.setattr(policy, "imitation_step", seen)
     config = replace(config, imitation=replace(config.imitation, transitions=str(tmp_path / "data")))
     policy.run_policy(config, tmp_path / "run")
     assert 0 < len(allowed) < len(recorded)

@@ -48,9 +48,9 @@ def finished(tiny_folder, tmp_path_factory) -> Finished:
     folder, learnt = tmp_path_factory.mktemp("rwml") / "run", []
     step = world_model.sft_step
 
-    def seen(predictor, data, *args):
+    def seen(predictor, data, *args, **named):
         learnt.append(list(data))
-        return step(predictor, data, *args)
+        return step(predictor, data, *args, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(world_model, "sft_step", seen)

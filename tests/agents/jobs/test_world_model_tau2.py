@@ -329,9 +329,9 @@ def test_schemas_are_the_targets_in_training_filter_and_evaluation(tiny_folder, 
     learnt: list[str] = []
     step = world_model.sft_step
 
-    def seen(predictor, data, *arguments):
+    def seen(predictor, data, *arguments, **named):
         learnt.extend(t.next_state for t in data if t.role == "tool")
-        return step(predictor, data, *arguments)
+        return step(predictor, data, *arguments, **named)
 
     monkeypatch.setattr(world_model, "sft_step", seen)
     config = tiny_config(tiny_folder, target_view="schema", tool_reward="stepped", baseline=False)
