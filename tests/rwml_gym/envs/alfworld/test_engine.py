@@ -201,18 +201,21 @@ def test_translating_leaves_the_process_as_it_was(fresh_cache, capsys):
 
 
 def test_other_threads_can_print_while_a_game_is_translated(fresh_cache, capsys):
-    done = threading.Event()
+    begun, done, printed = threading.Event(), threading.Event(), []
 
     def chatter():
         while not done.wait(0.001):
             print("still here")
+            printed.append("still here")
+            begun.set()
 
     thread = threading.Thread(target=chatter)
     thread.start()
+    begun.wait()
     Engine().start(generated("pick_and_place_simple", 1).data)
     done.set()
     thread.join()
-    assert set(capsys.readouterr().out.splitlines()) == {"still here"}
+    assert capsys.readouterr().out.splitlines() == printed
 
 
 def test_no_library_is_patched():
