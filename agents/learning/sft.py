@@ -54,7 +54,8 @@ def sft_update(
     if not tokens_in_all:
         return {"loss": 0.0, "grad_norm": 0.0}
     loss_sum = 0.0
-    for rows in _passes(prompts, targets, tokens_per_pass(accelerator.device.type, micro_tokens)):
+    learnt = [i for i, mask in enumerate(masks) if any(mask)]
+    for rows in _passes(learnt, prompts, targets, tokens_per_pass(accelerator.device.type, micro_tokens)):
         length = max(len(targets[i]) for i in rows)
         tokens = torch.tensor([[*targets[i], *[0] * (length - len(targets[i]))] for i in rows])
         mask = torch.tensor([[*map(float, masks[i]), *[0.0] * (length - len(targets[i]))] for i in rows])
@@ -72,10 +73,12 @@ def sft_update(
     return {"loss": loss_sum, "grad_norm": float(norm)}
 
 
-def _passes(prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], budget: int) -> Iterator[list[int]]:
-    """Yield the rows of each pass. Similar lengths share one, so that little is padded."""
+def _passes(
+    chosen: Sequence[int], prompts: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], budget: int
+) -> Iterator[list[int]]:
+    """Yield the chosen rows of each pass. Similar lengths share one, so that little is padded."""
     rows: list[int] = []
-    for row in sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(targets[i])):
+    for row in sorted(chosen, key=lambda i: len(prompts[i]) + len(targets[i])):
         wider = [*rows, row]
         width = max(len(prompts[i]) for i in wider) + max(len(targets[i]) for i in wider)
         if rows and len(wider) * width > budget:

@@ -120,6 +120,26 @@ def test_a_pass_has_no_more_tokens_than_the_limit_or_one_row(adapted, accelerato
     assert all(rows == 1 or rows * width <= budget for rows, width in seen)
 
 
+@pytest.mark.parametrize("budget", [1, 1000])
+def test_rows_with_nothing_to_learn_change_nothing(tiny_folder, accelerator, budget):
+    """A demonstration that was cut at the token limit can have no target."""
+    from rwml_gym.agents.language.models import add_adapter, load_model
+    from tests.conftest import randomise
+
+    def step(prompts, targets, masks) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        model = randomise(add_adapter(load_model(str(tiny_folder), "float32", "cpu")[0], rank=4))
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+        stats = sft_update(model, optimizer, prompts, targets, accelerator, micro_tokens=budget, masks=masks)
+        return stats, policy_weights(model)
+
+    masks = [[1] * len(target) for target in TARGETS]
+    expected, weights = step(PROMPTS, TARGETS, masks)
+    stats, actual = step([*PROMPTS, [5], [9, 30]], [*TARGETS, [], [7, 8]], [*masks, [], [0, 0]])
+    assert stats == pytest.approx(expected, rel=1e-4)
+    for name in weights:
+        torch.testing.assert_close(actual[name], weights[name], atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(("loss", "clip"), [("cross_entropy", 1.0), ("clipped_mae", 1.0), ("clipped_mae", 0.995)])
 def test_loss_and_gradient_are_those_of_the_loss_as_a_reader_would_write_it(
