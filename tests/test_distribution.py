@@ -164,7 +164,7 @@ def test_what_make_installs_is_pinned():
 
 
 def test_what_is_pinned_can_be_installed_on_every_version_of_python_3_11():
-    """Debian 12 has 3.11.2. A pin that needs a later one makes pip search for an hour, and fail."""
+    """Debian 12 has 3.11.2. A pin that needs a later one makes pip search for long, and fail."""
     pinned, needs = _pins(), {}
     for found in metadata.distributions():
         name = canonicalize_name(found.metadata["Name"])

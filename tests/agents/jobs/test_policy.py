@@ -232,9 +232,8 @@ def test_predictions_are_imitated_with_the_actions(model, tmp_path, decoding):
     assert [(e.name, e.step) for e in evaluations] == [(n, s) for s in (0, 1) for n in ("training", "held-out")]
     assert _json(tmp_path / "metrics/imitation.json")[-1]["loss"] > 0
     (row,) = _json(tmp_path / "metrics/policy.json")
-    assert (
-        row["sampling_mismatch"] < 1e-3
-    )  # the update's probabilities are those of sampling, choices and free text alike
+    # The update's probabilities are those of sampling, of choices and of free text.
+    assert row["sampling_mismatch"] < 1e-3
     assert row["invalid"] == 0 or decoding == "free"
 
 
