@@ -35,7 +35,8 @@ class Options:
         results: Folder of the results; `results` in the folder of the runs if absent.
         stopped: Record runs in the folder of runs that were killed on a machine that is gone, with what they had
             measured; run nothing.
-        dry_run: Show the plan of every arm: data, updates, memory.
+        dry_run: Show the plan: how many runs are missing and how long they took before, data, updates and memory of the
+            first arm, and what the others do otherwise.
         show: Show the table as it is; run nothing.
         page: A Markdown page whose tables are made anew afterwards, such as docs/claims-tables.md.
     """
@@ -79,14 +80,11 @@ def reproduce(words: list[str]) -> int:
     runs = plan_runs(table, size, options.run_dir, options.arms, options.seeds, _changes(options.set))
     failed = 0
     if options.dry_run:
-        from rwml_gym.agents.config.base import JobConfig
-        from rwml_gym.agents.jobs.plan import plan_run
+        from rwml_gym.agents.jobs.claims.plan import plan_table
 
-        say(f"{table.title}\n{size.about}\n")
-        for run in (run for run in runs if run.seed == runs[0].seed):
-            for stage in run.stages:
-                shown = plan_run(stage.config, stage.folder) if isinstance(stage.config, JobConfig) else stage.config
-                say(f"{run.arm.name}, {stage.stage.label}:\n{shown}\n")
+        where = results if options.results or read_records(results, options.table) else COMMITTED
+        found = [record for record in read_records(where, options.table) if record.size == options.size]
+        say(plan_table(table, size, runs, found, where))
         return 0
     if options.show:
         say(table_text(table, measured(read_records(results, options.table), options.size)))
