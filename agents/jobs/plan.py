@@ -23,12 +23,13 @@ from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.config.world_model import RWMLConfig, StageConfig
 from rwml_gym.agents.jobs import policy, sft, world_model
 from rwml_gym.agents.jobs.data import check_prompts
+from rwml_gym.agents.jobs.memory import plan_memory
 from rwml_gym.agents.jobs.run import check_run
 from rwml_gym.agents.jobs.tracking import check_tracker
 from rwml_gym.agents.jobs.worlds import Games, Source
 from rwml_gym.agents.language.judge import OWN
 from rwml_gym.agents.language.models import add_adapter, load_shape
-from rwml_gym.agents.learning.memory_plan import MemoryPlan, available_memory
+from rwml_gym.agents.learning.memory_plan import available_memory
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.precision import choose_precision, default_device
 from rwml_gym.encoders.local import local_folder
@@ -276,9 +277,9 @@ def _count(options: StageConfig | SFTConfig, sizes: Mapping[str, int], batch: st
     )
 
 
-def _memory(config: Any, model: PeftModel) -> list[str]:
+def _memory(config: JobConfig, model: PeftModel) -> list[str]:
     device: torch.device = default_device()
-    plan: MemoryPlan = _module(config).memory(config, model, device=device)
+    plan = plan_memory(config, model, device=device)
     free = available_memory(device)
     fits = "fits into" if plan.fits(free) else "does not fit into"
     return [

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,11 +18,11 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from rwml_gym.agents.config.policy import ImitationConfig, PolicyConfig
 from rwml_gym.agents.jobs.channels import credit_of_games, measures
 from rwml_gym.agents.jobs.data import check_prompts
+from rwml_gym.agents.jobs.memory import plan_memory
 from rwml_gym.agents.jobs.run import Run
 from rwml_gym.agents.jobs.worlds import GameName, Games, GameSet, Source, choose_games
 from rwml_gym.agents.language.instructions import describe_task
@@ -30,13 +30,13 @@ from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.learning.groups import Group
 from rwml_gym.agents.learning.grpo import update
-from rwml_gym.agents.learning.memory_plan import MemoryPlan, plan
 from rwml_gym.agents.learning.sft import Demonstration, demonstrations, sft_update
 from rwml_gym.agents.players.base import MakeEnv
 from rwml_gym.agents.players.baselines import ExpertAgent
 from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.players.rollout import Episode, EpisodeSpec, collect, roll_out
 from rwml_gym.agents.reports.dark_room import dark_room
+from rwml_gym.agents.reports.lines import policy_line
 from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
 from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
@@ -44,7 +44,7 @@ from rwml_gym.text import printable
 from rwml_gym.transitions import TransitionDataset
 from rwml_gym.wrappers import WorldModelRewardWrapper
 
-__all__ = ["choose", "grpo_step", "imitation_step", "memory", "prompt_settings", "run_policy"]
+__all__ = ["choose", "grpo_step", "imitation_step", "prompt_settings", "run_policy"]
 
 
 def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
@@ -95,7 +95,7 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
         learning_rate=config.grpo.learning_rate,
         warmup=stage.warmup,
         checkpoint_every=stage.checkpoint_every,
-        line=_line,
+        line=policy_line,
     )
     final = run.once("evaluation.json", lambda: [vars(evaluation) for evaluation in _evaluate(run, stage.steps)])
     before = [found for row in rows for found in row["evaluations"]]
@@ -287,41 +287,9 @@ def choose(config: PolicyConfig, source: Source, load: bool = True) -> Games:
 
 
 def _check(run: Run) -> None:
-    memory(run.config, run.model).check()
+    plan_memory(run.config, run.model).check()
     check_prompts(run.prompts, run.games, run.config.episode.show_policy)
     _predicting(run, run.games.make_env)().close()  # an encoder that cannot be loaded shows now
-
-
-def memory(config: PolicyConfig, model: nn.Module, device: torch.device | None = None) -> MemoryPlan:
-    """Plan the memory of an update on the longest episodes that the configuration allows.
-
-    Args:
-        config: The configuration.
-        model: The model with its adapter; its weights may be on the device `meta`.
-        device: Device of the training; the model's if absent.
-    """
-    stage, episode = config.stage, config.episode
-    device = device or next(model.parameters()).device
-    episodes, micro_tokens = stage.groups * stage.group_size, config.grpo.tokens_per_pass(device.type)
-    if stage.sequence == "turn" or config.history:
-        rows, prompt, written = episodes * episode.max_steps, config.max_prompt_tokens, episode.action_tokens
-        counted = written
-    else:
-        rows, prompt, written = episodes, 1, config.max_prompt_tokens + episode.action_tokens
-        counted = min(written, episode.max_steps * episode.action_tokens)
-    if stage.observation_loss.is_on:  # the answers need logits, too; a turn's answer is as long as anything may be
-        written = counted = max(written, config.max_prompt_tokens)
-    slots = min(episode.slots, episodes)
-    return plan(
-        cast(PreTrainedModel, model),
-        rows,
-        prompt,
-        written,
-        counted,
-        micro_tokens=micro_tokens,
-        sampling_rows=slots,
-        device=device,
-    )
 
 
 def _predicting(run: Run, make_env: MakeEnv) -> MakeEnv:
@@ -451,18 +419,3 @@ def _evaluate(run: Run, number: int) -> list[Evaluation]:
             tqdm.write(printable(f"  after {number} updates, {found}"))
         results.append(found)
     return results
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    gap = f"  gap reward {row['gap_reward']:.3f}, {row['gap_share']:.0%} of the advantages" if row["gap_reward"] else ""
-    if "observation_loss" in row:
-        gap += f"  observation loss {row['observation_loss']:.3f}, mean p {row['observation_probability']:.3f}"
-    failed = f"  failed {row['failed']}" if row["failed"] else ""
-    return (
-        f"success {row['success']:.3f}{gap}  steps {row['steps']:.1f}  invalid {row['invalid']:.0%}  groups with "
-        f"signal {row['signal_groups']} of {row['groups']}, all lost {row['failed_groups']}  "
-        f"KL {row['kl']:.4f}  approx. KL {row['approx_kl']:.4f}  "
-        f"clipped {row['clip_fraction']:.1%}  mismatch {row['sampling_mismatch']:.4f} (KL {row['sampling_kl']:.0e})"
-        f"{failed}  "
-        f"({row['seconds_rollout']:.0f} s play, {row['seconds_update']:.0f} s update)"
-    )

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel
 
 from rwml_gym.agents.config.base import JobConfig
 from rwml_gym.agents.config.policy import (
@@ -29,14 +27,12 @@ from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.prompts import world_of
 from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.learning.distributed import share, total
-from rwml_gym.agents.learning.memory_plan import MemoryPlan, plan
-from rwml_gym.agents.learning.options import tokens_per_pass
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.views import check_view
 from rwml_gym.transitions import InvalidDatasetError, TransitionDataset, count_games
 
-__all__ = ["choose", "imitation", "memory", "prompt_settings", "recorded", "run_sft"]
+__all__ = ["choose", "imitation", "prompt_settings", "recorded", "run_sft"]
 
 
 def run_sft(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
@@ -112,27 +108,6 @@ def _learn_states(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
 def prompt_settings(config: SFTJobConfig) -> dict[str, Any]:
     """Return the arguments of `Prompts` that this job sets."""
     return {"empty_thought": config.sft.empty_thought, "json_schema": config.target_view == "schema"}
-
-
-def memory(config: SFTJobConfig, model: nn.Module, device: torch.device | None = None) -> MemoryPlan:
-    """Plan the memory of the updates on next states.
-
-    Args:
-        config: The configuration.
-        model: The model with its adapter; its weights may be on the device `meta`.
-        device: Device of the training; the model's if absent.
-    """
-    prompt, target = config.max_prompt_tokens, config.max_new_tokens
-    device = device or next(model.parameters()).device
-    return plan(
-        cast(PreTrainedModel, model),
-        config.sft.batch_size,
-        prompt,
-        target,
-        micro_tokens=tokens_per_pass(device.type),
-        sampling_rows=1,
-        device=device,
-    )
 
 
 def choose(config: SFTJobConfig, source: Source, load: bool = True) -> Games:

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from transformers import PreTrainedModel
 
 from rwml_gym.agents.config.world_model import RWMLConfig
 from rwml_gym.agents.jobs.data import (
@@ -30,6 +29,7 @@ from rwml_gym.agents.jobs.data import (
 )
 from rwml_gym.agents.jobs.filter import Triplets
 from rwml_gym.agents.jobs.held_out import keep_best, make_context, mean_reward, predict_held_out, score_held_out
+from rwml_gym.agents.jobs.memory import plan_memory
 from rwml_gym.agents.jobs.reward import calibrated_gap, check_judge, check_reward, run_gap
 from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
 from rwml_gym.agents.jobs.worlds import Games, Source
@@ -40,11 +40,11 @@ from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.learning.forgetting import Forgetting
 from rwml_gym.agents.learning.groups import Group
 from rwml_gym.agents.learning.grpo import group_advantages, has_signal, update
-from rwml_gym.agents.learning.memory_plan import MemoryPlan, plan
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.learning.sft import sft_update
 from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.reports.evaluate import Prediction, outcome_type
+from rwml_gym.agents.reports.lines import world_model_line
 from rwml_gym.agents.reports.world_model import write_report
 from rwml_gym.agents.seeding import in_balanced_epochs, in_epochs, seed_of
 from rwml_gym.reward.gap import GapReward
@@ -52,7 +52,7 @@ from rwml_gym.reward.nuisance import nuisance_spans
 from rwml_gym.transitions import Transition, TransitionDataset, count_games
 from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, WorldModel
 
-__all__ = ["choose", "grpo_step", "memory", "prompt_settings", "run_world_model", "sft_step"]
+__all__ = ["choose", "grpo_step", "prompt_settings", "run_world_model", "sft_step"]
 
 Step = Callable[[int, torch.optim.Optimizer], Mapping[str, Any]]
 
@@ -127,7 +127,9 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         run.say(f"GRPO: {steps} steps of {stage.groups} groups of {stage.group_size} on {len(kept)} triplets")
     if config.warm_start:
         add_reference(run.model)  # the reference is what the policy starts from
-    keep_prompts = stage.keep_prompts and memory(config, run.model, kept_prompts=stage.rounds * stage.groups).fits()
+    keep_prompts = (
+        stage.keep_prompts and plan_memory(config, run.model, kept_prompts=stage.rounds * stage.groups).fits()
+    )
     if stage.keep_prompts and not keep_prompts:
         run.say("Prompts run twice, to sample and with gradient: their kept graphs would not fit into memory.")
 
@@ -149,7 +151,7 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         steps=steps,
         learning_rate=config.grpo.learning_rate,
         checkpoint_every=stage.checkpoint_every,
-        line=_line,
+        line=world_model_line,
     )
     results["RWML"] = score("RWML", predict("RWML"))
     if config.baseline:
@@ -316,7 +318,7 @@ def _order(config: RWMLConfig, data: Sequence[Transition], number: int) -> list[
 
 def _check(run: Run) -> None:
     check_reward(run)
-    memory(run.config, run.model).check()
+    plan_memory(run.config, run.model).check()
     check_prompts(run.prompts, run.games, run.config.show_policy, predicts=True)
 
 
@@ -332,32 +334,6 @@ def choose(config: RWMLConfig, source: Source, load: bool = True) -> Games:
     played = config.collect
     numbers = (config.seed, played.games, played.held_out_games, played.max_steps, played.rollouts)
     return source.prepare(*numbers, load=load, **source.known_arguments)
-
-
-def memory(
-    config: RWMLConfig, model: torch.nn.Module, kept_prompts: int = 0, device: torch.device | None = None
-) -> MemoryPlan:
-    """Plan the memory of the updates.
-
-    Args:
-        config: The configuration.
-        model: The model with its adapter; its weights may be on the device `meta`.
-        kept_prompts: See `memory_plan.plan`.
-        device: Device of the training; the model's if absent.
-    """
-    device = device or next(model.parameters()).device
-    rows = config.stage.groups * config.stage.group_size
-    return plan(
-        cast(PreTrainedModel, model),
-        rows,
-        config.max_prompt_tokens,
-        config.max_new_tokens,
-        group_size=config.stage.group_size,
-        micro_tokens=config.grpo.tokens_per_pass(device.type),
-        sampling_rows=config.batch_rows,
-        kept_prompts=kept_prompts,
-        device=device,
-    )
 
 
 def _collect(run: Run, name: str) -> TransitionDataset:
@@ -446,11 +422,3 @@ def _steps_for_equal_wall_clock(run: Run, rows: Sequence[Mapping[str, Any]], sft
         return {"grpo_seconds": grpo, "sft_seconds_per_step": per_step, "steps": round(grpo / per_step)}
 
     return int(run.once("same_time.json", count)["steps"])
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return (
-        f"reward {row['reward']:.3f}  gap {row['distance']:.3f}  groups with signal {row['signal_groups']:>2} of "
-        f"{row['groups']} ({row['signal_share']:.0%})  KL {row['kl']:.4f}  clipped {row['clip_fraction']:.1%}  "
-        f"mismatch {row['sampling_mismatch']:.4f} (KL {row['sampling_kl']:.0e})"
-    )

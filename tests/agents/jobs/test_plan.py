@@ -21,7 +21,7 @@ from rwml_gym.agents.config.policy import (
 )
 from rwml_gym.agents.config.sft import SFTJobConfig, sft_preset
 from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, StageConfig, preset
-from rwml_gym.agents.jobs import policy, sft, world_model
+from rwml_gym.agents.jobs.memory import plan_memory
 from rwml_gym.agents.jobs.plan import plan_run
 from rwml_gym.agents.jobs.run import start_run
 from rwml_gym.agents.language.models import add_adapter, load_model, load_shape
@@ -129,23 +129,20 @@ def test_the_shape_of_a_packaged_model_needs_no_conversion(tmp_path, monkeypatch
 
 
 JOBS: list[Any] = [
-    (world_model, lambda folder: small_config(folder)),
-    (sft, lambda folder: SFTJobConfig(env="toy", model=str(folder), dtype="float32", lora_rank=2, target="states")),
-    (
-        policy,
-        lambda folder: PolicyConfig(
-            env="toy", model=str(folder), dtype="float32", lora_rank=2, stage=PolicyStageConfig(games=5)
-        ),
+    lambda folder: small_config(folder),
+    lambda folder: SFTJobConfig(env="toy", model=str(folder), dtype="float32", lora_rank=2, target="states"),
+    lambda folder: PolicyConfig(
+        env="toy", model=str(folder), dtype="float32", lora_rank=2, stage=PolicyStageConfig(games=5)
     ),
 ]
 
 
-@pytest.mark.parametrize(("job", "make"), JOBS, ids=["rwml", "sft", "policy"])
-def test_memory_is_planned_from_the_shape_as_from_the_model(tiny_folder, tmp_path, job, make):
+@pytest.mark.parametrize("make", JOBS, ids=["rwml", "sft", "policy"])
+def test_memory_is_planned_from_the_shape_as_from_the_model(tiny_folder, tmp_path, make):
     config = make(tiny_folder)
     model = add_adapter(load_model(str(tiny_folder), "float32", "cpu")[0], config.lora_rank, config.lora_alpha)
     shape = add_adapter(load_shape(str(tiny_folder), "float32")[0], config.lora_rank, config.lora_alpha)
-    real, planned = job.memory(config, model), job.memory(config, shape, device=torch.device("cpu"))
+    real, planned = plan_memory(config, model), plan_memory(config, shape, device=torch.device("cpu"))
     assert planned.lines == real.lines
     assert planned.total == real.total
     assert (real.loaded > 0, planned.loaded) == (True, 0)
