@@ -21,6 +21,7 @@ from rwml_gym.agents.config.policy import (
 )
 from rwml_gym.agents.config.sft import SFTJobConfig, sft_preset
 from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, StageConfig, preset
+from rwml_gym.agents.jobs import sft
 from rwml_gym.agents.jobs.memory import plan_memory
 from rwml_gym.agents.jobs.plan import plan_run
 from rwml_gym.agents.jobs.run import start_run
