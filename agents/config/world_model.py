@@ -181,7 +181,8 @@ class RWMLConfig(JobConfig):
         baseline: Whether to train next-state SFT from the same start for the wall-clock time that GRPO took.
         max_held_out: Maximal number of held-out transitions that are predicted; 0 for all.
         batch_rows: Completions sampled side by side.
-        placebo: What is learnt in place of the world's answers, as a control; what is held out stays.
+        placebo: What SFT and GRPO learn in place of the world's answers, as a control. The threshold, the lookup and
+            what is held out are the world's.
         nuisance: Share of arbitrary parts in all states of training and held-out games, below 1, see `reward.nuisance`.
             The reward lets them pass.
         forgetting: Number of held-out prompts, and of pieces of general text, on which forgetting is measured, see

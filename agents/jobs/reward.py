@@ -17,7 +17,7 @@ from rwml_gym.agents.language.judge import JUDGE_THRESHOLD, OWN, JudgedGap, Judg
 from rwml_gym.agents.language.models import load_model, load_shape
 from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_role
 from rwml_gym.diagnostics.calibration_pairs import pair_distances
-from rwml_gym.diagnostics.thresholds import EASY_SHARE, carried_threshold, paper_thresholds, too_lax
+from rwml_gym.diagnostics.thresholds import EASY_SHARE, carried_threshold, paper_thresholds, too_lax, training_threshold
 from rwml_gym.encoders.cached import Encoder, make_encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import read_json, write_json, write_text
@@ -27,7 +27,16 @@ from rwml_gym.reward.gap import GapReward
 from rwml_gym.reward.views import ViewName
 from rwml_gym.transitions import Transition, TransitionDataset
 
-__all__ = ["calibrated_gap", "check_judge", "check_reward", "make_gap", "paper_gaps", "pass_rates", "run_gap"]
+__all__ = [
+    "calibrated_gap",
+    "check_judge",
+    "check_placebo",
+    "check_reward",
+    "make_gap",
+    "paper_gaps",
+    "pass_rates",
+    "run_gap",
+]
 
 _WORDS = "user"
 
@@ -49,6 +58,19 @@ def check_judge(source: Source, judge: str | None) -> None:
             f"Expected a world without results of tools for a judge, actual: {source.world.title}. Remove --judge, or "
             "choose another --env."
         )
+
+
+def check_placebo(source: Source, config: RWMLConfig) -> None:
+    """Raise `InvalidConfigError` if thresholds are to be chosen by attempts at a placebo's answers."""
+    if config.placebo == "none":
+        return
+    for role in (_WORDS, TOOL_ROLE) if source.world.roles else ("",):
+        if _given(config, role) is None and _by_attempts(config, role):
+            name = "tool-threshold" if role == TOOL_ROLE else "threshold"
+            raise InvalidConfigError(
+                f"Expected --{name} with the placebo {config.placebo!r} and threshold_by 'paper', actual: none. Give "
+                "that of the run that it is compared with: attempts at a placebo's answers would choose another one."
+            )
 
 
 def check_reward(run: Run) -> None:
@@ -179,8 +201,12 @@ def paper_gaps(
         rows = [row for row, transition in zip(distances, tried, strict=True) if not roles or transition.role == role]
         if not _by_attempts(config, role) or not rows:
             continue
-        filtering[role], chosen[role] = paper_thresholds(np.array(rows), config.filter.easy_rate)
-        if chosen[role] >= 1:
+        given = None if role == TOOL_ROLE else config.filter.threshold
+        if given is None:
+            filtering[role], chosen[role] = paper_thresholds(np.array(rows), config.filter.easy_rate)
+        else:
+            filtering[role], chosen[role] = given, training_threshold(given)
+        if given is None and chosen[role] >= 1:
             raise InvalidConfigError(
                 f"Expected attempts of which {EASY_SHARE:.0%} come near the truth, to choose as the paper does, "
                 f"actual: that share only below {filtering[role]:.4g}. Fine-tune longer (--sft.steps), ask "
@@ -190,9 +216,10 @@ def paper_gaps(
         passes = (
             _described(role, result) if isinstance(result, Calibration) else f"What it lets pass is unknown. {result}"
         )
+        easy = f"{EASY_SHARE:.0%} of the triplets are easy at {filtering[role]:.4g}, the filter's τ_d"
         texts.append(
-            f"{EASY_SHARE:.0%} of the triplets are easy at {filtering[role]:.4g}, the filter's τ_d; for training 0.15 "
-            f"more, rounded to 0.2: {chosen[role]:.4g}{too_lax(chosen[role])}. {passes}"
+            f"{easy if given is None else f'The filter has τ_d {given:.4g}, as configured'}; for training 0.15 more, "
+            f"rounded to 0.2: {chosen[role]:.4g}{too_lax(chosen[role])}. {passes}"
         )
     return (
         make_gap(config, roles, encoder, filtering, filtering=True, judge=judge_of(gap)),
@@ -216,10 +243,13 @@ def _open(config: RWMLConfig, roles: bool, train: Sequence[Transition]) -> dict[
     groups: dict[str, list[Transition]] = defaultdict(list)
     for transition in train:
         role = transition.role if roles else ""
-        given = config.tool_threshold if role == TOOL_ROLE else config.threshold
-        if given is None and config.judge is None and (role or not roles):
+        if _given(config, role) is None and config.judge is None and (role or not roles):
             groups[role].append(transition)
     return dict(sorted(groups.items()))
+
+
+def _given(config: RWMLConfig, role: str) -> float | None:
+    return config.tool_threshold if role == TOOL_ROLE else config.threshold
 
 
 def _by_attempts(config: RWMLConfig, role: str) -> bool:

@@ -30,7 +30,7 @@ from rwml_gym.agents.jobs.data import (
 from rwml_gym.agents.jobs.filter import Triplets
 from rwml_gym.agents.jobs.held_out import keep_best, make_context, mean_reward, predict_held_out, score_held_out
 from rwml_gym.agents.jobs.memory import plan_memory
-from rwml_gym.agents.jobs.reward import calibrated_gap, check_judge, check_reward, run_gap
+from rwml_gym.agents.jobs.reward import calibrated_gap, check_judge, check_placebo, check_reward, run_gap
 from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
 from rwml_gym.agents.jobs.worlds import Games, Source
 from rwml_gym.agents.language.models import add_reference
@@ -92,9 +92,12 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
         f"held out; {np.mean([t.invalid_action for t in train]):.0%} of the training actions were invalid."
     )
 
+    # What is measured, and by which threshold, is the same with a placebo; only what is learnt is not.
+    learnt = train if config.placebo == "none" else with_placebo(run, train)
     if config.placebo != "none":
-        train = with_placebo(run, train)
-        run.say(f"Placebo: the training transitions have {config.placebo} answers. The held-out ones are the world's.")
+        run.say(
+            f"Placebo: SFT and GRPO learn {config.placebo} answers. All that is measured is measured on the world's."
+        )
 
     # Reward, which does not see arbitrary parts
     plain, played = run_gap(run), as_played(run, train)
@@ -108,7 +111,7 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     predictions = {name: predict(name, other) for name, other in others.items()} | {"base": predict("base")}
 
     # Filter
-    sft_data, rest = divide(train, config.filter.share, run.seed("share"))
+    sft_data, rest = divide(learnt, config.filter.share, run.seed("share"))
     sft_rows = _fine_tune(run, world_model, "warm start", sft_data, config.sft.updates(len(sft_data)))
     if config.warm_start:
         run.say(
@@ -331,6 +334,7 @@ def choose(config: RWMLConfig, source: Source, load: bool = True) -> Games:
     """Choose the games that a run plays, see `Source.prepare`."""
     check_target_view(source, config.target_view)
     check_judge(source, config.judge)
+    check_placebo(source, config)
     played = config.collect
     numbers = (config.seed, played.games, played.held_out_games, played.max_steps, played.rollouts)
     return source.prepare(*numbers, load=load, **source.known_arguments)

@@ -33,8 +33,9 @@ GapTokens = Literal["prediction", "all"]
 ObservationLoss = Literal["off", "cross_entropy", "clipped_mae"]
 TokenLoss = Literal["cross_entropy", "clipped_mae"]
 Placebo = Literal["none", "shuffled", "random"]
-"""What stands in the place of the world's answer to show what the truth adds: nothing, the answer to another turn of
-the same task type, or random tokens."""
+"""What stands in the place of the world's answer to show what the truth adds: nothing, the answer to another turn, or
+random tokens. The other turn is of the same task type in a policy's training, and of the same message role in stage 1,
+whose transitions name no task type."""
 
 
 @dataclass(frozen=True)

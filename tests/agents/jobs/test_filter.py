@@ -218,6 +218,23 @@ def test_a_placebo_changes_what_is_learnt_and_not_what_is_held_out(tiny_folder, 
 
 
 @pytest.mark.long
+def test_a_placebo_is_measured_as_the_run_that_it_is_compared_with(tiny_folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    collect = replace(small_config(tiny_folder).collect, games=12)
+    every = FilterConfig(share=0.2, attempts=1, keep_easy=1.0, keep_hard=1.0)
+    found = []
+    for placebo in ("none", "random"):
+        folder = tmp_path / placebo
+        run_world_model(
+            _config(tiny_folder, placebo=placebo, threshold=None, collect=collect, filter=every, max_held_out=0), folder
+        )
+        lookup = json.loads((folder / "evaluation" / "most_frequent.json").read_text())
+        found.append(([row["reward"] for row in lookup], json.loads((folder / "calibration.json").read_text())))
+    assert found[0] == found[1]
+    assert any(found[0][0])
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("balance", [False, True])
 def test_batches_are_spread_over_what_happened_if_wanted(tiny_folder, tmp_path, tried, balance):
     pytest.importorskip("matplotlib")

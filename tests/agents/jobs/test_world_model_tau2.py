@@ -19,6 +19,7 @@ if any(importlib.util.find_spec(p) is None for p in ("tau2", "rouge_score", "pef
 from rwml_gym.agents.cli import main as cli
 from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, RWMLConfig, StageConfig, preset
 from rwml_gym.agents.jobs import world_model
+from rwml_gym.agents.jobs.plan import plan_run
 from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap, paper_gaps, pass_rates
 from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.jobs.worlds import Source
@@ -416,6 +417,19 @@ def test_the_filter_may_have_a_threshold_of_its_own(tiny_folder):
     assert filtering.measure("tool") == training.measure("tool")
 
 
+def test_the_filters_own_threshold_leads_to_that_of_the_training_as_in_the_paper(tiny_folder):
+    data = [
+        Transition((Turn("", "user: Hi."),), "Hello?", f"user: Yes, {i}.", game=str(i), role="user") for i in range(9)
+    ]
+    config = tiny_config(tiny_folder, threshold_by="paper", filter=FilterConfig(threshold=0.1), tool_threshold=0.3)
+    far = [[0.9, 0.9]] * 9
+    filtering, training, text = paper_gaps(
+        config, True, make_gap(config, True, "hashing"), TransitionDataset(data), data, far
+    )
+    assert (filtering.threshold, training.threshold) == (0.1, 0.2)
+    assert "The filter has τ_d 0.1, as configured; for training 0.15 more, rounded to 0.2: 0.2" in text
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -443,3 +457,15 @@ def test_a_view_for_a_world_without_tools_is_refused_before_any_work(command, ca
     assert status_of(["train", *command, "--env", "toy", "--target-view", "schema", "--run-dir", str(folder)]) == 2
     assert "Use --target-view raw" in " ".join(capsys.readouterr().err.split())
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [({"tool_threshold": 0.2}, "threshold"), ({"threshold": 0.2, "tool_reward": "binary"}, "tool-threshold")],
+)
+def test_attempts_at_a_placebos_answers_choose_no_threshold(tiny_folder, changes, name, tmp_path):
+    config = tiny_config(tiny_folder, threshold_by="paper", placebo="shuffled", **changes)
+    for start in (run_world_model, plan_run):
+        with pytest.raises(InvalidConfigError, match=f"Expected --{name} with the placebo 'shuffled'"):
+            start(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "transitions").exists()
