@@ -9,7 +9,7 @@ from pathlib import Path
 from rwml_gym.agents.claims.figure import draw_figure, figure_rows
 from rwml_gym.agents.claims.records import Record, measured, read_records
 from rwml_gym.agents.claims.tables import Column, Table, load_table
-from rwml_gym.agents.claims.values import column_values, records_by_arm
+from rwml_gym.agents.claims.values import column_values, records_by_arm, withdrawn_from
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import write_text
 from rwml_gym.statistics import student_interval
@@ -93,6 +93,8 @@ def _notes(table: Table, records: Sequence[Record]) -> list[str]:
         if stopped := [record.seed for record in mine if record.status == "stopped"]:
             seeds = ", ".join(map(str, stopped))
             lines.append(f"- {arm}, stopped early: seeds {seeds}. They count where they had measured something.")
+        gone = dict.fromkeys(each.reason for record in mine for each in withdrawn_from(table, record))
+        lines += [f"- {arm}, numbers that were withdrawn: {reason}" for reason in gone]
     if table.episodes:
         played = {record.arm: 0.0 for record in records}
         for record in records:

@@ -127,6 +127,8 @@ def add_record(folder: Path, table: str, record: Record) -> None:
 def measured(records: Sequence[Record], size: str) -> list[Record]:
     """Return the last finished record of each arm and seed at a size; where none is, the last stopped one.
 
+    A mean over seeds is of one setting, so records of other settings than those of the arm's last are left out.
+
     Args:
         records: Records of a table, the oldest first.
         size: The size.
@@ -137,4 +139,14 @@ def measured(records: Sequence[Record], size: str) -> list[Record]:
         for record in records
         if record.size == size and record.status == status
     ]
-    return list({(record.arm, record.seed): record for record in chosen}.values())
+    newest = {record.arm: record for record in records if record in chosen}
+    alike = [record for record in chosen if _settings_agree(record, newest[record.arm])]
+    return list({(record.arm, record.seed): record for record in alike}.values())
+
+
+def _settings_agree(one: Record, other: Record) -> bool:
+    """Return whether two records differ in their seeds only; an option that only one of them knows does not count."""
+    if [(s.run, s.adapter, s.imagine) for s in one.stages] != [(s.run, s.adapter, s.imagine) for s in other.stages]:
+        return False
+    pairs = zip(one.stages, other.stages, strict=True)
+    return all(a.settings[key] == b.settings[key] for a, b in pairs for key in {*a.settings} & {*b.settings} - {"seed"})

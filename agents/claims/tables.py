@@ -18,7 +18,7 @@ from rwml_gym.agents.config.files import load_config
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = [
-    *("SIZES", "Arm", "Column", "Size", "Stage", "StageName", "StageSize", "Table", "Value"),
+    *("SIZES", "Arm", "Column", "Size", "Stage", "StageName", "StageSize", "Table", "Value", "Withdrawn"),
     *("load_sizes", "load_table", "resolved", "table_names"),
 ]
 
@@ -100,6 +100,23 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Withdrawn:
+    """Numbers of an arm that turned out to be wrong; the records keep them, no table shows them.
+
+    Attributes:
+        arm: The arm.
+        metrics: Names of the metrics, with `*` for any text.
+        until: They are wrong in records that ended before this time (UTC, ISO 8601).
+        reason: Why, as a sentence.
+    """
+
+    arm: str
+    metrics: tuple[str, ...]
+    until: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of the claims.
 
@@ -112,6 +129,7 @@ class Table:
         arms: The rows.
         set: Changes that all arms share, by what runs and by dotted key; before those of an arm.
         episodes: Whether success in episodes is compared, which needs many of them.
+        withdrawn: Numbers that are not shown.
     """
 
     title: str
@@ -122,12 +140,15 @@ class Table:
     arms: tuple[Arm, ...]
     set: dict[StageName, dict[str, Value]] = field(default_factory=dict)
     episodes: bool = False
+    withdrawn: tuple[Withdrawn, ...] = ()
 
     def __post_init__(self) -> None:
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
             raise InvalidConfigError(f"Expected arms of different names, actual: {names}.")
-        for other in [c.against for c in self.columns] + [arm.placebo_of for arm in self.arms]:
+        for other in (
+            [c.against for c in self.columns] + [arm.placebo_of for arm in self.arms] + [w.arm for w in self.withdrawn]
+        ):
             if other is not None and other not in names:
                 raise InvalidConfigError(f"Expected an arm among {names}, actual: {other!r}.")
         for arm in self.arms:

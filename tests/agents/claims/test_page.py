@@ -22,7 +22,7 @@ from rwml_gym.agents.claims.records import (
     read_records,
     settings_of,
 )
-from rwml_gym.agents.claims.tables import Arm, Column, Stage, Table, load_table
+from rwml_gym.agents.claims.tables import Arm, Column, Stage, Table, Withdrawn, load_table
 from rwml_gym.agents.config.world_model import PRESETS
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.statistics import student_interval
@@ -69,6 +69,30 @@ def test_an_arm_that_did_not_run_says_so_and_no_difference_is_made_up():
     text = table_text(TABLE, [record("a", 0, x=0.5)])
     assert "Not run: b; c." in text
     assert "| a | 0 | 0.500 | - | - |" in text
+
+
+def test_a_number_that_was_withdrawn_is_not_shown_but_its_reason_is():
+    gone = Withdrawn("b", ("s.x*",), "2026-01-02T00:00:00", "It was measured with a bent ruler.")
+    table = replace(TABLE, withdrawn=(gone,))
+    old, new = record("b", 0, x=0.5, y=0.1), replace(record("b", 1, x=0.25), ended="2026-01-03T00:00:00+00:00")
+    text = table_text(table, [record("a", 0, x=0.5), old])
+    assert "| b (placebo of a) | 0 | - | - | - |" in text
+    assert "- b, numbers that were withdrawn: It was measured with a bent ruler." in text
+    assert "| b (placebo of a) | 0, 1 | 0.250 | - | - |" in table_text(table, [old, new])
+    assert "withdrawn" not in table_text(table, [new])
+    with pytest.raises(InvalidConfigError, match="Expected an arm among"):
+        replace(TABLE, withdrawn=(replace(gone, arm="z"),))
+
+
+def test_a_mean_is_of_one_setting():
+    def at(seed, rate, x, **more):
+        return replace(record("a", seed, x=x), stages=[StageRecord("rwml", {"seed": seed, "rate": rate, **more})])
+
+    other = [at(0, 0.1, 0.5), at(1, 0.1, 0.7)]
+    assert measured([*other, at(0, 9.0, 0.0)], "tiny") == [at(0, 9.0, 0.0)]
+    assert measured([at(0, 9.0, 0.0), *other], "tiny") == other
+    # An option that is younger than a record does not part it from the others.
+    assert len(measured([*other, at(2, 0.1, 0.6, young=True)], "tiny")) == 3
 
 
 def test_what_was_expected_stands_above_the_numbers():
