@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["bootstrap_interval", "student_interval", "wilson_interval"]
+__all__ = ["bootstrap_interval", "student_interval", "wilson_interval", "won_games_interval"]
 
 _RESAMPLES = 2_000
 # Quantiles 0.975 of Student's t by degrees of freedom; the normal distribution's beyond.
@@ -37,7 +37,7 @@ def bootstrap_interval(
     return float(array.mean()), float(low), float(high)
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
     """Return Wilson's 95 % interval of a share (E. B. Wilson, 1927), valid for few trials and near 0 and 1.
 
     >>> tuple(round(bound, 3) for bound in wilson_interval(131, 134))
@@ -48,6 +48,28 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     centre = (share + size / 2) / (1 + size)
     half = z * math.sqrt(share * (1 - share) / trials + size / (4 * trials)) / (1 + size)
     return (centre - half if successes else 0.0), (centre + half if successes < trials else 1.0)
+
+
+def won_games_interval(won: Sequence[int], played: Sequence[int]) -> tuple[float, float]:
+    """Return the 95 % interval of the share of episodes that were won.
+
+    Where a game is played more than once, its episodes are no independent trials, so games are resampled. Where all
+    games were won equally often, resampling would say that the share is certain: then it is Wilson's, of the games.
+
+    Args:
+        won: Episodes won of each game.
+        played: Episodes played of each game, at least one.
+
+    >>> won_games_interval([8] * 4 + [0] * 8, [8] * 12)
+    (0.08333333333333333, 0.5833333333333334)
+    """
+    if max(played) == 1:
+        return wilson_interval(sum(won), len(played))
+    shares = np.repeat(np.divide(won, played), played)
+    _, low, high = bootstrap_interval(shares, np.repeat(np.arange(len(played)), played).astype(str).tolist())
+    if low == high:
+        return wilson_interval(float(shares.mean()) * len(played), len(played))
+    return low, high
 
 
 def student_interval(values: Sequence[float]) -> tuple[float, float, float]:

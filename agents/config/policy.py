@@ -111,7 +111,8 @@ class PolicyStageConfig:
             and was measured to harm (arXiv 2607.21273).
         gap_tokens: The tokens that get them: those of the `prediction`, or `all` of the turn, its action included.
         gap_in_failed_groups: Whether they count where no episode of the group was won. There nothing else speaks, and
-            an agent that learns from them alone learns to do what is easy to predict.
+            an agent that learns from them alone learns to do what is easy to predict. They do count in environments
+            that do not say which episodes are won.
         gap_placebo: What predictions are compared with in place of the world's answers, as a control.
         observation_loss: The auxiliary loss on the world's answers.
         encoder: Encoder of the gap reward.

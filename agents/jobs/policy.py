@@ -134,7 +134,8 @@ def grpo_step(
         roles: Whether the world's answers have message roles.
 
     Returns:
-        Over all episodes of all processes: `success`, `reward`, `steps` and the share of `invalid` actions, the mean
+        Over all episodes of all processes: `success`, the share of those of which the environment says whether they are
+        won (`judged`), `reward`, `steps` and the share of `invalid` actions, the mean
         `gap_reward`, which is the prediction accuracy if it is binary, tokens written in a turn (`tokens`), `episodes`,
         those that failed (`failed`), `groups`, those with a reward difference (`signal_groups`) and without any won
         episode (`failed_groups`); the gap's share of the squared advantages of the tokens (`gap_share`); what
@@ -243,6 +244,7 @@ def _statistics(played: Sequence[Episode], accelerator: Accelerator) -> dict[str
             len(played),
             len(whole),
             sum(episode.won for episode in whole),
+            sum(episode.judged for episode in whole),
             sum(episode.reward for episode in whole),
             sum(episode.steps for episode in whole),
             sum(sum(episode.invalid) for episode in whole),
@@ -252,9 +254,10 @@ def _statistics(played: Sequence[Episode], accelerator: Accelerator) -> dict[str
             len(gaps),
         ],
     )
-    episodes, ended, won, reward, steps, invalid, tokens, turns, gap, gap_turns = sums
+    episodes, ended, won, judged, reward, steps, invalid, tokens, turns, gap, gap_turns = sums
     return {
         "success": won / max(ended, 1),
+        "judged": judged / max(ended, 1),
         "reward": reward / max(ended, 1),
         "steps": steps / max(ended, 1),
         "invalid": invalid / max(steps, 1),
@@ -401,9 +404,11 @@ def _evaluate(run: Run, number: int) -> list[Evaluation]:
             sum(sum(episode.invalid) for episode in played),
             sum(episode.steps for episode in played),
             sum(episode.reward for episode in played),
-            sum("won" in episode.info for episode in played),
+            sum(episode.judged for episode in played),
         ]
-        episodes, won, invalid, steps, reward, known = total(run.accelerator, sums)
+        episodes, won, invalid, steps, reward, known, *by_game = total(
+            run.accelerator, [*sums, *_by_game(games.games, played)]
+        )
         found = Evaluation(
             name,
             number,
@@ -414,8 +419,18 @@ def _evaluate(run: Run, number: int) -> list[Evaluation]:
             reward / episodes,
             known > 0,
             "games" if isinstance(games.games[0], str) else "episodes",
+            [[int(won), int(count)] for won, count in zip(by_game[::2], by_game[1::2], strict=True)],
         )
         if run.is_main:
             tqdm.write(printable(f"  after {number} updates, {found}"))
         results.append(found)
     return results
+
+
+def _by_game(games: Sequence[GameName], played: Sequence[Episode]) -> list[int]:
+    """Return how many episodes were won and played, game by game."""
+    found = {game: [0, 0] for game in games}
+    for episode in played:
+        found[episode.spec.game][0] += episode.won
+        found[episode.spec.game][1] += 1
+    return [number for counts in found.values() for number in counts]

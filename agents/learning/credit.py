@@ -20,6 +20,7 @@ from rwml_gym.agents.learning.options import GapDelivery, GapTokens, SequenceOf
 from rwml_gym.agents.players.language_model import TurnRecord
 from rwml_gym.agents.players.rollout import Episode
 from rwml_gym.agents.players.spans import find_tokens, prediction_tokens
+from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["Answers", "Credit", "Delivery", "credit_episodes"]
 
@@ -36,7 +37,8 @@ class Delivery:
         scale: Whether the episode's advantage is divided by the group's standard deviation, see `group_advantages`.
         gap: `mean_only` or `z_score`, see `config.policy.PolicyStageConfig`.
         gap_tokens: `prediction` or `all`, likewise.
-        gap_in_failed_groups: Whether gap rewards count in a group without a won episode.
+        gap_in_failed_groups: Whether gap rewards count in a group of which no episode was won. They do count where the
+            environment does not say which are.
     """
 
     task_weight: float = 1.0
@@ -69,7 +71,7 @@ class Credit:
     Attributes:
         groups: One group per prompt; without advantages only where there are answers to learn.
         signal: Whether any advantage is not 0.
-        failed: Whether no episode was won.
+        failed: Whether no episode was won; not where the environment says of none whether it is.
         task_square: Sum of the squared advantages of task success over the model's tokens.
         gap_square: The same of the gap reward.
     """
@@ -97,13 +99,17 @@ def credit_episodes(
             prompt does not extend the previous one. `turn`: one sequence per turn, as with a history window.
         delivery: How rewards become advantages; task success alone if absent.
         answers: What to learn of the world's answers; nothing if absent.
+
+    Raises:
+        InvalidConfigError: Answers are weighed by failure, and the environment does not say which episodes are won.
     """
     delivery = delivery or Delivery()
     usable = [i for i, episode in enumerate(episodes) if episode.error is None and episode.rewards]
     if len(usable) < 2:
         return Credit()
     played = [episodes[i] for i in usable]
-    failed = not any(episode.won for episode in played)
+    judged = any(episode.judged for episode in played)
+    failed = judged and not any(episode.won for episode in played)
     tasks, gaps = _advantages(played, delivery, failed)
     signal = max(np.abs(tasks).max(), max(np.abs(gap).max() for gap in gaps)) > _NOTHING
     if not signal and answers is None:
@@ -111,6 +117,11 @@ def credit_episodes(
     taught: list[Sequence[str | None]] = [[None] * len(episode.written) for episode in played]
     factor = 1.0
     if answers is not None:
+        if answers.by_failure and not judged:
+            raise InvalidConfigError(
+                'Expected info["won"] with observation_loss.by_failure, actual: the environment does not say which '
+                "episodes are won. Set by_failure to false."
+            )
         if answers.by_failure:
             factor = sum(not episode.won for episode in played) / len(played)
         taught = _taught(played, [answers.texts[i] for i in usable], answers.turns)

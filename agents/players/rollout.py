@@ -70,6 +70,11 @@ class Episode:
         return self.error is None and bool(self.info.get("won"))
 
     @property
+    def judged(self) -> bool:
+        """Whether the environment says if the task was solved (`info["won"]`)."""
+        return "won" in self.info
+
+    @property
     def reward(self) -> float:
         """Sum of the rewards."""
         return sum(self.rewards)

@@ -20,7 +20,7 @@ def dark_room(rows: Sequence[Mapping[str, Any]], window: int = 10) -> str:
     """Return a warning with numbers if accuracy rose while success fell, over the last updates; else an empty text.
 
     Args:
-        rows: Metrics of updates, with `gap_reward` and `success`.
+        rows: Metrics of updates, with `gap_reward`, `success`, `judged` and `reward`.
         window: Number of last updates, whose halves are compared. With fewer there is no warning.
     """
     last = rows[-window:]
@@ -28,12 +28,14 @@ def dark_room(rows: Sequence[Mapping[str, Any]], window: int = 10) -> str:
         return ""
     before, after = last[: window // 2], last[window // 2 :]
     accuracy = _change([row["gap_reward"] for row in before], [row["gap_reward"] for row in after])
-    success = _change([row["success"] for row in before], [row["success"] for row in after])
+    # Where the environment does not say which episodes are won, the task's reward says it.
+    key, name = ("success", "success") if all(row.get("judged", 1) for row in last) else ("reward", "the task reward")
+    success = _change([row[key] for row in before], [row[key] for row in after])
     if not (accuracy[2] > _ERRORS and success[2] < -_ERRORS):
         return ""
     return (
-        f"Expected success to rise with accuracy, actual: over the last {window} updates the gap reward rose from "
-        f"{accuracy[0]:.3f} to {accuracy[1]:.3f} and success fell from {success[0]:.3f} to {success[1]:.3f}. The "
+        f"Expected {name} to rise with accuracy, actual: over the last {window} updates the gap reward rose from "
+        f"{accuracy[0]:.3f} to {accuracy[1]:.3f} and {name} fell from {success[0]:.3f} to {success[1]:.3f}. The "
         "agent may be choosing what is easy to predict. Lower stage.world_model_weight, keep gap_delivery 'mean_only' "
         "and gap_tokens 'prediction', or use stage.observation_loss in its place."
     )

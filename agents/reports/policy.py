@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rwml_gym.agents.config.policy import PolicyConfig
 from rwml_gym.agents.reports.dark_room import dark_room
 from rwml_gym.figures import draw, save
 from rwml_gym.files import read_json, write_json
-from rwml_gym.statistics import wilson_interval
+from rwml_gym.statistics import wilson_interval, won_games_interval
 
 __all__ = ["Evaluation", "plot_policy_curves", "write_policy_report"]
 
@@ -32,6 +32,7 @@ class Evaluation:
         reward: Mean sum of the rewards of an episode.
         judged: Whether the environment says which episodes are won (`info["won"]`).
         unit: What is played: `games`, or `episodes` if the environment names no games.
+        by_game: How many episodes of each game were won, and how many were played; empty in runs that did not count.
     """
 
     name: str
@@ -43,11 +44,14 @@ class Evaluation:
     reward: float = 0.0
     judged: bool = True
     unit: str = "games"
+    by_game: list[list[int]] = field(default_factory=list)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the success rate (Wilson)."""
-        return wilson_interval(self.won, self.played)
+        """The 95 % interval of the success rate over games, see `statistics.won_games_interval`."""
+        if not self.by_game:
+            return wilson_interval(self.won, self.played)
+        return won_games_interval(*zip(*self.by_game, strict=True))
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -59,7 +63,7 @@ class Evaluation:
 def write_policy_report(folder: Path, config: PolicyConfig, evaluations: Sequence[Evaluation]) -> str:
     """Write `report.txt`, `report.json` and `curves.png` (with matplotlib) into a run's folder; return the text."""
     rows = read_json(folder / "metrics" / "policy.json")
-    lines = [f"Success of {config.model}, 95 % intervals (Wilson):"]
+    lines = [f"Success of {config.model}, 95 % intervals over games:"]
     for name in dict.fromkeys(evaluation.name for evaluation in evaluations):
         mine = [evaluation for evaluation in evaluations if evaluation.name == name]
         lines += [f"  after {evaluation.step:>3} updates  {evaluation}" for evaluation in mine]

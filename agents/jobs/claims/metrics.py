@@ -15,8 +15,8 @@ Names, behind the name of the stage:
   the same time had when it first reached RWML's reward, linear between evaluations; absent if it never did.
 - `signal` and `signal_start` of `rwml` and `policy`: share of groups with a reward difference in all updates, and in
   the first two.
-- `start`, `end` of `policy`: success on held-out games before and after; `area`: mean success over the evaluations;
-  `start_invalid`, `end_invalid`: share of invalid actions; `episodes`: how many were evaluated at the end.
+- `start`, `end` of `policy`: success on held-out games of all splits before and after; `area`: mean success over the
+  evaluations; `start_invalid`, `end_invalid`: share of invalid actions; `episodes`: how many were evaluated at the end.
 - `MODEL` of `evaluate-world-model`: reward one step ahead.
 - `success`, `steps`, `invalid` (share of actions), `tokens` (written in a step, imagination included) and `episodes`
   of `evaluate`; `imagined`, the share of the played actions whose outcome was imagined word by word.
@@ -115,20 +115,30 @@ def _policy(folder: Path) -> dict[str, float]:
     if not (folder / "report.json").is_file():
         return {}
     evaluations = [row for row in read_json(folder / "report.json") if row["name"] != "training"]
-    shares = [row["won"] / row["played"] for row in evaluations]
     found = _signal(read_json(folder / "metrics" / "policy.json"))
     if not evaluations:
         return found
-    first, last = evaluations[0], evaluations[-1]
+    # Of several splits, all episodes of a step count alike.
+    steps: dict[int, list[dict[str, Any]]] = {}
+    for row in evaluations:
+        steps.setdefault(row["step"], []).append(row)
+    shares = [sum(row["won"] for row in rows) / sum(row["played"] for row in rows) for rows in steps.values()]
+    first, last = steps[min(steps)], steps[max(steps)]
     return {
         "start": shares[0],
         "end": shares[-1],
         "area": _mean(shares),
-        "start_invalid": first["invalid"],
-        "end_invalid": last["invalid"],
-        "episodes": last["played"],
+        "start_invalid": _invalid(first),
+        "end_invalid": _invalid(last),
+        "episodes": float(sum(row["played"] for row in last)),
         **found,
     }
+
+
+def _invalid(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return the share of invalid actions in evaluations of one step."""
+    actions = [row["steps"] * row["played"] for row in rows]
+    return sum(row["invalid"] * count for row, count in zip(rows, actions, strict=True)) / max(sum(actions), 1)
 
 
 def _sft(folder: Path) -> dict[str, float]:

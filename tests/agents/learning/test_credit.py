@@ -13,6 +13,7 @@ from rwml_gym.agents.learning.credit import Answers, Credit, Delivery, credit_ep
 from rwml_gym.agents.learning.grpo import group_advantages
 from rwml_gym.agents.players.language_model import TurnRecord
 from rwml_gym.agents.players.rollout import Episode, EpisodeSpec
+from rwml_gym.errors import InvalidConfigError
 
 PROMPT = [1, 2, 3]
 
@@ -199,6 +200,17 @@ def test_answers_count_by_the_share_of_lost_episodes_if_wanted(rewards, factor):
     for by_failure, expected in ((False, 1.0), (True, factor)):
         groups = episode_groups(episodes, answers=Answers(texts, by_failure=by_failure))
         assert {group.target_factor for group in groups} == {expected}
+
+
+def test_gap_rewards_count_where_the_environment_does_not_say_who_won():
+    episodes = [played(1.0, gaps=(1.0, 0.0)), played(0.0, gaps=(0.0, 0.0))]
+    for episode in episodes:
+        episode.info = {}
+    credit = credit_episodes(episodes, PROMPTS, delivery=both(0.5, gap_tokens="all", gap_in_failed_groups=False))
+    assert not credit.failed
+    assert credit.gap_square > 0
+    with pytest.raises(InvalidConfigError, match="with observation_loss.by_failure"):
+        credit_episodes(episodes, PROMPTS, answers=Answers([["a", "b"]] * 2, by_failure=True))
 
 
 def test_the_most_uncertain_turns_are_chosen():

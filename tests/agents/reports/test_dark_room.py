@@ -27,3 +27,8 @@ def test_it_is_silent_otherwise():
     assert dark_room(rows([0.5] * 10, [0.5] * 10)) == ""
     noise = [0.1, 0.9, 0.2, 0.8, 0.3, 0.2, 0.9, 0.3, 0.9, 0.2]
     assert dark_room(rows(noise, noise[::-1])) == ""
+
+
+def test_where_nobody_says_who_won_the_tasks_reward_counts():
+    unjudged = [{**row, "success": 0.0, "judged": 0.0, "reward": row["success"]} for row in rows(RISING, FALLING)]
+    assert dark_room(unjudged) == dark_room(rows(RISING, FALLING)).replace("success", "the task reward")

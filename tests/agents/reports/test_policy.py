@@ -82,6 +82,19 @@ def test_where_nothing_says_who_won_the_reward_is_told_and_nothing_judged(tmp_pa
     ]
 
 
+def test_episodes_of_one_game_are_no_independent_trials():
+    """12 games, 8 episodes each; 4 games are always won."""
+    repeated = Evaluation("held-out", 0, 32, 96, 0.0, 1.0, by_game=[[8, 8]] * 4 + [[0, 8]] * 8)
+    low, high = repeated.interval
+    assert low < 0.1
+    assert high > 0.55
+    assert Evaluation("held-out", 0, 32, 96, 0.0, 1.0).interval == wilson_interval(32, 96)  # a run that did not count
+    once = Evaluation("held-out", 0, 4, 12, 0.0, 1.0, by_game=[[1, 1]] * 4 + [[0, 1]] * 8)
+    assert once.interval == wilson_interval(4, 12)
+    same = Evaluation("held-out", 0, 12, 24, 0.0, 1.0, by_game=[[1, 2]] * 12)
+    assert same.interval == wilson_interval(6, 12)
+
+
 def test_times_and_episodes_are_summed_and_the_largest_mismatch_is_named(tmp_path):
     lines = _report(tmp_path, [_evaluation("held-out", 0, 3)], ROWS)
     assert lines[-2].startswith("2 updates on 10 episodes: 30 s of rollouts, 3 s of updates.")

@@ -15,7 +15,7 @@ from rwml_gym.agents.claims.records import COMMITTED, measured, read_records
 from rwml_gym.agents.claims.tables import load_sizes, load_table, table_names
 from rwml_gym.agents.jobs.claims import run as module
 from rwml_gym.agents.jobs.claims.configs import plan_runs
-from rwml_gym.agents.jobs.claims.metrics import _at_equal_reward
+from rwml_gym.agents.jobs.claims.metrics import _at_equal_reward, metrics_of
 from rwml_gym.errors import InvalidConfigError
 from tests.helpers.alfworld_data import official_data
 from tests.helpers.command_line import run, said
@@ -198,6 +198,23 @@ def test_the_seeds_of_an_evaluation_play_games_of_their_own(tmp_path):
     first, second = (set(json.loads(path.read_text())) for path in sorted(tmp_path.glob("*/panel.json")))
     assert len(first) == len(second) == 2
     assert not first & second
+
+
+def test_the_splits_of_a_policys_evaluation_count_together(tmp_path):
+    def row(name, step, won, played, invalid=0.0):
+        return {"name": name, "step": step, "won": won, "played": played, "invalid": invalid, "steps": 3.0}
+
+    found = [row("valid_seen", 0, 6, 10), row("valid_unseen", 0, 1, 10)]
+    found += [row("valid_seen", 5, 8, 10, 0.4), row("valid_unseen", 5, 2, 30), row("training", 5, 10, 10)]
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "policy.json").write_text("[]")
+    (tmp_path / "report.json").write_text(json.dumps(found))
+    metrics = metrics_of("policy", tmp_path)
+    assert metrics["start"] == pytest.approx(0.35)
+    assert metrics["end"] == pytest.approx(0.25)
+    assert metrics["area"] == pytest.approx(0.3)
+    assert metrics["end_invalid"] == pytest.approx(0.1)
+    assert metrics["episodes"] == 40
 
 
 @pytest.mark.long
