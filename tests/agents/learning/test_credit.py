@@ -209,7 +209,7 @@ def test_gap_rewards_count_where_the_environment_does_not_say_who_won():
     credit = credit_episodes(episodes, PROMPTS, delivery=both(0.5, gap_tokens="all", gap_in_failed_groups=False))
     assert not credit.failed
     assert credit.gap_square > 0
-    with pytest.raises(InvalidConfigError, match="with observation_loss.by_failure"):
+    with pytest.raises(InvalidConfigError, match=r"with observation_loss\.by_failure"):
         credit_episodes(episodes, PROMPTS, answers=Answers([["a", "b"]] * 2, by_failure=True))
 
 
