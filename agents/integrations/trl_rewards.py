@@ -55,7 +55,8 @@ def prediction_reward(gap: GapReward, prompts: Prompts, name: str | None = None)
 
     Without vLLM, TRL samples to the end of the sequence, and text after the prediction is ignored. So set
     `max_completion_length` only a little above the length of a prediction. With vLLM, stop after the prediction:
-    `generation_kwargs={"stop": list(prompts.prediction_stop)}`.
+    `generation_kwargs={"stop": [s for s in prompts.prediction_stop if isinstance(s, str)]}`. In a chat that is none, as
+    the model's end token follows the prediction.
 
     Args:
         gap: The reward.

@@ -102,7 +102,7 @@ def _forgetting(run: Run, held_out: TransitionDataset, name: str) -> Forgetting:
     prompts = [run.prompts.ask(t) for t in chosen]
 
     def ask() -> dict[str, Any]:
-        stop = [text for text in run.prompts.prediction_stop if isinstance(text, str)]
+        stop = run.prompts.prediction_stop
         return vars(make_probe(run.model, run.tokenizer, prompts, count, stop, run.config.max_new_tokens))
 
     probe = Probe(**run.once("forgetting/probe.json", ask))

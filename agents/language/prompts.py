@@ -17,8 +17,9 @@ from rwml_gym.agents.language.instructions import (
     THINK,
     PromptWorld,
 )
+from rwml_gym.agents.language.thoughts import OPEN_THOUGHT, blanked, stop_outside, without_thoughts
 from rwml_gym.errors import InvalidConfigError, PromptTooLongError
-from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, split_prediction
+from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, prediction_span, split_prediction
 from rwml_gym.transitions import Transition, Turn
 
 __all__ = [
@@ -34,7 +35,8 @@ __all__ = [
 PromptStyle = Literal["transcript", "chat"]
 STYLES: tuple[PromptStyle, ...] = ("transcript", "chat")
 
-_THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_COMMAND = re.compile(r"(?m)^( *>)")
+_QUOTED = re.compile(r"(?m)^ ( *>)")
 _CUT = "…"
 _HALF = "\ufffd"  # where a cut divides a character
 _UNEVEN = 8  # tokens by which the length of a cut text may be uneven
@@ -149,24 +151,27 @@ class Prompts:
         self.thoughts, self.predictions, self.thinking = thoughts, predictions, thinking
         self.json_schema, self.empty_thought, self.rules = json_schema, empty_thought, rules
         self._cue = "Thought:" if thoughts else ">"
-        self._special = special_tokens(tokenizer)
+        self.special = special_tokens(tokenizer)
         self._has_system_role = style == "chat" and self._shows_system_messages()
 
     @property
-    def prediction_stop(self) -> tuple[str, ...]:
-        """The stop text of a prediction: the next command, or the closing tag."""
-        return ("\n>",) if self.style == "transcript" else ("</next_state>",)
+    def prediction_stop(self) -> tuple[str | re.Pattern[str], ...]:
+        """The stop of a prediction: the next command, or the closing tag outside of a thought."""
+        return ("\n>",) if self.style == "transcript" else (stop_outside(CLOSE_TAG, self._opens_thought),)
 
     @property
     def action_stop(self) -> tuple[str | re.Pattern[str], ...]:
         """The stop texts of an agent's turn, in addition to the model's end token."""
         if self.style == "chat":
-            return (CLOSE_TAG,) if self.predictions else ()
+            mark = r"^\s*action:" if self.thoughts else ""
+            return (stop_outside(CLOSE_TAG, self._opens_thought, mark),) if self.predictions else ()
         if not self.thoughts and not self.predictions:
             return ("\n",)
         # The turn ends after the line with the command, or with the closing tag if a prediction begins in that line.
         command = r"\n>[^\n<]*\n" if self.thoughts else r"\A[^\n<]*\n"
-        return (re.compile(command), CLOSE_TAG) if self.predictions else (re.compile(command),)
+        # A thought may speak of the tags.
+        closed = re.compile(rf"\n>.*?{CLOSE_TAG}", re.DOTALL) if self.thoughts else CLOSE_TAG
+        return (re.compile(command), closed) if self.predictions else (re.compile(command),)
 
     def ask(self, transition: Transition) -> list[int]:
         """Return the token ids of the prompt that asks for the next state of a transition, see `predict`.
@@ -287,7 +292,7 @@ class Prompts:
 
     def _target(self, next_state: str) -> tuple[str, str, str]:
         """Return the text of a target in three parts: before the state, the state, and after it."""
-        state = self._data(next_state)
+        state = self._state(next_state)
         if self.style == "transcript":
             return "", state, "\n>"
         return f"{EMPTY_THOUGHT * self.empty_thought}{OPEN_TAG}", state, CLOSE_TAG
@@ -295,10 +300,13 @@ class Prompts:
     def read_prediction(self, text: str) -> str:
         """Return the predicted state in a completion; empty if there is none."""
         if self.style == "transcript":
-            return text.split("\n>", 1)[0].strip()
-        # Sampling cuts off the stop string, which is the closing tag.
-        _, prediction = split_prediction(text + "</next_state>" if "<next_state>" in text else text)
-        return (prediction or "").strip()
+            return _QUOTED.sub(r"\1", text.split("\n>", 1)[0]).strip()
+        return split_prediction(without_thoughts(text, self._opens_thought))[1] or ""
+
+    def prediction_span(self, text: str) -> tuple[int, int] | None:
+        """Return where in an agent's turn the prediction stands that `read_action` keeps; `None` if there is none."""
+        shown = blanked(text, self._opens_thought)
+        return prediction_span(shown, len(text) - len(self._split_thought(shown)[1]) if self.thoughts else 0)
 
     def read_action(self, text: str) -> str:
         """Return the action in a completion: its first non-empty line, or the whole chat answer for `service`.
@@ -306,7 +314,7 @@ class Prompts:
         Thoughts are removed. If the prompts ask for predictions, a prediction stays between its tags. Empty if there
         is no action.
         """
-        text = _THOUGHTS.sub("", text)
+        text = without_thoughts(text, self._opens_thought)
         if self.thoughts:
             text = self._split_thought(text)[1]
         prediction = None
@@ -322,7 +330,7 @@ class Prompts:
         """Return the thought before the action in a completion; empty if the prompts ask for none."""
         if not self.thoughts:
             return ""
-        thought = self._split_thought(_THOUGHTS.sub("", text))[0].strip()
+        thought = self._split_thought(without_thoughts(text, self._opens_thought))[0].strip()
         return re.sub(r"(?i)\Athought:\s*", "", thought)
 
     def _split_thought(self, text: str) -> tuple[str, str]:
@@ -420,6 +428,13 @@ class Prompts:
         return False
 
     @cached_property
+    def _opens_thought(self) -> bool:
+        """Whether the chat template begins the model's turn with a thought, as those of some reasoning models do."""
+        if self.style == "transcript":
+            return False
+        return self._render([{"role": "user", "content": _SENTINELS[1]}]).rstrip().endswith(OPEN_THOUGHT)
+
+    @cached_property
     def _between_turns(self) -> tuple[str, str]:
         """What the chat template puts between an agent's turn and the observation, and after the latter."""
         wrote, answered = _SENTINELS
@@ -433,7 +448,7 @@ class Prompts:
     def _end_of_turn(self) -> int | None:
         """The special token with which the chat template ends an agent's turn, which need not be that of a text."""
         first = self._ids(self._between_turns[0])[:1]
-        ends = bool(first) and self.tokenizer.decode(first) in self._special
+        ends = bool(first) and self.tokenizer.decode(first) in self.special
         return first[0] if ends else getattr(self.tokenizer, "eos_token_id", None)
 
     def _render(self, messages: list[dict[str, str]]) -> str:
@@ -444,14 +459,18 @@ class Prompts:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _data(self, text: str) -> str:
-        return without_special_tokens(text, self._special)
+        return without_special_tokens(text, self.special)
 
     def shown(self, state: str) -> str:
         """Return a state as prompts show it: special tokens neutralised, a long one cut."""
         left_out = len(state) - self.max_state
         if not self.max_state or left_out <= 0:
-            return self._data(state)
-        return f"{self._data(state[: self.max_state])} … [{left_out} more characters]"
+            return self._state(state)
+        return f"{self._state(state[: self.max_state])} … [{left_out} more characters]"
+
+    def _state(self, text: str) -> str:
+        """Return a state as data; in a transcript, a line that looks like a command begins with one more blank."""
+        return _COMMAND.sub(r" \1", self._data(text)) if self.style == "transcript" else self._data(text)
 
 
 def _of_task(task: str) -> str:

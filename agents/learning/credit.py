@@ -234,7 +234,7 @@ def _rows(
             row = _Row(turn.prompt)
         tokens = turn.completion.tokens
         whole = gap_tokens == "all" or not gap
-        span = range(len(tokens)) if whole else prediction_tokens(prompts.tokenizer, tokens)
+        span = range(len(tokens)) if whole else prediction_tokens(prompts, tokens)
         row.model(turn, task, float(gap), span)
         pending = None if text is None else (answer, text)
     if row is not None:

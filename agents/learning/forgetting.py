@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rwml_gym.agents.language.logprobs import head_at
 from rwml_gym.agents.language.models import mixed_precision
-from rwml_gym.agents.language.sampling import sample
+from rwml_gym.agents.language.sampling import Stop, sample
 
 __all__ = ["Forgetting", "Probe", "forgetting", "make_probe"]
 
@@ -65,7 +65,7 @@ def make_probe(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     pieces: int,
-    stop: Sequence[str] = (),
+    stop: Sequence[Stop] = (),
     max_new_tokens: int = 32,
 ) -> Probe:
     """Make a probe; the base model is the one without its adapter.

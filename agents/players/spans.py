@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rwml_gym.agents.language.prompts import Tokenizer
-from rwml_gym.reward.tags import OPEN_TAG
+from rwml_gym.agents.language.prompts import Prompts, Tokenizer
 
 __all__ = ["find_tokens", "prediction_tokens"]
 
@@ -21,26 +20,36 @@ def find_tokens(tokenizer: Tokenizer, tokens: Sequence[int], text: str) -> range
         text: What to look for.
     """
     start = tokenizer.decode(list(tokens)).rfind(text) if text else -1
-    if start < 0:
-        return range(0)
+    return range(0) if start < 0 else _between(tokenizer, tokens, start, start + len(text))
+
+
+def prediction_tokens(prompts: Prompts, tokens: Sequence[int]) -> range:
+    """Return the positions of a turn's tokens that decided its prediction.
+
+    They spell the prediction that the environment was handed, with its tags, and the end of the turn if only that
+    follows. In a turn without a prediction it is the last token, which ended the turn in the place of a tag.
+
+    Args:
+        prompts: The prompts that the turn answered; they read the prediction.
+        tokens: The token ids of a turn.
+    """
+    text = prompts.tokenizer.decode(list(tokens))
+    span = prompts.prediction_span(text)
+    if span is None:
+        return range(max(0, len(tokens) - 1), len(tokens))
+    found = _between(prompts.tokenizer, tokens, *span)
+    rest = text[span[1] :]
+    for end in prompts.special:
+        rest = rest.replace(end, "")
+    return found if rest.strip() else range(found.start, len(tokens))
+
+
+def _between(tokenizer: Tokenizer, tokens: Sequence[int], start: int, end: int) -> range:
+    """Return the positions of the tokens that spell the characters from `start` to `end`."""
     first = _reaching(tokenizer, tokens, start)
     if len(_whole(tokenizer, tokens[:first])) > start:  # that token spells the text's beginning, too
         first -= 1
-    return range(first, _reaching(tokenizer, tokens, start + len(text)))
-
-
-def prediction_tokens(tokenizer: Tokenizer, tokens: Sequence[int]) -> range:
-    """Return the positions of a turn's tokens that decided its prediction.
-
-    They begin with the tag that opens the last prediction (`reward.tags.split_prediction`). In a turn without a
-    prediction it is the last token, which ended the turn in the place of a tag.
-
-    Args:
-        tokenizer: Decodes the tokens.
-        tokens: The token ids of a turn.
-    """
-    opening = find_tokens(tokenizer, tokens, OPEN_TAG)
-    return range(opening.start if opening else max(0, len(tokens) - 1), len(tokens))
+    return range(first, _reaching(tokenizer, tokens, end))
 
 
 def _reaching(tokenizer: Tokenizer, tokens: Sequence[int], length: int) -> int:

@@ -43,7 +43,7 @@ class _EndlessPrompts(Prompts):
     """Prompts whose predictions go on to the limit."""
 
     @property
-    def prediction_stop(self) -> tuple[str, ...]:
+    def prediction_stop(self) -> tuple[()]:
         """Nothing ends a prediction."""
         return ()
 

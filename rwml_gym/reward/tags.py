@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["CLOSE_TAG", "OPEN_TAG", "check_tags", "split_prediction"]
+__all__ = ["CLOSE_TAG", "OPEN_TAG", "check_tags", "prediction_span", "split_prediction"]
 
 OPEN_TAG = "<next_state>"
 CLOSE_TAG = "</next_state>"
@@ -46,15 +48,27 @@ def split_prediction(action_text: str, open_tag: str = OPEN_TAG, close_tag: str 
     outside: list[str] = []
     prediction: str | None = None
     position = 0
-    while (start := action_text.find(open_tag, position)) >= 0:
+    for start, end in _blocks(action_text, open_tag, close_tag):
         outside += action_text[position:start].split(close_tag)
-        start += len(open_tag)
-        end = action_text.find(close_tag, start)
-        position = end + len(close_tag) if end >= 0 else len(action_text)
-        inside = action_text[start : end if end >= 0 else None]
+        inside = action_text[start + len(open_tag) : end].removesuffix(close_tag)
         prediction = _join(inside.split(open_tag)) or None
+        position = end
     outside += action_text[position:].split(close_tag)
     return _join(outside), prediction
+
+
+def prediction_span(text: str, begin: int = 0) -> tuple[int, int] | None:
+    """Return where the prediction stands that `split_prediction` reads, from tag to tag; `None` without a tag.
+
+    Args:
+        text: The agent's text.
+        begin: Where the text begins that is read.
+
+    >>> prediction_span("look <next_state>A mug.</next_state>")
+    (5, 36)
+    """
+    spans = [(begin + start, begin + end) for start, end in _blocks(text[begin:], OPEN_TAG, CLOSE_TAG)]
+    return spans[-1] if spans else None
 
 
 def check_tags(open_tag: str, close_tag: str) -> None:
@@ -74,6 +88,15 @@ def check_tags(open_tag: str, close_tag: str) -> None:
         raise InvalidConfigError(
             f"Expected tags that are not part of each other, actual: {open_tag!r} and {close_tag!r}."
         )
+
+
+def _blocks(text: str, open_tag: str, close_tag: str) -> Iterator[tuple[int, int]]:
+    """Yield where each prediction begins and ends, with its tags."""
+    position = 0
+    while (start := text.find(open_tag, position)) >= 0:
+        end = text.find(close_tag, start + len(open_tag))
+        position = end + len(close_tag) if end >= 0 else len(text)
+        yield start, position
 
 
 def _join(parts: list[str]) -> str:

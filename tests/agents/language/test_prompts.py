@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from rwml_gym.agents.language.prompts import STYLES, Prompts
+from rwml_gym.agents.language.sampling import cut_at_stop
 from rwml_gym.errors import InvalidConfigError, PromptTooLongError
 from rwml_gym.reward.nuisance import nuisance_spans
+from rwml_gym.reward.tags import split_prediction
 from rwml_gym.transitions import Transition, Turn
 
 TASK = "Put the mug into the kitchen."
@@ -397,8 +400,9 @@ def test_any_target_is_read_back_as_the_state(prompts, tokenizer, state):
 
 
 def test_a_target_ends_where_sampling_stops(prompts, tokenizer):
-    (stop,) = prompts.prediction_stop
-    assert tokenizer.decode(prompts.target("You see\na mug.")).endswith(stop)
+    target = tokenizer.decode(prompts.target("You see\na mug."))
+    assert cut_at_stop(target, prompts.prediction_stop) is not None
+    assert cut_at_stop(target[:-1], prompts.prediction_stop) is None
 
 
 def test_a_transcript_prediction_ends_at_the_next_command(tokenizer):
@@ -427,7 +431,7 @@ def test_a_chat_prediction_is_what_stands_between_the_tags(tokenizer):
 def test_any_text_is_read_without_a_crash(prompts, text):
     prediction, action = prompts.read_prediction(text), prompts.read_action(text)
     assert prediction == prediction.strip()
-    assert prompts.prediction_stop[0] not in prediction
+    assert cut_at_stop(prediction, prompts.prediction_stop) is None
     assert action == action.strip()
     assert len(action.splitlines()) <= 1
     assert action in text
@@ -547,6 +551,12 @@ STOPS = [
     ({"predictions": True}, " look <next_state>A\nB</next_state>", True),
     ({"predictions": True, "thoughts": True}, " a\n> look <next_state>A\n", False),
     ({"predictions": True, "thoughts": True}, " a\n> look\n", True),
+    ({"predictions": True, "thoughts": True}, " I write <next_state> and </next_state>, so", False),
+    (
+        {"predictions": True, "thoughts": True},
+        " a <next_state></next_state>\n> look <next_state>A\nB</next_state>",
+        True,
+    ),
 ]
 
 
@@ -554,6 +564,52 @@ STOPS = [
 def test_a_transcript_ends_with_its_command_or_its_prediction(tokenizer, settings, written, ends):
     stops = Prompts(tokenizer, **settings).action_stop
     assert ends == any(s in written if isinstance(s, str) else bool(s.search(written)) for s in stops)
+
+
+SAID = "<think>I describe it between <next_state> and </next_state>. The drawer is closed.</think>"
+OPENS = "{{ messages[0]['content'] }}{% if add_generation_prompt %}<think>\n{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "settings", "written", "prediction"),
+    [
+        (None, {}, f"{SAID}\n<next_state>You open the drawer.", "You open the drawer."),
+        (None, {}, "<think>Maybe <next_state>Nothing happens.", ""),
+        (OPENS, {}, f"{SAID.removeprefix('<think>')}\n<next_state>You open the drawer.", "You open the drawer."),
+        (None, {"predictions": True}, f"{SAID}open drawer <next_state>You open the drawer.", "You open the drawer."),
+        (
+            None,
+            {"predictions": True, "thoughts": True},
+            "Thought: it stands between <next_state> and </next_state>.\nAction: look <next_state>You open the drawer.",
+            "You open the drawer.",
+        ),
+    ],
+)
+def test_tags_in_a_thought_are_no_prediction_and_end_nothing(tokenizer, template, settings, written, prediction):
+    tokenizer = copy(tokenizer)
+    tokenizer.chat_template = template or tokenizer.chat_template
+    prompts = Prompts(tokenizer, "chat", **settings)
+    stops = prompts.action_stop if settings else prompts.prediction_stop
+    ended = f"{written}</next_state>"
+    assert cut_at_stop(written, stops) is None
+    assert cut_at_stop(ended, stops) == (ended if prediction else None)
+    for text in (written, ended):
+        if settings:
+            assert split_prediction(prompts.read_action(text)) == (
+                "look" if "thoughts" in settings else "open drawer",
+                prediction,
+            )
+        else:
+            assert prompts.read_prediction(text) == prediction
+
+
+@pytest.mark.parametrize("state", ["user: I wrote:\n> cancel it\nand got no answer", "> look\n  > a\n >b", "a > b"])
+def test_a_state_with_a_quoted_line_can_be_predicted(prompts, tokenizer, state):
+    written = tokenizer.decode(prompts.target(state))
+    end = cut_at_stop(written, prompts.prediction_stop)
+    assert end is not None
+    assert prompts.read_prediction(end) == state
+    assert prompts.style == "chat" or "\n>" not in prompts.shown(f"\n{state}")
 
 
 @given(states)
