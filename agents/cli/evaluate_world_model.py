@@ -25,7 +25,7 @@ def evaluate_world_model(words: list[str]) -> None:
     gap = job.make_gap(config, Source(config).world.roles)
     # The report alone goes to the standard output.
     found = job.evaluate_world_models(config, gap, lambda text: say(text, sys.stderr))
-    report = found.text(gap, config.max_new_tokens)
+    report = found.text(gap, job.as_trained(config).max_new_tokens)
     say(report)
     if config.out is not None:
         config.out.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,8 @@ class EvaluateWorldModelConfig(ModelConfig, EnvConfig):
         record_steps: Step budget of these games.
         models: Which models: `nothing-changes`, `most-frequent` and `retrieval`; `base`, the language model as it is;
             `adapter`, the language model with --adapter, which is added where an adapter is given.
-        adapter: Folder of a LoRA adapter.
+        adapter: Folder of a LoRA adapter, or the name of one that comes with the package. The prompts are those of its
+            training where it says what they hold (`world_model.json`), for `base`, too.
         held_out: Share of the games that the models are evaluated on; the others are learnt from.
         limit: Maximal number of transitions that are predicted one step ahead.
         steps_ahead: How many steps are predicted on the model's own predictions; 0 leaves this part out.

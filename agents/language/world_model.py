@@ -31,6 +31,8 @@ __all__ = [
     "WorldModelSettings",
     "load_world_model",
     "score_attempts",
+    "world_model_folder",
+    "world_model_settings",
 ]
 
 PACKAGED_WORLD_MODELS = {"smollm2-alfworld": Path(__file__).parent / "adapters" / "smollm2-alfworld"}
@@ -210,16 +212,7 @@ def load_world_model(
     Raises:
         ModelNotFoundError: There is no such adapter, it has no `world_model.json`, or its base model is not there.
     """
-    folder = PACKAGED_WORLD_MODELS.get(str(name), Path(name))
-    path = folder / WORLD_MODEL_FILE
-    try:
-        settings = TypeAdapter(WorldModelSettings).validate_json(read_regular(path), strict=True, extra="forbid")
-    except (OSError, ValueError) as error:  # pydantic's are such
-        raise ModelNotFoundError(
-            f"Expected a world model among {sorted(PACKAGED_WORLD_MODELS)}, or a folder with an adapter and "
-            f"{WORLD_MODEL_FILE}, actual: {str(name)!r}: {type(error).__name__}. Train one (`rwml-gym train rwml`), or "
-            "load its adapter with `load_adapter` and choose the prompts yourself."
-        ) from error
+    folder, settings = world_model_folder(name), world_model_settings(name)
     base, tokenizer = load_model(model or settings.model, dtype, device)
     prompts = Prompts(
         tokenizer,
@@ -232,6 +225,28 @@ def load_world_model(
         json_schema=settings.json_schema,
     )
     return LanguageWorldModel(load_adapter(base, folder), tokenizer, prompts, settings.max_new_tokens)
+
+
+def world_model_folder(name: str | Path) -> Path:
+    """Return the adapter's folder of a world model, see `load_world_model`; it need not be there."""
+    return PACKAGED_WORLD_MODELS.get(str(name), Path(name))
+
+
+def world_model_settings(name: str | Path) -> WorldModelSettings:
+    """Read what the prompts of a trained world model hold, see `load_world_model`.
+
+    Raises:
+        ModelNotFoundError: There is no such adapter, or it has no `world_model.json`.
+    """
+    path = world_model_folder(name) / WORLD_MODEL_FILE
+    try:
+        return TypeAdapter(WorldModelSettings).validate_json(read_regular(path), strict=True, extra="forbid")
+    except (OSError, ValueError) as error:  # pydantic's are such
+        raise ModelNotFoundError(
+            f"Expected a world model among {sorted(PACKAGED_WORLD_MODELS)}, or a folder with an adapter and "
+            f"{WORLD_MODEL_FILE}, actual: {str(name)!r}: {type(error).__name__}. Train one (`rwml-gym train rwml`), or "
+            "load its adapter with `load_adapter` and choose the prompts yourself."
+        ) from error
 
 
 def score_attempts(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from rwml_gym.agents.config.evaluate_world_model import EvaluateWorldModelConfig
 from rwml_gym.agents.jobs.world_models.ahead import Predict, choose_starts, predict_ahead
@@ -27,10 +28,14 @@ from rwml_gym.world_models.base import MostFrequentOutcome, NothingChanges, Worl
 from rwml_gym.world_models.env import Start, says, task_is_done
 from rwml_gym.world_models.retrieval import RetrievalWorldModel
 
-__all__ = ["evaluate_world_models", "make_gap"]
+if TYPE_CHECKING:  # imports torch, which lookups do not need
+    from rwml_gym.agents.language.world_model import WorldModelSettings
+
+__all__ = ["as_trained", "evaluate_world_models", "make_gap"]
 
 Say = Callable[[str], None]
 _EXPERT_EPISODES = 1_000_000_000
+_PROMPTS = ("prompt_style", "history", "max_prompt_tokens", "max_state_characters", "max_new_tokens")
 _LOOKUP = "most-frequent"  # the table's rows are told apart by what it answers, so it is always evaluated
 
 
@@ -52,6 +57,7 @@ def evaluate_world_models(
     """
     source = Source(config)
     gap = gap or make_gap(config, source.world.roles)
+    config = as_trained(config, say)
     transitions = _transitions(config, source, say)
     learn, held = transitions.split_by_game(config.held_out, config.seed)
     make_env = source.make(config.imagined_steps, source.world.split)
@@ -100,14 +106,51 @@ def evaluate_world_models(
 def make_gap(config: EvaluateWorldModelConfig, roles: bool) -> GapReward:
     """Make the reward of the predictions; results of tools are compared by ROUGE where all else is by the cosine.
 
+    An adapter that was trained on the schemas of results is compared in this view, and so are the other models.
+
     Raises:
         DependencyNotInstalled: If the encoder or ROUGE needs a library that is not installed.
         EncoderNotFoundError: If the encoder cannot be loaded.
     """
-    measures = {TOOL_ROLE: {"gap": "rouge"}} if roles and config.gap == "cosine" else {}
+    measures: dict[str, dict[str, Any]] = {TOOL_ROLE: {"gap": "rouge"}} if roles and config.gap == "cosine" else {}
+    settings = _settings(config)
+    if roles and settings is not None and settings.json_schema:
+        measures = {TOOL_ROLE: {"gap": config.gap, **measures.get(TOOL_ROLE, {}), "view": "schema"}}
     encodes = DISTANCES[config.gap].encodes or "retrieval" in config.models
     encoder = config.encoder if encodes else "hashing"
     return GapReward(encoder, config.threshold, measures=measures, gap=config.gap)
+
+
+def _settings(config: EvaluateWorldModelConfig) -> WorldModelSettings | None:
+    """Return what the prompts of the adapter's training held; `None` without an adapter, or if it does not say."""
+    if config.adapter is None:
+        return None
+    from rwml_gym.agents.language.world_model import WORLD_MODEL_FILE, world_model_folder, world_model_settings
+
+    named = (world_model_folder(config.adapter) / WORLD_MODEL_FILE).is_file()
+    return world_model_settings(config.adapter) if named else None
+
+
+def as_trained(config: EvaluateWorldModelConfig, say: Say = lambda text: None) -> EvaluateWorldModelConfig:
+    """Return the configuration with the prompts that the adapter was trained on, for the base model, too.
+
+    Raises:
+        InvalidConfigError: An option says otherwise.
+    """
+    settings = _settings(config)
+    if settings is None:
+        return config
+    trained = {name: getattr(settings, name) for name in _PROMPTS}
+    default = EvaluateWorldModelConfig()
+    for name, value in trained.items():
+        given = getattr(config, name)
+        if given not in (value, getattr(default, name)):
+            raise InvalidConfigError(
+                f"Expected {name} {value!r}, with which the adapter {config.adapter!r} was trained, actual: {given!r}. "
+                f"Leave out --{name.replace('_', '-')}."
+            )
+    say(f"Prompts as in the adapter's training: {', '.join(f'{name} {value}' for name, value in trained.items())}")
+    return replace(config, **trained)
 
 
 def _transitions(config: EvaluateWorldModelConfig, source: Source, say: Say) -> TransitionDataset:
@@ -196,11 +239,15 @@ def _language_model(
     config: EvaluateWorldModelConfig, source: Source, adapter: str | None
 ) -> tuple[WorldModel, Predict]:
     from rwml_gym.agents.language.models import load_adapter, load_model
-    from rwml_gym.agents.language.world_model import LanguageWorldModel
+    from rwml_gym.agents.language.world_model import LanguageWorldModel, world_model_folder
 
     model, tokenizer = load_model(config.model, config.dtype)
-    prompts = config.make_prompts(tokenizer, source.world.prompt_world)
-    adapted = model if adapter is None else load_adapter(model, adapter)
+    settings = _settings(config)
+    more = {} if settings is None else {"empty_thought": settings.empty_thought, "json_schema": settings.json_schema}
+    if source.world.prompt_world != "service":
+        more.pop("json_schema", None)  # an adapter of another world, which has no JSON here
+    prompts = config.make_prompts(tokenizer, source.world.prompt_world, **more)
+    adapted = model if adapter is None else load_adapter(model, world_model_folder(adapter))
     world_model = LanguageWorldModel(adapted, tokenizer, prompts, config.max_new_tokens)
 
     def predict(transitions: Sequence[Any]) -> list[str]:

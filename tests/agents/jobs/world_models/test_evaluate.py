@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -12,9 +12,13 @@ from rwml_gym.agents.config.evaluate_world_model import EvaluateWorldModelConfig
 from rwml_gym.agents.jobs.world_models.ahead import choose_starts, predict_ahead
 from rwml_gym.agents.jobs.world_models.evaluate import evaluate_world_models, make_gap
 from rwml_gym.agents.jobs.world_models.imagined import collect_starts, play_inside, recognition
+from rwml_gym.agents.language.models import add_adapter, load_model
+from rwml_gym.agents.language.world_model import WORLD_MODEL_FILE, LanguageWorldModel, WorldModelSettings
+from rwml_gym.agents.learning.checkpoint import save_adapter
 from rwml_gym.agents.players.baselines import TaskWordsAgent
 from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.files import write_json
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
 from rwml_gym.world_models.base import NothingChanges
@@ -162,6 +166,47 @@ def test_a_language_model_and_a_language_player_take_part(tiny_folder):
     assert list(found.one_step) == ["base", "most frequent"]
     assert len(found.ahead["base"]) == 4
     assert len(found.inside["base"].games) == 1
+
+
+@pytest.fixture
+def adapter(tiny_folder, tmp_path):
+    settings = WorldModelSettings(str(tiny_folder), "game", 5, "transcript", 2, 200)
+    model = add_adapter(load_model(str(tiny_folder), "float32")[0], 2, 4)
+    save_adapter(model, tmp_path / "adapter")
+    write_json(tmp_path / "adapter" / WORLD_MODEL_FILE, asdict(settings))
+    return tmp_path / "adapter"
+
+
+def test_an_adapter_is_asked_as_it_was_trained(tiny_folder, adapter, monkeypatch):
+    asked = []
+    attempts = LanguageWorldModel.attempts
+    monkeypatch.setattr(
+        LanguageWorldModel,
+        "attempts",
+        lambda self, transitions, *rest, **more: asked.append(self) or attempts(self, transitions, *rest, **more),
+    )
+    told = []
+    words = {"models": ("base",), "model": str(tiny_folder), "adapter": str(adapter), "limit": 4, "steps_ahead": 0}
+    evaluate_world_models(config(**words, imagined_games=0), say=told.append)
+    assert any("history 2" in text and "max_new_tokens 5" in text for text in told)
+    assert len(asked) == 2  # the base model is asked alike
+    assert {(m.prompts.history, m.prompts.max_tokens, m.max_new_tokens) for m in asked} == {(2, 200, 5)}
+    with pytest.raises(InvalidConfigError, match="Leave out --history"):
+        evaluate_world_models(config(**words, history=3))
+    (adapter / WORLD_MODEL_FILE).unlink()
+    evaluate_world_models(config(**words, imagined_games=0, history=3, max_prompt_tokens=300, max_new_tokens=4))
+    assert asked[-1].prompts.history == 3
+
+
+def test_an_adapter_of_schemas_is_compared_in_that_view(adapter):
+    pytest.importorskip("rouge_score")
+    changes = {"adapter": str(adapter), "gap": "cosine"}
+    assert make_gap(config(**changes), True).measure("tool").view == "raw"
+    settings = json.loads((adapter / WORLD_MODEL_FILE).read_text())
+    write_json(adapter / WORLD_MODEL_FILE, {**settings, "world": "service", "json_schema": True})
+    measure = make_gap(config(**changes), True).measure("tool")
+    assert (measure.gap, measure.view) == ("rouge", "schema")
+    assert make_gap(config(**changes), False).measure("tool").view == "raw"
 
 
 def test_services_are_not_played_inside_a_model():
