@@ -89,6 +89,7 @@ class ImitationConfig:
         above(self, 0, "learning_rate")
 
 
+_OF_GAP = ("gap_delivery", "gap_tokens", "gap_in_failed_groups", "gap_placebo")
 _CHOICES = {"sequence": SequenceOf, "gap_delivery": GapDelivery, "gap_tokens": GapTokens, "gap_placebo": Placebo}
 
 
@@ -153,10 +154,12 @@ class PolicyStageConfig:
             raise InvalidConfigError(
                 "Expected a task_weight or a world_model_weight above 0, or an observation_loss, actual: none of them."
             )
-        if self.gap_placebo != "none" and not self.world_model_weight:
+        unused = [name for name in _OF_GAP if getattr(self, name) != getattr(PolicyStageConfig, name)]
+        if unused and not self.world_model_weight:
+            names, placebo = " and ".join(unused), ", or use observation_loss.placebo" * ("gap_placebo" in unused)
             raise InvalidConfigError(
-                f"Expected a world_model_weight above 0 with gap_placebo {self.gap_placebo!r}, actual: 0. Set the "
-                "weight, or use observation_loss.placebo."
+                f"Expected a world_model_weight above 0 with {names}, actual: 0. Set the weight, or leave out {names}"
+                f"{placebo}."
             )
 
 
@@ -219,6 +222,11 @@ class PolicyConfig(JobConfig):
             raise InvalidConfigError(
                 f"Expected episode.predictions with world_model_weight {self.stage.world_model_weight}, actual: False. "
                 "Set it, or the weight to 0."
+            )
+        if self.imitation.steps and self.episode.thoughts:
+            raise InvalidConfigError(
+                f"Expected no thoughts with imitation.steps {self.imitation.steps}, actual: episode.thoughts. Nobody "
+                "wrote any that could be imitated: remove the thoughts, or set imitation.steps to 0."
             )
 
 

@@ -19,8 +19,6 @@ from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["Cast", "agent_names", "check_agent", "make_cast", "random_agent"]
 
-_TOOL_TURN, _GAME_TURN = 256, 16  # tokens of a turn
-
 
 @dataclass(frozen=True)
 class Cast:
@@ -139,7 +137,7 @@ def _local_model(config: EvaluateConfig, world: World) -> Cast:
     from rwml_gym.agents.players.language_model import LanguageModelAgent
 
     service = world.prompt_world == "service"
-    tokens = config.action_tokens or (_TOOL_TURN if service else _GAME_TURN)
+    tokens = config.action_tokens or world.turn_tokens
     model, tokenizer = load_model(config.model, config.dtype)
     native = knows_tools(tokenizer)
     if config.tool_calls == "native" and not native:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from rwml_gym.agents.jobs.channels import credit_of_games, measures
 from rwml_gym.agents.jobs.data import check_prompts
 from rwml_gym.agents.jobs.memory import plan_memory
 from rwml_gym.agents.jobs.run import Run
-from rwml_gym.agents.jobs.worlds import GameName, Games, GameSet, Source, choose_games
+from rwml_gym.agents.jobs.worlds import GameName, Games, GameSet, Source, choose_games, games_of
 from rwml_gym.agents.language.instructions import describe_task
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.learning.distributed import share, total
@@ -41,7 +41,7 @@ from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
 from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.text import printable
-from rwml_gym.transitions import TransitionDataset
+from rwml_gym.transitions import Transition, TransitionDataset
 from rwml_gym.wrappers import WorldModelRewardWrapper
 
 __all__ = ["choose", "grpo_step", "imitation_step", "prompt_settings", "run_policy"]
@@ -347,8 +347,12 @@ def _imitate(run: Run) -> None:
 def _demonstrations(run: Run) -> list[Demonstration]:
     """Won episodes of the expert on games that are not trained on, or recorded ones."""
     config: PolicyConfig = run.config
-    info = _first_info(run)
-    describe: Callable[[str], str] = lambda task: describe_task({**info, "task": task}, config.episode.show_policy)  # noqa: E731
+    info = cache(partial(_info_of_domain, run))
+
+    def describe(transition: Transition) -> str:
+        domain = transition.game.partition("/")[0] if run.world.prompt_world == "service" else ""
+        return describe_task({**info(domain), "task": transition.task}, config.episode.show_policy)
+
     if config.imitation.transitions is not None:
         loaded = TransitionDataset.load(config.imitation.transitions)
         held_out = set(map(str, run.games.held_out))
@@ -367,6 +371,16 @@ def _demonstrations(run: Run) -> list[Demonstration]:
             "Expected won episodes to imitate, actual: none. Raise episode.max_steps, or give other transitions."
         )
     return demonstrations(won, run.prompts, describe)
+
+
+def _info_of_domain(run: Run, domain: str) -> dict[str, Any]:
+    """Return an info of a service's domain, which has its tools and its policy; of games there is one domain."""
+    if not domain:
+        return _first_info(run)
+    with run.games.make_env() as env:
+        games = games_of(env)
+        named = [] if games is None else [game for game in games.names if game.partition("/")[0] == domain]
+    return run.games.info(named[0] if named else domain)
 
 
 def _first_info(run: Run) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from rwml_gym.agents.jobs.data import check_prompts, check_target_view, fitting,
 from rwml_gym.agents.jobs.policy import run_policy
 from rwml_gym.agents.jobs.run import Run, with_outcome
 from rwml_gym.agents.jobs.world_model import sft_step
-from rwml_gym.agents.jobs.worlds import Games, GameSet, Source
+from rwml_gym.agents.jobs.worlds import WORLDS, Games, GameSet, Source
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.prompts import world_of
 from rwml_gym.agents.language.world_model import LanguageWorldModel
@@ -56,9 +56,11 @@ def run_sft(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
 
 def imitation(config: SFTJobConfig) -> PolicyConfig:
     """Return the policy training that imitates actions: it begins with imitation, and here it ends there."""
+    world = WORLDS.get(config.env)
+    tokens = config.action_tokens or (EpisodeConfig.action_tokens if world is None else world.turn_tokens)
     return PolicyConfig(
         **{shared.name: getattr(config, shared.name) for shared in fields(JobConfig)},
-        episode=EpisodeConfig(max_steps=config.max_steps, show_policy=config.show_policy),
+        episode=EpisodeConfig(max_steps=config.max_steps, action_tokens=tokens, show_policy=config.show_policy),
         imitation=ImitationConfig(
             steps=config.sft.updates(0),
             games=config.games,

@@ -66,6 +66,11 @@ class World:
     agents: Mapping[str, Callable[[int], Agent]] = field(default_factory=dict)
     reference: tuple[str, ...] = ()
 
+    @property
+    def turn_tokens(self) -> int:
+        """Token limit of a turn where none is given: a command of a game is short, a tool call is long."""
+        return 256 if self.prompt_world == "service" else 16
+
 
 WORLDS: dict[str, World] = {
     "alfworld": World(
@@ -145,7 +150,11 @@ class Games:
         return next(iter(self.sets.values())).make_env
 
     def rules(self, game: str) -> str:
-        """Describe the rules by which an agent plays a game, see `describe_rules`.
+        """Describe the rules by which an agent plays a game, see `describe_rules`; the errors are those of `info`."""
+        return describe_rules(self.info(game))
+
+    def info(self, game: str) -> dict[str, Any]:
+        """Return the info with which a game begins.
 
         Raises:
             GameNotFoundError: If none of the environments has a game of this name.
@@ -153,11 +162,11 @@ class Games:
         for make_env in (self.make_env, *(held_out.make_env for held_out in self.sets.values())):
             with make_env() as env:
                 if games_of(env) is None:
-                    return describe_rules(env.reset(seed=0)[1])
+                    return env.reset(seed=0)[1]
                 with contextlib.suppress(GameNotFoundError):
-                    return describe_rules(env.reset(options={"game": game})[1])
+                    return env.reset(options={"game": game})[1]
         raise GameNotFoundError(
-            f"Expected a game of the environment, whose rules the prompt shows, actual: {game!r}. Choose the "
+            f"Expected a game of the environment, whose rules or tools the prompt shows, actual: {game!r}. Choose the "
             "environment of the transitions (--env, --domain, --split), or show no rules (--no-show-policy)."
         )
 

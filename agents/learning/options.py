@@ -152,6 +152,12 @@ class SFTConfig:
         _ = self.token_loss  # raises if margin and clip do not fit
 
     @property
+    def changed(self) -> list[str]:
+        """The options that differ from their defaults."""
+        unchanged = _unchanged(self)
+        return [field.name for field in fields(self) if field.name not in unchanged]
+
+    @property
     def token_loss(self) -> ObservationLossConfig:
         """The loss of a target's token; its weight is 1."""
         return ObservationLossConfig(self.loss, weight=1.0, margin=self.margin, clip=self.clip)

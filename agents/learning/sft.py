@@ -105,7 +105,7 @@ class Demonstration:
 
 
 def demonstrations(
-    transitions: TransitionDataset, prompts: Prompts, describe: Callable[[str], str] = str
+    transitions: TransitionDataset, prompts: Prompts, describe: Callable[[Transition], str] = lambda t: t.task
 ) -> list[Demonstration]:
     """Return recorded episodes as demonstrations.
 
@@ -113,7 +113,7 @@ def demonstrations(
         transitions: Transitions of episodes to imitate, with histories as long as those in the prompts.
         prompts: Prompts of the agent, without thoughts, which transitions do not contain. With `history=0` an episode
             is one demonstration, cut at the token limit of a prompt; otherwise every turn is one.
-        describe: Makes the task in the prompt from the transition's task.
+        describe: Returns the task in the prompt of a transition, with its tools or rules.
     """
     episodes = [list(steps) for _, steps in groupby(transitions, key=lambda transition: transition.episode)]
     if prompts.history == 0:
@@ -121,13 +121,13 @@ def demonstrations(
     result = []
     for transition in transitions:
         target = _written(prompts, transition)
-        prompt = prompts.act(transition.history, describe(transition.task))
+        prompt = prompts.act(transition.history, describe(transition))
         result.append(Demonstration(prompt, target, [1] * len(target)))
     return result
 
 
-def _whole(steps: Sequence[Transition], prompts: Prompts, describe: Callable[[str], str]) -> Demonstration:
-    prompt = prompts.act([Turn("", steps[0].state)], describe(steps[0].task))
+def _whole(steps: Sequence[Transition], prompts: Prompts, describe: Callable[[Transition], str]) -> Demonstration:
+    prompt = prompts.act([Turn("", steps[0].state)], describe(steps[0]))
     target: list[int] = []
     mask: list[int] = []
     for number, step in enumerate(steps):

@@ -148,8 +148,10 @@ def test_settings_that_do_not_go_together_are_refused(changes, message):
 def test_sft_alone_has_nothing_to_mask_and_actions_have_one_loss():
     with pytest.raises(InvalidConfigError, match=r"no sft\.mask_arbitrary"):
         SFTJobConfig(target="states", sft=SFTConfig(mask_arbitrary=True))
-    with pytest.raises(InvalidConfigError, match="'cross_entropy' for target 'actions'"):
-        SFTJobConfig(sft=SFTConfig(loss="clipped_mae"))
+    for changes in ({"loss": "clipped_mae"}, {"decay": 0.1}, {"balance": True}, {"max_grad_norm": 0.5}):
+        (name,) = changes
+        with pytest.raises(InvalidConfigError, match=rf"no sft\.{name} for target 'actions'"):
+            SFTJobConfig(sft=SFTConfig(**changes))
     assert SFTJobConfig(target="states", sft=SFTConfig(loss="clipped_mae")).sft.token_loss.kind == "clipped_mae"
 
 

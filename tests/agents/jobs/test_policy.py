@@ -31,9 +31,11 @@ from rwml_gym.agents.config.policy import (
     PolicyStageConfig,
     policy_preset,
 )
+from rwml_gym.agents.jobs import policy
 from rwml_gym.agents.jobs.policy import run_policy
 from rwml_gym.agents.learning.options import GRPOConfig, ObservationLossConfig
 from rwml_gym.errors import ConfigMismatchError, InvalidConfigError, ModelNotFoundError
+from rwml_gym.transitions import Transition, TransitionDataset, Turn
 from tests.helpers.policy_run import walk_for_reward
 
 
@@ -391,7 +393,12 @@ def test_two_processes_train_as_one(model, tmp_path):
         (lambda: PolicyStageConfig(task_weight=0.0), "none of them"),
         (lambda: PolicyStageConfig(gap_delivery="z-score"), "z_score"),
         (lambda: PolicyStageConfig(gap_tokens="action"), "prediction"),
-        (lambda: PolicyStageConfig(gap_placebo="shuffled"), "world_model_weight"),
+        (lambda: PolicyStageConfig(gap_placebo="shuffled"), "world_model_weight.*observation_loss"),
+        (lambda: PolicyStageConfig(gap_tokens="all", gap_delivery="z_score"), "with gap_delivery and gap_tokens"),
+        (
+            lambda: PolicyConfig(episode=EpisodeConfig(thoughts=True), imitation=ImitationConfig(steps=1)),
+            "Nobody wrote",
+        ),
         (lambda: PolicyStageConfig(group_size=1), "group_size"),
         (lambda: PolicyStageConfig(sequence="token"), "episode"),
         (lambda: PolicyConfig(stage=PolicyStageConfig(world_model_weight=1.0)), "predictions"),
@@ -401,6 +408,28 @@ def test_two_processes_train_as_one(model, tmp_path):
 def test_what_cannot_be_trained_is_refused(make, match):
     with pytest.raises(InvalidConfigError, match=match):
         make()
+
+
+def test_a_demonstration_has_the_tools_of_its_own_domain(model, tmp_path, monkeypatch):
+    pytest.importorskip("tau2")
+    games = ["airline/train/1", "retail/train/2"]
+    TransitionDataset(
+        Transition((Turn("", "user: Hi."),), "Hello!", "user: Bye.", game=game, episode=i, won=True, role="user")
+        for i, game in enumerate(games)
+    ).save(tmp_path / "recorded")
+    shown = []
+
+    def stop(transitions, prompts, describe):
+        shown.extend(describe(transition) for transition in transitions)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(policy, "demonstrations", stop)
+    imitation = ImitationConfig(steps=1, transitions=str(tmp_path / "recorded"))
+    settings = config(model, env="tau2", domain="all", task_types=None, split="base", imitation=imitation)
+    with pytest.raises(KeyboardInterrupt):
+        run_policy(replace(settings, evaluation=EvaluationConfig(games=0)), tmp_path / "run")
+    assert ["book_reservation" in text for text in shown] == [True, False]
+    assert ["exchange_delivered_order_items" in text for text in shown] == [False, True]
 
 
 def test_an_expert_that_is_not_there_is_not_imitated(tmp_path):

@@ -48,7 +48,7 @@ def test_whole_episodes_are_shown_as_an_agent_sees_them(adapted, style):
 def test_with_a_window_every_turn_is_one(tiny):
     prompts = Prompts(tiny[1], history=2, max_tokens=400)
     data = collect(make_env, RandomAgent(3), ["house-1"], history=2)
-    found = demonstrations(data, prompts, lambda task: f"{task} Tools: none.")
+    found = demonstrations(data, prompts, lambda transition: f"{transition.task} Tools: none.")
     assert len(found) == len(data)
     for demonstration, step in zip(found, data, strict=True):
         assert demonstration.prompt == prompts.act(step.history, f"{step.task} Tools: none.")
