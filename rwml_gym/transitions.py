@@ -187,19 +187,21 @@ class TransitionDataset(Sequence[Transition]):
         """Return the same transitions with at most the last `history` turns each.
 
         Args:
-            history: Length of the window, in turns.
+            history: Length of the window, in turns; 0 for all turns of the episode.
 
         Raises:
-            InvalidConfigError: If `history` is not positive, or larger than what was recorded.
+            InvalidConfigError: If `history` is negative, or larger than what was recorded.
         """
-        if history < 1:
-            raise InvalidConfigError(f"Expected a window of at least 1 turn, actual: {history}.")
+        if history < 0:
+            raise InvalidConfigError(f"Expected a window of at least 1 turn, or 0 for all, actual: {history}.")
         for transition in self:
             # Before action number t an episode has t + 1 turns.
-            if len(transition.history) < min(history, transition.step + 1):
+            if len(transition.history) < min(history or transition.step + 1, transition.step + 1):
+                recorded, wanted = len(transition.history), history or "all of the episode (0)"
                 raise InvalidConfigError(
-                    f"Expected a window of at most {len(transition.history)} turns, the recorded number, actual: "
-                    f"{history}. Record with `RecordTransitions(env, history={history})`."
+                    f"Expected a window (history) of at most {recorded} turns, as many as were recorded, actual: "
+                    f"{wanted}. Use {recorded}, or record with more: `RecordTransitions(env, history=…)`, or `rwml-gym "
+                    "record --history …`."
                 )
         return TransitionDataset(replace(transition, history=transition.history[-history:]) for transition in self)
 

@@ -114,7 +114,7 @@ def reproduce(words: list[str]) -> int:
 
 
 def _changes(words: tuple[str, ...]) -> dict[str, bool | int | float | str | list[str] | list[int] | None]:
-    import yaml
+    from rwml_gym.agents.config.files import read_yaml
 
     found = {}
     for word in words:
@@ -122,7 +122,7 @@ def _changes(words: tuple[str, ...]) -> dict[str, bool | int | float | str | lis
         if not equals or not key:
             raise InvalidConfigError(f"Expected --set KEY=VALUE, actual: {word!r}.")
         try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            found[key] = read_yaml(value)
+        except ValueError:
             found[key] = value
     return found

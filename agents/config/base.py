@@ -46,12 +46,12 @@ def mapping_of(name: str, text: str | None) -> dict[str, Any]:
     """Return the mapping that an option holds as JSON or YAML; it is empty if the option is absent."""
     if text is None:
         return {}
-    import yaml  # only here, so that other commands start sooner
+    from rwml_gym.agents.config.files import read_yaml  # only here, so that other commands start sooner
 
     try:
-        given = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        given = f"invalid YAML ({' '.join(str(error).split())})"
+        given = read_yaml(text)
+    except ValueError as error:
+        given = f"invalid YAML ({error})"
     if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
         raise InvalidConfigError(
             f'Expected {name} as a mapping such as {{"size": 4}}, actual: {text!r}, which is '

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import write_text
 
-__all__ = ["changed", "flatten", "load_config", "save_config"]
+__all__ = ["changed", "flatten", "load_config", "read_yaml", "save_config"]
 
 Config = TypeVar("Config")
 _MAX_BYTES = 64 * 1024  # the largest preset takes 2,000
@@ -66,6 +66,29 @@ class _Loader(yaml.SafeLoader):
 for _side in (_Dumper, _Loader):
     # YAML 1.1 takes 1e-4, as anyone would write it, for a text.
     _side.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+
+
+def read_yaml(text: str) -> Any:
+    """Read plain YAML, or JSON, which YAML takes for something else now and then.
+
+    Raises:
+        ValueError: It is neither; the reason in one line.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except (json.JSONDecodeError, RecursionError):
+        pass
+    try:
+        return yaml.load(text, Loader=_Loader)  # which is a safe one
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("found a key twice")
+    return found
 
 
 def save_config(config: Any, path: str | Path) -> None:
@@ -167,10 +190,9 @@ def _read(path: Path) -> Any:
             "file?"
         )
     try:
-        content = yaml.load(text.decode(), Loader=_Loader)  # which is a safe one
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InvalidConfigError(f"Expected plain YAML in the configuration {str(path)!r}: {reason}.") from error
+        content = read_yaml(text.decode())
+    except ValueError as error:
+        raise InvalidConfigError(f"Expected plain YAML in the configuration {str(path)!r}: {error}.") from error
     return {} if content is None else content
 
 

@@ -2,7 +2,8 @@
 
 `PAPER` holds what the paper says, with the place where it says it. The presets `paper-alfworld` and `paper-tau2` follow
 it; where they cannot, `why` gives the reason. `OPEN` holds what the paper leaves open and why the presets have the
-values that they have. What deviates is found by comparing, see `deviations`, so no list of it can go stale.
+values that they have. What deviates is found by comparing, see `deviations`; `other_changes` lists all other options
+that are not the preset's, so no list can go stale.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from rwml_gym.agents.config.base import JobConfig
+from rwml_gym.agents.config.files import flatten
 from rwml_gym.agents.config.policy import POLICY_PRESETS
 from rwml_gym.agents.config.sft import SFT_PRESETS
 from rwml_gym.agents.config.world_model import PRESETS
 
-__all__ = ["OPEN", "PAPER", "TRIPLETS", "Deviation", "Given", "Triplets", "choices", "deviations", "value_at"]
+__all__ = [
+    *("OPEN", "PAPER", "TRIPLETS", "Deviation", "Given", "Triplets"),
+    *("choices", "deviations", "other_changes", "value_at"),
+]
 
 
 @dataclass(frozen=True)
@@ -201,6 +206,10 @@ OPEN: dict[str, Mapping[str, str]] = {
 
 _PRESETS: dict[str, Mapping[str, Any]] = {"rwml": PRESETS, "sft": SFT_PRESETS, "policy": POLICY_PRESETS}
 _ABSENT = "no such option"
+_ASIDE = (
+    *("data", "dtype", "tracker", "push_to_hub", "faults"),
+    *("batch_rows", "checkpoint_every", "stage.checkpoint_every"),
+)
 
 
 @dataclass(frozen=True)
@@ -257,6 +266,23 @@ def choices(config: JobConfig) -> list[str]:
     ]
 
 
+def other_changes(config: JobConfig) -> list[str]:
+    """List the other options that differ from the paper's preset, of which the paper says nothing, one sentence each.
+
+    Left out is what changes no number, or only where a run keeps what.
+    """
+    preset = _PRESETS.get(config.command, {}).get(f"paper-{config.env}")
+    if preset is None:
+        return []
+    said = {*PAPER[config.env][config.command], *OPEN[config.command]}
+    here, there = flatten(config), flatten(preset)
+    return [
+        f"{path}: {_shown(value)} instead of {_shown(there[path])}"
+        for path, value in here.items()
+        if value != there.get(path) and path not in said and path.split(".")[0] not in _ASIDE and path not in _ASIDE
+    ]
+
+
 def value_at(config: Any, path: str) -> Any:
     """Return the value at a path of a configuration, such as `stage.groups`, or a text if there is no such option."""
     for name in path.split("."):
@@ -267,4 +293,4 @@ def value_at(config: Any, path: str) -> Any:
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(_shown, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+    return f"{value:g}" if isinstance(value, float) else "none" if value in (None, "None") else str(value)

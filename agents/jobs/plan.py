@@ -17,7 +17,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from rwml_gym.agents.config.base import JobConfig
-from rwml_gym.agents.config.paper import PAPER, TRIPLETS, choices, deviations
+from rwml_gym.agents.config.paper import PAPER, TRIPLETS, choices, deviations, other_changes
 from rwml_gym.agents.config.policy import PolicyConfig
 from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.config.world_model import RWMLConfig, StageConfig
@@ -123,6 +123,7 @@ def plan_run(config: JobConfig, folder: str | Path) -> str:
         "Deviations from the paper (arXiv 2602.05842)": list(map(str, deviations(config)))
         or ["none" if config.env in PAPER else f"The paper does not train on {config.env!r}."],
         "Not in the paper": choices(config),
+        f"Not in the paper either, and other than in the preset paper-{config.env}": other_changes(config),
     }
     lines = [f"Plan of `rwml-gym train {config.command}` in {folder}; nothing is played, loaded or written."]
     for title, found in sections.items():

@@ -355,6 +355,8 @@ def _demonstrations(run: Run) -> list[Demonstration]:
 
     if config.imitation.transitions is not None:
         loaded = TransitionDataset.load(config.imitation.transitions)
+        if config.history:  # otherwise an episode is one text, of all its steps
+            loaded = loaded.with_window(config.history)
         held_out = set(map(str, run.games.held_out))
         recorded = TransitionDataset(transition for transition in loaded if transition.game not in held_out)
         if len(recorded) < len(loaded):

@@ -126,10 +126,10 @@ def recorded(config: SFTJobConfig) -> tuple[TransitionDataset, TransitionDataset
         InvalidConfigError: They are of too few games, or some games are in both.
         InvalidDatasetError: There are none, or they cannot be read.
     """
-    data = with_outcome(_load(str(config.transitions)))
+    data = with_outcome(_load(str(config.transitions), config.history))
     check_view(data, config.target_view)
     if config.held_out_transitions is not None:
-        held_out = with_outcome(_load(config.held_out_transitions))
+        held_out = with_outcome(_load(config.held_out_transitions, config.history))
         if both := set(data.games) & set(held_out.games):
             raise InvalidConfigError(
                 f"Expected held_out_transitions of other games than transitions, actual: {len(both)} games in both, "
@@ -146,13 +146,13 @@ def recorded(config: SFTJobConfig) -> tuple[TransitionDataset, TransitionDataset
     return data.split_by_game(share, seed_of(config.seed, "held out"))
 
 
-def _load(path: str) -> TransitionDataset:
+def _load(path: str, history: int) -> TransitionDataset:
     if not Path(path).is_dir():
         raise InvalidDatasetError(
             f"Expected recorded transitions in {path!r}, actual: no such folder. Record some (`rwml-gym record`), or "
             "run `rwml-gym train rwml` first, which leaves those that it trained on in its folder's transitions/kept."
         )
-    return TransitionDataset.load(path)
+    return TransitionDataset.load(path).with_window(history)
 
 
 _Data = tuple[Run, TransitionDataset, TransitionDataset]

@@ -70,10 +70,13 @@ def test_windows_keep_the_last_turns():
 def test_a_window_may_be_longer_than_an_episode_but_not_than_what_was_recorded():
     data = TransitionDataset(episode("a", 3, window=4))
     assert data.with_window(10) == data
-    with pytest.raises(InvalidConfigError, match=r"at most 4 turns.*actual: 5\. Record with"):
+    with pytest.raises(InvalidConfigError, match=r"at most 4 turns.*actual: 5\. Use 4"):
         TransitionDataset(episode("a", 6, window=4)).with_window(5)
+    with pytest.raises(InvalidConfigError, match=r"all of the episode \(0\)"):
+        TransitionDataset(episode("a", 6, window=4)).with_window(0)
+    assert data.with_window(0) == data
     with pytest.raises(InvalidConfigError, match="at least 1 turn"):
-        data.with_window(0)
+        data.with_window(-1)
 
 
 @given(

@@ -156,6 +156,8 @@ def as_trained(config: EvaluateWorldModelConfig, say: Say = lambda text: None) -
 def _transitions(config: EvaluateWorldModelConfig, source: Source, say: Say) -> TransitionDataset:
     if config.transitions is not None:
         found = TransitionDataset.load(config.transitions)
+        if {"base", "adapter"} & {*config.model_names}:  # lookups need no window
+            found = found.with_window(config.history)
         if len(found.games) < 2:
             raise InvalidDatasetError(
                 f"Expected transitions of at least 2 games in {str(config.transitions)!r}, actual: {len(found.games)}. "

@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("peft")
 pytest.importorskip("matplotlib")
 
-from rwml_gym.agents.config.base import EnvConfig
+from rwml_gym.agents.config.base import EnvConfig, mapping_of
 from rwml_gym.agents.jobs.worlds import Source
+from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import TransitionDataset
 from tests.helpers.command_line import run, said
 
@@ -126,6 +127,7 @@ def test_arguments_reach_the_environment(capsys):
     assert run("evaluate", "--env", PLAIN, "--env-arguments", '{"size": 1}', "--episodes", "4") == 0
     assert "mean reward of an episode: 1.000" in said(capsys)
     assert run("evaluate", "--env", PLAIN, "--env-arguments", "size: 1", "--episodes", "4") == 0
+    assert run("evaluate", "--env", PLAIN, "--env-arguments", '{\n\t"size": 1\n}', "--episodes", "4") == 0
     assert "mean reward of an episode: 1.000" in said(capsys)
 
 
@@ -152,6 +154,20 @@ def test_bad_input_names_its_fix_before_any_work(capsys, tmp_path, command, word
     assert run(*command.split(), *words, *out.get(command, [])) == 2
     assert fix in said(capsys)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"rate": 1e-3, "high": 1E5}', {"rate": 0.001, "high": 100_000.0}),
+        ("{rate: 1e-3}", {"rate": 0.001}),
+        ('{"face": "\\ud83d\\ude00"}', {"face": "😀"}),
+    ],
+)
+def test_arguments_are_read_as_they_are_meant(text, found):
+    assert mapping_of("env_arguments", text) == found
+    with pytest.raises(InvalidConfigError, match="a key twice"):
+        mapping_of("env_arguments", '{"a": 1, "a": 2}')
 
 
 def test_a_random_player_needs_to_know_the_actions(capsys, tmp_path):

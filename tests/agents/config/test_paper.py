@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rwml_gym.agents.config.paper import OPEN, PAPER, TRIPLETS, choices, deviations, value_at
+from rwml_gym.agents.config.paper import OPEN, PAPER, TRIPLETS, choices, deviations, other_changes, value_at
 from rwml_gym.agents.config.policy import POLICY_PRESETS, PolicyConfig
 from rwml_gym.agents.config.sft import SFT_PRESETS, SFTJobConfig
 from rwml_gym.agents.config.world_model import PRESETS, FilterConfig, RWMLConfig, StageConfig
@@ -97,6 +97,26 @@ def test_what_an_option_changes_is_listed_as_such():
     assert "history: 8; set for this run" in choices(config)
     literal = replace(config, filter=replace(config.filter, easy_rate=0.0))
     assert "filter.easy_rate" not in {found.path for found in deviations(literal)}
+
+
+def test_no_option_that_differs_from_the_preset_goes_unsaid():
+    plain = PRESETS["paper-alfworld"]
+    assert other_changes(plain) == []
+    changed = replace(
+        plain,
+        reward="continuous",
+        placebo="random",
+        nuisance=0.5,
+        grpo=replace(plain.grpo, temperature=2.0),
+        encoder="x",
+    )
+    assert other_changes(changed) == [
+        "reward: continuous instead of binary",
+        "nuisance: 0.5 instead of 0",
+        "placebo: random instead of none",
+        "grpo.temperature: 2 instead of 1",
+    ]
+    assert "encoder" in {deviation.path for deviation in deviations(changed)}
 
 
 def test_an_environment_that_the_paper_has_not_has_nothing_to_deviate_from():

@@ -16,6 +16,7 @@ pytest.importorskip("alfworld")
 from safetensors.torch import load_file
 
 from rwml_gym.agents.config.sft import SFT_PRESETS, SFTJobConfig, sft_preset
+from rwml_gym.agents.jobs.plan import plan_run
 from rwml_gym.agents.jobs.sft import run_sft
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import load_adapter, load_model
@@ -23,7 +24,7 @@ from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.transitions import InvalidDatasetError, TransitionDataset
+from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, Turn
 from rwml_gym.wrappers import RecordTransitions
 
 
@@ -124,6 +125,19 @@ def test_states_are_learnt_for_epochs_and_measured_on_transitions_of_other_games
     with pytest.raises(InvalidDatasetError, match=r"no such folder.*transitions/kept"):
         run_sft(dataclasses.replace(settings, transitions=str(tmp_path / "none")), tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_a_window_that_was_not_recorded_is_refused_before_any_work(model, tmp_path):
+    TransitionDataset(
+        Transition((Turn("", "a"), Turn("look", "b")), "look", "c", step=step, game=str(step)) for step in (3, 4)
+    ).save(tmp_path / "recorded")
+    learn = config(
+        model, target="states", env="toy", task_types=None, transitions=str(tmp_path / "recorded"), history=3
+    )
+    for start in (run_sft, plan_run):
+        with pytest.raises(InvalidConfigError, match="at most 2 turns"):
+            start(learn, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_transitions_of_one_game_leave_none_to_hold_out(model, tmp_path):
