@@ -110,12 +110,12 @@ def test_no_option_that_differs_from_the_preset_goes_unsaid():
         grpo=replace(plain.grpo, temperature=2.0),
         encoder="x",
     )
-    assert other_changes(changed) == [
+    assert set(other_changes(changed)) == {
         "reward: continuous instead of binary",
         "nuisance: 0.5 instead of 0",
         "placebo: random instead of none",
         "grpo.temperature: 2 instead of 1",
-    ]
+    }
     assert "encoder" in {deviation.path for deviation in deviations(changed)}
 
 
