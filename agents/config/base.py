@@ -184,6 +184,11 @@ class JobConfig(ModelConfig, EnvConfig):
     seed: int = 0
 
     @property
+    def playing(self) -> dict[str, Any]:
+        """The options of `rwml-gym evaluate` with which a trained agent plays as in its training; none of others."""
+        return {}
+
+    @property
     def predicts(self) -> bool:
         """Whether the trained model is a world model."""
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 from rwml_gym.agents.config.base import JobConfig, find_preset, one_of
 from rwml_gym.agents.learning.options import (
@@ -228,6 +228,18 @@ class PolicyConfig(JobConfig):
                 f"Expected no thoughts with imitation.steps {self.imitation.steps}, actual: episode.thoughts. Nobody "
                 "wrote any that could be imitated: remove the thoughts, or set imitation.steps to 0."
             )
+
+    @property
+    def playing(self) -> dict[str, Any]:
+        """The options of `rwml-gym evaluate` with which the agent plays as in its training."""
+        shown = {name: getattr(self, name) for name in ("prompt_style", "history", "max_prompt_tokens")}
+        how = {name: getattr(self.episode, name) for name in ("decoding", "action_tokens", "thoughts", "predictions")}
+        return {
+            **shown,
+            "max_state_characters": self.max_state_characters,
+            **how,
+            "show_policy": self.episode.show_policy,
+        }
 
 
 _PICK = ("pick_and_place_simple",)

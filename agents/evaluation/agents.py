@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rwml_gym.agents.config.base import mapping_of, nearest
@@ -16,6 +18,9 @@ from rwml_gym.agents.players.endpoint import Budget, EndpointModel
 from rwml_gym.agents.players.messages import Answer, ChatPlayer
 from rwml_gym.agents.players.own import load_agent
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.files import read_json
+from rwml_gym.terminal import say
+from rwml_gym.text import printable
 
 __all__ = ["Cast", "agent_names", "check_agent", "make_cast", "random_agent"]
 
@@ -131,6 +136,26 @@ def _chat(
     return lambda seed: ChatPlayer(ask, world.prompt_world, *settings)
 
 
+def _other_than_trained(config: EvaluateConfig, world: World) -> str:
+    """Say which options differ from those of the adapter's training, where its folder holds these."""
+    from rwml_gym.agents.players.language_model import AGENT_FILE
+
+    path = Path(config.adapter or "") / AGENT_FILE
+    if config.adapter is None or not path.is_file():
+        return ""
+    here = {**vars(config), "action_tokens": config.action_tokens or world.turn_tokens}
+    if not config.max_prompt_tokens:  # chosen by what there is to show
+        here.pop("max_prompt_tokens")
+    if world.prompt_world != "service":  # games have no policy
+        here.pop("show_policy")
+    told = ", ".join(
+        f"--{name.replace('_', '-')} {value} (here {here[name]})"
+        for name, value in read_json(path).items()
+        if name in here and here[name] != value
+    )
+    return printable(told)
+
+
 def _local_model(config: EvaluateConfig, world: World) -> Cast:
     from rwml_gym.agents.language.models import load_adapter, load_model
     from rwml_gym.agents.players.chat_model import LocalChatModel, knows_tools
@@ -138,6 +163,8 @@ def _local_model(config: EvaluateConfig, world: World) -> Cast:
 
     service = world.prompt_world == "service"
     tokens = config.action_tokens or world.turn_tokens
+    if differences := _other_than_trained(config, world):
+        say(f"The adapter was trained to play otherwise: {differences}.", sys.stderr)
     model, tokenizer = load_model(config.model, config.dtype)
     native = knows_tools(tokenizer)
     if config.tool_calls == "native" and not native:

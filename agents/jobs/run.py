@@ -35,7 +35,7 @@ from rwml_gym.agents.learning.distributed import block, check_distributed, gathe
 from rwml_gym.agents.learning.loop import train_loop
 from rwml_gym.agents.learning.schedules import linear_to
 from rwml_gym.agents.players.base import Agent, MakeEnv
-from rwml_gym.agents.players.language_model import LanguageModelAgent
+from rwml_gym.agents.players.language_model import AGENT_FILE, LanguageModelAgent
 from rwml_gym.agents.players.rollout import collect
 from rwml_gym.agents.precision import Precision, bfloat16_instructions, choose_precision
 from rwml_gym.agents.reports.model_card import push_adapter, write_card
@@ -308,8 +308,10 @@ class Run:
         return rows
 
     def _describe(self, name: str) -> None:
-        """Write beside the adapter of a world model what its prompts hold, for `load_world_model`."""
+        """Write beside an adapter what its prompts hold, for `load_world_model`, and to say it where an agent plays."""
         config, prompts = self.config, self.prompts
+        if config.playing:
+            write_json(self.adapter(name) / AGENT_FILE, config.playing)
         if not config.predicts or config.show_policy:  # rules come from the environment
             return
         settings = WorldModelSettings(

@@ -24,7 +24,10 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import split_prediction
 from rwml_gym.transitions import Turn
 
-__all__ = ["LanguageModelAgent", "TurnRecord"]
+__all__ = ["AGENT_FILE", "LanguageModelAgent", "TurnRecord"]
+
+AGENT_FILE = "agent.json"
+"""In the folder of a policy's adapter: the options of `rwml-gym evaluate` with which it plays as in its training."""
 
 
 @dataclass(frozen=True)

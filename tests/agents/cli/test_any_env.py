@@ -81,6 +81,13 @@ def test_a_policy_is_trained_and_evaluated(capsys, tmp_path, model, env):
     out = said(capsys)
     assert "3 episodes." in out
     assert ('gives no info["won"]' in out) == (env == PLAIN)
+    # What differs from the training is told, and nothing where nothing does.
+    assert "trained to play otherwise: --action-tokens 12 (here 16)." in out
+    again = [*evaluate, "--dtype", "float32", "--episodes", "1", "--max-steps", "1", "--action-tokens", "12"]
+    assert run(*again) == 0
+    assert "trained to play otherwise: --history 0 (here 4)." in said(capsys)
+    assert run(*again, "--history", "0") == 0
+    assert "otherwise" not in said(capsys)
 
 
 @pytest.mark.long
