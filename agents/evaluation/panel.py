@@ -82,20 +82,26 @@ def choose(env: gym.Env[str, str], count: int | None) -> tuple[GameName, ...]:
     return tuple(sorted(source.names, key=lambda name: hashlib.sha256(name.encode()).digest())[:count])
 
 
-def read_games(path: str | Path) -> tuple[GameName, ...]:
+def read_games(env: gym.Env[str, str], path: str | Path) -> tuple[GameName, ...]:
     """Read the games of a panel from a file, such as the `panel.json` of an evaluation.
 
+    Args:
+        env: The environment.
+        path: The file.
+
     Raises:
-        InvalidConfigError: If it holds no list of distinct games.
+        InvalidConfigError: If it holds no list of distinct games: names, or seeds where games have no names.
     """
     try:
         games = json.loads(read_regular(Path(path)))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidConfigError(f"Expected a JSON file with a list of games, actual: {path} ({reason}).") from error
-    fit = isinstance(games, list) and bool(games) and all(isinstance(game, str | int) for game in games)
+    what, kind = ("seeds", int) if games_of(env) is None else ("names", str)
+    fit = isinstance(games, list) and bool(games) and all(isinstance(game, kind) for game in games)
     if not fit or len(set(games)) < len(games):
         raise InvalidConfigError(
-            f"Expected a list of distinct games in {path}, names or seeds, actual: {str(games)[:200]}."
+            f"Expected a list of distinct games in {path}, {what} in this environment, actual: {str(games)[:200]}. "
+            "Give the panel.json of an evaluation on it."
         )
     return tuple(games)

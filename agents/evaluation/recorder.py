@@ -78,7 +78,7 @@ class EpisodeRecorder:
         self._step(
             StepRecord(
                 episode=self.place.episode,
-                game=str(info.get("game") or self.place.game),
+                game=str(self.place.game),
                 trial=self.place.trial,
                 step=self.steps,
                 observation=self._observation,
@@ -116,7 +116,7 @@ class EpisodeRecorder:
         info = self._info
         return EpisodeRecord(
             episode=self.place.episode,
-            game=str(info.get("game") or self.place.game),
+            game=str(self.place.game),
             trial=self.place.trial,
             won=error is None and bool(info.get("won")),
             reward=self._reward,

@@ -112,7 +112,7 @@ def evaluate(
     check_agent(config, source.world)
     make_env, arguments = _environment(config, source)
     with make_env() as env:
-        games = choose(env, config.episodes) if config.panel is None else read_games(config.panel)
+        games = choose(env, config.episodes) if config.panel is None else read_games(env, config.panel)
         budget = getattr(env.spec, "max_episode_steps", None)
     panel = Panel(source.world.env_id, games, config.trials, config.seed)
     header = _header(config, config.agent or random_agent(source.world), panel, arguments, budget)

@@ -18,7 +18,7 @@ class StepRecord:
 
     Attributes:
         episode: Number of the episode in the panel, from 0: trial times games, plus place of the game.
-        game: Name of the game; the seed where games have no names.
+        game: Name of the game, or the seed where games have no names: what `reset` took.
         trial: Number of the trial, from 0.
         step: Number of the action in the episode, from 1.
         observation: What the agent saw before it acted.
@@ -71,7 +71,7 @@ class EpisodeRecord:
 
     Attributes:
         episode: Number of the episode in the panel, see `StepRecord`.
-        game: Name of the game; the seed where games have no names.
+        game: Name of the game, or the seed where games have no names: what `reset` took.
         trial: Number of the trial, from 0.
         seed: Seed of the agent in this episode.
         task: The task in words.

@@ -5,12 +5,14 @@ Episodes of one game are alike, so intervals over several trials resample games;
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, comb
 from typing import Any
 
 from rwml_gym.agents.traces.records import EpisodeRecord
+from rwml_gym.errors import InvalidConfigError
 from rwml_gym.statistics import bootstrap_interval, wilson_interval
 
 __all__ = ["Difference", "Scores", "compare", "groups_of", "pass_hat", "score", "success_interval"]
@@ -161,9 +163,12 @@ def compare(first: Sequence[EpisodeRecord], second: Sequence[EpisodeRecord], eff
         first: Episodes of one evaluation.
         second: Episodes of the other.
         effect: The difference whose detection is planned.
+
+    Raises:
+        InvalidConfigError: If an evaluation has a game and trial twice.
     """
-    others = {(e.game, e.trial): e for e in second}
-    pairs = [(e, others[e.game, e.trial]) for e in first if (e.game, e.trial) in others]
+    ours, others = _by_trial(first), _by_trial(second)
+    pairs = [(e, others[place]) for place, e in ours.items() if place in others]
     if not pairs:
         return None
     values = [float(b.won) - float(a.won) for a, b in pairs]
@@ -178,6 +183,18 @@ def compare(first: Sequence[EpisodeRecord], second: Sequence[EpisodeRecord], eff
         needed=_needed(values, effect),
         effect=effect,
     )
+
+
+def _by_trial(episodes: Sequence[EpisodeRecord]) -> dict[tuple[str, int], EpisodeRecord]:
+    """Return the episodes by game and trial."""
+    found = {(e.game, e.trial): e for e in episodes}
+    if len(found) < len(episodes):
+        (game, trial), times = Counter((e.game, e.trial) for e in episodes).most_common(1)[0]
+        raise InvalidConfigError(
+            f"Expected each game and trial of an evaluation once, actual: {game!r}, trial {trial}, {times} times. Play "
+            "it again: earlier versions wrote the same name for several seeds."
+        )
+    return found
 
 
 def _difference_interval(values: Sequence[float], games: Sequence[str]) -> tuple[float, float, float]:

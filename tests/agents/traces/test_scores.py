@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rwml_gym.agents.evaluation.table import comparison_text, row_line, table_json, table_text
 from rwml_gym.agents.traces.records import EpisodeRecord
 from rwml_gym.agents.traces.scores import compare, groups_of, pass_hat, score, success_interval
+from rwml_gym.errors import InvalidConfigError
 from rwml_gym.statistics import wilson_interval
 
 HEADER = {
@@ -140,6 +141,12 @@ def test_pairs_are_compared_by_game_and_trial():
     assert (found.only_first, found.only_second) == ([], [("a", 1), ("b", 0)])
     assert "Only y won: 2." in comparison_text("x", "y", found)
     assert compare(first, episodes({"elsewhere": [True]})) is None
+
+
+def test_episodes_of_one_name_are_not_paired_by_chance():
+    twice = episodes({"a": [True]}) + episodes({"a": [False]})
+    with pytest.raises(InvalidConfigError, match="'a', trial 0, 2 times"):
+        compare(twice, twice[:1])
 
 
 def test_the_number_of_games_is_that_of_the_normal_test():
