@@ -106,6 +106,7 @@ def evaluate(
         InvalidConfigError: If agent, environment or split do not go together.
         DependencyNotInstalled: If environment or agent needs a library that is not installed.
         ConfigMismatchError: If the folder is of another evaluation.
+        StorageError: If the folder cannot be written, or another evaluation writes there.
         BudgetSpentError: If the calls have cost what they may cost. What was finished stays in the folder.
     """
     source = Source(config)
@@ -118,16 +119,16 @@ def evaluate(
     header = _header(config, config.agent or random_agent(source.world), panel, arguments, budget)
     cast = make_cast(config, source, games)
     record: TraceWriter | _Memory = _Memory() if folder is None else TraceWriter(folder, header)
-    if folder is not None:
-        write_json(Path(folder) / "panel.json", list(panel.games))
-    done = dict(record.episodes)
-    if cast.budget is not None:
-        cast.budget.add(sum(episode.cost for episode in done.values()))
-    if began is not None:
-        began(header, len(panel.places()), done)
-    told, places = _Told(record, watchers), [place for place in panel.places() if place.episode not in done]
     complete = False
     try:
+        if folder is not None:
+            write_json(Path(folder) / "panel.json", list(panel.games))
+        done = dict(record.episodes)
+        if cast.budget is not None:
+            cast.budget.add(sum(episode.cost for episode in done.values()))
+        if began is not None:
+            began(header, len(panel.places()), done)
+        told, places = _Told(record, watchers), [place for place in panel.places() if place.episode not in done]
         if cast.make_player is not None:
             play_players(make_env, cast.make_player, places, told, cast.concurrency, config.scored_by is not None)
         elif places:
