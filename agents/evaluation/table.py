@@ -68,18 +68,16 @@ def row_line(header: Mapping[str, Any], episodes: Sequence[EpisodeRecord]) -> st
 
 def comparison_text(first: str, second: str, found: Difference) -> str:
     """Return the comparison of two evaluations as text."""
-    low, high = found.difference[1:]
-    if low > 0 or high < 0:
-        verdict = f"{second if low > 0 else first} is better."
-    else:
-        verdict = "The interval contains 0: these episodes do not tell which is better."
+    verdict = "These episodes do not tell which is better"
+    if found.significant:
+        verdict = f"{second if found.difference[0] > 0 else first} is better"
     return "\n".join(
         [
             f"{found.pairs} episodes of {found.games} games that both played, paired by game and trial.",
             f"  {first:<{_WIDTH}} {found.success[0]:.3f}",
             f"  {second:<{_WIDTH}} {found.success[1]:.3f}",
             f"  {'difference':<{_WIDTH}} {_interval(found.difference, '+')}  [95 % interval over games]",
-            verdict,
+            f"{verdict} (exact sign test over games: p = {found.p:.3g}).",
             *_games(f"Only {first} won", found.only_first),
             *_games(f"Only {second} won", found.only_second),
             f"To see a difference of {found.effect:g} (power 80 %) it would take {found.needed:,} games.",

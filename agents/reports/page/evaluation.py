@@ -14,7 +14,7 @@ from rwml_gym.agents.traces.folder import Trace
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
 from rwml_gym.agents.traces.scores import compare, pass_hat, success_interval
 from rwml_gym.errors import RWMLGymError
-from rwml_gym.statistics import bootstrap_interval
+from rwml_gym.statistics import known_interval
 
 __all__ = ["describe", "differences", "episode_facts", "facts_of", "fatal_steps", "steps_of"]
 
@@ -140,8 +140,8 @@ def _results(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "won": sum(episode.won for episode in episodes),
         "success": success_interval(episodes),
         "interval": "Wilson" if once else "bootstrap over games",
-        "reward": bootstrap_interval([episode.reward for episode in episodes], games),
-        "steps": bootstrap_interval([float(episode.steps) for episode in episodes], games),
+        "reward": known_interval([episode.reward for episode in episodes], games),
+        "steps": known_interval([float(episode.steps) for episode in episodes], games),
         "invalid": sum(episode.invalid for episode in episodes) / actions if actions else None,
         "inefficient": sum(episode.inefficient for episode in episodes) / actions if actions else None,
         "tokens": sum(e.prompt_tokens + e.completion_tokens for e in episodes) / len(episodes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +49,14 @@ def test_trials_of_a_game_are_no_independent_episodes():
     assert many[0] == 0.5
     assert many[2] - many[1] > 0.4
     assert success_interval(episodes({f"g{i}": [True] * 8 for i in range(10)}))[1:] == wilson_interval(10, 10)
+
+
+@pytest.mark.parametrize("wins", [{"a": [True, True, False, False]}, {f"g{i}": [True, False] for i in range(3)}])
+def test_games_that_are_alike_do_not_make_the_success_certain(wins):
+    played = episodes(wins)
+    for value, low, high in (success_interval(played), pass_hat(played)[1]):
+        assert (value, low, high) == (0.5, *wilson_interval(len(wins) / 2, len(wins)))
+        assert high - low > 0.5
 
 
 @settings(deadline=None)
@@ -165,3 +174,37 @@ def test_equal_runs_do_not_prove_that_agents_are_equal():
     assert found.difference[1] < -0.2
     assert found.difference[2] > 0.2
     assert "do not tell which is better" in comparison_text("x", "y", found)
+
+
+@pytest.mark.parametrize(
+    ("wins", "games", "trials", "p"),
+    [(1, 1, 1, 1.0), (4, 4, 1, 0.125), (4, 100, 1, 0.125), (6, 6, 1, 0.03125), (6, 100, 1, 0.03125), (3, 3, 4, 0.25)],
+)
+def test_few_games_prove_no_difference(wins, games, trials, p):
+    """McNemar's exact test has these values; six games are the fewest that can tell."""
+    first = episodes({f"g{i}": [False] * trials for i in range(games)})
+    second = episodes({f"g{i}": [i < wins] * trials for i in range(games)})
+    found, reverse = compare(first, second), compare(second, first)
+    assert found is not None
+    assert reverse is not None
+    assert found.p == reverse.p == p
+    assert found.difference[0] == wins / games
+    assert reverse.difference == pytest.approx([-found.difference[place] for place in (0, 2, 1)])
+    better = p < 0.05
+    assert ("y is better" in comparison_text("x", "y", found)) == better
+    assert ("x is better" in comparison_text("x", "y", reverse)) == better
+    if trials == 1:
+        assert (found.difference[1] > 0) == better
+
+
+@pytest.mark.parametrize(("games", "differ"), [(1, 0.5), (4, 0.5), (20, 0.3), (100, 0.04), (200, 0.3)])
+def test_equal_agents_are_rarely_told_apart(games, differ):
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(300):
+        kinds = rng.choice(3, games, p=[differ / 2, differ / 2, 1 - differ])
+        first, second = ({f"g{i}": [bool(kind == own)] for i, kind in enumerate(kinds)} for own in (0, 1))
+        found = compare(episodes(first), episodes(second))
+        assert found is not None
+        wrong += found.significant or not found.difference[1] <= 0 <= found.difference[2]
+    assert wrong <= 0.05 * 300
