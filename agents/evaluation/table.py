@@ -8,7 +8,7 @@ from json import loads
 from typing import Any
 
 from rwml_gym.agents.traces.records import EpisodeRecord
-from rwml_gym.agents.traces.scores import Difference, Scores, groups_of, score
+from rwml_gym.agents.traces.scores import Difference, Scores, groups_of, says_who_won, score
 from rwml_gym.statistics import wilson_interval
 
 __all__ = ["comparison_text", "floor_of", "row_line", "table_json", "table_text"]
@@ -127,7 +127,7 @@ def _below(found: Scores, episodes: Sequence[EpisodeRecord]) -> list[str]:
         ]
     if flawed := sum(bool(e.known_problem) for e in episodes):
         lines += ["", f'{flawed} of {len(episodes)} tasks have wrong data: info["known_problem"] says what is wrong.']
-    if not any(e.judged for e in episodes):
+    if not says_who_won(episodes):
         lines += ["", 'The environment gives no info["won"], so nothing counts as won; its mean reward is shown below.']
         lines.append(f"mean reward of an episode: {found.reward:.3f}")
     usage = [f"{found.seconds:.2f} s an episode"]

@@ -16,7 +16,7 @@ from rwml_gym.agents.traces.records import EpisodeRecord
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.statistics import difference_interval, paired_interval, share_interval, sign_test, wilson_interval
 
-__all__ = ["Difference", "Scores", "compare", "groups_of", "pass_hat", "score", "success_interval"]
+__all__ = ["Difference", "Scores", "compare", "groups_of", "pass_hat", "says_who_won", "score", "success_interval"]
 
 Z_95, Z_80_POWER = 1.959964, 0.841621  # quantiles 0.975 and 0.8 of the normal distribution
 
@@ -83,6 +83,11 @@ def score(episodes: Sequence[EpisodeRecord]) -> Scores:
         pass_hat=pass_hat(episodes),
         parts=_parts(episodes),
     )
+
+
+def says_who_won(episodes: Sequence[EpisodeRecord]) -> bool:
+    """Return whether the environment says which episodes are won; one that ended by a failure is lost in any case."""
+    return any(e.judged for e in episodes) or all(e.error is not None for e in episodes)
 
 
 def success_interval(episodes: Sequence[EpisodeRecord]) -> tuple[float, float, float]:

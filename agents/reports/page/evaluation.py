@@ -12,7 +12,7 @@ from rwml_gym.agents.reports.page.fatal import FatalStep, Replay, plays_alfworld
 from rwml_gym.agents.reports.page.histogram import histogram
 from rwml_gym.agents.traces.folder import Trace
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
-from rwml_gym.agents.traces.scores import compare, pass_hat, success_interval
+from rwml_gym.agents.traces.scores import compare, pass_hat, says_who_won, success_interval
 from rwml_gym.errors import RWMLGymError
 from rwml_gym.statistics import known_interval
 
@@ -79,7 +79,7 @@ def describe(
         "facts": facts_of(header, _FACTS),
         "expected": games * trials if isinstance(games, int) and isinstance(trials, int) else None,
         "finished": len(episodes),
-        "judged": all(episode.judged for episode in episodes),
+        "judged": says_who_won(episodes),
         "threshold": threshold,
         "budget": header.get("max_steps"),
         "failures": {who: sum(e.failed == who for e in episodes) for who in ("agent", "environment")},
@@ -98,10 +98,10 @@ def describe(
 def differences(traces: Sequence[tuple[str, Trace]]) -> list[dict[str, Any]]:
     """Return the difference in success of each two evaluations on their common games, with its interval over games."""
     found = []
-    for place, (label, own) in enumerate(traces):
-        for other_label, other in traces[place + 1 :]:
-            judged = [[e for e in trace.episodes if e.judged] for trace in (own, other)]
-            if (pairs := compare(*judged)) is not None:
+    judged = [(label, trace) for label, trace in traces if says_who_won(trace.episodes)]
+    for place, (label, own) in enumerate(judged):
+        for other_label, other in judged[place + 1 :]:
+            if (pairs := compare(own.episodes, other.episodes)) is not None:
                 found.append({"a": label, "b": other_label, "games": pairs.games, "value": pairs.difference})
     return found
 

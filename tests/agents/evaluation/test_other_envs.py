@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from rwml_gym.agents.config.evaluate import EvaluateConfig
 from rwml_gym.agents.evaluation.replay import replay
 from rwml_gym.agents.evaluation.run import evaluate
+from rwml_gym.agents.evaluation.table import table_text
 from rwml_gym.agents.players.rollout import EpisodeSpec, roll_out
+from rwml_gym.agents.reports.page.document import write_page
 from rwml_gym.agents.traces.folder import read_trace
 from rwml_gym.agents.traces.scores import compare
 from rwml_gym.errors import InvalidConfigError
+from tests.agents.reports.page.test_document import data_of
 from tests.helpers.lamp_env import LampEnv
 
 HERE = "tests.agents.evaluation.test_other_envs"
@@ -57,6 +61,32 @@ def test_seeds_are_the_games_where_many_seeds_share_a_name(tmp_path):
 def test_a_rollout_calls_an_episode_by_its_seed():
     episodes = roll_out(lambda: LampEnv(keys="won game"), OnAgent(), [EpisodeSpec(seed) for seed in (3, 7)])
     assert [episode.game for episode in episodes] == ["3", "7"]
+
+
+def page(folders, tmp_path):
+    write_page(folders, tmp_path / "page.html")
+    return data_of(tmp_path / "page.html")
+
+
+def test_an_episode_that_failed_at_the_reset_is_lost(tmp_path):
+    config = lamp(episodes=4, broken=2)
+    played = evaluate(config, tmp_path / "on")
+    table = table_text(played.header, played.episodes)
+    assert "0.750" in table
+    evaluate(replace(config, agent=f"{HERE}:wait"), tmp_path / "wait")
+    shown = page([tmp_path / "on", tmp_path / "wait"], tmp_path)
+    run = shown["evaluations"][0]
+    assert run["judged"]
+    assert run["results"]["success"][0] == 0.75
+    assert [line["outcome"] for line in run["episodes"]] == ["won", "won", "error", "won"]
+    (difference,) = shown["differences"]
+    assert (difference["games"], difference["value"][0]) == (4, -0.75)
+
+
+def test_a_failure_does_not_make_an_environment_say_who_won(tmp_path):
+    played = evaluate(lamp(episodes=4, broken=2, keys=""), tmp_path / "run")
+    assert 'no info["won"]' in table_text(played.header, played.episodes)
+    assert not page([tmp_path / "run"], tmp_path)["evaluations"][0]["judged"]
 
 
 @pytest.mark.parametrize(("env", "games", "wanted"), [(LAMP, ["lamp-1"], "seeds"), ("toy", [1, 2], "names")])
