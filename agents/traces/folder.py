@@ -21,6 +21,7 @@ from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord, record_of
 from rwml_gym.errors import ConfigMismatchError, StorageError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.storage.lock import WriteLock
+from rwml_gym.text import finite
 
 __all__ = ["EPISODES", "HEADER", "STEPS", "Trace", "TraceWriter", "read_trace"]
 
@@ -28,7 +29,7 @@ HEADER, STEPS, EPISODES = "run.json", "steps.jsonl", "episodes.jsonl"
 
 _FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (StepRecord, EpisodeRecord)}
 _VALUES = {kind: attrgetter(*names) for kind, names in _FIELDS.items()}
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,12 @@ class TraceWriter:
             }
 
     def _append(self, record: StepRecord | EpisodeRecord) -> None:
-        line = f"{_encode(_content(record))}\n".encode(errors="backslashreplace")
+        content = _content(record)
+        try:
+            text = _encode(content)
+        except ValueError:  # JSON has no NaN and no infinity
+            text = _encode(finite(content))
+        line = f"{text}\n".encode(errors="backslashreplace")
         with self._lock, _storing(self.folder):
             file = self._files[type(record)]
             while line:  # an unbuffered write may take a part

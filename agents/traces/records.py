@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -123,15 +124,15 @@ class EpisodeRecord:
 
 
 def record_of(kind: type[Record], content: object) -> Record:
-    """Make a record from what JSON held.
+    """Make a record from what JSON held; null for a number that cannot be absent was not finite, and becomes NaN.
 
     Raises:
         StorageError: If it is no record of this kind.
     """
-    names = {field.name for field in fields(kind)}
-    if not isinstance(content, dict) or set(content) - names:
+    types = {field.name: field.type for field in fields(kind)}
+    if not isinstance(content, dict) or set(content) - set(types):
         raise StorageError(f"Expected the fields of a {kind.__name__}, actual: {str(content)[:200]}.")
     try:
-        return kind(**content)
+        return kind(**{n: math.nan if v is None and types[n] == "float" else v for n, v in content.items()})
     except TypeError as error:
         raise StorageError(f"Expected a {kind.__name__}, actual: {str(content)[:200]} ({error}).") from error

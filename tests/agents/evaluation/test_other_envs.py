@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
+import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,10 +17,11 @@ from rwml_gym.agents.evaluation.run import evaluate
 from rwml_gym.agents.evaluation.table import table_text
 from rwml_gym.agents.players.rollout import EpisodeSpec, roll_out
 from rwml_gym.agents.reports.page.document import write_page
-from rwml_gym.agents.traces.folder import read_trace
+from rwml_gym.agents.traces.folder import STEPS, read_trace
 from rwml_gym.agents.traces.scores import compare
 from rwml_gym.errors import InvalidConfigError
 from tests.agents.reports.page.test_document import data_of
+from tests.helpers.command_line import run
 from tests.helpers.lamp_env import LampEnv
 
 HERE = "tests.agents.evaluation.test_other_envs"
@@ -87,6 +92,28 @@ def test_a_failure_does_not_make_an_environment_say_who_won(tmp_path):
     played = evaluate(lamp(episodes=4, broken=2, keys=""), tmp_path / "run")
     assert 'no info["won"]' in table_text(played.header, played.episodes)
     assert not page([tmp_path / "run"], tmp_path)["evaluations"][0]["judged"]
+
+
+@pytest.mark.parametrize("reward", ["nan", "inf"])
+def test_rewards_that_are_not_finite_are_null_in_every_json(tmp_path, capsys, reward):
+    def strict(text):
+        return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+    words = ("evaluate", "--env", LAMP, "--agent", f"{HERE}:on", "--episodes", 2, "--json")
+    arguments = f"{{reward: .{reward}}}"
+    assert run(*words, "--env-arguments", arguments, "--run-dir", tmp_path / "run") == 0
+    scores = strict(capsys.readouterr().out)["scores"]["all"]
+    assert (scores["reward"], scores["success"][0]) == (None, 1.0)
+    assert run("compare", tmp_path / "run", tmp_path / "run", "--json") == 0
+    strict(capsys.readouterr().out)
+    trace = read_trace(tmp_path / "run")
+    assert [math.isnan(step.reward) for step in trace.steps()] == [True, True]
+    assert all(strict(line)["reward"] is None for line in (tmp_path / "run" / STEPS).read_text().splitlines())
+    assert replay(trace).deviations == []
+    write_page([tmp_path / "run"], tmp_path / "page.html")
+    (part,) = re.findall(r'id="part-0-0">([^<]*)</script>', (tmp_path / "page.html").read_text("utf-8"))
+    packed = strict(gzip.decompress(base64.b64decode(part)))
+    assert [len(episode["steps"]) for episode in packed["episodes"]] == [1, 1]
 
 
 @pytest.mark.parametrize(("env", "games", "wanted"), [(LAMP, ["lamp-1"], "seeds"), ("toy", [1, 2], "names")])
