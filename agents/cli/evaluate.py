@@ -96,20 +96,17 @@ def compare(words: list[str]) -> int:
     from rwml_gym.agents.evaluation import table
     from rwml_gym.agents.traces import scores
     from rwml_gym.agents.traces.folder import read_trace
+    from rwml_gym.agents.traces.worlds import world_differences
 
     if not 0 < effect <= 1:
         raise InvalidConfigError(f"Expected an effect above 0 and at most 1, actual: {effect}.")
     ours, others = read_trace(first), read_trace(second)
-    different = [
-        f"{name} {ours.header.get(name)!r} and {others.header.get(name)!r}"
-        for name in ("env_id", "domain", "user", "max_steps")
-        if ours.header.get(name) != others.header.get(name)
-    ]
+    different = world_differences(ours, others)
     found = None if different else scores.compare(ours.episodes, others.episodes, effect)
     if found is None:
         raise InvalidConfigError(
             f"Expected two evaluations of the same games, actual: {', '.join(different) or 'no game in common'}. Play "
-            f"the panel of the first one: rwml-gym evaluate --panel {first / 'panel.json'}"
+            f"the panel of the first one with the same options: rwml-gym evaluate --panel {first / 'panel.json'}"
         )
     if as_json:
         _say_json(found.to_json())

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 
 from rwml_gym.agents.jobs.worlds import GameName, first_games, games_of
 from rwml_gym.agents.seeding import seed_of
+from rwml_gym.agents.traces.worlds import world_arguments
 from rwml_gym.envs.base import MAX_LISTED
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import read_regular
@@ -44,17 +47,23 @@ class Panel:
         games: The games in their order.
         trials: How often each is played.
         seed: The evaluation's seed; that of an episode follows from it, the game and the trial.
+        arguments: Arguments of the environment. With others, a seed is another game.
     """
 
     env: str
     games: tuple[GameName, ...]
     trials: int = 1
     seed: int = 0
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits; two panels with the same hash play the same games in the same order."""
-        content = json.dumps([self.env, self.games], ensure_ascii=False)
+        named = all(isinstance(game, str) for game in self.games)
+        arguments = {} if named else world_arguments(self.arguments, named)
+        content = json.dumps(
+            [self.env, self.games, *([arguments] if arguments else [])], ensure_ascii=False, sort_keys=True
+        )
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def places(self) -> list[Place]:

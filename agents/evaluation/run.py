@@ -115,7 +115,7 @@ def evaluate(
     with make_env() as env:
         games = choose(env, config.episodes) if config.panel is None else read_games(env, config.panel)
         budget = getattr(env.spec, "max_episode_steps", None)
-    panel = Panel(source.world.env_id, games, config.trials, config.seed)
+    panel = Panel(source.world.env_id, games, config.trials, config.seed, arguments)
     header = _header(config, config.agent or random_agent(source.world), panel, arguments, budget)
     cast = make_cast(config, source, games)
     record: TraceWriter | _Memory = _Memory() if folder is None else TraceWriter(folder, header)

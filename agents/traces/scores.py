@@ -175,8 +175,14 @@ def compare(first: Sequence[EpisodeRecord], second: Sequence[EpisodeRecord], eff
         effect: The difference whose detection is planned.
 
     Raises:
-        InvalidConfigError: If an evaluation has a game and trial twice.
+        InvalidConfigError: If an evaluation has a game and trial twice, or does not say who won.
     """
+    if unsaid := [episodes for episodes in (first, second) if not says_who_won(episodes)]:
+        rewards = ", ".join(f"{sum(e.reward for e in episodes) / len(episodes):.3f}" for episodes in (first, second))
+        raise InvalidConfigError(
+            f"Expected evaluations that say which episodes are won, actual: {len(unsaid)} of 2 without it. Let the "
+            f'environment give info["won"]. The mean rewards of an episode are {rewards}.'
+        )
     ours, others = _by_trial(first), _by_trial(second)
     pairs = [(e, others[place]) for place, e in ours.items() if place in others]
     if not pairs:

@@ -13,6 +13,7 @@ from rwml_gym.agents.reports.page.histogram import histogram
 from rwml_gym.agents.traces.folder import Trace
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
 from rwml_gym.agents.traces.scores import compare, pass_hat, says_who_won, success_interval
+from rwml_gym.agents.traces.worlds import world_differences
 from rwml_gym.errors import RWMLGymError
 from rwml_gym.statistics import known_interval
 
@@ -96,12 +97,16 @@ def describe(
 
 
 def differences(traces: Sequence[tuple[str, Trace]]) -> list[dict[str, Any]]:
-    """Return the difference in success of each two evaluations on their common games, with its interval over games."""
+    """Return the difference in success of each two evaluations on their common games, with its interval over games.
+
+    Evaluations in another world are left out, and those that do not say who won.
+    """
     found = []
     judged = [(label, trace) for label, trace in traces if says_who_won(trace.episodes)]
     for place, (label, own) in enumerate(judged):
         for other_label, other in judged[place + 1 :]:
-            if (pairs := compare(own.episodes, other.episodes)) is not None:
+            pairs = None if world_differences(own, other) else compare(own.episodes, other.episodes)
+            if pairs is not None:
                 found.append({"a": label, "b": other_label, "games": pairs.games, "value": pairs.difference})
     return found
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from rwml_gym.agents.config.evaluate import EvaluateConfig
+from rwml_gym.agents.evaluation.panel import Panel
 from rwml_gym.agents.evaluation.replay import replay
 from rwml_gym.agents.evaluation.run import evaluate
 from rwml_gym.agents.evaluation.table import table_text
@@ -21,8 +22,9 @@ from rwml_gym.agents.traces.folder import STEPS, read_trace
 from rwml_gym.agents.traces.scores import compare
 from rwml_gym.errors import InvalidConfigError
 from tests.agents.reports.page.test_document import data_of
-from tests.helpers.command_line import run
+from tests.helpers.command_line import run, said
 from tests.helpers.lamp_env import LampEnv
+from tests.helpers.traces import make_trace
 
 HERE = "tests.agents.evaluation.test_other_envs"
 LAMP = "tests.helpers.lamp_env:rwml_gym_tests/Lamp-v0"
@@ -92,6 +94,32 @@ def test_a_failure_does_not_make_an_environment_say_who_won(tmp_path):
     played = evaluate(lamp(episodes=4, broken=2, keys=""), tmp_path / "run")
     assert 'no info["won"]' in table_text(played.header, played.episodes)
     assert not page([tmp_path / "run"], tmp_path)["evaluations"][0]["judged"]
+
+
+def test_where_nobody_says_who_won_nothing_is_compared(tmp_path, capsys):
+    for name in ("on", "wait"):
+        evaluate(lamp(name, keys=""), tmp_path / name)
+    assert run("compare", tmp_path / "on", tmp_path / "wait") == 2
+    assert 'give info["won"]. The mean rewards of an episode are 1.000, 0.000.' in said(capsys)
+    assert page([tmp_path / "on", tmp_path / "wait"], tmp_path)["differences"] == []
+
+
+def test_the_same_seed_of_other_arguments_is_another_game(tmp_path, capsys):
+    same, other = (evaluate(lamp(lamps=lamps), tmp_path / str(lamps)).header["panel"] for lamps in (3, 9))
+    assert same != other
+    assert run("compare", tmp_path / "3", tmp_path / "9") == 2
+    assert "env_arguments {'lamps': 3} and {'lamps': 9}. Play the panel of the first one with the same" in said(capsys)
+    assert page([tmp_path / "3", tmp_path / "9"], tmp_path)["differences"] == []
+    assert evaluate(lamp(lamps=3, broken=99), tmp_path / "b").header["panel"] != same
+
+
+def test_names_are_games_in_any_folder_and_split(tmp_path):
+    headers = [{"env_arguments": {"data": f"/{name}/data", "split": name}} for name in ("a", "b")]
+    folders = [make_trace(tmp_path / str(i), **fields) for i, fields in enumerate(headers)]
+    assert run("compare", *folders) == 0
+    assert Panel("e", ("a",), arguments=headers[0]).hash == Panel("e", ("a",)).hash
+    seeds = [Panel("e", (0,), arguments={"data": f"/{name}", "size": 3}).hash for name in ("a", "b")]
+    assert seeds[0] == seeds[1] != Panel("e", (0,)).hash
 
 
 @pytest.mark.parametrize("reward", ["nan", "inf"])
