@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from rwml_gym.spaces import UnicodeText
+
+
+class Part(Enum):
+    """Part of a score."""
+
+    LIGHT = "light"
 
 
 class LampEnv(gym.Env[str, str]):
@@ -14,7 +22,8 @@ class LampEnv(gym.Env[str, str]):
 
     Args:
         lamps: How many lamps there are; the seed chooses one.
-        keys: What `info` has beside the task: `won`, and `game` with the lamp, which many seeds share.
+        keys: What `info` has beside the actions: `won`, `game` with the lamp, which many seeds share, and values that
+            JSON lacks as `score_parts`, `counted` and `ended`.
         reward: The reward of `on`.
         broken: The seed whose reset fails.
     """
@@ -38,7 +47,13 @@ class LampEnv(gym.Env[str, str]):
         return answer, self.reward if on else 0.0, on, False, self._info(on)
 
     def _info(self, on: bool) -> dict[str, Any]:
-        known = {"won": on, "game": f"lamp-{self.lamp}"}
+        known = {
+            "won": on,
+            "game": f"lamp-{self.lamp}",
+            "score_parts": {Part.LIGHT: np.float32(on), "heat": {Part.LIGHT}},
+            "counted": {Part.LIGHT},
+            "ended": Part.LIGHT,
+        }
         return {"admissible_actions": ["wait", "on"], **{key: known[key] for key in self.keys.split()}}
 
 

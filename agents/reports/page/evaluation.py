@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections import defaultdict
@@ -14,7 +15,7 @@ from rwml_gym.agents.traces.folder import Trace
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
 from rwml_gym.agents.traces.scores import compare, pass_hat, says_who_won, success_interval
 from rwml_gym.agents.traces.worlds import world_differences
-from rwml_gym.errors import RWMLGymError
+from rwml_gym.errors import InvalidConfigError, RWMLGymError
 from rwml_gym.statistics import known_interval
 
 __all__ = ["describe", "differences", "episode_facts", "facts_of", "fatal_steps", "steps_of"]
@@ -105,7 +106,10 @@ def differences(traces: Sequence[tuple[str, Trace]]) -> list[dict[str, Any]]:
     judged = [(label, trace) for label, trace in traces if says_who_won(trace.episodes)]
     for place, (label, own) in enumerate(judged):
         for other_label, other in judged[place + 1 :]:
-            pairs = None if world_differences(own, other) else compare(own.episodes, other.episodes)
+            pairs = None
+            if not world_differences(own, other):
+                with contextlib.suppress(InvalidConfigError):  # an older folder may have several seeds of one name
+                    pairs = compare(own.episodes, other.episodes)
             if pairs is not None:
                 found.append({"a": label, "b": other_label, "games": pairs.games, "value": pairs.difference})
     return found

@@ -9,6 +9,7 @@ import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from rwml_gym.agents.config.evaluate import EvaluateConfig
@@ -16,6 +17,7 @@ from rwml_gym.agents.evaluation.panel import Panel
 from rwml_gym.agents.evaluation.replay import replay
 from rwml_gym.agents.evaluation.run import evaluate
 from rwml_gym.agents.evaluation.table import table_text
+from rwml_gym.agents.players.base import Move
 from rwml_gym.agents.players.rollout import EpisodeSpec, roll_out
 from rwml_gym.agents.reports.page.document import write_page
 from rwml_gym.agents.traces.folder import STEPS, read_trace
@@ -36,6 +38,20 @@ def on(observation, info):
 
 def wait(observation, info):
     return "wait"
+
+
+def numbers(observation, info):
+    """Answers with the numbers of another library."""
+    move = {"prompt_tokens": np.int64(7), "completion_tokens": np.uint8(3), "cost": np.float32(0.5)}
+    return {"action": np.str_("on"), "shown": [{"role": "user", "content": "On?", "place": np.int64(1)}], **move}
+
+
+def rounded(observation, info):
+    return {"action": "on", "completion_tokens": 7.5}
+
+
+def unwritten(observation, info):
+    return Move("on", shown=[{"role": "user", "content": {1, 2}}])
 
 
 class OnAgent:
@@ -120,6 +136,25 @@ def test_names_are_games_in_any_folder_and_split(tmp_path):
     assert Panel("e", ("a",), arguments=headers[0]).hash == Panel("e", ("a",)).hash
     seeds = [Panel("e", (0,), arguments={"data": f"/{name}", "size": 3}).hash for name in ("a", "b")]
     assert seeds[0] == seeds[1] != Panel("e", (0,)).hash
+
+
+def test_numbers_of_other_libraries_are_written_down(tmp_path):
+    result = evaluate(lamp("numbers", episodes=2, keys="won score_parts counted ended"), tmp_path)
+    trace = read_trace(tmp_path)
+    assert trace.episodes == result.episodes
+    (first, _), episode = trace.steps(), trace.episodes[0]
+    assert (first.prompt_tokens, first.completion_tokens, first.cost) == (7, 3, 0.5)
+    assert first.shown == [{"role": "user", "content": "On?", "place": 1}]
+    assert (episode.score_parts, episode.counted) == ({"light": 1.0, "heat": ["light"]}, ["light"])
+    assert episode.ended == "light"
+
+
+@pytest.mark.parametrize(("agent", "match"), [("rounded", "whole numbers of tokens"), ("unwritten", "JSON can hold")])
+def test_what_cannot_be_written_down_is_the_agents_failure(tmp_path, agent, match):
+    (episode,) = evaluate(lamp(agent, episodes=1), tmp_path).episodes
+    assert episode.failed == "agent"
+    assert f"UnreadableAnswerError: Expected a {'move' if agent == 'rounded' else 'text'}" in (episode.error or "")
+    assert match in (episode.error or "")
 
 
 @pytest.mark.parametrize("reward", ["nan", "inf"])
