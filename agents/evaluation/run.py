@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 
 from rwml_gym.agents.config.base import mapping_of
-from rwml_gym.agents.config.evaluate import CHOOSING, EvaluateConfig
+from rwml_gym.agents.config.evaluate import CHOOSING, IMAGINED, EvaluateConfig
 from rwml_gym.agents.evaluation.agents import check_agent, make_cast, random_agent
 from rwml_gym.agents.evaluation.panel import Panel, choose, read_games
 from rwml_gym.agents.evaluation.play import play_batch, play_players
@@ -204,5 +204,7 @@ def _prompt_options(config: EvaluateConfig) -> tuple[str, ...]:
     if config.agent == "model":
         return (*_SHOWN, *_LOCAL)
     if config.agent in CHOOSING:
-        return (*_CHOSEN, *(_LOCAL if config.local else ()))
+        encoded = ("encoder",) if config.imagine == "retrieval" else ()
+        based = ("model",) if config.imagine is not None and config.imagine not in IMAGINED else ()
+        return (*_CHOSEN, *encoded, *based, *(("show_policy", *_LOCAL) if config.local else ()))
     return _SHOWN if ":" in (config.agent or "") else ()
