@@ -20,6 +20,7 @@ from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.players.base import MakeEnv
 from rwml_gym.agents.traces.folder import TraceWriter
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
+from rwml_gym.checks import plain
 from rwml_gym.files import write_json
 from rwml_gym.installed import commit, versions
 from rwml_gym.reward.distances import DISTANCES
@@ -177,7 +178,7 @@ def _header(
     if config.scored_by is not None:
         threshold = DISTANCES[config.scored_by].threshold if config.threshold is None else config.threshold
         gap = {"name": config.scored_by, "threshold": threshold, "encoder": config.encoder}
-    return {
+    header = {
         "agent": name,
         "model": config.model if local else config.endpoint,
         "adapter": config.adapter,
@@ -197,6 +198,7 @@ def _header(
         "gap": gap,
         "made_with": {"versions": versions(_PACKAGES), "commit": commit()},
     }
+    return dict(plain(header))
 
 
 def _prompt_options(config: EvaluateConfig) -> tuple[str, ...]:

@@ -51,11 +51,12 @@ def table_json(header: Mapping[str, Any], episodes: Sequence[EpisodeRecord]) -> 
 
 def row_line(header: Mapping[str, Any], episodes: Sequence[EpisodeRecord]) -> str:
     """Return one line of a Markdown table, with what a reader needs to play the same."""
-    found = score(episodes)
+    found, expected = score(episodes), header["games"] * header["trials"]
+    state = "" if len(episodes) == expected else f", {len(episodes)} of {expected} episodes"
     cells = [
         _who(header),
         _where(header),
-        f"{header['games']} x {header['trials']}",
+        f"{header['games']} x {header['trials']}{state}",
         f"`{header['panel']}`",
         _interval(found.success),
         *([f"pass^{k} {_interval(value)}" for k, value in list(found.pass_hat.items())[-1:]]),

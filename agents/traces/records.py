@@ -132,7 +132,8 @@ def record_of(kind: type[Record], content: object) -> Record:
     types = {field.name: field.type for field in fields(kind)}
     if not isinstance(content, dict) or set(content) - set(types):
         raise StorageError(f"Expected the fields of a {kind.__name__}, actual: {str(content)[:200]}.")
+    values: dict[str, Any] = {n: math.nan if v is None and types[n] == "float" else v for n, v in content.items()}
     try:
-        return kind(**{n: math.nan if v is None and types[n] == "float" else v for n, v in content.items()})
+        return kind(**values)
     except TypeError as error:
         raise StorageError(f"Expected a {kind.__name__}, actual: {str(content)[:200]} ({error}).") from error

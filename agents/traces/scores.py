@@ -117,15 +117,21 @@ def pass_hat(episodes: Sequence[EpisodeRecord]) -> dict[int, tuple[float, float,
 
 
 def groups_of(episodes: Sequence[EpisodeRecord]) -> dict[str, list[EpisodeRecord]]:
-    """Return the episodes by row of the table: all, those of sound tasks, each domain and each task type."""
+    """Return the episodes by row of the table: all, those of sound tasks, each domain and each task type.
+
+    A domain or task type that has the name of another row says in brackets what it is.
+    """
     rows = {"all": list(episodes)}
     sound = [e for e in episodes if not e.known_problem]
     if 0 < len(sound) < len(episodes):
         rows["without known problems"] = sound
-    for name in ("domain", "task_type"):
+    for name, what in (("domain", "domain"), ("task_type", "task type")):
         found = sorted({getattr(e, name) for e in episodes} - {""})
         if len(found) > 1:
-            rows |= {value: [e for e in episodes if getattr(e, name) == value] for value in found}
+            rows |= {
+                f"{value} ({what})" if value in rows else value: [e for e in episodes if getattr(e, name) == value]
+                for value in found
+            }
     return rows
 
 

@@ -157,6 +157,13 @@ def test_what_cannot_be_written_down_is_the_agents_failure(tmp_path, agent, matc
     assert match in (episode.error or "")
 
 
+def test_a_seed_of_numpy_is_the_same_seed(tmp_path):
+    ours = evaluate(lamp(episodes=2)).episodes
+    config = replace(lamp(episodes=2), seed=np.int64(0), trials=np.int64(1))
+    assert [e.seed for e in evaluate(config, tmp_path).episodes] == [e.seed for e in ours]
+    assert read_trace(tmp_path).header["seed"] == 0
+
+
 @pytest.mark.parametrize("reward", ["nan", "inf"])
 def test_rewards_that_are_not_finite_are_null_in_every_json(tmp_path, capsys, reward):
     def strict(text):

@@ -100,6 +100,13 @@ def test_each_row_has_its_own_episodes():
     assert line.split() == ["heat", "5", "0.800", f"[{low:.3f},", f"{high:.3f}]", "10.0", "10.0%", "20.0%"]
 
 
+def test_a_task_type_of_the_name_of_another_row_replaces_none():
+    played = episodes({"a": [True]}, task_type="all", domain="x") + episodes({"b": [False]}, task_type="x", domain="y")
+    rows = {name: [e.game for e in chosen] for name, chosen in groups_of(played).items()}
+    assert rows == {"all": ["a", "b"], "x": ["a"], "y": ["b"], "all (task type)": ["a"], "x (task type)": ["b"]}
+    assert "2 episodes of 4" in table_text(HEADER, played)
+
+
 def test_tasks_with_wrong_data_are_told_apart():
     played = episodes({"a": [True]}) + episodes({"b": [False]}, known_problem="the goal cannot be reached")
     assert list(groups_of(played)) == ["all", "without known problems"]
@@ -123,7 +130,8 @@ def test_the_head_says_who_played_what():
         assert part in table
     assert "1 episodes of 4, unfinished" in table
     row = row_line(HEADER, episodes({"a|b": [True]}, data_version="v1|x"))
-    assert row.startswith("| litellm:m | tau2 retail base user solo | 4 x 1 | `0123456789ab` | 1.000 [")
+    assert row.startswith("| litellm:m | tau2 retail base user solo | 4 x 1, 1 of 4 episodes | `0123456789ab` | 1.0")
+    assert "| 4 x 1 |" in row_line(HEADER, episodes({game: [True] for game in "abcd"}))
     assert row.endswith("| v1\\|x |")
     assert table_json(HEADER, episodes({"a": [True]}))["scores"]["all"]["episodes"] == 1
 
