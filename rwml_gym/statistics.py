@@ -93,7 +93,7 @@ def difference_interval(values: Sequence[float], games: Sequence[str]) -> tuple[
     mean, low, high = bootstrap_interval(values, games)
     if high - low < _SAME:
         _, most = wilson_interval(0, len(set(games)))
-        low, high = max(mean - most, -1.0), min(mean + most, 1.0)
+        low, high = max(mean - most, min(mean, -1.0)), min(mean + most, max(mean, 1.0))
     return mean, low, high
 
 

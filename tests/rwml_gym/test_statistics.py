@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rwml_gym.statistics import paired_interval, sign_test, student_interval
+from rwml_gym.statistics import difference_interval, paired_interval, sign_test, student_interval
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,10 @@ def test_the_interval_of_pairs_agrees_with_the_sign_test():
             low, high = paired_interval(more, differ - more, 500)
             assert low <= (2 * more - differ) / 500 <= high
             assert (low > 0 or high < 0) == (sign_test(more, differ - more) < 0.05)
+
+
+@pytest.mark.parametrize("difference", [-1.5, -1.0, 0.0, 0.5, 1.5])
+def test_a_difference_that_all_games_share_is_not_certain(difference):
+    mean, low, high = difference_interval([difference] * 4, list("abcd"))
+    assert low <= mean == difference <= high
+    assert low < high
