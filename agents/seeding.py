@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import numpy as np
 
 __all__ = ["in_balanced_epochs", "in_epochs", "seed_of"]
 
 
-def seed_of(*parts: int | str) -> int:
+def seed_of(*parts: SupportsIndex | str) -> int:
     """Return the seed for one purpose: a number below 2**63 that is the same on every machine.
 
     Args:
-        *parts: The run's seed, then names or numbers of the purpose (a stage, a step).
+        *parts: The run's seed, then names or numbers of the purpose (a stage, a step). NumPy's numbers are numbers.
     """
-    entropy = [p if isinstance(p, int) else int.from_bytes(p.encode(), "little") for p in parts]
+    entropy = [int.from_bytes(p.encode(), "little") if isinstance(p, str) else operator.index(p) for p in parts]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 

@@ -15,7 +15,7 @@ import gymnasium as gym
 
 import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.agents.players.baselines import RandomAgent, TaskWordsAgent
-from rwml_gym.statistics import bootstrap_interval
+from rwml_gym.statistics import share_interval
 from rwml_gym.wrappers import WorldModelRewardWrapper
 
 
@@ -53,7 +53,7 @@ def main() -> None:
                 done = terminated or truncated
             won.append(float(info["won"]))
             games.append(info["game"])
-        success, low, high = bootstrap_interval(won, games)
+        success, low, high = share_interval(won, games)
         print(
             f"{type(agent).__name__:<17} {arguments.episodes} episodes, {len(gaps)} steps: "
             f"success {success:.3f} [{low:.3f}, {high:.3f}]  invalid actions {sum(invalid) / len(invalid):.3f}  "

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import TextIO
 
 from rwml_gym.text import printable
 
-__all__ = ["say"]
+__all__ = ["escape_unknown", "say"]
+
+
+def escape_unknown() -> None:
+    """Let the standard output write the code of a character that its encoding lacks, where it would raise."""
+    stream = sys.stdout
+    if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: object = "", file: TextIO | None = None) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 __all__ = [
     "cleaned",
     "column",
+    "finite",
     "for_plot",
     "is_blank",
     "percent",
     "printable",
     "replace_surrogates",
     "shown",
-    "without_nan",
 ]
 
 # Unicode letters and symbols that are drawn blank: Hangul fillers, the empty Braille pattern.
@@ -99,10 +99,10 @@ def percent(share: float | None) -> str:
     return "-" if share is None or math.isnan(share) else f"{share:.0%}"
 
 
-def without_nan(value: Any) -> Any:
-    """Return the value with None for NaN, which JSON lacks, and with lists for tuples."""
+def finite(value: Any) -> Any:
+    """Return the value with None for NaN and infinity, which JSON lacks, and with lists for tuples."""
     if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,6 +6,7 @@ Hugging Face `datasets` folder (Arrow), which other tools can read.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import uuid
@@ -238,7 +239,7 @@ class TransitionDataset(Sequence[Transition]):
         U+FFFD. The folder is written atomically. It may replace an earlier dataset, but nothing else.
 
         Args:
-            path: The folder.
+            path: The folder, or a link to it.
 
         Raises:
             DependencyNotInstalled: If `datasets` is not installed.
@@ -248,11 +249,12 @@ class TransitionDataset(Sequence[Transition]):
         require("datasets", "datasets to save or load transitions", "train")
         from datasets.utils import logging
 
-        path = Path(path)
+        path = Path(os.path.realpath(path))  # a link stays, and what it points to is replaced
         if path.exists() and not _looks_saved(path):
             raise InvalidConfigError(f"Expected a new folder or a saved dataset, actual: {str(path)!r}. Rename it.")
         stored = self._stored()
         partial = path.parent / f".{path.name}-{uuid.uuid4().hex}"
+        earlier = partial.with_name(f"{partial.name}-earlier")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with without_progress_bars(logging):
@@ -261,18 +263,18 @@ class TransitionDataset(Sequence[Transition]):
             write_json(partial / _FORMAT, {"version": _VERSION})
             seal(partial, *(file.name for file in partial.iterdir()))
             if path.exists():
-                path.rename(earlier := partial.with_name(f"{partial.name}-earlier"))
-                partial.rename(path)
-                shutil.rmtree(earlier)
-            else:
-                partial.rename(path)
+                path.rename(earlier)
+            partial.rename(path)
         except OSError as error:
             raise StorageError(
                 f"Expected to write {len(self)} transitions to {str(path)!r}, actual: {error.strerror or error}. Make "
                 "room, or choose another folder."
             ) from error
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            if earlier.exists() and not path.exists():
+                earlier.rename(path)
+            for left in (partial, earlier):
+                shutil.rmtree(left, ignore_errors=True)
 
     def export(self, folder: str | Path) -> None:
         """Write `data/train.parquet` into a folder, which `datasets.load_dataset` and most other tools read.

@@ -29,6 +29,7 @@ from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.reward.gap import Measure, RewardShape
 from rwml_gym.reward.views import ViewName, check_view
 from rwml_gym.storage.journal import Journal
+from rwml_gym.storage.lock import WriteLock
 from rwml_gym.terminal import say
 from rwml_gym.text import shown
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, action_type, count_games
@@ -75,10 +76,20 @@ class RecordCommand(EnvConfig):
 def record(words: Sequence[str]) -> int:
     """Run `rwml-gym record` with the words after it."""
     command = tyro.cli(RecordCommand, args=words, prog="rwml-gym record")
-    header = {name: str(value) for name, value in vars(command).items() if name not in _NOT_PLAYED}
     if command.push_to_hub is not None:
         check_repository(command.push_to_hub)
-    path = command.out.with_name(f"{command.out.name}.journal")
+    at_least(command, 1, "games", "max_steps", "history")
+    at_least(command, 0, "seed")
+    if command.out.name in ("", ".."):
+        raise InvalidConfigError(f"Expected the name of a folder, actual: {str(command.out)!r}. Choose another --out.")
+    out = Path(os.path.realpath(command.out))
+    with WriteLock(out.with_name(f"{out.name}.lock"), command.out, "choose another --out"):
+        return _record(command, out.with_name(f"{out.name}.journal"))
+
+
+def _record(command: RecordCommand, path: Path) -> int:
+    """Play what the journal at this path does not hold yet, and save the transitions."""
+    header = {name: str(value) for name, value in vars(command).items() if name not in _NOT_PLAYED}
     try:
         journal = Journal(path, header)
     except ConfigMismatchError:
@@ -86,8 +97,6 @@ def record(words: Sequence[str]) -> int:
             raise
         path.unlink()
         journal = Journal(path, header)
-    at_least(command, 1, "games", "max_steps", "history")
-    at_least(command, 0, "seed")
     if command.out.exists() and not command.overwrite and not journal.values:
         raise InvalidConfigError(
             f"Expected a new folder, actual: {str(command.out)!r} exists. Choose another --out, or add --overwrite."

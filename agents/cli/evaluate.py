@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -12,6 +14,7 @@ from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.config.evaluate import EvaluateConfig
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.terminal import say
+from rwml_gym.text import finite
 
 __all__ = ["baselines_tau2", "compare", "evaluate", "replay"]
 
@@ -53,7 +56,7 @@ def evaluate(words: list[str]) -> int:
 
     def show(found: Evaluation) -> None:
         if as_json:
-            say(json.dumps(table.table_json(found.header, found.episodes), indent=1, ensure_ascii=False))
+            _say_json(table.table_json(found.header, found.episodes))
         else:
             say((table.row_line if as_row else table.table_text)(found.header, found.episodes))
 
@@ -93,23 +96,20 @@ def compare(words: list[str]) -> int:
     from rwml_gym.agents.evaluation import table
     from rwml_gym.agents.traces import scores
     from rwml_gym.agents.traces.folder import read_trace
+    from rwml_gym.agents.traces.worlds import world_differences
 
     if not 0 < effect <= 1:
         raise InvalidConfigError(f"Expected an effect above 0 and at most 1, actual: {effect}.")
     ours, others = read_trace(first), read_trace(second)
-    different = [
-        f"{name} {ours.header.get(name)!r} and {others.header.get(name)!r}"
-        for name in ("env_id", "domain", "user", "max_steps")
-        if ours.header.get(name) != others.header.get(name)
-    ]
+    different = world_differences(ours, others)
     found = None if different else scores.compare(ours.episodes, others.episodes, effect)
     if found is None:
         raise InvalidConfigError(
             f"Expected two evaluations of the same games, actual: {', '.join(different) or 'no game in common'}. Play "
-            f"the panel of the first one: rwml-gym evaluate --panel {first / 'panel.json'}"
+            f"the panel of the first one with the same options: rwml-gym evaluate --panel {first / 'panel.json'}"
         )
     if as_json:
-        say(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+        _say_json(found.to_json())
     else:
         say(table.comparison_text(str(first), str(second), found))
     return 0
@@ -136,6 +136,10 @@ def replay(words: list[str]) -> int:
         say(f"  recorded: {d.recorded}\n  replayed: {d.replayed}")
     say(f"{found.episodes} episodes, {found.steps} steps played again; {len(found.deviations)} episodes differ.")
     return 1 if found.deviations else 0
+
+
+def _say_json(content: Mapping[str, Any]) -> None:
+    say(json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def baselines_tau2(words: list[str]) -> None:

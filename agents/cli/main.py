@@ -16,7 +16,7 @@ import rwml_gym
 from rwml_gym.agents.cli.interrupts import exit_status, sigterm_raises
 from rwml_gym.errors import DependencyNotInstalled, RWMLGymError
 from rwml_gym.installed import install_command
-from rwml_gym.terminal import say
+from rwml_gym.terminal import escape_unknown, say
 
 __all__ = ["main"]
 
@@ -83,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 if a strict audit finds something, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    escape_unknown()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with sigterm_raises():

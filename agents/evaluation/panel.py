@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 
 from rwml_gym.agents.jobs.worlds import GameName, first_games, games_of
 from rwml_gym.agents.seeding import seed_of
+from rwml_gym.agents.traces.worlds import world_arguments
 from rwml_gym.envs.base import MAX_LISTED
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import read_regular
@@ -44,17 +47,23 @@ class Panel:
         games: The games in their order.
         trials: How often each is played.
         seed: The evaluation's seed; that of an episode follows from it, the game and the trial.
+        arguments: Arguments of the environment. With others, a seed is another game.
     """
 
     env: str
     games: tuple[GameName, ...]
     trials: int = 1
     seed: int = 0
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits; two panels with the same hash play the same games in the same order."""
-        content = json.dumps([self.env, self.games], ensure_ascii=False)
+        named = all(isinstance(game, str) for game in self.games)
+        arguments = {} if named else world_arguments(self.arguments, named)
+        content = json.dumps(
+            [self.env, self.games, *([arguments] if arguments else [])], ensure_ascii=False, sort_keys=True
+        )
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def places(self) -> list[Place]:
@@ -82,20 +91,26 @@ def choose(env: gym.Env[str, str], count: int | None) -> tuple[GameName, ...]:
     return tuple(sorted(source.names, key=lambda name: hashlib.sha256(name.encode()).digest())[:count])
 
 
-def read_games(path: str | Path) -> tuple[GameName, ...]:
+def read_games(env: gym.Env[str, str], path: str | Path) -> tuple[GameName, ...]:
     """Read the games of a panel from a file, such as the `panel.json` of an evaluation.
 
+    Args:
+        env: The environment.
+        path: The file.
+
     Raises:
-        InvalidConfigError: If it holds no list of distinct games.
+        InvalidConfigError: If it holds no list of distinct games: names, or seeds where games have no names.
     """
     try:
         games = json.loads(read_regular(Path(path)))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InvalidConfigError(f"Expected a JSON file with a list of games, actual: {path} ({reason}).") from error
-    fit = isinstance(games, list) and bool(games) and all(isinstance(game, str | int) for game in games)
+    what, kind = ("seeds", int) if games_of(env) is None else ("names", str)
+    fit = isinstance(games, list) and bool(games) and all(isinstance(game, kind) for game in games)
     if not fit or len(set(games)) < len(games):
         raise InvalidConfigError(
-            f"Expected a list of distinct games in {path}, names or seeds, actual: {str(games)[:200]}."
+            f"Expected a list of distinct games in {path}, {what} in this environment, actual: {str(games)[:200]}. "
+            "Give the panel.json of an evaluation on it."
         )
     return tuple(games)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import Any
 
 from rwml_gym.agents.evaluation.panel import Place
@@ -78,7 +79,7 @@ class EpisodeRecorder:
         self._step(
             StepRecord(
                 episode=self.place.episode,
-                game=str(info.get("game") or self.place.game),
+                game=str(self.place.game),
                 trial=self.place.trial,
                 step=self.steps,
                 observation=self._observation,
@@ -98,12 +99,12 @@ class EpisodeRecorder:
                 completion_tokens=move.completion_tokens,
                 seconds=round(seconds, 6),
                 cost=move.cost,
-                info={key: plain(info[key]) for key in _KEPT if info.get(key)},
+                info={key: _storable(info[key]) for key in _KEPT if info.get(key)},
             )
         )
         self._observation, self._info = observation, info
         if terminated or truncated:
-            said = str(info.get("ended") or "")
+            said = str(_storable(info.get("ended") or ""))
             self._ended = said or ("won" if info.get("won") else "terminated" if terminated else "truncated")
 
     def end(self, error: str | None = None, failed: str = "") -> EpisodeRecord:
@@ -114,9 +115,10 @@ class EpisodeRecorder:
             failed: Who failed, `agent` or `environment`.
         """
         info = self._info
+        parts, counted = (_storable(info.get(name)) for name in ("score_parts", "counted"))
         return EpisodeRecord(
             episode=self.place.episode,
-            game=str(info.get("game") or self.place.game),
+            game=str(self.place.game),
             trial=self.place.trial,
             won=error is None and bool(info.get("won")),
             reward=self._reward,
@@ -135,8 +137,23 @@ class EpisodeRecorder:
             completion_tokens=self._completion,
             seconds=round(self._seconds, 6),
             cost=self._cost,
-            score_parts=plain(dict(info.get("score_parts") or {})),
-            counted=list(info.get("counted") or []),
+            score_parts=parts if isinstance(parts, dict) else {},
+            counted=counted if isinstance(counted, list) else [],
             known_problem=str(info.get("known_problem") or ""),
             data_version=str(info.get("data_version") or ""),
         )
+
+
+def _storable(value: Any) -> Any:
+    """Return what JSON can hold: members of an enumeration as their values, sets in order, anything else as text."""
+    if isinstance(value, Mapping):
+        return {str(_storable(key)): _storable(item) for key, item in value.items()}
+    if isinstance(value, Enum):
+        return _storable(value.value)
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(_storable, value), key=str)
+    if (made := plain(value)) is not value:
+        return _storable(made)
+    return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -125,7 +126,7 @@ def _deviations(env: gym.Env[str, str], records: list[StepRecord], won: bool | N
             return
         if observation != record.next_observation:
             yield deviation(record, "observation", record.next_observation, observation)
-        if float(reward) != record.reward:
+        if float(reward) != record.reward and (math.isfinite(reward) or math.isfinite(record.reward)):
             yield deviation(record, "reward", record.reward, float(reward))
         if bool(info.get("invalid_action", False)) != record.invalid:
             yield deviation(record, "invalid", record.invalid, not record.invalid)

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 
 from rwml_gym.agents.config.base import mapping_of
-from rwml_gym.agents.config.evaluate import CHOOSING, EvaluateConfig
+from rwml_gym.agents.config.evaluate import CHOOSING, IMAGINED, EvaluateConfig
 from rwml_gym.agents.evaluation.agents import check_agent, make_cast, random_agent
 from rwml_gym.agents.evaluation.panel import Panel, choose, read_games
 from rwml_gym.agents.evaluation.play import play_batch, play_players
@@ -20,6 +20,7 @@ from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.players.base import MakeEnv
 from rwml_gym.agents.traces.folder import TraceWriter
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
+from rwml_gym.checks import plain
 from rwml_gym.files import write_json
 from rwml_gym.installed import commit, versions
 from rwml_gym.reward.distances import DISTANCES
@@ -106,28 +107,29 @@ def evaluate(
         InvalidConfigError: If agent, environment or split do not go together.
         DependencyNotInstalled: If environment or agent needs a library that is not installed.
         ConfigMismatchError: If the folder is of another evaluation.
+        StorageError: If the folder cannot be written, or another evaluation writes there.
         BudgetSpentError: If the calls have cost what they may cost. What was finished stays in the folder.
     """
     source = Source(config)
     check_agent(config, source.world)
     make_env, arguments = _environment(config, source)
     with make_env() as env:
-        games = choose(env, config.episodes) if config.panel is None else read_games(config.panel)
+        games = choose(env, config.episodes) if config.panel is None else read_games(env, config.panel)
         budget = getattr(env.spec, "max_episode_steps", None)
-    panel = Panel(source.world.env_id, games, config.trials, config.seed)
+    panel = Panel(source.world.env_id, games, config.trials, config.seed, arguments)
     header = _header(config, config.agent or random_agent(source.world), panel, arguments, budget)
     cast = make_cast(config, source, games)
     record: TraceWriter | _Memory = _Memory() if folder is None else TraceWriter(folder, header)
-    if folder is not None:
-        write_json(Path(folder) / "panel.json", list(panel.games))
-    done = dict(record.episodes)
-    if cast.budget is not None:
-        cast.budget.add(sum(episode.cost for episode in done.values()))
-    if began is not None:
-        began(header, len(panel.places()), done)
-    told, places = _Told(record, watchers), [place for place in panel.places() if place.episode not in done]
     complete = False
     try:
+        if folder is not None:
+            write_json(Path(folder) / "panel.json", list(panel.games))
+        done = dict(record.episodes)
+        if cast.budget is not None:
+            cast.budget.add(sum(episode.cost for episode in done.values()))
+        if began is not None:
+            began(header, len(panel.places()), done)
+        told, places = _Told(record, watchers), [place for place in panel.places() if place.episode not in done]
         if cast.make_player is not None:
             play_players(make_env, cast.make_player, places, told, cast.concurrency, config.scored_by is not None)
         elif places:
@@ -176,7 +178,7 @@ def _header(
     if config.scored_by is not None:
         threshold = DISTANCES[config.scored_by].threshold if config.threshold is None else config.threshold
         gap = {"name": config.scored_by, "threshold": threshold, "encoder": config.encoder}
-    return {
+    header = {
         "agent": name,
         "model": config.model if local else config.endpoint,
         "adapter": config.adapter,
@@ -196,6 +198,7 @@ def _header(
         "gap": gap,
         "made_with": {"versions": versions(_PACKAGES), "commit": commit()},
     }
+    return dict(plain(header))
 
 
 def _prompt_options(config: EvaluateConfig) -> tuple[str, ...]:
@@ -203,5 +206,7 @@ def _prompt_options(config: EvaluateConfig) -> tuple[str, ...]:
     if config.agent == "model":
         return (*_SHOWN, *_LOCAL)
     if config.agent in CHOOSING:
-        return (*_CHOSEN, *(_LOCAL if config.local else ()))
+        encoded = ("encoder",) if config.imagine == "retrieval" else ()
+        based = ("model",) if config.imagine is not None and config.imagine not in IMAGINED else ()
+        return (*_CHOSEN, *encoded, *based, *(("show_policy", *_LOCAL) if config.local else ()))
     return _SHOWN if ":" in (config.agent or "") else ()

@@ -8,7 +8,7 @@ from json import loads
 from typing import Any
 
 from rwml_gym.agents.traces.records import EpisodeRecord
-from rwml_gym.agents.traces.scores import Difference, Scores, groups_of, score
+from rwml_gym.agents.traces.scores import Difference, Scores, groups_of, says_who_won, score
 from rwml_gym.statistics import wilson_interval
 
 __all__ = ["comparison_text", "floor_of", "row_line", "table_json", "table_text"]
@@ -51,11 +51,12 @@ def table_json(header: Mapping[str, Any], episodes: Sequence[EpisodeRecord]) -> 
 
 def row_line(header: Mapping[str, Any], episodes: Sequence[EpisodeRecord]) -> str:
     """Return one line of a Markdown table, with what a reader needs to play the same."""
-    found = score(episodes)
+    found, expected = score(episodes), header["games"] * header["trials"]
+    state = "" if len(episodes) == expected else f", {len(episodes)} of {expected} episodes"
     cells = [
         _who(header),
         _where(header),
-        f"{header['games']} x {header['trials']}",
+        f"{header['games']} x {header['trials']}{state}",
         f"`{header['panel']}`",
         _interval(found.success),
         *([f"pass^{k} {_interval(value)}" for k, value in list(found.pass_hat.items())[-1:]]),
@@ -68,18 +69,16 @@ def row_line(header: Mapping[str, Any], episodes: Sequence[EpisodeRecord]) -> st
 
 def comparison_text(first: str, second: str, found: Difference) -> str:
     """Return the comparison of two evaluations as text."""
-    low, high = found.difference[1:]
-    if low > 0 or high < 0:
-        verdict = f"{second if low > 0 else first} is better."
-    else:
-        verdict = "The interval contains 0: these episodes do not tell which is better."
+    verdict = "These episodes do not tell which is better"
+    if found.significant:
+        verdict = f"{second if found.difference[0] > 0 else first} is better"
     return "\n".join(
         [
             f"{found.pairs} episodes of {found.games} games that both played, paired by game and trial.",
             f"  {first:<{_WIDTH}} {found.success[0]:.3f}",
             f"  {second:<{_WIDTH}} {found.success[1]:.3f}",
             f"  {'difference':<{_WIDTH}} {_interval(found.difference, '+')}  [95 % interval over games]",
-            verdict,
+            f"{verdict} (exact sign test over games: p = {found.p:.3g}).",
             *_games(f"Only {first} won", found.only_first),
             *_games(f"Only {second} won", found.only_second),
             f"To see a difference of {found.effect:g} (power 80 %) it would take {found.needed:,} games.",
@@ -129,7 +128,7 @@ def _below(found: Scores, episodes: Sequence[EpisodeRecord]) -> list[str]:
         ]
     if flawed := sum(bool(e.known_problem) for e in episodes):
         lines += ["", f'{flawed} of {len(episodes)} tasks have wrong data: info["known_problem"] says what is wrong.']
-    if not any(e.judged for e in episodes):
+    if not says_who_won(episodes):
         lines += ["", 'The environment gives no info["won"], so nothing counts as won; its mean reward is shown below.']
         lines.append(f"mean reward of an episode: {found.reward:.3f}")
     usage = [f"{found.seconds:.2f} s an episode"]

@@ -47,7 +47,7 @@ def alfworld(
 
     Args:
         split: `generated_held_out` and `generated` need no data; `valid_seen`, `valid_unseen`, `train` are official.
-        games: How many games, from the first of the split on; all of an official split with `games=null`.
+        games: How many games, a fixed part of the split; all of an official split with `games=null`.
         max_steps: Step budget of an episode; 50 if absent.
         show_actions: Whether each observation ends with the admissible actions.
         grammar: `installed` (if absent) or `original`.
@@ -67,7 +67,7 @@ def tau2(
     Args:
         domain: `airline`, `retail`, `telecom`, `telecom-workflow` or `mock`.
         split: `test`, `train`, or `base`, which publications score on.
-        games: How many tasks, from the first of the split on; all if absent.
+        games: How many tasks, a fixed part of the split; all if absent.
         max_steps: Step budget of an episode, in messages and calls; 100 if absent.
     """
     return text_environment(EnvConfig("tau2", domain=domain, split=split), games, max_steps)

@@ -50,7 +50,7 @@ class TextTasksConfig(vf.TasksetConfig):
         split: Games of the environment; its evaluation split if absent, so give `train` or `generated` for a training.
         domain: Domain of τ²-bench.
         env_arguments: Further arguments of the environment, a mapping as JSON or YAML.
-        games: How many games, from the first of the split on; all if absent, or 100 of games without end.
+        games: How many games, a fixed part of the split; all if absent, or 100 of games without end.
         max_steps: Step budget of an episode; the registered one if absent.
         show_actions: Whether observations of games end with the admissible actions.
     """

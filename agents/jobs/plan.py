@@ -17,13 +17,13 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from rwml_gym.agents.config.base import JobConfig
+from rwml_gym.agents.config.memory import plan_memory
 from rwml_gym.agents.config.paper import PAPER, TRIPLETS, choices, deviations, other_changes
 from rwml_gym.agents.config.policy import PolicyConfig
 from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.config.world_model import RWMLConfig, StageConfig
 from rwml_gym.agents.jobs import policy, sft, world_model
 from rwml_gym.agents.jobs.data import check_prompts
-from rwml_gym.agents.jobs.memory import plan_memory
 from rwml_gym.agents.jobs.run import check_run
 from rwml_gym.agents.jobs.tracking import check_tracker
 from rwml_gym.agents.jobs.worlds import Games, Source

@@ -19,10 +19,10 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
+from rwml_gym.agents.config.memory import plan_memory
 from rwml_gym.agents.config.policy import ImitationConfig, PolicyConfig
 from rwml_gym.agents.jobs.channels import credit_of_games, measures
 from rwml_gym.agents.jobs.data import check_prompts
-from rwml_gym.agents.jobs.memory import plan_memory
 from rwml_gym.agents.jobs.run import Run
 from rwml_gym.agents.jobs.worlds import GameName, Games, GameSet, Source, choose_games, games_of
 from rwml_gym.agents.language.instructions import describe_task

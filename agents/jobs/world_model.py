@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from rwml_gym.agents.config.memory import plan_memory
 from rwml_gym.agents.config.world_model import RWMLConfig
 from rwml_gym.agents.jobs.data import (
     as_played,
@@ -29,7 +30,6 @@ from rwml_gym.agents.jobs.data import (
 )
 from rwml_gym.agents.jobs.filter import Triplets
 from rwml_gym.agents.jobs.held_out import keep_best, make_context, mean_reward, predict_held_out, score_held_out
-from rwml_gym.agents.jobs.memory import plan_memory
 from rwml_gym.agents.jobs.reward import calibrated_gap, check_judge, check_placebo, check_reward, run_gap
 from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
 from rwml_gym.agents.jobs.worlds import Games, Source

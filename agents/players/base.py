@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import gymnasium as gym
+
+from rwml_gym.errors import InvalidTypeError
 
 __all__ = ["Agent", "Decoding", "MakeEnv", "Move", "Player", "WritingAgent"]
 
@@ -48,6 +51,11 @@ class Move:
         prompt_tokens: Tokens that the model was shown.
         completion_tokens: Tokens that it wrote.
         cost: What the model's calls cost, in US dollars.
+
+    Numbers of any library are taken for tokens and cost.
+
+    Raises:
+        InvalidTypeError: If a text or a number is none.
     """
 
     action: str
@@ -58,6 +66,21 @@ class Move:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+
+    def __post_init__(self) -> None:
+        texts = (self.action, self.thought, self.prediction or "", self.written or "")
+        try:
+            object.__setattr__(self, "prompt_tokens", operator.index(self.prompt_tokens))
+            object.__setattr__(self, "completion_tokens", operator.index(self.completion_tokens))
+            object.__setattr__(self, "cost", float(self.cost))
+            fits = all(isinstance(text, str) for text in texts)
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise InvalidTypeError(
+                "Expected a move with texts as action, thought, prediction and written, whole numbers of tokens and a "
+                f"number as cost, actual: {str(self)[:500]}."
+            )
 
 
 class Player(Protocol):

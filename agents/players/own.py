@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rwml_gym.agents.language.instructions import PromptWorld
 from rwml_gym.agents.players.base import Move, Player
 from rwml_gym.agents.players.messages import ChatPlayer, UnreadableAnswerError
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.checks import plain
+from rwml_gym.errors import InvalidConfigError, InvalidTypeError
 from rwml_gym.reward.tags import split_prediction
 
 __all__ = ["FunctionPlayer", "load_agent"]
@@ -41,13 +44,15 @@ class FunctionPlayer:
         """
         answer = self._act(observation, info)
         if isinstance(answer, Move):
-            return answer
+            return _storable(answer)
         if isinstance(answer, str):
             action, prediction = split_prediction(answer)
             return Move(action, prediction)
         if isinstance(answer, Mapping) and isinstance(answer.get("action"), str):
             try:
-                return Move(**answer)
+                return _storable(Move(**answer))
+            except InvalidTypeError as error:
+                raise UnreadableAnswerError(str(error)) from error
             except TypeError as error:
                 raise UnreadableAnswerError(
                     f"Expected fields of a move, {', '.join(Move.__dataclass_fields__)}, actual: {', '.join(answer)}."
@@ -56,6 +61,18 @@ class FunctionPlayer:
             f'Expected an action as text, or a mapping with "action", actual: {type(answer).__name__} '
             f"{str(answer)[:200]!r}."
         )
+
+
+def _storable(move: Move) -> Move:
+    """Return a move whose messages a trace can hold."""
+    shown = plain(move.shown)
+    try:
+        json.dumps(shown)
+    except (TypeError, ValueError) as error:
+        raise UnreadableAnswerError(
+            f"Expected a text or messages that JSON can hold as `shown`, actual: {str(shown)[:200]} ({error})."
+        ) from error
+    return replace(move, shown=shown)
 
 
 def load_agent(

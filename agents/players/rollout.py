@@ -86,8 +86,8 @@ class Episode:
 
     @property
     def game(self) -> str:
-        """Name of the game; the seed if the environment does not name its games."""
-        return str(self.info.get("game") or self.spec.game)
+        """Name of the game, or the seed: what `reset` took, whatever the environment calls it."""
+        return str(self.spec.game)
 
     @property
     def task_type(self) -> str:

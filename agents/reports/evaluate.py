@@ -8,7 +8,7 @@ from typing import Any
 
 from rwml_gym.diagnostics.predictability import names_nothing_new, type_of
 from rwml_gym.reward.gap import GapReward
-from rwml_gym.statistics import bootstrap_interval
+from rwml_gym.statistics import difference_interval
 from rwml_gym.transitions import Transition
 
 __all__ = ["Prediction", "evaluate_predictions", "kinds_of_rows", "outcome_type", "paired_difference"]
@@ -114,4 +114,4 @@ def paired_difference(
     if key != [(p.game, p.action, p.next_state) for p in others]:
         raise ValueError("Expected predictions of the same transitions in the same order, actual: others.")
     differences = [metric(a) - metric(b) for a, b in zip(ours, others, strict=True)]
-    return bootstrap_interval(differences, [p.game for p in ours])
+    return difference_interval(differences, [p.game for p in ours])

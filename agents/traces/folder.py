@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord, record_of
 from rwml_gym.errors import ConfigMismatchError, StorageError
 from rwml_gym.files import read_json, write_json
+from rwml_gym.storage.lock import WriteLock
+from rwml_gym.text import finite
 
 __all__ = ["EPISODES", "HEADER", "STEPS", "Trace", "TraceWriter", "read_trace"]
 
@@ -27,7 +29,7 @@ HEADER, STEPS, EPISODES = "run.json", "steps.jsonl", "episodes.jsonl"
 
 _FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (StepRecord, EpisodeRecord)}
 _VALUES = {kind: attrgetter(*names) for kind, names in _FIELDS.items()}
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def read_trace(folder: str | Path) -> Trace:
 class TraceWriter:
     """Appends steps and episodes to the files of a folder; several threads may write.
 
+    No other writer has the folder until this one is closed or its process has ended.
+
     A folder that has the same header is gone on with: finished episodes stay, and the steps of unfinished ones are
     removed, because those are played again.
 
@@ -88,29 +92,18 @@ class TraceWriter:
 
     Raises:
         ConfigMismatchError: If the folder is of another evaluation.
-        StorageError: If it cannot be written.
+        StorageError: If it cannot be written, or another evaluation writes there.
     """
 
     def __init__(self, folder: str | Path, header: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         self._lock = threading.Lock()
-        header = json.loads(json.dumps(header))
-        begun = (self.folder / HEADER).exists()
-        if begun:
-            _check_same(self.folder, read_trace(self.folder).header, header)
-        elif (self.folder / STEPS).exists() or (self.folder / EPISODES).exists():
-            raise StorageError(
-                f"Expected {HEADER} beside the lines in {str(self.folder)!r}, actual: none. Choose another --run-dir."
-            )
-        with _storing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not begun:
-                write_json(self.folder / HEADER, header)
-            self.episodes = self._recover()
-            self._files: dict[type, BinaryIO] = {
-                StepRecord: (self.folder / STEPS).open("ab", buffering=0),
-                EpisodeRecord: (self.folder / EPISODES).open("ab", buffering=0),
-            }
+        self._held = WriteLock(self.folder / ".lock", self.folder, "choose another --run-dir")
+        try:
+            self._open(json.loads(json.dumps(header)))
+        except BaseException:
+            self._held.release()
+            raise
 
     def step(self, record: StepRecord) -> None:
         """Append a step."""
@@ -127,14 +120,39 @@ class TraceWriter:
         Args:
             complete: Whether all episodes are finished: the lines are then put in the order of the panel.
         """
-        for file in self._files.values():
-            file.close()
-        if complete:
-            with _storing(self.folder):
-                self._recover()
+        try:
+            for file in self._files.values():
+                file.close()
+            if complete:
+                with _storing(self.folder):
+                    self._recover()
+        finally:
+            self._held.release()
+
+    def _open(self, header: Mapping[str, Any]) -> None:
+        begun = (self.folder / HEADER).exists()
+        if begun:
+            _check_same(self.folder, read_trace(self.folder).header, header)
+        elif (self.folder / STEPS).exists() or (self.folder / EPISODES).exists():
+            raise StorageError(
+                f"Expected {HEADER} beside the lines in {str(self.folder)!r}, actual: none. Choose another --run-dir."
+            )
+        with _storing(self.folder):
+            if not begun:
+                write_json(self.folder / HEADER, header)
+            self.episodes = self._recover()
+            self._files: dict[type, BinaryIO] = {
+                StepRecord: (self.folder / STEPS).open("ab", buffering=0),
+                EpisodeRecord: (self.folder / EPISODES).open("ab", buffering=0),
+            }
 
     def _append(self, record: StepRecord | EpisodeRecord) -> None:
-        line = f"{_encode(_content(record))}\n".encode(errors="backslashreplace")
+        content = _content(record)
+        try:
+            text = _encode(content)
+        except ValueError:  # JSON has no NaN and no infinity
+            text = _encode(finite(content))
+        line = f"{text}\n".encode(errors="backslashreplace")
         with self._lock, _storing(self.folder):
             file = self._files[type(record)]
             while line:  # an unbuffered write may take a part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ class StepRecord:
 
     Attributes:
         episode: Number of the episode in the panel, from 0: trial times games, plus place of the game.
-        game: Name of the game; the seed where games have no names.
+        game: Name of the game, or the seed where games have no names: what `reset` took.
         trial: Number of the trial, from 0.
         step: Number of the action in the episode, from 1.
         observation: What the agent saw before it acted.
@@ -71,7 +72,7 @@ class EpisodeRecord:
 
     Attributes:
         episode: Number of the episode in the panel, see `StepRecord`.
-        game: Name of the game; the seed where games have no names.
+        game: Name of the game, or the seed where games have no names: what `reset` took.
         trial: Number of the trial, from 0.
         seed: Seed of the agent in this episode.
         task: The task in words.
@@ -123,15 +124,16 @@ class EpisodeRecord:
 
 
 def record_of(kind: type[Record], content: object) -> Record:
-    """Make a record from what JSON held.
+    """Make a record from what JSON held; null for a number that cannot be absent was not finite, and becomes NaN.
 
     Raises:
         StorageError: If it is no record of this kind.
     """
-    names = {field.name for field in fields(kind)}
-    if not isinstance(content, dict) or set(content) - names:
+    types = {field.name: field.type for field in fields(kind)}
+    if not isinstance(content, dict) or set(content) - set(types):
         raise StorageError(f"Expected the fields of a {kind.__name__}, actual: {str(content)[:200]}.")
+    values: dict[str, Any] = {n: math.nan if v is None and types[n] == "float" else v for n, v in content.items()}
     try:
-        return kind(**content)
+        return kind(**values)
     except TypeError as error:
         raise StorageError(f"Expected a {kind.__name__}, actual: {str(content)[:200]} ({error}).") from error

@@ -1,19 +1,22 @@
 """The scores of an evaluation, and how sure they are: success, pass^k, steps, tokens, time and cost, by row.
 
-Episodes of one game are alike, so intervals over several trials resample games; over one trial they are Wilson's.
+Episodes of one game are alike, so intervals over several trials resample games; over one trial they are Wilson's. What
+two evaluations differ in is told only where the exact sign test tells it, too.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, comb
 from typing import Any
 
 from rwml_gym.agents.traces.records import EpisodeRecord
-from rwml_gym.statistics import bootstrap_interval, wilson_interval
+from rwml_gym.errors import InvalidConfigError
+from rwml_gym.statistics import difference_interval, paired_interval, share_interval, sign_test, wilson_interval
 
-__all__ = ["Difference", "Scores", "compare", "groups_of", "pass_hat", "score", "success_interval"]
+__all__ = ["Difference", "Scores", "compare", "groups_of", "pass_hat", "says_who_won", "score", "success_interval"]
 
 Z_95, Z_80_POWER = 1.959964, 0.841621  # quantiles 0.975 and 0.8 of the normal distribution
 
@@ -82,15 +85,18 @@ def score(episodes: Sequence[EpisodeRecord]) -> Scores:
     )
 
 
+def says_who_won(episodes: Sequence[EpisodeRecord]) -> bool:
+    """Return whether the environment says which episodes are won; one that ended by a failure is lost in any case."""
+    return any(e.judged for e in episodes) or all(e.error is not None for e in episodes)
+
+
 def success_interval(episodes: Sequence[EpisodeRecord]) -> tuple[float, float, float]:
     """Return the share of won episodes with its 95 % interval: Wilson's, or over games where some are played twice."""
     won, count = sum(e.won for e in episodes), len(episodes)
     games = [e.game for e in episodes]
     if len(set(games)) == count:
         return (won / count, *wilson_interval(won, count))
-    if won in (0, count):  # resampling games would say that this is certain
-        return (won / count, *wilson_interval(won * len(set(games)) // count, len(set(games))))
-    return bootstrap_interval([float(e.won) for e in episodes], games)
+    return share_interval([float(e.won) for e in episodes], games)
 
 
 def pass_hat(episodes: Sequence[EpisodeRecord]) -> dict[int, tuple[float, float, float]]:
@@ -106,22 +112,26 @@ def pass_hat(episodes: Sequence[EpisodeRecord]) -> dict[int, tuple[float, float,
     most = min((len(won) for won in trials.values()), default=0)
     for k in range(1, most + 1 if most > 1 else 1):
         values = [comb(sum(won), k) / comb(len(won), k) for won in trials.values()]
-        same = set(values) in ({0.0}, {1.0})  # resampling games would say that this is certain
-        interval = (values[0], *wilson_interval(int(sum(values)), len(values)))
-        result[k] = interval if same else bootstrap_interval(values, list(trials))
+        result[k] = share_interval(values, list(trials))
     return result
 
 
 def groups_of(episodes: Sequence[EpisodeRecord]) -> dict[str, list[EpisodeRecord]]:
-    """Return the episodes by row of the table: all, those of sound tasks, each domain and each task type."""
+    """Return the episodes by row of the table: all, those of sound tasks, each domain and each task type.
+
+    A domain or task type that has the name of another row says in brackets what it is.
+    """
     rows = {"all": list(episodes)}
     sound = [e for e in episodes if not e.known_problem]
     if 0 < len(sound) < len(episodes):
         rows["without known problems"] = sound
-    for name in ("domain", "task_type"):
+    for name, what in (("domain", "domain"), ("task_type", "task type")):
         found = sorted({getattr(e, name) for e in episodes} - {""})
         if len(found) > 1:
-            rows |= {value: [e for e in episodes if getattr(e, name) == value] for value in found}
+            rows |= {
+                f"{value} ({what})" if value in rows else value: [e for e in episodes if getattr(e, name) == value]
+                for value in found
+            }
     return rows
 
 
@@ -134,6 +144,7 @@ class Difference:
         games: Number of their games.
         success: Share that the first and that the second won of those.
         difference: The second's share less the first's, with both ends of its 95 % interval over games.
+        p: Two-sided p-value of the exact sign test over games; of one trial a game, it is McNemar's exact test.
         only_first: Games, with their trials, that only the first won.
         only_second: The same for the second.
         needed: Episodes of new games that it would take to see a difference of `effect` with a power of 80 %.
@@ -144,10 +155,17 @@ class Difference:
     games: int
     success: tuple[float, float]
     difference: tuple[float, float, float]
+    p: float
     only_first: list[tuple[str, int]]
     only_second: list[tuple[str, int]]
     needed: int
     effect: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the episodes tell which evaluation is better: interval and sign test both say so."""
+        _, low, high = self.difference
+        return self.p < 0.05 and (low > 0 or high < 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields for JSON."""
@@ -161,9 +179,18 @@ def compare(first: Sequence[EpisodeRecord], second: Sequence[EpisodeRecord], eff
         first: Episodes of one evaluation.
         second: Episodes of the other.
         effect: The difference whose detection is planned.
+
+    Raises:
+        InvalidConfigError: If an evaluation has a game and trial twice, or does not say who won.
     """
-    others = {(e.game, e.trial): e for e in second}
-    pairs = [(e, others[e.game, e.trial]) for e in first if (e.game, e.trial) in others]
+    if unsaid := [episodes for episodes in (first, second) if not says_who_won(episodes)]:
+        rewards = ", ".join(f"{sum(e.reward for e in episodes) / len(episodes):.3f}" for episodes in (first, second))
+        raise InvalidConfigError(
+            f"Expected evaluations that say which episodes are won, actual: {len(unsaid)} of 2 without it. Let the "
+            f'environment give info["won"]. The mean rewards of an episode are {rewards}.'
+        )
+    ours, others = _by_trial(first), _by_trial(second)
+    pairs = [(e, others[place]) for place, e in ours.items() if place in others]
     if not pairs:
         return None
     values = [float(b.won) - float(a.won) for a, b in pairs]
@@ -172,7 +199,8 @@ def compare(first: Sequence[EpisodeRecord], second: Sequence[EpisodeRecord], eff
         pairs=len(pairs),
         games=len(set(games)),
         success=(sum(a.won for a, _ in pairs) / len(pairs), sum(b.won for _, b in pairs) / len(pairs)),
-        difference=_difference_interval(values, games),
+        difference=_difference(values, games),
+        p=sign_test(*_signs(values, games)),
         only_first=[(a.game, a.trial) for a, b in pairs if a.won and not b.won],
         only_second=[(a.game, a.trial) for a, b in pairs if b.won and not a.won],
         needed=_needed(values, effect),
@@ -180,13 +208,31 @@ def compare(first: Sequence[EpisodeRecord], second: Sequence[EpisodeRecord], eff
     )
 
 
-def _difference_interval(values: Sequence[float], games: Sequence[str]) -> tuple[float, float, float]:
-    """Return the mean with its interval over games; it is not a point where no game happens to differ."""
-    mean, low, high = bootstrap_interval(values, games)
-    if low == high:
-        _, most = wilson_interval(0, len(set(games)))
-        low, high = max(mean - most, -1.0), min(mean + most, 1.0)
-    return mean, low, high
+def _by_trial(episodes: Sequence[EpisodeRecord]) -> dict[tuple[str, int], EpisodeRecord]:
+    """Return the episodes by game and trial."""
+    found = {(e.game, e.trial): e for e in episodes}
+    if len(found) < len(episodes):
+        (game, trial), times = Counter((e.game, e.trial) for e in episodes).most_common(1)[0]
+        raise InvalidConfigError(
+            f"Expected each game and trial of an evaluation once, actual: {game!r}, trial {trial}, {times} times. Play "
+            "it again: earlier versions wrote the same name for several seeds."
+        )
+    return found
+
+
+def _signs(values: Sequence[float], games: Sequence[str]) -> tuple[int, int]:
+    """Return how many games the second won more often, and how many the first."""
+    sums: Counter[str] = Counter()
+    for value, game in zip(values, games, strict=True):
+        sums[game] += int(value)
+    return sum(total > 0 for total in sums.values()), sum(total < 0 for total in sums.values())
+
+
+def _difference(values: Sequence[float], games: Sequence[str]) -> tuple[float, float, float]:
+    """Return the mean of differences of -1, 0 and 1 with its interval over games."""
+    if len(set(games)) < len(games):
+        return difference_interval(values, games)
+    return (sum(values) / len(values), *paired_interval(*_signs(values, games), len(games)))
 
 
 def _needed(values: Sequence[float], effect: float) -> int:

@@ -10,7 +10,7 @@ from rwml_gym.diagnostics.calibration import Calibration
 from rwml_gym.diagnostics.group_signal import GroupSignal
 from rwml_gym.diagnostics.predictability import Repeats
 from rwml_gym.reward.gap import Measure
-from rwml_gym.text import without_nan
+from rwml_gym.text import finite
 
 __all__ = ["Audit", "Finding", "Row"]
 
@@ -121,4 +121,4 @@ class Audit:
         data = {**asdict(self), "calibrations": {}, "verdict": self.level}
         for role, result in self.calibrations.items():
             data["calibrations"][role] = asdict(result) if isinstance(result, Calibration) else {"missing": result}
-        return without_nan(data)
+        return finite(data)

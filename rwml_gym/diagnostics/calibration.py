@@ -28,7 +28,7 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, TOOL_ROLE, Distance, GapName
 from rwml_gym.reward.gap import GapReward, Measure
 from rwml_gym.reward.views import ViewName, check_view, in_view
-from rwml_gym.text import without_nan
+from rwml_gym.text import finite
 from rwml_gym.transitions import Transition, TransitionDataset, unit_of
 
 __all__ = [
@@ -179,7 +179,7 @@ class Calibration:
     def to_json(self) -> str:
         """Return the calibration as JSON, without its curve; NaN becomes null."""
         values = {name: value for name, value in asdict(self).items() if name != "curve"}
-        return json.dumps(without_nan(values), ensure_ascii=False, indent=2)
+        return json.dumps(finite(values), ensure_ascii=False, indent=2)
 
 
 def calibrate(

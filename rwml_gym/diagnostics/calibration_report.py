@@ -34,7 +34,7 @@ from rwml_gym.figures import draw, save
 from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.reward.views import ViewName, in_view
-from rwml_gym.text import column, for_plot, shown, without_nan
+from rwml_gym.text import column, finite, for_plot, shown
 from rwml_gym.transitions import Transition
 
 __all__ = ["By", "Calibrations", "calibrate_each", "calibrations_table", "plot_calibrations", "write_calibrations"]
@@ -168,7 +168,7 @@ def write_calibrations(folder: Path, found: Sequence[Calibrations]) -> list[Path
         }
         for each in found
     ]
-    paths[1].write_text(json.dumps(without_nan(data), indent=2) + "\n", encoding="utf-8")
+    paths[1].write_text(json.dumps(finite(data), indent=2) + "\n", encoding="utf-8")
     plot_calibrations(paths[2], found)
     return paths
 

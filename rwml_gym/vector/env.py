@@ -209,16 +209,18 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
     def _seeds(self, seed: Any) -> list[int | None]:
         if seed is None:
             return [None] * self.num_envs
-        if isinstance(seed, int | np.integer):
-            return [int(seed) + slot for slot in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise InvalidConfigError(f"Expected {self.num_envs} seeds, one per slot, actual: {len(seed)}.")
-        if self.one_order and any(each != seed[0] + slot for slot, each in enumerate(seed) if each is not None):
+        if np.ndim(seed) == 0:
+            first = whole_number("seed", seed, 0)
+            return [first + slot for slot in range(self.num_envs)]
+        seeds = [None if each is None else whole_number("seed", each, 0) for each in seed]
+        if len(seeds) != self.num_envs:
+            raise InvalidConfigError(f"Expected {self.num_envs} seeds, one per slot, actual: {len(seeds)}.")
+        if self.one_order and len({each - slot for slot, each in enumerate(seeds) if each is not None}) > 1:
             raise InvalidConfigError(
-                f'Expected one seed for all slots with order="each-once", actual: {list(seed)}. The slots share '
+                f'Expected one seed for all slots with order="each-once", actual: {seeds}. The slots share '
                 "the order of that seed, or games would be left out."
             )
-        return list(seed)
+        return seeds
 
     def _split(self, options: Mapping[str, Any] | None) -> tuple[list[dict[str, Any] | None], Bools]:
         """Split options into those of each environment and the mask of the slots to reset."""

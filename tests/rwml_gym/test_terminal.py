@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 
 import gymnasium
 import pytest
@@ -29,6 +32,16 @@ def test_only_line_breaks_and_tabs_are_left(text):
 def test_say_prints_it_escaped(capsys):
     say(f"a{ESCAPES}b\n\tc")
     assert capsys.readouterr().out == "a\\x1b]0;owned\\x07\\x1b[2J\\r\\x08\\x9b31m\\u202e\\ud800b\n\tc\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["baselines", "tau2", "--help"]])
+def test_an_encoding_without_our_characters_has_their_codes(words):
+    """The second help is printed by tyro."""
+    environ = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    command = [sys.executable, "-m", "rwml_gym.agents.cli.main", *words]
+    found = subprocess.run(command, env=environ, capture_output=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert b"\\u03c4" in found.stdout, "τ of τ²-bench"
 
 
 @pytest.mark.long

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +138,34 @@ def test_saving_is_silent_replaces_an_earlier_set_and_leaves_nothing_else(tmp_pa
     assert TransitionDataset.load(path).games == ("b",)
     assert [entry.name for entry in path.parent.iterdir()] == ["set"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_a_link_points_to_is_replaced_and_the_link_stays(tmp_path):
+    TransitionDataset(episode("a", 3)).save(tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    TransitionDataset(episode("b", 2)).save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert TransitionDataset.load(tmp_path / "real").games == ("b",)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"real", "link"}
+
+
+@pytest.mark.parametrize(("error", "seen"), [(KeyboardInterrupt, KeyboardInterrupt), (OSError, StorageError)])
+@pytest.mark.parametrize("place", [1, 2])
+def test_an_interruption_at_any_rename_keeps_the_earlier_set(tmp_path, monkeypatch, error, seen, place):
+    TransitionDataset(episode("a", 3)).save(tmp_path / "set")
+    rename, calls = Path.rename, []
+
+    def interrupted(self, target):
+        calls.append(target)
+        if len(calls) == place:
+            raise error
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(seen):
+        TransitionDataset(episode("b", 2)).save(tmp_path / "set")
+    assert TransitionDataset.load(tmp_path / "set").games == ("a",)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["set"]
 
 
 def test_other_tools_can_read_the_folder(tmp_path):

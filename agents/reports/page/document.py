@@ -21,6 +21,7 @@ from rwml_gym.agents.reports.page.training import describe_training
 from rwml_gym.agents.traces.folder import Trace
 from rwml_gym.errors import InvalidConfigError, StorageError
 from rwml_gym.files import write_text
+from rwml_gym.text import finite
 
 __all__ = ["MOST_BYTES", "write_page"]
 
@@ -125,16 +126,8 @@ def _document(summary: dict[str, Any], parts: dict[str, str]) -> str:
 
 def _as_json(content: Any) -> str:
     """Write JSON that cannot end the element it is in, and has no values that JSON lacks."""
-    text = json.dumps(_finite(content), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(finite(content), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _asset(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections import defaultdict
@@ -12,9 +13,10 @@ from rwml_gym.agents.reports.page.fatal import FatalStep, Replay, plays_alfworld
 from rwml_gym.agents.reports.page.histogram import histogram
 from rwml_gym.agents.traces.folder import Trace
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
-from rwml_gym.agents.traces.scores import compare, pass_hat, success_interval
-from rwml_gym.errors import RWMLGymError
-from rwml_gym.statistics import bootstrap_interval
+from rwml_gym.agents.traces.scores import compare, pass_hat, says_who_won, success_interval
+from rwml_gym.agents.traces.worlds import world_differences
+from rwml_gym.errors import InvalidConfigError, RWMLGymError
+from rwml_gym.statistics import known_interval
 
 __all__ = ["describe", "differences", "episode_facts", "facts_of", "fatal_steps", "steps_of"]
 
@@ -79,7 +81,7 @@ def describe(
         "facts": facts_of(header, _FACTS),
         "expected": games * trials if isinstance(games, int) and isinstance(trials, int) else None,
         "finished": len(episodes),
-        "judged": all(episode.judged for episode in episodes),
+        "judged": says_who_won(episodes),
         "threshold": threshold,
         "budget": header.get("max_steps"),
         "failures": {who: sum(e.failed == who for e in episodes) for who in ("agent", "environment")},
@@ -96,12 +98,19 @@ def describe(
 
 
 def differences(traces: Sequence[tuple[str, Trace]]) -> list[dict[str, Any]]:
-    """Return the difference in success of each two evaluations on their common games, with its interval over games."""
+    """Return the difference in success of each two evaluations on their common games, with its interval over games.
+
+    Evaluations in another world are left out, and those that do not say who won.
+    """
     found = []
-    for place, (label, own) in enumerate(traces):
-        for other_label, other in traces[place + 1 :]:
-            judged = [[e for e in trace.episodes if e.judged] for trace in (own, other)]
-            if (pairs := compare(*judged)) is not None:
+    judged = [(label, trace) for label, trace in traces if says_who_won(trace.episodes)]
+    for place, (label, own) in enumerate(judged):
+        for other_label, other in judged[place + 1 :]:
+            pairs = None
+            if not world_differences(own, other):
+                with contextlib.suppress(InvalidConfigError):  # an older folder may have several seeds of one name
+                    pairs = compare(own.episodes, other.episodes)
+            if pairs is not None:
                 found.append({"a": label, "b": other_label, "games": pairs.games, "value": pairs.difference})
     return found
 
@@ -140,8 +149,8 @@ def _results(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "won": sum(episode.won for episode in episodes),
         "success": success_interval(episodes),
         "interval": "Wilson" if once else "bootstrap over games",
-        "reward": bootstrap_interval([episode.reward for episode in episodes], games),
-        "steps": bootstrap_interval([float(episode.steps) for episode in episodes], games),
+        "reward": known_interval([episode.reward for episode in episodes], games),
+        "steps": known_interval([float(episode.steps) for episode in episodes], games),
         "invalid": sum(episode.invalid for episode in episodes) / actions if actions else None,
         "inefficient": sum(episode.inefficient for episode in episodes) / actions if actions else None,
         "tokens": sum(e.prompt_tokens + e.completion_tokens for e in episodes) / len(episodes),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rwml_gym.statistics import bootstrap_interval
+from rwml_gym.statistics import known_interval, share_interval
 
 __all__ = ["histogram"]
 
@@ -54,6 +54,6 @@ def histogram(gaps: Sequence[float], games: Sequence[str], threshold: float | No
         "counts": np.bincount(places, minlength=len(edges) - 1).tolist(),
         "n": len(values),
         "threshold": threshold or None,
-        "mean": bootstrap_interval(values, names),
-        "below": bootstrap_interval(values < threshold, names) if threshold else None,
+        "mean": known_interval(values, names),
+        "below": share_interval(values < threshold, names) if threshold else None,
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rwml_gym.agents.traces.records import StepRecord
+from rwml_gym.text import finite
 
 __all__ = ["DETAILS", "Detail", "pack"]
 
@@ -90,7 +91,8 @@ class _Part:
     def packed(self) -> str:
         content = {"texts": list(self._texts), "episodes": self.episodes}
         # The escape of a lone surrogate, which is no UTF-8, is the one of JSON.
-        data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace")
+        text = json.dumps(finite(content), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        data = text.encode(errors="backslashreplace")
         return base64.b64encode(gzip.compress(data, compresslevel=6, mtime=0)).decode("ascii")
 
     def _step(self, step: StepRecord) -> dict[str, Any]:

@@ -39,7 +39,7 @@ function showResults(data) {
   for (const { run } of full) if (run.flawed) body.append(el("p", { class: "note" }, visible(`${run.label}: ${run.flawed} of ${run.finished} episodes are of tasks with wrong data; each says what is wrong.`)));
   const charts = el("div", { class: "charts wide" });
   if (judged.length) charts.append(intervalChart("Success", "share of the episodes, with its 95 % interval", judged.map(({ run, place }) => ({ name: run.label, value: run.results.success, place })), true));
-  if (data.differences.length) charts.append(intervalChart("Difference in success on common games", "second less first, bootstrap over games", data.differences.map((found) => ({ name: `${found.b} − ${found.a}`, value: found.value, note: plural(found.games, "game") })), false, signed));
+  if (data.differences.length) charts.append(intervalChart("Difference in success on common games", "second less first, 95 % interval over games", data.differences.map((found) => ({ name: `${found.b} − ${found.a}`, value: found.value, note: plural(found.games, "game") })), false, signed));
   for (const { run, place } of judged) {
     if (run.types.length > 1) charts.append(intervalChart("Success by task type", full.length > 1 ? run.label : null, run.types.map((type) => ({ name: type.name, value: type.success, place, note: `${type.won} of ${type.n}, ${format(type.steps[0], 1)} steps` })), true));
     if (run.pass.length) charts.append(intervalChart("pass^k: all of k trials won", full.length > 1 ? run.label : null, run.pass.map((found) => ({ name: `pass^${found.k}`, value: found.value, place })), true));

@@ -155,6 +155,7 @@ def test_a_model_is_sampled_as_training_would(capsys, shop, tiny_folder, tmp_pat
         (["audit", "SHOP", "--adapter", "x"], "--model that the --adapter belongs to"),
         (["record", "--games", "0", "--out", "OUT"], "games of at least 1, actual: 0"),
         (["record", "--games", "2"], "--out"),
+        (["record", "--env", "toy", "--out", "."], "Expected the name of a folder, actual: '.'. Choose another --out."),
         (["record", "--env", "webshop", "--out", "OUT"], "webshop"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

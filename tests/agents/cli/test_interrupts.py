@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from rwml_gym.storage.lock import WriteLock
 from rwml_gym.transitions import TransitionDataset
 from tests.helpers.command_line import run, said
 from tests.helpers.processes import unmeasured
@@ -70,6 +71,14 @@ def test_an_interrupted_recording_is_kept_and_goes_on(tmp_path, capsys, whole, n
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert run(*WORDS, "--out", out) == 2  # now it is a finished one
     assert "--overwrite" in said(capsys)
+
+
+def test_two_recordings_do_not_write_to_one_folder(tmp_path, capsys):
+    with WriteLock(tmp_path / "data.lock", tmp_path / "data", ""):
+        assert run("record", "--env", "toy", "--games", 1, "--out", tmp_path / "data") == 2
+    assert "another one does. Wait until it ends, or choose another --out." in said(capsys)
+    assert run("record", "--env", "toy", "--games", 1, "--out", tmp_path / "data") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("alfworld")
@@ -18,6 +19,10 @@ from tests.helpers.command_line import run, said
 from tests.helpers.small_world_model import small_config
 
 TOY = EvaluateConfig(env="toy", agent="imagining", imagine="engine", episodes=10)
+
+
+def lengths(texts):
+    return np.array([[len(text), 1.0] for text in texts])
 
 
 def wins(config):
@@ -46,6 +51,13 @@ def test_the_trace_holds_what_was_imagined(tmp_path):
     assert "imagining 1 step with engine" in row_line(header, evaluate(replace(TOY, episodes=2)).episodes)
     with pytest.raises(ConfigMismatchError, match="another prompts"):
         evaluate(replace(TOY, episodes=2, imagine_steps=2), tmp_path)
+
+
+def test_another_encoder_of_the_lookup_needs_another_folder(tmp_path):
+    config = replace(TOY, imagine="retrieval", imagine_games=2, episodes=1, max_steps=2, encoder="hashing")
+    evaluate(config, tmp_path)
+    with pytest.raises(ConfigMismatchError, match="another prompts"):
+        evaluate(replace(config, encoder="tests.agents.evaluation.test_imagining:lengths"), tmp_path)
 
 
 @pytest.mark.long

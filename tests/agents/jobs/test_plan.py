@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from rwml_gym.agents.cli import main as cli
+from rwml_gym.agents.config.memory import plan_memory
 from rwml_gym.agents.config.policy import (
     EpisodeConfig,
     EvaluationConfig,
@@ -22,7 +23,6 @@ from rwml_gym.agents.config.policy import (
 from rwml_gym.agents.config.sft import SFTJobConfig, sft_preset
 from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, StageConfig, preset
 from rwml_gym.agents.jobs import sft
-from rwml_gym.agents.jobs.memory import plan_memory
 from rwml_gym.agents.jobs.plan import plan_run
 from rwml_gym.agents.jobs.run import start_run
 from rwml_gym.agents.language.models import add_adapter, load_model, load_shape

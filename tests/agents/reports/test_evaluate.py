@@ -9,7 +9,7 @@ import pytest
 
 from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions, names_nothing_new, paired_difference
 from rwml_gym.reward.gap import GapReward
-from rwml_gym.statistics import bootstrap_interval
+from rwml_gym.statistics import bootstrap_interval, wilson_interval
 from rwml_gym.transitions import Transition, Turn
 
 START = Turn("", "You are in a room. You see a fridge 1 and a drawer 12.")
@@ -91,6 +91,13 @@ def test_an_interval_follows_from_its_seed():
 
 
 # Differences
+
+
+def test_predictions_that_are_alike_do_not_prove_that_models_are():
+    same = _predictions([1.0, 1.0], ["a", "b"])
+    mean, low, high = paired_difference(same, same)
+    assert mean == 0.0
+    assert (-low, high) == pytest.approx((wilson_interval(0, 2)[1],) * 2)
 
 
 def test_a_paired_difference_is_that_of_the_means():

@@ -162,11 +162,12 @@ def test_a_difference_has_its_sign_and_its_verdict():
         "RWML - base": (0.2, "excludes 0"),
         "RWML - warm start": (0.2, "excludes 0"),
         "SFT same time - warm start": (0.2, "excludes 0"),
-        "RWML - SFT same time": (0.0, "includes 0"),  # an interval that ends at 0 includes it
+        "RWML - SFT same time": (0.0, "includes 0"),
         "RWML - most frequent": (-0.1, "excludes 0"),
     }
     assert all(low <= mean <= high for mean, low, high, _ in found.values())
-    assert found["RWML - SFT same time"][1:3] == (0.0, 0.0)
+    low, high = found["RWML - SFT same time"][1:3]
+    assert -low == high > 0, "predictions that are alike in 20 games do not prove that models are"
 
 
 def test_only_what_was_run_is_compared():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -116,6 +118,35 @@ def test_another_evaluation_does_not_go_on_here(tmp_path):
     newer = {**HEADER_CONTENT, "made_with": {"commit": "2"}}
     TraceWriter(tmp_path, newer).close()
     assert read_trace(tmp_path).header["made_with"] == {"commit": "1"}
+
+
+def test_two_evaluations_do_not_write_to_one_folder(tmp_path):
+    first = write(tmp_path, [0])
+    with pytest.raises(StorageError, match=r"another one does\. Wait until it ends, or choose another --run-dir"):
+        TraceWriter(tmp_path, HEADER_CONTENT)
+    first.step(step(1, 1))
+    first.end(episode(1, 1))
+    first.close()
+    assert sorted(TraceWriter(tmp_path, HEADER_CONTENT).episodes) == [0, 1]
+
+
+def test_a_refused_or_killed_evaluation_keeps_no_other_out(tmp_path):
+    write(tmp_path, [0]).close()
+    with pytest.raises(ConfigMismatchError):
+        TraceWriter(tmp_path, {**HEADER_CONTENT, "agent": "yours"})
+    program = (
+        "import os, sys; from rwml_gym.agents.traces.folder import TraceWriter; "
+        "writer = TraceWriter(sys.argv[1], {**eval(sys.argv[2])}); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path), repr(HEADER_CONTENT)], check=False)
+    assert killed.returncode == -9
+    assert list(TraceWriter(tmp_path, HEADER_CONTENT).episodes) == [0]
+
+
+def test_a_system_without_locks_writes_as_before(tmp_path, monkeypatch):
+    monkeypatch.setattr("rwml_gym.storage.lock.fcntl", None)
+    write(tmp_path / "run", [0]).close()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {HEADER, STEPS, EPISODES}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import combinations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from rwml_gym.agents.evaluation.table import comparison_text, row_line, table_json, table_text
 from rwml_gym.agents.traces.records import EpisodeRecord
 from rwml_gym.agents.traces.scores import compare, groups_of, pass_hat, score, success_interval
+from rwml_gym.errors import InvalidConfigError
 from rwml_gym.statistics import wilson_interval
 
 HEADER = {
@@ -47,6 +49,14 @@ def test_trials_of_a_game_are_no_independent_episodes():
     assert many[0] == 0.5
     assert many[2] - many[1] > 0.4
     assert success_interval(episodes({f"g{i}": [True] * 8 for i in range(10)}))[1:] == wilson_interval(10, 10)
+
+
+@pytest.mark.parametrize("wins", [{"a": [True, True, False, False]}, {f"g{i}": [True, False] for i in range(3)}])
+def test_games_that_are_alike_do_not_make_the_success_certain(wins):
+    played = episodes(wins)
+    for value, low, high in (success_interval(played), pass_hat(played)[1]):
+        assert (value, low, high) == (0.5, *wilson_interval(len(wins) / 2, len(wins)))
+        assert high - low > 0.5
 
 
 @settings(deadline=None)
@@ -90,6 +100,13 @@ def test_each_row_has_its_own_episodes():
     assert line.split() == ["heat", "5", "0.800", f"[{low:.3f},", f"{high:.3f}]", "10.0", "10.0%", "20.0%"]
 
 
+def test_a_task_type_of_the_name_of_another_row_replaces_none():
+    played = episodes({"a": [True]}, task_type="all", domain="x") + episodes({"b": [False]}, task_type="x", domain="y")
+    rows = {name: [e.game for e in chosen] for name, chosen in groups_of(played).items()}
+    assert rows == {"all": ["a", "b"], "x": ["a"], "y": ["b"], "all (task type)": ["a"], "x (task type)": ["b"]}
+    assert "2 episodes of 4" in table_text(HEADER, played)
+
+
 def test_tasks_with_wrong_data_are_told_apart():
     played = episodes({"a": [True]}) + episodes({"b": [False]}, known_problem="the goal cannot be reached")
     assert list(groups_of(played)) == ["all", "without known problems"]
@@ -113,7 +130,8 @@ def test_the_head_says_who_played_what():
         assert part in table
     assert "1 episodes of 4, unfinished" in table
     row = row_line(HEADER, episodes({"a|b": [True]}, data_version="v1|x"))
-    assert row.startswith("| litellm:m | tau2 retail base user solo | 4 x 1 | `0123456789ab` | 1.000 [")
+    assert row.startswith("| litellm:m | tau2 retail base user solo | 4 x 1, 1 of 4 episodes | `0123456789ab` | 1.0")
+    assert "| 4 x 1 |" in row_line(HEADER, episodes({game: [True] for game in "abcd"}))
     assert row.endswith("| v1\\|x |")
     assert table_json(HEADER, episodes({"a": [True]}))["scores"]["all"]["episodes"] == 1
 
@@ -142,6 +160,12 @@ def test_pairs_are_compared_by_game_and_trial():
     assert compare(first, episodes({"elsewhere": [True]})) is None
 
 
+def test_episodes_of_one_name_are_not_paired_by_chance():
+    twice = episodes({"a": [True]}) + episodes({"a": [False]})
+    with pytest.raises(InvalidConfigError, match="'a', trial 0, 2 times"):
+        compare(twice, twice[:1])
+
+
 def test_the_number_of_games_is_that_of_the_normal_test():
     """Of pairs that differ in half the cases, to either side, the variance is a half."""
     first = episodes({f"g{i}": [i % 2 == 0] for i in range(400)})
@@ -158,3 +182,37 @@ def test_equal_runs_do_not_prove_that_agents_are_equal():
     assert found.difference[1] < -0.2
     assert found.difference[2] > 0.2
     assert "do not tell which is better" in comparison_text("x", "y", found)
+
+
+@pytest.mark.parametrize(
+    ("wins", "games", "trials", "p"),
+    [(1, 1, 1, 1.0), (4, 4, 1, 0.125), (4, 100, 1, 0.125), (6, 6, 1, 0.03125), (6, 100, 1, 0.03125), (3, 3, 4, 0.25)],
+)
+def test_few_games_prove_no_difference(wins, games, trials, p):
+    """McNemar's exact test has these values; six games are the fewest that can tell."""
+    first = episodes({f"g{i}": [False] * trials for i in range(games)})
+    second = episodes({f"g{i}": [i < wins] * trials for i in range(games)})
+    found, reverse = compare(first, second), compare(second, first)
+    assert found is not None
+    assert reverse is not None
+    assert found.p == reverse.p == p
+    assert found.difference[0] == wins / games
+    assert reverse.difference == pytest.approx([-found.difference[place] for place in (0, 2, 1)])
+    better = p < 0.05
+    assert ("y is better" in comparison_text("x", "y", found)) == better
+    assert ("x is better" in comparison_text("x", "y", reverse)) == better
+    if trials == 1:
+        assert (found.difference[1] > 0) == better
+
+
+@pytest.mark.parametrize(("games", "differ"), [(1, 0.5), (4, 0.5), (20, 0.3), (100, 0.04), (200, 0.3)])
+def test_equal_agents_are_rarely_told_apart(games, differ):
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(300):
+        kinds = rng.choice(3, games, p=[differ / 2, differ / 2, 1 - differ])
+        first, second = ({f"g{i}": [bool(kind == own)] for i, kind in enumerate(kinds)} for own in (0, 1))
+        found = compare(episodes(first), episodes(second))
+        assert found is not None
+        wrong += found.significant or not found.difference[1] <= 0 <= found.difference[2]
+    assert wrong <= 0.05 * 300

@@ -72,6 +72,7 @@ def test_autoreset_goes_on_with_the_next_game_of_a_slot():
 def test_one_order_has_one_seed():
     envs = make_text(ID, 2, games=10, order="each-once")
     assert len(set(envs.reset(seed=[8, 9])[1]["game"])) == 2  # as one seed of 8 gives
+    assert len(set(envs.reset(seed=[None, 9])[1]["game"])) == 2
     with pytest.raises(InvalidConfigError, match=r"Expected one seed for all slots .* actual: \[8, 8\]"):
         envs.reset(seed=[8, 8])
     first, second = make_text(ID, 2).reset(seed=[8, 8])[1]["game"]  # drawn games may have any seeds

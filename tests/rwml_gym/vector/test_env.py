@@ -127,12 +127,16 @@ def test_seeds(workers):
     envs = TextVectorEnv([OddEnv] * 3, workers=workers)
     by_first = envs.reset(seed=4)
     assert_same(envs.reset(seed=[4, 5, 6]), by_first)
-    assert_same(envs.reset(seed=np.int64(4)), by_first)
+    for same in (np.int64(4), np.array([4, 5, 6]), [4, np.int32(5), np.uint8(6)], range(4, 7)):
+        assert_same(envs.reset(seed=same), by_first)
     assert envs.get_attr("np_random_seed") == (4, 5, 6)
     alone = OddEnv().reset(seed=5)[1]
     assert by_first[1]["task"][1] == alone["task"]
     envs.reset()  # goes on with the generators
     assert envs.get_attr("np_random_seed") == (4, 5, 6)
+    for seed in (3.0, [1, 2.5, 3], "abc"):
+        with pytest.raises(InvalidConfigError, match="Expected `seed` to be a whole number"):
+            envs.reset(seed=seed)
     with pytest.raises(InvalidConfigError, match="Expected 3 seeds"):
         envs.reset(seed=[1, 2])
     envs.close()

@@ -10,6 +10,7 @@ from rwml_gym.agents.reports.page.document import write_page
 from rwml_gym.agents.reports.page.histogram import histogram
 from rwml_gym.errors import StorageError
 from rwml_gym.files import write_json
+from rwml_gym.statistics import wilson_interval
 from tests.agents.reports.page.test_document import data_of
 
 
@@ -104,8 +105,15 @@ def test_a_histogram_counts_every_gap(threshold):
         assert sum(found["counts"][:border]) == sum(gap < threshold for gap in gaps)
 
 
+def test_gaps_that_are_alike_do_not_make_their_share_certain():
+    found = histogram([0.01, 0.01], ["a", "b"], 0.02)
+    assert found is not None
+    assert found["below"] == (1.0, *wilson_interval(2, 2))
+
+
 def test_no_gaps_have_no_histogram():
     assert histogram([], [], 0.02) is None
     zero = histogram([0.0], ["a"], None)
     assert zero is not None
+    assert zero["mean"] == (0.0, None, None)
     assert sum(zero["counts"]) == 1

@@ -1,0 +1,83 @@
+"""A lock between commands that write to the same place; it ends with its process, however that ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from rwml_gym.errors import StorageError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two commands are not kept apart
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["WriteLock"]
+
+
+class WriteLock:
+    """Holds a file that only one command at a time can hold.
+
+    A file system without locks keeps no command out.
+
+    Args:
+        path: The file, which is there while the lock is held. Its folder is made if absent.
+        place: What only one command may write, for the error's message.
+        otherwise: What to do in place of waiting, as the end of that message.
+
+    Raises:
+        StorageError: If another command holds the file, or it cannot be written.
+    """
+
+    def __init__(self, path: Path, place: Path, otherwise: str) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = _held(path)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"Expected one command at a time that writes to {str(place)!r}, actual: another one does. Wait until "
+                f"it ends, or {otherwise}."
+            ) from error
+        except OSError as error:
+            raise StorageError(
+                f"Expected to write to {str(place)!r}, actual: {error.strerror or error}. Make room, or {otherwise}."
+            ) from error
+
+    def release(self) -> None:
+        """Let others hold the file."""
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> WriteLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _held(path: Path) -> BinaryIO | None:
+    """Open and lock a file; return `None` where there are no locks, and raise `BlockingIOError` if it is locked."""
+    while fcntl is not None:
+        file = path.open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:  # who held it has just removed it
+            pass
+        except BlockingIOError:
+            file.close()
+            raise
+        except OSError:
+            file.close()
+            break
+        file.close()
+    path.unlink(missing_ok=True)
+    return None
