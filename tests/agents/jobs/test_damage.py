@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.jobs.sft import run_sft
 from rwml_gym.agents.learning.options import SFTConfig
-from rwml_gym.errors import CheckpointError, RWMLGymError
+from rwml_gym.errors import CheckpointError, RWMLGymError, StorageError
+from rwml_gym.storage.lock import WriteLock
 from tests.conftest import write_model
 
 ADAPTER = "adapters/sft/adapter_model.safetensors"
@@ -101,6 +102,17 @@ def test_a_flipped_bit_of_the_configuration_is_an_error_or_means_nothing(config,
     except RWMLGymError as error:
         said = str(error)
     assert re.search(r"config\.json|another configuration", said) if said else found == result
+
+
+def test_one_process_at_a_time_trains_in_a_folder(config, tmp_path):
+    folder = tmp_path / "run"
+    with WriteLock(folder / ".lock", folder, ""), pytest.raises(StorageError, match="choose another --run-dir"):
+        run_sft(config, folder)
+    assert not (folder / "config.json").exists()
+    run_sft(config, folder)
+    run_sft(config, folder)  # this process holds it, and may go on
+    with pytest.raises(StorageError, match="another one does"):
+        WriteLock(folder / ".lock", folder, "")
 
 
 def test_transitions_that_are_damaged_are_named(config, finished, tmp_path):
