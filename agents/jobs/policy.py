@@ -30,6 +30,7 @@ from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.learning.groups import Group
 from rwml_gym.agents.learning.grpo import update
+from rwml_gym.agents.learning.memory_plan import release_memory
 from rwml_gym.agents.learning.sft import Demonstration, demonstrations, sft_update
 from rwml_gym.agents.players.base import MakeEnv
 from rwml_gym.agents.players.baselines import ExpertAgent
@@ -167,6 +168,7 @@ def grpo_step(
         if sums[0] >= stage.groups or not (stage.task_weight or stage.world_model_weight):
             break
     agent.sessions.clear()  # the weights change
+    release_memory()
     rolled_out = time.monotonic()
     # Update. The constant of `dr_grpo` is the longest row there can be: a turn, or all turns of an episode.
     turns = config.episode.max_steps if stage.sequence == "episode" and not config.history else 1

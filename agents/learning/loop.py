@@ -18,6 +18,7 @@ from peft import PeftModel
 from tqdm import tqdm
 
 from rwml_gym.agents.learning.checkpoint import Metrics, checkpoints, restore, save
+from rwml_gym.agents.learning.memory_plan import release_memory
 from rwml_gym.errors import CheckpointError, InvalidConfigError, TrainingDivergedError
 
 __all__ = ["train_loop"]
@@ -113,6 +114,8 @@ def train_loop(
                     if last or on_save_error == "stop":
                         raise
                     warnings.warn(f"{error} The run tries again at the next checkpoint.", stacklevel=2)
+            if (number + 1) % checkpoint_every == 0:
+                release_memory()
     return metrics
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import psutil
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import add_adapter, load_model
 from rwml_gym.agents.language.shared_prefix import encode_prompts
-from rwml_gym.agents.learning.memory_plan import MemoryWarning, available_memory, plan
+from rwml_gym.agents.learning.memory_plan import MemoryWarning, available_memory, plan, release_memory
 from rwml_gym.errors import InvalidConfigError
 from tests.conftest import write_model
 
@@ -155,3 +156,15 @@ def test_kept_prompts_are_in_the_plan_of_sampling_and_update(adapted):
     assert "tokens kept from sampling to update" in str(kept)
     assert kept.fits(kept.total)
     assert not kept.fits(0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other C libraries keep no freed memory")
+def test_freed_memory_goes_back_to_the_system():
+    own = psutil.Process()
+    blocks = [bytearray(50_000) for _ in range(8_000)]  # below the size that is mapped by itself
+    kept = blocks[::1_000]
+    full = own.memory_info().rss
+    del blocks
+    release_memory()
+    assert own.memory_info().rss < full - 200e6
+    assert len(kept) == 8
