@@ -35,7 +35,8 @@ __all__ = ["as_trained", "evaluate_world_models", "make_gap"]
 
 Say = Callable[[str], None]
 _EXPERT_EPISODES = 1_000_000_000
-_PROMPTS = ("prompt_style", "history", "max_prompt_tokens", "max_state_characters", "max_new_tokens")
+_LIMITS = ("max_prompt_tokens", "max_new_tokens")  # which may be other ones; the rest may not
+_PROMPTS = ("prompt_style", "history", "max_state_characters", *_LIMITS)
 _LOOKUP = "most-frequent"  # the table's rows are told apart by what it answers, so it is always evaluated
 
 
@@ -135,16 +136,18 @@ def as_trained(config: EvaluateWorldModelConfig, say: Say = lambda text: None) -
     """Return the configuration with the prompts that the adapter was trained on, for the base model, too.
 
     Raises:
-        InvalidConfigError: An option says otherwise.
+        InvalidConfigError: An option says otherwise, other than a limit of tokens.
     """
     settings = _settings(config)
     if settings is None:
         return config
     trained = {name: getattr(settings, name) for name in _PROMPTS}
     default = EvaluateWorldModelConfig()
-    for name, value in trained.items():
+    for name, value in list(trained.items()):
         given = getattr(config, name)
-        if given not in (value, getattr(default, name)):
+        if name in _LIMITS and given != getattr(default, name):
+            trained[name] = given
+        elif given not in (value, getattr(default, name)):
             raise InvalidConfigError(
                 f"Expected {name} {value!r}, with which the adapter {config.adapter!r} was trained, actual: {given!r}. "
                 f"Leave out --{name.replace('_', '-')}."

@@ -193,6 +193,8 @@ def test_an_adapter_is_asked_as_it_was_trained(tiny_folder, adapter, monkeypatch
     assert {(m.prompts.history, m.prompts.max_tokens, m.max_new_tokens) for m in asked} == {(2, 200, 5)}
     with pytest.raises(InvalidConfigError, match="Leave out --history"):
         evaluate_world_models(config(**words, history=3))
+    evaluate_world_models(config(**words, imagined_games=0, max_prompt_tokens=300))  # a limit may be another one
+    assert (asked[-1].prompts.history, asked[-1].prompts.max_tokens) == (2, 300)
     (adapter / WORLD_MODEL_FILE).unlink()
     evaluate_world_models(config(**words, imagined_games=0, history=3, max_prompt_tokens=300, max_new_tokens=4))
     assert asked[-1].prompts.history == 3
