@@ -267,9 +267,9 @@ def choices(config: JobConfig) -> list[str]:
 
 
 def other_changes(config: JobConfig) -> list[str]:
-    """List the other options that differ from the paper's preset, of which the paper says nothing, one sentence each.
+    """List the options that differ from the paper's preset and of which the paper says nothing, one line each.
 
-    Left out is what changes no number, or only where a run keeps what.
+    Left out is where a run computes, where it reports to, and when it saves.
     """
     preset = _PRESETS.get(config.command, {}).get(f"paper-{config.env}")
     if preset is None:

@@ -89,6 +89,11 @@ class SFTJobConfig(JobConfig):
                 f"Expected no {' and no '.join(f'sft.{name}' for name in unused)} for target 'actions', actual: "
                 f"{', '.join(str(getattr(self.sft, name)) for name in unused)}. Learn 'states', or leave it out."
             )
+        if self.action_tokens is not None and self.target == "states":
+            raise InvalidConfigError(
+                f"Expected no action_tokens with target 'states', actual: {self.action_tokens}. Nobody plays there: "
+                "leave it out, or learn 'actions'."
+            )
         one_of(self, "target_view", tuple(VIEWS))
         if self.target == "actions" and self.target_view != "raw":
             raise InvalidConfigError(

@@ -77,11 +77,14 @@ def make_cast(config: EvaluateConfig, source: Source | None = None, games: Seque
         games: The games that are played, from which no world model may learn.
 
     Raises:
-        InvalidConfigError: If agent and environment do not go together, or there is no such agent.
+        InvalidConfigError: If agent and environment do not go together, there is no such agent, or the file of its
+            adapter that says how it was trained is damaged.
     """
     source = source or Source(config)
     world = source.world
     check_agent(config, world)
+    if differences := _other_than_trained(config, world):
+        say(f"The adapter was trained to play otherwise: {differences}.", sys.stderr)
     if config.endpoint is not None:
         budget = Budget(config.max_cost)
         model = EndpointModel(
@@ -137,12 +140,23 @@ def _chat(
 
 
 def _other_than_trained(config: EvaluateConfig, world: World) -> str:
-    """Say which options differ from those of the adapter's training, where its folder holds these."""
+    """Say which options differ from those of the adapter's training, where its folder holds these.
+
+    Raises:
+        InvalidConfigError: The file with these is damaged.
+    """
     from rwml_gym.agents.players.language_model import AGENT_FILE
 
     path = Path(config.adapter or "") / AGENT_FILE
     if config.adapter is None or not path.is_file():
         return ""
+    try:
+        trained = dict(read_json(path))
+    except (TypeError, ValueError) as error:
+        raise InvalidConfigError(
+            f"Expected options of an agent in {str(path)!r}, actual: {' '.join(str(error).split())[:200]}. Delete that "
+            "file."
+        ) from error
     here = {**vars(config), "action_tokens": config.action_tokens or world.turn_tokens}
     if not config.max_prompt_tokens:  # chosen by what there is to show
         here.pop("max_prompt_tokens")
@@ -150,7 +164,7 @@ def _other_than_trained(config: EvaluateConfig, world: World) -> str:
         here.pop("show_policy")
     told = ", ".join(
         f"--{name.replace('_', '-')} {value} (here {here[name]})"
-        for name, value in read_json(path).items()
+        for name, value in trained.items()
         if name in here and here[name] != value
     )
     return printable(told)
@@ -163,8 +177,6 @@ def _local_model(config: EvaluateConfig, world: World) -> Cast:
 
     service = world.prompt_world == "service"
     tokens = config.action_tokens or world.turn_tokens
-    if differences := _other_than_trained(config, world):
-        say(f"The adapter was trained to play otherwise: {differences}.", sys.stderr)
     model, tokenizer = load_model(config.model, config.dtype)
     native = knows_tools(tokenizer)
     if config.tool_calls == "native" and not native:

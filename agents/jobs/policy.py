@@ -135,11 +135,11 @@ def grpo_step(
         roles: Whether the world's answers have message roles.
 
     Returns:
-        Over all episodes of all processes: `success`, the share of those of which the environment says whether they are
-        won (`judged`), `reward`, `steps` and the share of `invalid` actions, the mean
-        `gap_reward`, which is the prediction accuracy if it is binary, tokens written in a turn (`tokens`), `episodes`,
-        those that failed (`failed`), `groups`, those with a reward difference (`signal_groups`) and without any won
-        episode (`failed_groups`); the gap's share of the squared advantages of the tokens (`gap_share`); what
+        Over all episodes of all processes: `success`, `reward`, `steps`, the share of `invalid` actions, and the share
+        of episodes of which the environment says whether they are won (`judged`); the mean `gap_reward`, which is the
+        prediction accuracy if it is binary; tokens written in a turn (`tokens`), `episodes`, those that failed
+        (`failed`), `groups`, those with a reward difference (`signal_groups`) and without any won episode
+        (`failed_groups`); the gap's share of the squared advantages of the tokens (`gap_share`); what
         `grpo.update` returns; and `seconds_rollout` and `seconds_update`.
     """
     stage = config.stage

@@ -314,7 +314,7 @@ class Run:
         return rows
 
     def _describe(self, name: str) -> None:
-        """Write beside an adapter what its prompts hold, for `load_world_model`, and to say it where an agent plays."""
+        """Write beside an adapter how it was trained: its prompts for `load_world_model`, or how its agent plays."""
         config, prompts = self.config, self.prompts
         if config.playing:
             write_json(self.adapter(name) / AGENT_FILE, config.playing)

@@ -163,7 +163,7 @@ class Prompts:
     def action_stop(self) -> tuple[str | re.Pattern[str], ...]:
         """The stop texts of an agent's turn, in addition to the model's end token."""
         if self.style == "chat":
-            mark = r"^\s*action:" if self.thoughts else ""
+            mark = r"^\s*(?i:action:)" if self.thoughts else ""
             return (stop_outside(CLOSE_TAG, self._opens_thought, mark),) if self.predictions else ()
         if not self.thoughts and not self.predictions:
             return ("\n",)

@@ -39,4 +39,4 @@ def stop_outside(end: str, opened: bool = False, behind: str = "") -> re.Pattern
     """
     begin = _REST_OF_THOUGHT if opened else ""
     first = f"{_OUTSIDE}*?{behind}" if behind else ""
-    return re.compile(rf"(?ims)\A{begin}{first}{_OUTSIDE}*?{re.escape(end)}")
+    return re.compile(rf"(?ms)\A{begin}{first}{_OUTSIDE}*?{re.escape(end)}")

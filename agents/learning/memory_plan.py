@@ -113,7 +113,7 @@ def available_memory(device: str | torch.device = "cpu") -> int:
 def release_memory() -> None:
     """Give freed memory back to the system where the C library keeps it (glibc's).
 
-    Caches of keys and values that grow and shrink leave holes, so that a process that needed 3 GB held 7.
+    Caches of keys and values that grow and shrink leave holes, which add up in a long training.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:

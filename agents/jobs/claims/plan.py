@@ -40,7 +40,7 @@ def plan_table(table: Table, size: Size, runs: Sequence[PlannedRun], records: Se
     for run in (run for run in runs if run.seed == runs[0].seed):
         for stage in run.stages:
             name = f"{shlex.quote(run.arm.name)}, {stage.stage.label}"
-            # Its errors are wanted of every stage, even if a part of its text is shown.
+            # Every stage is planned, because each may be refused; most are shown by their differences.
             whole = plan_run(stage.config, stage.folder) if isinstance(stage.config, JobConfig) else _settings(stage)
             lines += ["", *_described(name, stage, whole, shown)]
             shown.append((name, stage))

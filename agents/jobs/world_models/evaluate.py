@@ -56,9 +56,9 @@ def evaluate_world_models(
         GameNotFoundError: If the environment does not know a recorded game.
         ModelNotFoundError: If a language model or an adapter cannot be loaded.
     """
+    config = as_trained(config, say)
     source = Source(config)
     gap = gap or make_gap(config, source.world.roles)
-    config = as_trained(config, say)
     transitions = _transitions(config, source, say)
     learn, held = transitions.split_by_game(config.held_out, config.seed)
     make_env = source.make(config.imagined_steps, source.world.split)
@@ -146,7 +146,7 @@ def as_trained(config: EvaluateWorldModelConfig, say: Say = lambda text: None) -
     for name, value in list(trained.items()):
         given = getattr(config, name)
         if name in _LIMITS and given != getattr(default, name):
-            trained[name] = given
+            del trained[name]
         elif given not in (value, getattr(default, name)):
             raise InvalidConfigError(
                 f"Expected {name} {value!r}, with which the adapter {config.adapter!r} was trained, actual: {given!r}. "
@@ -248,10 +248,10 @@ def _language_model(
 
     model, tokenizer = load_model(config.model, config.dtype)
     settings = _settings(config)
-    more = {} if settings is None else {"empty_thought": settings.empty_thought, "json_schema": settings.json_schema}
-    if source.world.prompt_world != "service":
-        more.pop("json_schema", None)  # an adapter of another world, which has no JSON here
-    prompts = config.make_prompts(tokenizer, source.world.prompt_world, **more)
+    world, more = source.world.prompt_world, {}
+    if settings is not None:  # an adapter of another world may have learnt JSON, of which a game has none
+        more = {"empty_thought": settings.empty_thought, "json_schema": settings.json_schema and world == "service"}
+    prompts = config.make_prompts(tokenizer, world, **more)
     adapted = model if adapter is None else load_adapter(model, world_model_folder(adapter))
     world_model = LanguageWorldModel(adapted, tokenizer, prompts, config.max_new_tokens)
 

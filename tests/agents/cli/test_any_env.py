@@ -88,6 +88,9 @@ def test_a_policy_is_trained_and_evaluated(capsys, tmp_path, model, env):
     assert "trained to play otherwise: --history 0 (here 4)." in said(capsys)
     assert run(*again, "--history", "0") == 0
     assert "otherwise" not in said(capsys)
+    (adapter / "agent.json").write_text("[1, 2]")
+    assert run(*again) == 2
+    assert "Delete that file" in said(capsys)
 
 
 @pytest.mark.long

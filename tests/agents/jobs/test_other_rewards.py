@@ -152,6 +152,8 @@ def test_sft_alone_has_nothing_to_mask_and_actions_have_one_loss():
         (name,) = changes
         with pytest.raises(InvalidConfigError, match=rf"no sft\.{name} for target 'actions'"):
             SFTJobConfig(sft=SFTConfig(**changes))
+    with pytest.raises(InvalidConfigError, match="no action_tokens with target 'states'"):
+        SFTJobConfig(target="states", action_tokens=9)
     assert SFTJobConfig(target="states", sft=SFTConfig(loss="clipped_mae")).sft.token_loss.kind == "clipped_mae"
 
 
