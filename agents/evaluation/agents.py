@@ -145,10 +145,12 @@ def _other_than_trained(config: EvaluateConfig, world: World) -> str:
     Raises:
         InvalidConfigError: The file with these is damaged.
     """
+    if config.adapter is None:
+        return ""
     from rwml_gym.agents.players.language_model import AGENT_FILE
 
-    path = Path(config.adapter or "") / AGENT_FILE
-    if config.adapter is None or not path.is_file():
+    path = Path(config.adapter) / AGENT_FILE
+    if not path.is_file():
         return ""
     try:
         trained = dict(read_json(path))
