@@ -21,8 +21,8 @@ from time import perf_counter
 from rwml_gym.agents.config.evaluate import EvaluateConfig
 from rwml_gym.agents.evaluation.panel import choose
 from rwml_gym.agents.evaluation.run import evaluate
-from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.players.baselines import ExpertAgent
+from rwml_gym.agents.runs.worlds import Source
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests' server is not installed
 from tests.helpers.chat_server import chat_server

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from rwml_gym.agents.config.files import load_config
 from rwml_gym.agents.config.world_model import RWMLConfig
+from rwml_gym.agents.jobs.data import some_of, with_outcome
 from rwml_gym.agents.jobs.reward import make_gap
-from rwml_gym.agents.jobs.run import some_of, with_outcome
 from rwml_gym.agents.language.adapters.compress import compress_adapter
 from rwml_gym.agents.language.world_model import PACKAGED_WORLD_MODELS, WORLD_MODEL_FILE, load_world_model
 from rwml_gym.agents.reports.evaluate import evaluate_predictions

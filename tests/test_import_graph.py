@@ -19,7 +19,7 @@ TREES = {
 # Each folder of `agents` may import those before it.
 LAYERS = (
     *("traces", "language/adapters", "language", "players", "learning", "config", "claims", "reports", "reports/page"),
-    *("jobs", "jobs/world_models", "evaluation", "jobs/claims", "integrations", "cli"),
+    *("runs", "jobs", "jobs/world_models", "evaluation", "jobs/claims", "integrations", "cli"),
 )
 MAX_FILES = 14
 

@@ -78,7 +78,8 @@ class Record:
             what it had measured until then.
         error: Why it failed.
         ended: When it ended, in UTC (ISO 8601).
-        seconds: Wall-clock time of its stages; of those that an earlier arm ran, that time.
+        seconds: Wall-clock time of its stages; of those that an earlier arm ran, that time. A stage that forked another
+            run has no time of its SFT.
         command: The command that ran it.
         commit: Commit of the source, marked if files differed from it; empty outside of a clone.
         versions: Versions of what it ran with.

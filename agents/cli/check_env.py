@@ -28,7 +28,7 @@ class CheckEnv:
 def check_env(words: list[str]) -> int:
     """Run `rwml-gym check-env` with the words after it."""
     command = tyro.cli(CheckEnv, args=words, prog="rwml-gym check-env")
-    from rwml_gym.agents.jobs.worlds import Source, games_of
+    from rwml_gym.agents.runs.worlds import Source, games_of
 
     source = Source(EnvConfig(command.env, command.env_arguments))
     expert = source.expert_arguments if source.world.expert else {}

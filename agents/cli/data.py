@@ -101,9 +101,9 @@ def _record(command: RecordCommand, path: Path) -> int:
         raise InvalidConfigError(
             f"Expected a new folder, actual: {str(command.out)!r} exists. Choose another --out, or add --overwrite."
         )
-    from rwml_gym.agents.jobs.worlds import Source, choose_games
     from rwml_gym.agents.players.baselines import EpisodeAgent
     from rwml_gym.agents.players.rollout import collect
+    from rwml_gym.agents.runs.worlds import Source, choose_games
 
     source = Source(command)
     source.player(command.seed)  # raises where nobody can play

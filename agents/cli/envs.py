@@ -44,7 +44,7 @@ def envs(words: list[str]) -> None:
     """Run `rwml-gym envs` with the words after it."""
     tyro.cli(Envs, args=words, prog="rwml-gym envs")
     from rwml_gym.agents.cli.main import EXTRAS
-    from rwml_gym.agents.jobs.worlds import WORLDS
+    from rwml_gym.agents.runs.worlds import WORLDS
 
     for name, world in WORLDS.items():
         say(f"{name:<10} {world.title} ({world.env_id})")

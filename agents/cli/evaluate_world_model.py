@@ -20,7 +20,7 @@ def evaluate_world_model(words: list[str]) -> None:
     if config.out is not None and config.out.exists() and not config.out.is_dir():
         raise InvalidConfigError(f"Expected --out to be a folder, actual: the file {str(config.out)!r}.")
     from rwml_gym.agents.jobs.world_models import evaluate as job
-    from rwml_gym.agents.jobs.worlds import Source
+    from rwml_gym.agents.runs.worlds import Source
 
     gap = job.make_gap(config, Source(config).world.roles)
     # The report alone goes to the standard output.

@@ -70,7 +70,7 @@ def play(words: Sequence[str]) -> int:
     """Run `rwml-gym play` with the words after it."""
     command = tyro.cli(PlayCommand, args=words, prog="rwml-gym play")
     _check(command)
-    from rwml_gym.agents.jobs.worlds import Source
+    from rwml_gym.agents.runs.worlds import Source
 
     source = Source(command)
     critic = None if command.predict is None else _critic(command, source.world.prompt_world, source.world.roles)

@@ -11,12 +11,12 @@ from typing import Any
 from rwml_gym.agents.config.base import mapping_of, nearest
 from rwml_gym.agents.config.evaluate import CHOOSING, EvaluateConfig
 from rwml_gym.agents.evaluation.play import MakePlayer
-from rwml_gym.agents.jobs.worlds import GameName, Source, World
 from rwml_gym.agents.players.base import Agent, Move, Player
 from rwml_gym.agents.players.baselines import ExpertAgent, RandomAgent, TaskWordsAgent
 from rwml_gym.agents.players.endpoint import Budget, EndpointModel
 from rwml_gym.agents.players.messages import Answer, ChatPlayer
 from rwml_gym.agents.players.own import load_agent
+from rwml_gym.agents.runs.worlds import GameName, Source, World
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import read_json
 from rwml_gym.terminal import say

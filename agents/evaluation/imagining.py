@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from rwml_gym.agents.config.evaluate import LEARNING, EvaluateConfig
-from rwml_gym.agents.jobs.worlds import GameName, Source, choose_games
 from rwml_gym.agents.players.baselines import EpisodeAgent
 from rwml_gym.agents.players.imagination import EngineImagination, Imagination, ModelImagination
 from rwml_gym.agents.players.imagining import ImaginingAgent, Proposals
 from rwml_gym.agents.players.rollout import collect
+from rwml_gym.agents.runs.worlds import GameName, Source, choose_games
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import TransitionDataset

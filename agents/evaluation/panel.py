@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from rwml_gym.agents.jobs.worlds import GameName, first_games, games_of
+from rwml_gym.agents.runs.worlds import GameName, first_games, games_of
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.agents.traces.worlds import world_arguments
 from rwml_gym.envs.base import MAX_LISTED

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 
 from rwml_gym.agents.config.base import EnvConfig
-from rwml_gym.agents.jobs.worlds import Source, games_of
+from rwml_gym.agents.runs.worlds import Source, games_of
 from rwml_gym.agents.traces.folder import Trace
 from rwml_gym.agents.traces.records import StepRecord
 from rwml_gym.errors import InvalidConfigError

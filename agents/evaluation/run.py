@@ -16,8 +16,8 @@ from rwml_gym.agents.config.evaluate import CHOOSING, IMAGINED, EvaluateConfig
 from rwml_gym.agents.evaluation.agents import check_agent, make_cast, random_agent
 from rwml_gym.agents.evaluation.panel import Panel, choose, read_games
 from rwml_gym.agents.evaluation.play import play_batch, play_players
-from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.players.base import MakeEnv
+from rwml_gym.agents.runs.worlds import Source
 from rwml_gym.agents.traces.folder import TraceWriter
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
 from rwml_gym.checks import plain

@@ -11,7 +11,7 @@ import gymnasium as gym
 
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.evaluation.panel import choose
-from rwml_gym.agents.jobs.worlds import GameName, Source
+from rwml_gym.agents.runs.worlds import GameName, Source
 from rwml_gym.envs.tau2.actions import without_thoughts
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG

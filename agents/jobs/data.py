@@ -11,11 +11,11 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from rwml_gym.agents.jobs.run import Run
-from rwml_gym.agents.jobs.worlds import Games, Source
 from rwml_gym.agents.language.instructions import describe_task
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.placebo import placebo_answers, vocabulary
+from rwml_gym.agents.runs.run import Run
+from rwml_gym.agents.runs.worlds import Games, Source
 from rwml_gym.diagnostics.perturbations.nuisance import arbitrary, plain
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.views import ViewName, in_view
@@ -27,8 +27,10 @@ __all__ = [
     "check_target_view",
     "divide",
     "fitting",
+    "some_of",
     "viewed",
     "with_arbitrary_parts",
+    "with_outcome",
     "with_placebo",
 ]
 
@@ -125,3 +127,15 @@ def divide(data: TransitionDataset, share: float, seed: int) -> tuple[Transition
         return TransitionDataset(data[i] for i in order), TransitionDataset(data[i] for i in order)
     count = min(max(1, round(share * len(data))), len(data) - 1)
     return TransitionDataset(data[i] for i in order[:count]), TransitionDataset(data[i] for i in order[count:])
+
+
+def with_outcome(data: TransitionDataset) -> TransitionDataset:
+    """Leave out transitions without an outcome, such as the agent's end of a conversation: they earn nothing."""
+    return TransitionDataset(transition for transition in data if transition.next_state.strip())
+
+
+def some_of(data: TransitionDataset, limit: int, seed: int) -> TransitionDataset:
+    """Choose at most `limit` random transitions, in their order; all for 0."""
+    if not limit or len(data) <= limit:
+        return data
+    return TransitionDataset(data[i] for i in sorted(random.Random(seed).sample(range(len(data)), limit)))

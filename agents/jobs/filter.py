@@ -11,10 +11,10 @@ import numpy as np
 
 from rwml_gym.agents.config.world_model import FilterConfig
 from rwml_gym.agents.jobs.reward import paper_gaps, pass_rates
-from rwml_gym.agents.jobs.run import Run
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.distributed import gathered, share
 from rwml_gym.agents.reports.evaluate import outcome_type
+from rwml_gym.agents.runs.run import Run
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition, TransitionDataset

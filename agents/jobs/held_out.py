@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from rwml_gym.agents.jobs.data import as_played
+from rwml_gym.agents.jobs.data import as_played, some_of
 from rwml_gym.agents.jobs.reference import reference_scores, success
-from rwml_gym.agents.jobs.run import Run, some_of
 from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.learning.distributed import gathered, share
 from rwml_gym.agents.learning.forgetting import Forgetting, Probe, forgetting, make_probe
 from rwml_gym.agents.reports.evaluate import Prediction, evaluate_predictions
 from rwml_gym.agents.reports.world_model import Context
+from rwml_gym.agents.runs.run import Run
 from rwml_gym.files import read_json
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import TransitionDataset

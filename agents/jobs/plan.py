@@ -24,14 +24,15 @@ from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.config.world_model import RWMLConfig, StageConfig
 from rwml_gym.agents.jobs import policy, sft, world_model
 from rwml_gym.agents.jobs.data import check_prompts
-from rwml_gym.agents.jobs.run import check_run
-from rwml_gym.agents.jobs.tracking import check_tracker
-from rwml_gym.agents.jobs.worlds import Games, Source
+from rwml_gym.agents.jobs.fork import check_fork
 from rwml_gym.agents.language.judge import OWN
 from rwml_gym.agents.language.models import add_adapter, load_shape
 from rwml_gym.agents.learning.memory_plan import available_memory
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.precision import choose_precision, default_device
+from rwml_gym.agents.runs.folder import check_run
+from rwml_gym.agents.runs.tracking import check_tracker
+from rwml_gym.agents.runs.worlds import Games, Source
 from rwml_gym.encoders.local import local_folder
 from rwml_gym.errors import (
     DependencyNotInstalled,
@@ -76,16 +77,18 @@ class _Parts:
             return None
 
 
-def plan_run(config: JobConfig, folder: str | Path) -> str:
+def plan_run(config: JobConfig, folder: str | Path, fork: str | Path | None = None) -> str:
     """Return the plan of a training as text.
 
     Args:
         config: The configuration.
         folder: The run's folder; it is not made.
+        fork: Folder of a run of stage 1 that is forked, see `jobs.fork`.
 
     Raises:
         InvalidConfigError: The training would refuse the configuration before its first step.
-        ConfigMismatchError: The folder holds a run of another configuration.
+        ConfigMismatchError: The folder holds a run of another configuration, or that in `fork` does not go with it.
+        CheckpointError: The run in `fork` did not finish its SFT.
         PromptTooLongError: What a prompt must hold does not fit into it.
     """
     config = check_run(config, Path(folder))
@@ -113,6 +116,9 @@ def plan_run(config: JobConfig, folder: str | Path) -> str:
         parts.look(lambda name=name: _find_encoder(name))  # type: ignore[misc]
     lengths = _world_model if isinstance(job, RWMLConfig) else _policy if isinstance(job, PolicyConfig) else _states
     data, updates = lengths(job, parts)
+    if fork is not None:
+        check_fork(config, Path(fork))
+        updates[0] = f"{updates[0].partition(':')[0]}: taken from {fork}, with its games and transitions"
     sections: Mapping[str, list[str]] = {
         "Data": data,
         "Updates": updates,

@@ -23,8 +23,6 @@ from rwml_gym.agents.config.memory import plan_memory
 from rwml_gym.agents.config.policy import ImitationConfig, PolicyConfig
 from rwml_gym.agents.jobs.channels import credit_of_games, measures
 from rwml_gym.agents.jobs.data import check_prompts
-from rwml_gym.agents.jobs.run import Run
-from rwml_gym.agents.jobs.worlds import GameName, Games, GameSet, Source, choose_games, games_of
 from rwml_gym.agents.language.instructions import describe_task
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.learning.distributed import share, total
@@ -39,6 +37,8 @@ from rwml_gym.agents.players.rollout import Episode, EpisodeSpec, collect, roll_
 from rwml_gym.agents.reports.dark_room import dark_room
 from rwml_gym.agents.reports.lines import policy_line
 from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
+from rwml_gym.agents.runs.run import Run
+from rwml_gym.agents.runs.worlds import GameName, Games, GameSet, Source, choose_games, games_of
 from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.text import printable

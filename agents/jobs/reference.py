@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rwml_gym.agents.config.base import EnvConfig
-from rwml_gym.agents.jobs.worlds import GameName, Source, first_games
 from rwml_gym.agents.players.base import Agent, MakeEnv
 from rwml_gym.agents.players.rollout import Episode, EpisodeSpec, roll_out
+from rwml_gym.agents.runs.worlds import GameName, Source, first_games
 
 __all__ = ["play", "reference_scores", "success"]
 

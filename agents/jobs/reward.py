@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from rwml_gym.agents.config.world_model import RWMLConfig
-from rwml_gym.agents.jobs.run import Run
-from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.language.judge import JUDGE_THRESHOLD, OWN, JudgedGap, JudgeReward, judge_of
 from rwml_gym.agents.language.models import load_model, load_shape
+from rwml_gym.agents.runs.run import Run
+from rwml_gym.agents.runs.worlds import Source
 from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_role
 from rwml_gym.diagnostics.calibration_pairs import pair_distances
 from rwml_gym.diagnostics.thresholds import EASY_SHARE, carried_threshold, paper_thresholds, too_lax, training_threshold

@@ -18,15 +18,15 @@ from rwml_gym.agents.config.policy import (
     PolicyStageConfig,
 )
 from rwml_gym.agents.config.sft import SFTJobConfig
-from rwml_gym.agents.jobs.data import check_prompts, check_target_view, fitting, viewed
+from rwml_gym.agents.jobs.data import check_prompts, check_target_view, fitting, viewed, with_outcome
 from rwml_gym.agents.jobs.policy import run_policy
-from rwml_gym.agents.jobs.run import Run, with_outcome
 from rwml_gym.agents.jobs.world_model import sft_step
-from rwml_gym.agents.jobs.worlds import WORLDS, Games, GameSet, Source
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.prompts import world_of
 from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.learning.distributed import share, total
+from rwml_gym.agents.runs.run import Run
+from rwml_gym.agents.runs.worlds import WORLDS, Games, GameSet, Source
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.views import check_view

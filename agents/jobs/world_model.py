@@ -24,15 +24,16 @@ from rwml_gym.agents.jobs.data import (
     check_target_view,
     divide,
     fitting,
+    some_of,
     viewed,
     with_arbitrary_parts,
+    with_outcome,
     with_placebo,
 )
 from rwml_gym.agents.jobs.filter import Triplets
+from rwml_gym.agents.jobs.fork import check_fork, has_sft, take_over
 from rwml_gym.agents.jobs.held_out import keep_best, make_context, mean_reward, predict_held_out, score_held_out
 from rwml_gym.agents.jobs.reward import calibrated_gap, check_judge, check_placebo, check_reward, run_gap
-from rwml_gym.agents.jobs.run import Run, some_of, with_outcome
-from rwml_gym.agents.jobs.worlds import Games, Source
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.checkpoint import load_adapter_weights, save_adapter
@@ -46,6 +47,8 @@ from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.reports.evaluate import Prediction, outcome_type
 from rwml_gym.agents.reports.lines import world_model_line
 from rwml_gym.agents.reports.world_model import write_report
+from rwml_gym.agents.runs.run import Run
+from rwml_gym.agents.runs.worlds import Games, Source
 from rwml_gym.agents.seeding import in_balanced_epochs, in_epochs, seed_of
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.reward.nuisance import nuisance_spans
@@ -57,7 +60,9 @@ __all__ = ["choose", "grpo_step", "prompt_settings", "run_world_model", "sft_ste
 Step = Callable[[int, torch.optim.Optimizer], Mapping[str, Any]]
 
 
-def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Prediction]]:
+def run_world_model(
+    config: RWMLConfig, folder: str | Path, fork: str | Path | None = None
+) -> dict[str, list[Prediction]]:
     """Run the main job, or what is left of it. The errors are those of `Run.open`, and of loading the encoder.
 
     Several processes started by accelerate share the games that the model plays, and the transitions of each filter,
@@ -66,18 +71,23 @@ def run_world_model(config: RWMLConfig, folder: str | Path) -> dict[str, list[Pr
     Args:
         config: The configuration.
         folder: The run's folder: config, versions, transitions, calibration, checkpoints, adapters, metrics, report.
+        fork: Folder of a run whose games and SFT are taken over, see `jobs.fork`.
 
     Returns:
         Held-out predictions of every model, by the model's name.
     """
+    if has_sft(Path(folder)):
+        fork = None
     run = Run.open(
         config,
         folder,
         games=partial(choose, config),
-        check=_check,
+        check=partial(_check, fork=fork),
         prompts=prompt_settings(config),
         rules=config.show_policy,
     )
+    if fork is not None:
+        take_over(run, Path(fork))
     world_model = run.world_model()
 
     # Play
@@ -319,7 +329,9 @@ def _order(config: RWMLConfig, data: Sequence[Transition], number: int) -> list[
 # The stages
 
 
-def _check(run: Run) -> None:
+def _check(run: Run, fork: str | Path | None = None) -> None:
+    if fork is not None:
+        check_fork(run.config, Path(fork))
     check_reward(run)
     plan_memory(run.config, run.model).check()
     check_prompts(run.prompts, run.games, run.config.show_policy, predicts=True)

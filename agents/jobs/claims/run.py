@@ -28,13 +28,14 @@ from rwml_gym.agents.evaluation.agents import check_agent
 from rwml_gym.agents.evaluation.run import evaluate
 from rwml_gym.agents.jobs.claims.configs import PlannedRun, PlannedStage
 from rwml_gym.agents.jobs.claims.metrics import metrics_of
+from rwml_gym.agents.jobs.fork import find_fork
 from rwml_gym.agents.jobs.plan import plan_run
 from rwml_gym.agents.jobs.policy import run_policy
-from rwml_gym.agents.jobs.run import check_run, versions
 from rwml_gym.agents.jobs.sft import run_sft
 from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.jobs.world_models.evaluate import evaluate_world_models, make_gap
-from rwml_gym.agents.jobs.worlds import Source, choose_games
+from rwml_gym.agents.runs.folder import check_run, versions
+from rwml_gym.agents.runs.worlds import Source, choose_games
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.files import read_json, write_json
 from rwml_gym.installed import commit
@@ -205,7 +206,8 @@ def _timed(stage: PlannedStage) -> dict[str, Any]:
 def _run(stage: PlannedStage) -> None:
     config, folder = stage.config, stage.folder
     if isinstance(config, RWMLConfig):
-        run_world_model(config, folder)
+        # Runs of all tables that differ only in what comes after SFT share it.
+        run_world_model(config, folder, find_fork(config, folder.parent))
     elif isinstance(config, PolicyConfig):
         run_policy(config, folder)
     elif isinstance(config, SFTJobConfig):

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from rwml_gym.agents.config.evaluate_world_model import EvaluateWorldModelConfig
 from rwml_gym.agents.jobs.world_models.ahead import Predict, choose_starts, predict_ahead
 from rwml_gym.agents.jobs.world_models.imagined import collect_starts, play_inside, recognition
-from rwml_gym.agents.jobs.worlds import Source, choose_games, games_of
 from rwml_gym.agents.players.base import Agent, MakeEnv
 from rwml_gym.agents.players.baselines import EpisodeAgent, ExpertAgent, RandomAgent, TaskWordsAgent
 from rwml_gym.agents.players.rollout import Episode, collect
 from rwml_gym.agents.reports.evaluate import evaluate_predictions
 from rwml_gym.agents.reports.world_model_evaluation import Recognition, WorldModelEvaluation
+from rwml_gym.agents.runs.worlds import Source, choose_games, games_of
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, TOOL_ROLE
 from rwml_gym.reward.gap import GapReward

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import gymnasium as gym
 
-from rwml_gym.agents.jobs.worlds import GameName
 from rwml_gym.agents.players.base import Agent, MakeEnv
 from rwml_gym.agents.players.rollout import Episode, EpisodeSpec, roll_out
 from rwml_gym.agents.reports.world_model_evaluation import Recognition, Successes
+from rwml_gym.agents.runs.worlds import GameName
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.world_models.base import WorldModel
 from rwml_gym.world_models.env import Start, Success, WorldModelEnv

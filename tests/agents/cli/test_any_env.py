@@ -12,7 +12,7 @@ pytest.importorskip("peft")
 pytest.importorskip("matplotlib")
 
 from rwml_gym.agents.config.base import EnvConfig, mapping_of
-from rwml_gym.agents.jobs.worlds import Source
+from rwml_gym.agents.runs.worlds import Source
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import TransitionDataset
 from tests.helpers.command_line import run, said

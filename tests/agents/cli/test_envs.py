@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from rwml_gym.agents.cli import main as cli
-from rwml_gym.agents.jobs.worlds import WORLDS
+from rwml_gym.agents.runs.worlds import WORLDS
 from rwml_gym.installed import install_command
 
 

@@ -196,7 +196,7 @@ def test_errors_of_ours_are_one_line(capsys, tmp_path, words):
 @needs_games
 def test_the_folder_of_another_run_is_left_alone(capsys, tmp_path):
     from rwml_gym.agents.config.world_model import preset
-    from rwml_gym.agents.jobs.run import start_run
+    from rwml_gym.agents.runs.folder import start_run
 
     folder = tmp_path / "run"
     start_run(preset("smoke"), folder)
@@ -270,7 +270,7 @@ def test_a_file_is_what_the_options_change(capsys, monkeypatch, tmp_path):
 def test_the_configuration_that_a_run_leaves_repeats_it(monkeypatch, tmp_path):
     import rwml_gym.agents.jobs.world_model
     from rwml_gym.agents.config.world_model import preset
-    from rwml_gym.agents.jobs.run import start_run
+    from rwml_gym.agents.runs.folder import start_run
 
     seen: list[tuple[object, ...]] = []
     monkeypatch.setattr(rwml_gym.agents.jobs.world_model, "run_world_model", lambda *arguments: seen.append(arguments))

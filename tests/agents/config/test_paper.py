@@ -83,7 +83,7 @@ def test_lora_gets_ten_times_the_learning_rate_of_all_weights(world):
 
 def test_the_papers_tasks_of_tau2_are_those_that_there_are():
     pytest.importorskip("tau2")
-    from rwml_gym.agents.jobs.worlds import Source
+    from rwml_gym.agents.runs.worlds import Source
 
     config = preset("tau2", "rwml")
     with Source(config).make(split=config.split)() as env:

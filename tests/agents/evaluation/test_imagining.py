@@ -116,8 +116,8 @@ def test_a_trained_world_model_imagines_and_its_tokens_are_counted(adapter, tiny
 
 @pytest.mark.long
 def test_counted_predictions_are_the_predictions(adapter):
-    from rwml_gym.agents.jobs.worlds import Source
     from rwml_gym.agents.language.world_model import load_world_model
+    from rwml_gym.agents.runs.worlds import Source
 
     source = Source(TOY)
     transitions = collect(source.make(6), source.player(0), [0, 1, 2])

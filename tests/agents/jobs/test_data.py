@@ -8,8 +8,8 @@ import pytest
 
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.jobs.data import check_prompts, fitting
-from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.language.prompts import Prompts
+from rwml_gym.agents.runs.worlds import Source
 from rwml_gym.errors import PromptTooLongError
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
 

@@ -24,11 +24,11 @@ from rwml_gym.agents.config.sft import SFTJobConfig, sft_preset
 from rwml_gym.agents.config.world_model import CollectConfig, FilterConfig, StageConfig, preset
 from rwml_gym.agents.jobs import sft
 from rwml_gym.agents.jobs.plan import plan_run
-from rwml_gym.agents.jobs.run import start_run
 from rwml_gym.agents.language.models import add_adapter, load_model, load_shape
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.players.baselines import RandomAgent
 from rwml_gym.agents.players.rollout import collect
+from rwml_gym.agents.runs.folder import start_run
 from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import ConfigMismatchError, InvalidConfigError, ModelNotFoundError, PromptTooLongError
 from rwml_gym.files import read_json, write_json
@@ -44,10 +44,10 @@ def _sections(plan: str) -> dict[str, list[str]]:
 def idle(monkeypatch) -> None:
     """Whatever would be work is an error."""
     for module, name in (
-        ("rwml_gym.agents.jobs.run", "load_model"),
-        ("rwml_gym.agents.jobs.run", "collect"),
-        ("rwml_gym.agents.jobs.run", "start_run"),
-        ("rwml_gym.agents.jobs.run", "make_accelerator"),
+        ("rwml_gym.agents.runs.run", "load_model"),
+        ("rwml_gym.agents.runs.run", "collect"),
+        ("rwml_gym.agents.runs.run", "start_run"),
+        ("rwml_gym.agents.runs.run", "make_accelerator"),
         ("rwml_gym.agents.jobs.policy", "roll_out"),
         ("rwml_gym.agents.jobs.world_model", "run_gap"),
         ("rwml_gym.agents.jobs.world_model", "check_reward"),

@@ -241,7 +241,7 @@ def test_predictions_are_imitated_with_the_actions(model, tmp_path, decoding):
 
 def test_all_tasks_of_a_split_may_be_trained_on(model):
     pytest.importorskip("tau2")
-    from rwml_gym.agents.jobs.worlds import Source
+    from rwml_gym.agents.runs.worlds import Source
 
     tau2 = config(model, env="tau2", domain="airline", task_types=None, imitation=ImitationConfig())
     games = Source(tau2).prepare(0, 0, 3, 5)

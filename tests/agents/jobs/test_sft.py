@@ -77,7 +77,7 @@ def _recorded(tmp_path: Path, games: int) -> tuple[str, TransitionDataset]:
 def test_the_loss_is_that_of_held_out_games_of_the_same_data(model, tmp_path, capsys, monkeypatch):
     """No ALFWorld is played for transitions of a toy house, whatever `env` says."""
     path, data = _recorded(tmp_path, games=5)
-    monkeypatch.setattr("rwml_gym.agents.jobs.worlds._make", lambda *args, **kwargs: pytest.fail("nothing is played"))
+    monkeypatch.setattr("rwml_gym.agents.runs.worlds._make", lambda *args, **kwargs: pytest.fail("nothing is played"))
     result = run_sft(config(model, target="states", task_types=None, transitions=path), tmp_path / "run")
     out = capsys.readouterr().out
     assert "9 transitions of 3 games; 6 transitions of 2 games are held out" in out

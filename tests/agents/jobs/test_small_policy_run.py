@@ -19,9 +19,9 @@ from rwml_gym.agents.config.policy import (
     PolicyStageConfig,
 )
 from rwml_gym.agents.jobs import policy
-from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.players.baselines import ExpertAgent
 from rwml_gym.agents.players.rollout import collect
+from rwml_gym.agents.runs.worlds import Source
 from rwml_gym.transitions import Transition
 
 SEED = 0  # the expert gets the one house that can be won in three steps

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig, StageConfig
 from rwml_gym.agents.jobs import world_model
-from rwml_gym.agents.jobs.run import some_of, with_outcome
+from rwml_gym.agents.jobs.data import some_of, with_outcome
 from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.language.models import load_model
 from rwml_gym.agents.language.prompts import Prompts

@@ -15,12 +15,12 @@ from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.config.policy import EpisodeConfig, ImitationConfig, PolicyConfig, PolicyStageConfig
 from rwml_gym.agents.config.world_model import RWMLConfig, StageConfig
 from rwml_gym.agents.jobs import policy, world_model
-from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.options import SFTConfig
 from rwml_gym.agents.learning.sft import Demonstration
 from rwml_gym.agents.players.language_model import LanguageModelAgent
+from rwml_gym.agents.runs.worlds import Source
 from rwml_gym.agents.seeding import in_balanced_epochs, in_epochs, seed_of
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition, Turn

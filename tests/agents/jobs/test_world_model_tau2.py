@@ -22,9 +22,9 @@ from rwml_gym.agents.jobs import world_model
 from rwml_gym.agents.jobs.plan import plan_run
 from rwml_gym.agents.jobs.reward import calibrated_gap, make_gap, paper_gaps, pass_rates
 from rwml_gym.agents.jobs.world_model import run_world_model
-from rwml_gym.agents.jobs.worlds import Source
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.options import SFTConfig
+from rwml_gym.agents.runs.worlds import Source
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD, DEFAULT_THRESHOLD
 from rwml_gym.reward.gap import Measure

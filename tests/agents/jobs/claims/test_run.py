@@ -75,6 +75,17 @@ def test_other_settings_are_run_and_leave_the_first_ones_finished(ran, tiny_fold
 
 
 @pytest.mark.long
+def test_arms_that_differ_after_sft_share_it(tiny_folder, tmp_path, capsys):
+    words = ("reproduce", "filter", "--size", "smoke", "--set", f"model={tiny_folder}", "--run-dir", tmp_path)
+    assert run(*words, "--arms", "window", "no filter") == 0
+    assert said(capsys).count("Forked from") == 1
+    first, second = sorted(tmp_path.glob("rwml-*"), key=lambda folder: (folder / "config.json").stat().st_mtime)
+    assert not (first / "fork.json").exists()
+    assert json.loads((second / "fork.json").read_text())["from"] == first.name
+    assert [record["status"] for record in _records(tmp_path, "filter")] == ["finished", "finished"]
+
+
+@pytest.mark.long
 def test_the_table_can_be_shown_without_running(ran, tiny_folder, capsys):
     assert run(*_words(ran, tiny_folder, "--show")) == 0
     shown = said(capsys)

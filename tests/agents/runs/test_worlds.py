@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 
 from rwml_gym.agents.config.base import EnvConfig
-from rwml_gym.agents.jobs.worlds import Source, choose_games
+from rwml_gym.agents.runs.worlds import Source, choose_games
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError, InvalidGameError
 from tests.helpers import plain_env  # noqa: F401 (registers an id that names no games)
 

