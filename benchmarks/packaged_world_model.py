@@ -24,7 +24,7 @@ from rwml_gym.agents.language.world_model import PACKAGED_WORLD_MODELS, WORLD_MO
 from rwml_gym.agents.reports.evaluate import evaluate_predictions
 from rwml_gym.agents.reports.model_card import write_card
 from rwml_gym.reward.gap import GapReward
-from rwml_gym.statistics import bootstrap_interval
+from rwml_gym.statistics import share_interval
 from rwml_gym.transitions import TransitionDataset, count_games
 
 
@@ -33,7 +33,7 @@ def score(folder: Path, data: TransitionDataset, gap: GapReward) -> tuple[float,
     model = load_world_model(folder)
     predictions = model.predict([t.history for t in data], [t.action for t in data], [t.task for t in data])
     rows = evaluate_predictions(data, predictions, gap)
-    return bootstrap_interval([row.reward for row in rows], [row.game for row in rows])
+    return share_interval([row.reward for row in rows], [row.game for row in rows])
 
 
 def main() -> None:

@@ -62,14 +62,17 @@ def known_interval(
     return (mean, None, None) if high - low < _SAME * max(1.0, abs(mean)) else (mean, low, high)
 
 
-def share_interval(values: Sequence[float] | np.ndarray, games: Sequence[str]) -> tuple[float, float, float]:
-    """Return the mean of numbers from 0 to 1 with its 95 % interval over games.
+def share_interval(
+    values: Sequence[float] | np.ndarray, games: Sequence[str], most: float = 1.0
+) -> tuple[float, float, float]:
+    """Return the mean of numbers from 0 to 1, or to `most`, with its 95 % interval over games.
 
     It is a bootstrap. Where all games are alike, which would make it a point, it is Wilson's for the number of games.
 
     Args:
         values: `T` numbers, such as whether an episode is won.
         games: `T` names of games.
+        most: The largest number that there can be, such as 2 for a cosine gap.
 
     >>> tuple(round(bound, 3) for bound in share_interval([1, 0, 1, 0], ["a", "a", "b", "b"]))
     (0.5, 0.095, 0.905)
@@ -77,7 +80,7 @@ def share_interval(values: Sequence[float] | np.ndarray, games: Sequence[str]) -
     mean, low, high = bootstrap_interval(values, games)
     if high - low < _SAME:
         count = len(set(games))
-        low, high = wilson_interval(mean * count, count)
+        low, high = (most * end for end in wilson_interval(mean / most * count, count))
     return mean, low, high
 
 

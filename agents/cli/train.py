@@ -49,8 +49,9 @@ def _train(name: str, title: str, presets: Mapping[str, Any], job: str, words: l
 
         config = load_config(type(config), start.config)
     if start.env and start.env != config.env:
-        # A preset's choice of games belongs to its own environment.
+        # A preset's choice of games belongs to its own environment, as does how long an action is.
         config = replace(config, **{**{field.name: field.default for field in fields(EnvConfig)}, "env": start.env})
+        config = replace(config, **_of_another_env(config))
     prefix = "" if name == "rwml" else f"{name}-"
     folder = start.run_dir or f"runs/{prefix}{Path(start.config).stem if start.config else start.preset or default}"
     config = tyro.cli(
@@ -67,6 +68,12 @@ def _train(name: str, title: str, presets: Mapping[str, Any], job: str, words: l
         say(pkgutil.resolve_name("rwml_gym.agents.jobs.plan:plan_run")(config, folder, **forking))
     else:
         pkgutil.resolve_name(job)(config, folder, **forking)
+
+
+def _of_another_env(config: JobConfig) -> dict[str, Any]:
+    """Return the parts of a preset without the token limit of a turn, which belongs to its environment, too."""
+    parts = {name: getattr(config, name) for name in ("episode", "collect") if hasattr(config, name)}
+    return {name: replace(part, action_tokens=None) for name, part in parts.items()}
 
 
 rwml = partial(

@@ -22,6 +22,7 @@ __all__ = [
     "mapping_of",
     "nearest",
     "one_of",
+    "turn_tokens",
 ]
 
 TrackerName = Literal["none", "tensorboard", "wandb", "trackio", "all"]
@@ -67,6 +68,11 @@ def find_preset(presets: Mapping[str, Config], name: str) -> Config:
             f"Expected a preset among {sorted(presets)}, actual: {name!r}.{nearest(name, presets)}"
         )
     return presets[name]
+
+
+def turn_tokens(env: str) -> int:
+    """Return the token limit of a turn where none is given: a command of a game is short, a call of a tool is long."""
+    return 256 if env == "tau2" else 16
 
 
 @dataclass(frozen=True)

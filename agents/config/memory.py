@@ -70,11 +70,11 @@ def _rows_of_policy(config: PolicyConfig) -> tuple[int, int, int, int]:
     stage, episode = config.stage, config.episode
     episodes = stage.groups * stage.group_size
     if stage.sequence == "turn" or config.history:
-        rows, prompt, written = episodes * episode.max_steps, config.max_prompt_tokens, episode.action_tokens
+        rows, prompt, written = episodes * episode.max_steps, config.max_prompt_tokens, config.turn_tokens
         counted = written
     else:
-        rows, prompt, written = episodes, 1, config.max_prompt_tokens + episode.action_tokens
-        counted = min(written, episode.max_steps * episode.action_tokens)
+        rows, prompt, written = episodes, 1, config.max_prompt_tokens + config.turn_tokens
+        counted = min(written, episode.max_steps * config.turn_tokens)
     if stage.observation_loss.is_on:  # the answers need logits, too; a turn's answer is as long as anything may be
         written = counted = max(written, config.max_prompt_tokens)
     return rows, prompt, written, counted

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, get_args
 
-from rwml_gym.agents.config.base import JobConfig, find_preset, one_of
+from rwml_gym.agents.config.base import JobConfig, find_preset, one_of, turn_tokens
 from rwml_gym.agents.learning.options import (
     GapDelivery,
     GapTokens,
@@ -30,7 +30,8 @@ class EpisodeConfig:
 
     Attributes:
         max_steps: Step budget of an episode (in the paper's training 15 on ALFWorld, 30 on τ²-bench).
-        action_tokens: Token limit of a turn, with its thought and prediction.
+        action_tokens: Token limit of a turn, with its thought and prediction; if absent, 16 in games and 256 in
+            customer service.
         decoding: `free` text, or `constrained` to the admissible actions if the environment lists them; what is
             predicted is free text.
         thoughts: Whether the agent writes a thought before each action (ReAct, as in the paper).
@@ -41,7 +42,7 @@ class EpisodeConfig:
     """
 
     max_steps: int = 30
-    action_tokens: int = 16
+    action_tokens: int | None = None
     decoding: Decoding = "free"
     thoughts: bool = False
     predictions: bool = False
@@ -230,14 +231,20 @@ class PolicyConfig(JobConfig):
             )
 
     @property
+    def turn_tokens(self) -> int:
+        """The token limit of a turn."""
+        return self.episode.action_tokens or turn_tokens(self.env)
+
+    @property
     def playing(self) -> dict[str, Any]:
         """The options of `rwml-gym evaluate` with which the agent plays as in its training."""
         shown = {name: getattr(self, name) for name in ("prompt_style", "history", "max_prompt_tokens")}
-        how = {name: getattr(self.episode, name) for name in ("decoding", "action_tokens", "thoughts", "predictions")}
+        how = {name: getattr(self.episode, name) for name in ("decoding", "thoughts", "predictions")}
         return {
             **shown,
             "max_state_characters": self.max_state_characters,
             **how,
+            "action_tokens": self.turn_tokens,
             "show_policy": self.episode.show_policy,
         }
 

@@ -31,7 +31,7 @@ class CollectConfig:
         temperature: Temperature of the model's actions (1.0 in the paper).
         random_share: Share of random actions: 0 in the paper, more for models that hardly know a command.
         slots: Episodes played side by side.
-        action_tokens: Token limit of an action; a command of ALFWorld is short, a tool call is long.
+        action_tokens: Token limit of an action; 16 in games and 256 in customer service if absent.
     """
 
     games: int = 200
@@ -41,7 +41,7 @@ class CollectConfig:
     temperature: float = 1.0
     random_share: float = 0.0
     slots: int = 16
-    action_tokens: int = 16
+    action_tokens: int | None = None
 
     def __post_init__(self) -> None:
         at_least(self, 1, "held_out_games", "rollouts", "max_steps", "slots", "action_tokens")
@@ -308,7 +308,9 @@ PRESETS: dict[str, RWMLConfig] = {
         gap="entities",
         max_prompt_tokens=384,
         max_new_tokens=64,
-        collect=CollectConfig(games=64, held_out_games=40, rollouts=1, max_steps=15, random_share=0.75, slots=32),
+        collect=CollectConfig(
+            games=64, held_out_games=40, rollouts=1, max_steps=15, random_share=0.75, slots=32, action_tokens=16
+        ),
         filter=FilterConfig(share=1.0, attempts=4, min_rate=0.2, max_rate=0.8, limit=200),
         stage=StageConfig(steps=16, groups=12, checkpoint_every=4),
         grpo=GRPOConfig(beta=0.0),

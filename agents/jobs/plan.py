@@ -251,7 +251,7 @@ def _policy(config: PolicyConfig, parts: _Parts) -> tuple[list[str], list[str]]:
     data += [
         f"Evaluation: games {', '.join(f'{name} {_or_all(count)}' for name, count in sets.items())}; episodes of each "
         f"{evaluation.repeats}, steps of an episode at most {evaluation.max_steps or episode.max_steps}",
-        _lengths(config, episode.action_tokens, parts),
+        _lengths(config, config.turn_tokens, parts),
     ]
     return data, updates
 

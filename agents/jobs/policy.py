@@ -172,7 +172,7 @@ def grpo_step(
     rolled_out = time.monotonic()
     # Update. The constant of `dr_grpo` is the longest row there can be: a turn, or all turns of an episode.
     turns = config.episode.max_steps if stage.sequence == "episode" and not config.history else 1
-    length = turns * config.episode.action_tokens
+    length = turns * config.turn_tokens
     observation = stage.observation_loss
     stats = update(
         agent.sessions.model,
@@ -317,7 +317,7 @@ def _agent(run: Run, temperature: float) -> LanguageModelAgent:
         run.prompts,
         temperature,
         seed=run.seed("agent"),
-        action_tokens=episode.action_tokens,
+        action_tokens=run.config.turn_tokens,
         show_policy=episode.show_policy,
         decoding=episode.decoding,
     )

@@ -26,7 +26,7 @@ from rwml_gym.agents.language.prompts import world_of
 from rwml_gym.agents.language.world_model import LanguageWorldModel
 from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.runs.run import Run
-from rwml_gym.agents.runs.worlds import WORLDS, Games, GameSet, Source
+from rwml_gym.agents.runs.worlds import Games, GameSet, Source
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.views import check_view
@@ -56,11 +56,11 @@ def run_sft(config: SFTJobConfig, folder: str | Path) -> dict[str, Any]:
 
 def imitation(config: SFTJobConfig) -> PolicyConfig:
     """Return the policy training that imitates actions: it begins with imitation, and here it ends there."""
-    world = WORLDS.get(config.env)
-    tokens = config.action_tokens or (EpisodeConfig.action_tokens if world is None else world.turn_tokens)
     return PolicyConfig(
         **{shared.name: getattr(config, shared.name) for shared in fields(JobConfig)},
-        episode=EpisodeConfig(max_steps=config.max_steps, action_tokens=tokens, show_policy=config.show_policy),
+        episode=EpisodeConfig(
+            max_steps=config.max_steps, action_tokens=config.action_tokens, show_policy=config.show_policy
+        ),
         imitation=ImitationConfig(
             steps=config.sft.updates(0),
             games=config.games,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from rwml_gym.agents.config.base import turn_tokens
 from rwml_gym.agents.config.memory import plan_memory
 from rwml_gym.agents.config.world_model import RWMLConfig
 from rwml_gym.agents.jobs.data import (
@@ -363,7 +364,7 @@ def _collect(run: Run, name: str) -> TransitionDataset:
         config.collect.random_share,
         run.seed("agent", name),
         run.source.explorer(run.seed("caller", name)) if exploring else None,
-        config.collect.action_tokens,
+        config.collect.action_tokens or turn_tokens(config.env),
         config.show_policy,
     )
     training = name == "train"

@@ -14,8 +14,9 @@ from rwml_gym.agents.reports.evaluate import Prediction, kinds_of_rows, paired_d
 from rwml_gym.agents.reports.seeds import over_seeds
 from rwml_gym.figures import draw, save
 from rwml_gym.files import read_json, write_json
+from rwml_gym.reward.distances import LARGEST_GAP
 from rwml_gym.reward.gap import GapReward, Measure
-from rwml_gym.statistics import bootstrap_interval
+from rwml_gym.statistics import share_interval
 from rwml_gym.transitions import count_games, unit_of
 
 if TYPE_CHECKING:  # the first imports torch, which a table does not need
@@ -24,10 +25,11 @@ if TYPE_CHECKING:  # the first imports torch, which a table does not need
 
 __all__ = ["Context", "results_table", "write_report"]
 
-_METRICS: tuple[tuple[str, Callable[[Prediction], float]], ...] = (
-    ("reward at τ_d", lambda p: p.reward),
-    ("mean gap", lambda p: p.distance),
-    ("exact match", lambda p: float(p.exact)),
+# What is measured, and the largest value there can be.
+_METRICS: tuple[tuple[str, Callable[[Prediction], float], float], ...] = (
+    ("reward at τ_d", lambda p: p.reward, 1.0),
+    ("mean gap", lambda p: p.distance, LARGEST_GAP),
+    ("exact match", lambda p: float(p.exact), 1.0),
 )
 # An action type with fewer held-out transitions gets no row, because its interval would be too wide.
 _MIN_ROW = 8
@@ -77,7 +79,7 @@ def write_report(
             "forgetting": {name: asdict(found) for name, found in context.forgetting.items()},
             "transitions": len(next(iter(results.values()))),
             "models": {
-                name: {label: bootstrap_interval([f(p) for p in rows], [p.game for p in rows]) for label, f in _METRICS}
+                name: {label: _interval(rows, value, most) for label, value, most in _METRICS}
                 for name, rows in results.items()
             },
             "differences": {f"{a} - {b}": paired_difference(results[a], results[b]) for a, b in _pairs(results)},
@@ -103,14 +105,14 @@ def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, c
         *_fitting(context),
         *context.scores.splitlines(),
     ]
-    for label, value in _METRICS:
+    for label, value, most in _METRICS:
         lines += ["", f"{label:<22}{'n':>5}  " + "".join(f"{name:<{width}}" for name in results)]
         for row, belongs in _rows(results):
             count = sum(belongs)
             cells = []
             for predictions in results.values():
                 chosen = [p for p, wanted in zip(predictions, belongs, strict=True) if wanted]
-                mean, low, high = bootstrap_interval([value(p) for p in chosen], [p.game for p in chosen])
+                mean, low, high = _interval(chosen, value, most)
                 cells.append(f"{f'{mean:.3f} [{low:.2f}, {high:.2f}]':<{width}}")
             lines.append(f"  {_short(row):<20}{count:>5}  " + "".join(cells))
     if pairs := _pairs(results):
@@ -131,6 +133,12 @@ def results_table(results: Mapping[str, Sequence[Prediction]], gap: GapReward, c
         for name, found in context.forgetting.items():
             lines.append(f"  {name:<24}{found.text_loss:>8.3f}{found.kl:>8.3f}{found.weight_change:>8.1%}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _interval(
+    rows: Sequence[Prediction], value: Callable[[Prediction], float], most: float
+) -> tuple[float, float, float]:
+    return share_interval([value(p) for p in rows], [p.game for p in rows], most)
 
 
 def _rows(results: Mapping[str, Sequence[Prediction]]) -> list[tuple[str, list[bool]]]:
@@ -206,7 +214,7 @@ def plot_curves(folder: Path, results: Mapping[str, Sequence[Prediction]]) -> No
             axis.legend(frameon=False)
         axis.set(title=title, xlabel="step", ylabel=label)
     names = list(results)
-    bars = [bootstrap_interval([p.reward for p in rows], [p.game for p in rows]) for rows in results.values()]
+    bars = [share_interval([p.reward for p in rows], [p.game for p in rows]) for rows in results.values()]
     means = [b[0] for b in bars]
     errors = [[m - low for m, low, _ in bars], [high - m for m, _, high in bars]]
     axes[5].bar(range(len(names)), means, yerr=errors, capsize=3, color=["C0" if n == "RWML" else "0.7" for n in names])

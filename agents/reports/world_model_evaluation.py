@@ -8,8 +8,9 @@ from typing import Any
 
 from rwml_gym.agents.reports.evaluate import Prediction
 from rwml_gym.agents.reports.world_model import Context, results_table
+from rwml_gym.reward.distances import LARGEST_GAP
 from rwml_gym.reward.gap import GapReward
-from rwml_gym.statistics import bootstrap_interval, wilson_interval
+from rwml_gym.statistics import share_interval, wilson_interval
 
 __all__ = ["Recognition", "StepAhead", "Successes", "WorldModelEvaluation"]
 
@@ -119,7 +120,7 @@ class WorldModelEvaluation:
         """Return the results as plain data, with the intervals of the tables."""
         return {
             "one_step": {
-                name: bootstrap_interval([p.reward for p in rows], [p.game for p in rows])
+                name: share_interval([p.reward for p in rows], [p.game for p in rows])
                 for name, rows in self.one_step.items()
             },
             "ahead": {
@@ -127,8 +128,8 @@ class WorldModelEvaluation:
                     {
                         "step": step,
                         "starts": len(chosen),
-                        "reward": bootstrap_interval([r.reward for r in chosen], [r.game for r in chosen]),
-                        "gap": bootstrap_interval([r.distance for r in chosen], [r.game for r in chosen]),
+                        "reward": share_interval([r.reward for r in chosen], [r.game for r in chosen]),
+                        "gap": share_interval([r.distance for r in chosen], [r.game for r in chosen], LARGEST_GAP),
                     }
                     for step, chosen in _by_step(rows).items()
                 ]
@@ -152,11 +153,11 @@ class WorldModelEvaluation:
             f"The real actions are played from {len(steps[1])} places of {len({r.game for r in first})} games; each "
             "state is the model's own prediction. [95 % interval, bootstrap over games]",
         ]
-        for label, value in (("reward at τ_d", "reward"), ("mean gap", "distance")):
+        for label, value, most in (("reward at τ_d", "reward", 1.0), ("mean gap", "distance", LARGEST_GAP)):
             lines += ["", f"{label:<16}" + "".join(f"{name:<{_WIDTH}}" for name in names)]
             for step in steps:
                 cells = [
-                    bootstrap_interval([getattr(r, value) for r in chosen], [r.game for r in chosen])
+                    share_interval([getattr(r, value) for r in chosen], [r.game for r in chosen], most)
                     for chosen in (by_step[name][step] for name in names)
                 ]
                 shown = "".join(f"{f'{mean:.3f} [{low:.2f}, {high:.2f}]':<{_WIDTH}}" for mean, low, high in cells)

@@ -66,11 +66,6 @@ class World:
     agents: Mapping[str, Callable[[int], Agent]] = field(default_factory=dict)
     reference: tuple[str, ...] = ()
 
-    @property
-    def turn_tokens(self) -> int:
-        """Token limit of a turn where none is given: a command of a game is short, a tool call is long."""
-        return 256 if self.prompt_world == "service" else 16
-
 
 WORLDS: dict[str, World] = {
     "alfworld": World(

@@ -30,7 +30,7 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, TOOL_ROLE, GapName, gap_for
 from rwml_gym.reward.gap import GapReward, Measure, RewardShape
 from rwml_gym.reward.views import ViewName, check_view, in_view
-from rwml_gym.statistics import bootstrap_interval
+from rwml_gym.statistics import share_interval
 from rwml_gym.text import is_blank
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, unit_of
 
@@ -154,7 +154,7 @@ def audit(
             np.mean([a == t.next_state for a, t in zip(baselines["nearest elsewhere"], chosen, strict=True)])
         ),
         to_learn=float(np.mean(known * (1 - earned["most frequent"]))),
-        earned={name: bootstrap_interval(values, [t.game for t in chosen]) for name, values in earned.items()},
+        earned={name: share_interval(values, [t.game for t in chosen]) for name, values in earned.items()},
         by_action=_rows(type_of, said, unseen, chosen, earned, signal, signal_of),
         by_role=_rows(lambda t: t.role, said, unseen, chosen, earned, signal, signal_of),
         signal=signal,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.statistics import bootstrap_interval
+from rwml_gym.statistics import bootstrap_interval, share_interval
 
 __all__ = ["GroupSignal", "expected_signal", "group_signal"]
 
@@ -87,7 +87,7 @@ def group_signal(rewards: np.ndarray, group_size: int, games: Sequence[str] | No
         samples=rewards.shape[1],
         group_size=group_size,
         share=share,
-        reward=bootstrap_interval(rates, named),
+        reward=(share_interval if 0 <= rates.min() and rates.max() <= 1 else bootstrap_interval)(rates, named),
         hopeless=float(np.mean((rewards <= 0).all(1))),
         perfect=float(np.mean((rewards >= 1).all(1))),
         rates=tuple(rates.tolist()),

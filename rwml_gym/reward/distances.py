@@ -18,6 +18,7 @@ __all__ = [
     "DEFAULT_ROUGE_THRESHOLD",
     "DEFAULT_THRESHOLD",
     "DISTANCES",
+    "LARGEST_GAP",
     "TOOL_ROLE",
     "Distance",
     "GapName",
@@ -125,6 +126,9 @@ DISTANCES: dict[str, Distance] = {
     "exact": Distance("exact match", 1.0, 0.5, _exact_distance, "another gap (--gap)", fixed=True),
 }
 """Every distance by name. Cosine and ROUGE are the paper's (arXiv 2602.05842)."""
+
+LARGEST_GAP = max(distance.maximum for distance in DISTANCES.values())
+"""The largest gap there can be, whatever the distance."""
 
 # A type checker cannot read names from a dictionary; the command line and the run-time checks can.
 if TYPE_CHECKING:

@@ -109,9 +109,19 @@ def test_an_interval_resamples_games():
         for game in (lambda i: "g", lambda i: f"g{i}")
     )
     gap = GapReward("hashing", threshold=0.3)
-    assert _cells(results_table(one, gap, CONTEXT))["reward at τ_d", "all", "base"] == (0.5, 0.5, 0.5)
+    _, low, high = _cells(results_table(one, gap, CONTEXT))["reward at τ_d", "all", "base"]
+    assert low < 0.15 < 0.85 < high  # Wilson's for one game
     _, low, high = _cells(results_table(many, gap, CONTEXT))["reward at τ_d", "all", "base"]
     assert low < 0.4 < 0.6 < high
+
+
+def test_games_that_are_all_alike_do_not_make_it_certain(tmp_path):
+    rows = [Prediction(f"g{i}", "go", True, f"go {i}", "s", "p", 0.0, 1.2, False) for i in range(12)]
+    gap = GapReward("hashing", threshold=0.3)
+    cells = _cells(results_table({"base": rows}, gap, CONTEXT))
+    assert cells["reward at τ_d", "all", "base"] == (0.0, 0.0, 0.24)
+    mean, low, high = cells["mean gap", "all", "base"]
+    assert 0 < low < mean == 1.2 < high < 2  # a cosine gap is at most 2
 
 
 def test_the_words_around_the_numbers():
