@@ -103,7 +103,7 @@ class CheckpointError(RWMLGymError, OSError):
 
 
 class TrainingDivergedError(RWMLGymError, ArithmeticError):
-    """The loss or gradient of a step is not finite; no checkpoint contains its update."""
+    """The loss or gradient of a step is not finite, and no checkpoint contains its update; or weights are not."""
 
 
 class PromptTooLongError(RWMLGymError, ValueError):

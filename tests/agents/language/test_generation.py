@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from rwml_gym.agents.language.models import merged
 from rwml_gym.agents.language.sampling import Completion, sample
 from rwml_gym.agents.language.shared_prefix import cache_argument
+from rwml_gym.errors import TrainingDivergedError
 
 SMALLEST = {"vocab_size": 8, "hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1}
 TEXTS = ("look", "You are in the kitchen. Here, you see a mug.\n> take mug\n", "> go to", "Nothing happens. " * 6)
@@ -176,6 +178,16 @@ def test_first_tokens_are_distributed_as_the_softmax_says(adapted, temperature):
     freedom = len(expected) - 1
     assert freedom >= 10
     assert statistic < freedom + 5 * (2 * freedom) ** 0.5
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_weights_that_are_no_numbers_are_told(adapted, temperature):
+    model, tokenizer = copy.deepcopy(adapted)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.fill_(torch.nan)
+    prompts = _encode(tokenizer)
+    with pytest.raises(TrainingDivergedError, match="NaN from the language model"):
+        sample(model, tokenizer, prompts, max_new_tokens=5, temperature=temperature)
 
 
 def test_a_stop_string_ends_and_is_cut_off(tiny):

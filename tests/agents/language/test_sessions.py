@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import re
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from rwml_gym.agents.language.sampling import Choices, sample
 from rwml_gym.agents.language.sessions import Request, Sessions
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.errors import InvalidConfigError, TrainingDivergedError
 
 NEW = 12
 
@@ -174,6 +175,16 @@ def test_a_pattern_ends_a_completion(tiny):
 
 
 # Choices
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_weights_that_are_no_numbers_choose_nothing(adapted, temperature):
+    model, tokenizer = copy.deepcopy(adapted)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.fill_(torch.nan)
+    requests = [Request(0, [5, 6, 7], choices=Choices([[8, 9], [10, 11]]))]
+    with pytest.raises(TrainingDivergedError, match="NaN from the language model"):
+        Sessions(model, tokenizer).generate(requests, max_new_tokens=4, temperature=temperature)
 
 
 def test_only_what_may_be_chosen_is_written(adapted_session):
