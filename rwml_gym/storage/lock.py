@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -14,7 +15,9 @@ try:
 except ImportError:  # Windows, where two commands are not kept apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["WriteLock"]
+__all__ = ["WriteLock", "is_locked"]
+
+_PAUSE = 0.02  # seconds between two attempts
 
 
 class WriteLock:
@@ -26,16 +29,25 @@ class WriteLock:
         path: The file, which is there while the lock is held. Its folder is made if absent.
         place: What only one command may write, for the error's message.
         otherwise: What to do in place of waiting, as the end of that message.
+        patience: Seconds to wait for another command that holds it.
 
     Raises:
         StorageError: If another command holds the file, or it cannot be written.
     """
 
-    def __init__(self, path: Path, place: Path, otherwise: str) -> None:
+    def __init__(self, path: Path, place: Path, otherwise: str, patience: float = 0.0) -> None:
         self._path = path
+        end = time.monotonic() + patience
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = _held(path)
+            while True:
+                try:
+                    self._file = _held(path)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= end:
+                        raise
+                    time.sleep(_PAUSE)
         except BlockingIOError as error:
             raise StorageError(
                 f"Expected one command at a time that writes to {str(place)!r}, actual: another one does. Wait until "
@@ -60,6 +72,20 @@ class WriteLock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a command holds a file; where there are no locks, none does."""
+    if not path.exists():
+        return False
+    try:
+        file = _held(path)
+    except OSError:  # it is held, or cannot be written
+        return True
+    if file is not None:
+        path.unlink(missing_ok=True)
+        file.close()
+    return False
 
 
 def _held(path: Path) -> BinaryIO | None:

@@ -34,7 +34,7 @@ from rwml_gym.agents.jobs.policy import run_policy
 from rwml_gym.agents.jobs.sft import run_sft
 from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.jobs.world_models.evaluate import evaluate_world_models, make_gap
-from rwml_gym.agents.runs.folder import check_run, versions
+from rwml_gym.agents.runs.folder import check_run, in_use, versions
 from rwml_gym.agents.runs.worlds import Source, choose_games
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.files import read_json, write_json
@@ -73,11 +73,19 @@ def reproduce(
     failed = 0
     for number, run in enumerate(missing, 1):
         say(f"\n[{number} of {len(missing)}] {run.arm.name}, seed {run.seed}")
+        if _made(run, name, size, results) is not None or _busy(run):
+            say("Another command has run it, or runs it now.")
+            continue
         record = _record(run, size, command)
         failed += record.status == "failed"
         add_record(results, name, record)
     made = [record for run in runs if (record := _made(run, name, size, results)) is not None]
     return table_text(table, made), failed
+
+
+def _busy(run: PlannedRun) -> bool:
+    """Return whether another command trains in one of its folders; a finished stage is only read."""
+    return any(in_use(stage.folder) and not _notes(stage)["finished"] for stage in run.stages)
 
 
 def _made(run: PlannedRun, name: str, size: str, results: Path) -> Record | None:
@@ -186,11 +194,10 @@ def _without_kernel(versions: dict[str, Any]) -> dict[str, Any]:
 
 def _timed(stage: PlannedStage) -> dict[str, Any]:
     """Run a stage, or what is left of it; return the seconds over all its starts, and what it began with."""
-    path = stage.folder / _NOTES
-    notes = read_json(path) if path.is_file() else {"seconds": 0.0, "finished": False}
+    notes = _notes(stage)
     if notes["finished"]:
         say(f"{stage.stage.label}: taken as it is from {stage.folder}")
-        return dict(notes)
+        return notes
     began = time.monotonic()
     notes = {"commit": commit(), "versions": versions(), **notes}
     try:
@@ -199,8 +206,13 @@ def _timed(stage: PlannedStage) -> dict[str, Any]:
     finally:
         notes["seconds"] = round(notes["seconds"] + time.monotonic() - began, 1)
         if stage.folder.is_dir():  # otherwise it failed before it did anything
-            write_json(path, notes)
+            write_json(stage.folder / _NOTES, notes)
     return notes
+
+
+def _notes(stage: PlannedStage) -> dict[str, Any]:
+    path = stage.folder / _NOTES
+    return dict(read_json(path)) if path.is_file() else {"seconds": 0.0, "finished": False}
 
 
 def _run(stage: PlannedStage) -> None:

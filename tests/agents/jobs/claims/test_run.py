@@ -17,6 +17,7 @@ from rwml_gym.agents.jobs.claims import run as module
 from rwml_gym.agents.jobs.claims.configs import plan_runs
 from rwml_gym.agents.jobs.claims.metrics import _at_equal_reward, metrics_of
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.storage.lock import WriteLock
 from tests.helpers.alfworld_data import official_data
 from tests.helpers.command_line import run, said
 
@@ -86,6 +87,24 @@ def test_arms_that_differ_after_sft_share_it(tiny_folder, tmp_path, capsys):
 
 
 @pytest.mark.long
+def test_two_commands_share_a_table(ran, tiny_folder, tmp_path, capsys):
+    """What another command runs is left to it, and what it has recorded meanwhile stays."""
+    folder = tmp_path / "copy"
+    shutil.copytree(ran, folder)
+    words = (*_words(folder, tiny_folder, *ARMS), "--seeds", 1)
+    before, model = _records(folder), {"model": str(tiny_folder)}
+    (planned,) = plan_runs(load_table("plateau"), load_sizes()["smoke"], folder, ["SFT 2 x"], [1], model)
+    place = planned.stages[0].folder
+    with WriteLock(place / ".lock", place, ""):
+        assert run(*words) == 0
+    assert said(capsys).count("Another command has run it, or runs it now.") == 1
+    assert [(r["arm"], r["seed"]) for r in _records(folder)[len(before) :]] == [("SFT 1 x", 1)]
+    assert [path.name for path in (folder / "results").iterdir()] == ["plateau.json"]
+    assert run(*words) == 0
+    assert [(r["arm"], r["seed"]) for r in _records(folder)[len(before) :]] == [("SFT 1 x", 1), ("SFT 2 x", 1)]
+
+
+@pytest.mark.long
 def test_the_table_can_be_shown_without_running(ran, tiny_folder, capsys):
     assert run(*_words(ran, tiny_folder, "--show")) == 0
     shown = said(capsys)
@@ -140,7 +159,7 @@ def test_a_run_that_was_killed_is_recorded_with_what_it_had_measured(ran, tiny_f
 def test_a_failed_arm_is_recorded_and_the_others_run(tiny_folder, tmp_path, monkeypatch, capsys):
     run_world_model = module.run_world_model
 
-    def fail(config, folder):
+    def fail(config, folder, fork):
         if config.sft.steps == 1:
             raise RuntimeError("out of luck")
         return run_world_model(config, folder)
