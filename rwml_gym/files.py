@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 import uuid
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "read_regular", "write_json", "write_text"]
+__all__ = ["open_regular", "read_json", "read_regular", "write_json", "write_text"]
 
 MOST_BYTES = 2**26
 """The largest file that `read_regular` reads: 64 MB."""
@@ -43,11 +45,21 @@ def read_regular(path: Path) -> str:
         OSError: If it is no regular file, has more than `MOST_BYTES`, or cannot be read.
         ValueError: If it is not UTF-8.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("not a regular file")
-        if status.st_size > MOST_BYTES:
-            raise OSError(f"{status.st_size:,} bytes, more than {MOST_BYTES:,}")
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_BYTES:
+            raise OSError(f"{size:,} bytes, more than {MOST_BYTES:,}")
         return file.read().decode("utf-8")
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file that somebody else may have made, to be read.
+
+    Raises:
+        OSError: If it is no regular file, or cannot be opened.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file")
+    return file

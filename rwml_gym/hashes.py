@@ -6,9 +6,10 @@ Libraries take a flipped bit for data, or crash on it, so the hashes are checked
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
-from rwml_gym.files import read_json, write_json
+from rwml_gym.files import open_regular, read_regular, write_json
 
 __all__ = ["HASHES", "damage", "is_sealed", "seal"]
 
@@ -49,18 +50,20 @@ def damage(folder: Path, *names: str) -> str:
 
 
 def _hash(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _noted(folder: Path) -> tuple[dict[str, str], str]:
     """Return the noted hashes, and what is wrong with the file that holds them."""
     try:
-        known = read_json(folder / HASHES)
+        known = json.loads(read_regular(folder / HASHES))
     except FileNotFoundError:
         return {}, f"{HASHES} is missing"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return {}, f"{HASHES} cannot be read: {error}"
     if not isinstance(known, dict):
         return {}, f"{HASHES} holds no mapping"
+    if outside := [name for name in known if Path(name).is_absolute() or ".." in Path(name).parts]:
+        return {}, f"{HASHES} names files outside of the folder, such as {outside[0]!r}"
     return known, ""

@@ -17,7 +17,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from rwml_gym.checks import require
+from rwml_gym.checks import require, whole_number
 from rwml_gym.errors import InvalidConfigError, RWMLGymError, StorageError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import damage, is_sealed, seal
@@ -366,7 +366,7 @@ class TransitionDataset(Sequence[Transition]):
                 f"Expected transitions as they were saved in {str(path)!r}, actual: {problem}. Record them again, or "
                 "restore the folder from a copy."
             )
-        version = read_json(path / _FORMAT)["version"] if sealed else _VERSION
+        version = _version(path) if sealed else _VERSION
         if version > _VERSION:
             raise InvalidDatasetError(
                 f"Expected transitions of version {_VERSION} or earlier in {str(path)!r}, actual: version {version}. "
@@ -405,6 +405,17 @@ def _nulls(row: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names of the fields of a row, and of its turns, that have no value."""
     yield from (name for name, value in row.items() if value is None and name != "won")
     yield from (f"history.{name}" for turn in row["history"] or () for name, value in turn.items() if value is None)
+
+
+def _version(path: Path) -> int:
+    """Return the version of the format of saved transitions."""
+    try:
+        return whole_number("version", read_json(path / _FORMAT)["version"], 0)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidDatasetError(
+            f"Expected the version of the transitions in {str(path / _FORMAT)!r}, actual: {error}. Record them again, "
+            "or restore the folder from a copy."
+        ) from error
 
 
 def _looks_saved(path: Path) -> bool:

@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -122,7 +123,11 @@ def audit(
     with warnings.catch_warnings():
         # A missed target precision is a finding here; an encoder's warnings are still shown.
         warnings.filterwarnings("ignore", "Expected a threshold with a precision", UserWarning)
-        calibrated = calibrate_by_role(said, encode, gaps, precision, seed, pairs_per_perturbation, view=view)
+        calibrate_roles = partial(
+            calibrate_by_role, said, encode, gaps, precision, seed, pairs_per_perturbation, view=view
+        )
+        calibrated = calibrate_roles()
+        measured = calibrated if threshold is None else calibrate_roles(threshold=threshold)
     found = {role: result if isinstance(result, Calibration) else str(result) for role, result in calibrated.items()}
     measures = _measures(gaps, calibrated, threshold, reward, view)
     score = GapReward(encode, measures=measures)
@@ -146,7 +151,7 @@ def audit(
         measures={role: score.measure(role) for role in gaps},
         roles=dict(sorted(roles.items())),
         calibrations=found,
-        quality={role: _quality(result, threshold, score, said, role) for role, result in calibrated.items()},
+        quality={role: _quality(result, score, said, role) for role, result in measured.items()},
         predictable=float(np.mean([not unseen[id(t)] for t in said])),
         unseen=_examples(unseen.values(), rng),
         repeats=repeated_situations(said),
@@ -197,7 +202,7 @@ def _measures(
 
 
 def _quality(
-    result: Calibration | NoPairsError, threshold: float | None, score: GapReward, said: Sequence[Transition], role: str
+    result: Calibration | NoPairsError, score: GapReward, said: Sequence[Transition], role: str
 ) -> tuple[float, float]:
     """Return precision and recall of a role's threshold; for a role with few states, how well it separates these."""
     if not isinstance(result, Calibration):
@@ -206,10 +211,7 @@ def _quality(
         confused = score([a for a, _ in pairs], [b for _, b in pairs], [role] * len(pairs)).distances
         false = float(np.mean(confused < score.measure(role).threshold)) if pairs else 0.0
         return 1 / (1 + false), 1.0
-    if threshold is None:
-        return result.precision, result.recall
-    below = [point for point in result.curve if point[0] <= threshold]
-    return below[-1][1:] if below else (0.0, 0.0)  # a threshold below all distances rewards no pair
+    return result.precision, result.recall
 
 
 def _examples(unseen: Iterable[tuple[str, ...]], rng: np.random.Generator) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rwml_gym.diagnostics.perturbations.text import reshuffled
 from rwml_gym.diagnostics.predictability import nearest_elsewhere
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition
@@ -60,19 +61,13 @@ def baseline_answers(
         "words of the state": [_bag(f"{t.state} {t.action}", counts) for t in chosen],
         "most frequent": MostFrequentOutcome(fit).predict(histories, actions),
         "nearest elsewhere": nearest_elsewhere(chosen, said),
-        "shuffled truth": [_shuffled(t.next_state, rng) for t in chosen],
+        "shuffled truth": [reshuffled(t.next_state.split(), rng) for t in chosen],
     }
 
 
 def _bag(text: str, counts: Counter[str]) -> str:
     """Return the distinct words, those first that are most frequent in observations."""
     return " ".join(sorted(dict.fromkeys(text.split()), key=lambda word: -counts[word]))
-
-
-def _shuffled(text: str, rng: np.random.Generator) -> str:
-    words = text.split()
-    # Two shuffled words are still nearly the sentence, so the answer is empty instead.
-    return " ".join(str(word) for word in rng.permutation(words)) if len(words) > 2 else ""
 
 
 def choose(data: Sequence[Transition], limit: int, rng: np.random.Generator) -> list[Transition]:

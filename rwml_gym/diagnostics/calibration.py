@@ -27,7 +27,7 @@ from rwml_gym.encoders.cached import EncoderLike
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, TOOL_ROLE, Distance, GapName
 from rwml_gym.reward.gap import GapReward, Measure
-from rwml_gym.reward.views import ViewName, check_view, in_view
+from rwml_gym.reward.views import ViewName, check_view, in_view, view_in_words
 from rwml_gym.text import finite
 from rwml_gym.transitions import Transition, TransitionDataset, unit_of
 
@@ -153,8 +153,7 @@ class Calibration:
     @property
     def name(self) -> str:
         """The gap with its encoder and its view, for tables."""
-        view = "" if self.view == "raw" else f" of the {self.view}"
-        return DISTANCES[self.gap].called(self.encoder) + view
+        return DISTANCES[self.gap].called(self.encoder) + view_in_words(self.view)
 
     def table(self) -> str:
         """Return the calibration as text, with one line per perturbation."""

@@ -20,7 +20,6 @@ from rwml_gym.transitions import Transition, action_type
 
 __all__ = ["Repeats", "names_nothing_new", "nearest_elsewhere", "repeated_situations", "type_of", "unseen_names"]
 
-_NAMED = re.compile(r"[^\W\d_]+ \d+")
 # Exclude the letters inside a code.
 _WORD = re.compile(r"(?<![^\W_])[^\W\d_]{3,}(?![^\W_])")
 
@@ -41,13 +40,13 @@ def type_of(transition: Transition) -> str:
 
 
 def names_nothing_new(transition: Transition) -> bool:
-    """Return whether every numbered thing in the next state (`apple 2`) occurs in the window, action or task.
+    """Return whether every numbered thing in the next state (`apple 2`, `12A`) occurs in the window, action or task.
 
     It uses one transition only, so reports can group their rows by it. An empty drawer names nothing new and is still a
     guess. In a tool result, the things are all values with a digit (`#W2378156`, `342.81`).
     """
     known = _known(transition)
-    named = values if transition.role == "tool" else _NAMED.findall
+    named = values if transition.role == "tool" else things
     return set(named(transition.next_state)) <= set(named(known))
 
 

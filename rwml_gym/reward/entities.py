@@ -13,7 +13,8 @@ __all__ = ["TOLERANCE", "entities", "entity_distance", "things", "values"]
 TOLERANCE = 0.0
 """Largest Jaccard distance of two sets of names and numbers that agree. 0: all must be right, and none may be extra."""
 
-_NAMED = re.compile(r"[^\W\d_]+ \d+")
+# A numbered thing, such as `mug 2`; not the beginning of `seat 12A` or of `costs 25.99`.
+_NAMED = re.compile(r"[^\W\d_]+ \d+(?![\w@]|[.-]\w)")
 _VALUE = re.compile(r"[\w#][\w#@.-]*")
 _SENTENCE = re.compile(r"(?<=[.!?:])\s+|\n+")
 _WORD = re.compile(r"[^\W\d_]{2,}")

@@ -26,7 +26,7 @@ from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, EncoderLike
 from rwml_gym.encoders.numbers import SpaceEncoder, make_row_encoder
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD, DISTANCES, GapName
-from rwml_gym.reward.views import VIEWS, ViewName
+from rwml_gym.reward.views import VIEWS, ViewName, view_in_words
 from rwml_gym.text import is_blank
 
 __all__ = ["STEPS", "GapReward", "Gaps", "Measure", "RewardShape"]
@@ -87,8 +87,7 @@ class Measure:
 
     def described(self, encoder: str) -> str:
         """Describe it in words, with the encoder's name: distance, view, and what it pays."""
-        view = {"raw": "", "without-nuisance": " without nuisance"}.get(self.view, f" of the {self.view}")
-        return f"{DISTANCES[self.gap].called(encoder)}{view}, {self.pays}"
+        return f"{DISTANCES[self.gap].called(encoder)}{view_in_words(self.view)}, {self.pays}"
 
     def reward(self, distance: float) -> float:
         """Return the reward of a distance, in `[0, 1]`.

@@ -22,7 +22,17 @@ from rwml_gym.reward.distances import TOOL_ROLE
 from rwml_gym.reward.nuisance import without_nuisance
 from rwml_gym.transitions import Transition
 
-__all__ = ["MANY_NAMES", "MAX_DEPTH", "VIEWS", "ViewName", "check_view", "in_view", "is_schema", "schema_view"]
+__all__ = [
+    "MANY_NAMES",
+    "MAX_DEPTH",
+    "VIEWS",
+    "ViewName",
+    "check_view",
+    "in_view",
+    "is_schema",
+    "schema_view",
+    "view_in_words",
+]
 
 MAX_DEPTH = 64
 """Levels of objects and lists that are read; JSON with more stays the text that it is. Results of τ²-bench have 6."""
@@ -89,6 +99,15 @@ if TYPE_CHECKING:
     ViewName = str
 else:
     ViewName = Literal[tuple(VIEWS)]
+
+
+def view_in_words(view: ViewName) -> str:
+    """Return what a distance is of, to be said behind its name, with a blank before it; nothing for the text itself.
+
+    >>> view_in_words("schema"), view_in_words("without-nuisance"), view_in_words("raw")
+    (' of the schema', ' without nuisance', '')
+    """
+    return {"raw": "", "without-nuisance": " without nuisance"}.get(view, f" of the {view}")
 
 
 def in_view(transitions: Iterable[Transition], view: ViewName) -> list[Transition]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rwml_gym import transitions
 from rwml_gym.errors import InvalidConfigError, StorageError
+from rwml_gym.hashes import seal
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, Turn, action_type
 
 # All of Unicode but lone surrogates, which no UTF-8 file can hold.
@@ -254,6 +255,15 @@ def test_a_newer_version_is_named(tmp_path, monkeypatch):
         newer.setattr(transitions, "_VERSION", 2)
         TransitionDataset(episode("a", 2)).save(tmp_path / "set")
     with pytest.raises(InvalidDatasetError, match=r"Expected transitions of version 1 or earlier .* version 2"):
+        TransitionDataset.load(tmp_path / "set")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"version": "2"}', '{"version": null}', '{"version": -1}'])
+def test_a_version_of_another_form_is_damage(tmp_path, content):
+    TransitionDataset(episode("a", 2)).save(tmp_path / "set")
+    (tmp_path / "set" / "format.json").write_text(content)
+    seal(tmp_path / "set", "format.json")
+    with pytest.raises(InvalidDatasetError, match="Expected the version of the transitions in"):
         TransitionDataset.load(tmp_path / "set")
 
 

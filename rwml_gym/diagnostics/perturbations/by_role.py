@@ -21,7 +21,7 @@ def perturbations_for(transitions: Sequence[Transition], view: ViewName = "raw")
         transitions: The transitions.
         view: What of the results is compared; the transitions are in this view already (`views.in_view`).
     """
-    results = TOOL_RESULTS if view == "raw" else SCHEMAS
+    results = SCHEMAS if view == "schema" else TOOL_RESULTS
     tools = {transition.role == TOOL_ROLE for transition in transitions}
     if len(tools) < 2:
         return results if tools == {True} else TEXT

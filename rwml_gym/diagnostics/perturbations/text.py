@@ -32,6 +32,7 @@ __all__ = [
     "listed",
     "named_values",
     "other_outcome",
+    "reshuffled",
     "shuffled_words",
 ]
 
@@ -146,7 +147,7 @@ def json_result(text: str) -> tuple[str, Any]:
     role = match.group() if match else ""
     try:
         data = json.loads(text[len(role) :])
-    except ValueError:
+    except (ValueError, RecursionError):
         return role, None
     return role, data if isinstance(data, dict | list) else None
 
@@ -189,12 +190,17 @@ def _other_number(transition: Transition, pool: Pool, rng: np.random.Generator) 
     if not things:
         return text
     noun, number = things[rng.integers(len(things))]
-    other = int(number) + (1 if int(number) <= 1 or rng.random() < 0.5 else -1)
+    other = _number(number, 1 if number.lstrip("0") in ("", "1") or rng.random() < 0.5 else -1)
     return re.sub(rf"\b{noun} {number}\b", f"{noun} {other}", text)
 
 
 def _last_number_higher(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
-    return _LAST_NUMBER.sub(lambda match: str(int(match[0]) + 1), transition.next_state)
+    return _LAST_NUMBER.sub(lambda match: _number(match[0], 1), transition.next_state)
+
+
+def _number(digits: str, step: int) -> str:
+    """Return a number that is one step away; of one that is too long for Python, the last digit is changed."""
+    return str(int(digits) + step) if len(digits) < 1_000 else digits[:-1] + str((int(digits[-1]) + step) % 10)
 
 
 def _one_left_out(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
@@ -267,10 +273,8 @@ def _denied(transition: Transition, pool: Pool, rng: np.random.Generator) -> str
 
 
 def shuffled_words(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
-    """Return the words in random order."""
-    words = _words(transition.next_state)
-    # Two shuffled words are still nearly the sentence.
-    return " ".join(str(word) for word in rng.permutation(words)) if len(words) > 2 else transition.next_state
+    """Return the words in another order, at random; the text as it is if they have none that differs much."""
+    return reshuffled(_words(transition.next_state), rng) or transition.next_state
 
 
 SAME: dict[str, Perturbation] = {
@@ -325,6 +329,18 @@ def _is_nothing(items: str) -> bool:
 def _holds_something(sentence: str) -> bool:
     match = _LIST.search(sentence)
     return match is not None and not _is_nothing(match["items"])
+
+
+def reshuffled(words: Sequence[str], rng: np.random.Generator) -> str:
+    """Return words in another order, at random; an empty text if there is none that differs much.
+
+    Two shuffled words are still nearly the sentence.
+    """
+    if len(words) < 3:
+        return ""
+    # The order may come out as it was, or look so because words repeat.
+    orders = [words[i] for i in rng.permutation(len(words))], [*words[1:], words[0]]
+    return next((" ".join(order) for order in orders if order != list(words)), "")
 
 
 def _words(text: str) -> list[str]:

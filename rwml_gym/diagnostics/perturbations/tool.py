@@ -106,6 +106,8 @@ def _changed(fits: Callable[[Any], bool], change: Callable[..., Any]) -> Callabl
             return transition.next_state
         name, old = values[rng.integers(len(values))]
         new = change(old, name, pool, rng)
+        if new == old or new != new:  # there is no other value; written anew, the text would differ in its layout
+            return transition.next_state
 
         def renamed(fields: dict[str, Any]) -> list[tuple[str, Any]]:
             return [(new if key == old and isinstance(new, str) else key, value) for key, value in fields.items()]

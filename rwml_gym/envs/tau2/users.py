@@ -283,10 +283,23 @@ class LitellmModel:
 
     @property
     def address(self) -> str:
-        """Where requests go, if that is not the provider's own address."""
-        given = self.arguments.get("api_base") or self.arguments.get("base_url")
-        variables = ("OPENAI_BASE_URL", "OPENAI_API_BASE") if self.name.startswith("openai/") else ()
-        return given or next((os.environ[name] for name in variables if os.environ.get(name)), "")
+        """Where requests go, if that is not the provider's own address.
+
+        Of a provider, litellm takes the address from its own settings or from the environment (`OPENAI_BASE_URL`,
+        `HOSTED_VLLM_API_BASE`). A variable that it does not read for this provider costs a key at worst.
+        """
+        if given := self.arguments.get("api_base") or self.arguments.get("base_url"):
+            return str(given)
+        import litellm
+
+        base: str | None = None
+        try:
+            _, provider, _, base = litellm.get_llm_provider(self.name)
+        except litellm.BadRequestError:  # a name that litellm does not know, as it says itself when it is called
+            provider = self.name.partition("/")[0]
+        stem = provider.upper().replace("-", "_")
+        variables = map(os.environ.get, (f"{stem}_BASE_URL", f"{stem}_API_BASE"))
+        return base or litellm.api_base or next(filter(None, variables), "")
 
     @property
     def sends_key(self) -> bool:

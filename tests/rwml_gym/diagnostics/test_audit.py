@@ -14,7 +14,7 @@ import rwml_gym  # noqa: F401  registers the ids
 from rwml_gym.diagnostics.audit import audit
 from rwml_gym.diagnostics.audit_report import audit_table, plot_audit, verdict, write_audit
 from rwml_gym.diagnostics.audit_verdict import MIN_PRECISION, MIN_SIGNAL, judge
-from rwml_gym.diagnostics.calibration import NoPairsError
+from rwml_gym.diagnostics.calibration import NoPairsError, calibrate
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, Turn
 from rwml_gym.wrappers import RecordTransitions
@@ -149,7 +149,14 @@ def test_a_threshold_that_is_too_wide_is_told_the_better_one(alfworld):
     assert found.findings[0].topic == "threshold"
     strict = audit(alfworld, "hashing")
     assert strict.quality[""][0] > found.quality[""][0]
+    measured = calibrate(alfworld, "hashing", pairs_per_perturbation=50, threshold=0.6)
+    assert found.quality[""] == (measured.precision, measured.recall)
     assert audit(alfworld, "hashing", 1e-6).quality[""][1] <= strict.quality[""][1]
+
+
+def test_a_distance_with_a_fixed_threshold_has_the_same_quality_where_it_is_given(alfworld):
+    given, own = (audit(alfworld, "hashing", threshold, gap="exact").quality for threshold in (0.5, None))
+    assert given == own == {"": (1.0, 0.0)}
 
 
 def test_a_world_of_one_sentence_leaves_nothing_to_learn():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import replace
 
@@ -132,8 +133,32 @@ def test_it_is_measured_on_the_games_that_did_not_choose_it():
     assert (calibration.fit_games, calibration.games) == (len(fit.games), len(check.games))
 
 
+@pytest.mark.parametrize("state", ["Nothing happens now.", "One two two.", "go to to"])
+def test_shuffled_words_are_never_as_they_were(state):
+    words = re.findall(r"\w+", state.lower())
+    made = {perturbed("shuffled words", state, seed=seed) for seed in range(40)}
+    assert " ".join(words) not in made
+    assert {tuple(sorted(text.split())) for text in made} == {tuple(sorted(words))}
+
+
+@pytest.mark.parametrize("state", ["the the the", "Open now"])
+def test_words_without_another_order_stay(state):
+    assert {perturbed("shuffled words", state, seed=seed) for seed in range(9)} == {state}
+
+
 @pytest.mark.parametrize(
-    "state", ["", "?", "Ok", "Order #W123 was cancelled: refund of $12.50.", "冷蔵庫は開いています。"]
+    "state",
+    [
+        "",
+        "?",
+        "Ok",
+        "It is " + "9" * 5_000 + ".",
+        "You see a mug " + "8" * 5_000 + ".",
+        "[" * 200_000,
+        "Order #W123 was cancelled: refund of $12.50.",
+        "冷蔵庫は開いています。",
+    ],
+    ids=range(8),
 )
 @pytest.mark.parametrize("name", [*SAME, *DIFFERENT])
 def test_rules_take_any_text(name, state):

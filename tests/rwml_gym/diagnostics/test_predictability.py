@@ -7,6 +7,7 @@ import pytest
 
 from rwml_gym.diagnostics.predictability import (
     Repeats,
+    names_nothing_new,
     nearest_elsewhere,
     repeated_situations,
     type_of,
@@ -28,6 +29,12 @@ def test_random_ids_prices_and_numbered_things_are_unseen_until_they_are_named()
     page = at("A shop.", "search[shirt]", "A shop: B09KP78G37 for $25.99, shirt 2.")
     assert unseen(page) == ("shirt 2", "b09kp78g37", "25.99", "for")
     assert unseen(at(page.next_state, "click[b09kp78g37]", "A shop: shirt 2, B09KP78G37, $25.99."), page) == ()
+
+
+def test_a_code_of_known_parts_is_new():
+    rows = "Seat 12A and seat 14C are free."
+    assert not names_nothing_new(at(rows, "book", "You get seat 12F."))
+    assert names_nothing_new(at(rows, "book", "You get seat 14C."))
 
 
 def test_the_task_and_earlier_turns_count_as_seen():

@@ -26,6 +26,9 @@ ROOM = "You arrive at drawer 3. On the drawer 3, you see a mug 1, and a pen 2."
         ("the été of ana", set()),
         ("The zip is 28236, the code 28236.", {"28236"}),
         ("It has 3 bags for 12 dollars.", {"3", "12"}),
+        ("You are in seat 12A.", {"12a"}),
+        ("Subtotal 25.99, shipping 12.50.", {"25.99", "12.50"}),
+        ("Room 4-b, desk 2.", {"4-b", "desk 2"}),
     ],
 )
 def test_names_and_numbers(text, expected):
@@ -44,6 +47,18 @@ def test_names_and_numbers(text, expected):
 )
 def test_what_disagrees_is_far_however_near_the_words_are(prediction, distance):
     assert entity_distance(prediction, ROOM, 0.01) == pytest.approx(distance)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth"),
+    [
+        ("You are in seat 12A, at the window.", "You are in seat 12B, at the window."),
+        ("Subtotal 25.99, shipping 12.50.", "Subtotal 25.50, shipping 12.99."),
+    ],
+)
+def test_a_code_is_one_name(prediction, truth):
+    assert entity_distance(prediction, truth, 0.01) >= 0.5
+    assert entity_distance(truth, truth, 0.01) == 0.01
 
 
 @given(st.text(), st.text(), st.floats(0, 2))

@@ -158,7 +158,10 @@ class OfficialGames:
         goal = re.search(r'"rhs":\s*"Your task is to: ((?:[^"\\]|\\.)*?)\.?\s*"', content["grammar"])
         if goal is None:
             raise _corrupt(file, "no goal sentence in its grammar")
-        release = _release(content, goal[1])
+        try:
+            task, release = json.loads(f'"{goal[1]}"'), _release(content, goal[1])
+        except UNREADABLE as error:
+            raise _corrupt(file, f"{type(error).__name__}: {error}") from error
         if wording_of(name, self.grammar) == "installed":
             content, rewritten = rewrite(content, goal[1])
             if rewritten:
@@ -168,7 +171,7 @@ class OfficialGames:
         return Game(
             name=name,
             task_type=task_type,
-            task=json.loads(f'"{goal[1]}"'),
+            task=task,
             data=content,
             plan=tuple(plan) if plan else None,
             data_version=release,

@@ -15,6 +15,7 @@ from rwml_gym.diagnostics.perturbations.text import Pool, failed, json_result
 from rwml_gym.diagnostics.perturbations.tool import TOOL_RESULTS
 from rwml_gym.reward.distances import DEFAULT_ROUGE_THRESHOLD
 from rwml_gym.reward.gap import GapReward
+from rwml_gym.reward.views import VIEWS
 from rwml_gym.transitions import Transition, Turn
 
 HISTORY = (Turn("", "user: My order is late."),)
@@ -226,3 +227,33 @@ def test_the_default_threshold_is_what_retail_asks_for():
     assert calibration.reached
     assert calibration.precision > 0.85
     assert calibration.threshold == pytest.approx(DEFAULT_ROUGE_THRESHOLD, abs=0.003)
+
+
+def rows(layout: tuple[str, str]) -> list[Transition]:
+    return [
+        result(json.dumps({"kind": "order", "id": f"W{1000 + k}", "total": 10.5 + k}, separators=layout), f"g{k % 6}")
+        for k in range(60)
+    ]
+
+
+def test_the_layout_of_results_does_not_count():
+    """A rule that finds no other value does not write the text anew, which would be a false pair that says the same."""
+    plain, compact = (calibrate(rows(layout), "hashing", gap="rouge") for layout in ((", ", ": "), (",", ":")))
+    assert plain.precision == compact.precision == 1.0
+    pairs = [[(made.name, made.pairs) for made in c.perturbations if not made.same] for c in (plain, compact)]
+    assert pairs[0] == pairs[1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e300, "word"])
+def test_a_value_without_another_stays(value):
+    of = result(json.dumps({"total": value}, separators=(",", ":")))
+    for name in ("other number", "other value"):
+        for seed in range(5):
+            assert perturbed(name, of, seed) == of.next_state
+
+
+def test_every_view_is_calibrated():
+    for view in VIEWS:
+        found = calibrate(RESULTS, "hashing", gap="rouge", view=view)
+        assert found.view == view
+    assert "of the without" not in found.name

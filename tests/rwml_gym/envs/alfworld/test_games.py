@@ -382,6 +382,17 @@ def test_binary_rubbish_and_a_missing_goal_are_corrupt_too(few):
             games.load(name)
 
 
+@pytest.mark.parametrize("goal", ["put a \\q mug", "put a\nmug", "put a \ud800 mug"])
+def test_a_goal_that_is_no_text_is_corrupt(few, goal):
+    games = OfficialGames(few)
+    file = game_files(few)[0]
+    edit(
+        file, grammar=json.loads(file.read_text())["grammar"].replace("Your task is to: ", f"Your task is to: {goal} ")
+    )
+    with pytest.raises(InvalidGameError, match=r"Expected a readable game in .*game\.tw-pddl"):
+        games.load(games.names[0])
+
+
 def test_official_draws_repeat_with_the_seed():
     games = OfficialGames(official_data(), "valid_seen")
 

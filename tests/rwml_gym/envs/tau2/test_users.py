@@ -324,8 +324,18 @@ def test_a_key_goes_to_no_plain_address(monkeypatch):
         LitellmModel("openai/some-model", {"api_base": "http://gpu-box:8000/v1", "api_key": "secret"})
     for address, sends in (("http://gpu-box/v1", False), ("http://127.0.0.1:1/v1", True), ("https://gpu-box/v1", True)):
         assert LitellmModel("openai/some-model", {"api_base": address}).sends_key is sends
-        monkeypatch.setenv("OPENAI_BASE_URL", address)
-        assert LitellmModel("openai/some-model", {}).sends_key is sends
+        for name, variable in (
+            ("openai/some-model", "OPENAI_BASE_URL"),
+            ("gpt-4o", "OPENAI_BASE_URL"),  # litellm sends it there, too
+            ("gpt-4o", "OPENAI_API_BASE"),
+            ("hosted_vllm/some-model", "HOSTED_VLLM_API_BASE"),
+            ("anthropic/some-model", "ANTHROPIC_BASE_URL"),
+        ):
+            with monkeypatch.context() as environment:
+                environment.setenv(variable, address)
+                assert LitellmModel(name, {}).sends_key is sends, (name, variable)
+    for name in ("gpt-4o", "anthropic/some-model", "some/unknown-model"):
+        assert LitellmModel(name, {}).sends_key  # the provider's own address
 
 
 @pytest.mark.parametrize(
