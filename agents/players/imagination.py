@@ -131,7 +131,8 @@ class EngineImagination:
         make_env: Makes an environment with the games of the one that is played. Its step budget is ignored.
 
     Raises:
-        InvalidConfigError: If the environment does not name its games, or cannot be copied.
+        InvalidConfigError: If the environment does not name its games, does not play the one that it is told to, or
+            cannot be copied.
     """
 
     def __init__(self, make_env: MakeEnv) -> None:
@@ -145,6 +146,7 @@ class EngineImagination:
                     'Expected an environment that names its games (info["game"]) for the engine as the world model, '
                     f"actual: {', '.join(info) or 'no keys'}. Use another world model (--imagine)."
                 )
+            self._check_replay(env, info["game"])
             try:
                 _copy_of(env.unwrapped)
             except Exception as error:  # whatever the parts of an environment raise
@@ -153,6 +155,19 @@ class EngineImagination:
                     f"{type(error).__name__}: {error}. Use another world model (--imagine), or give the environment a "
                     "__deepcopy__."
                 ) from error
+
+    @staticmethod
+    def _check_replay(env: gym.Env[str, str], game: str) -> None:
+        """Check that an environment plays the game that it is told to."""
+        try:
+            again = env.reset(options={"game": game})[1].get("game")
+        except Exception as error:  # whatever an environment raises
+            again = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if again != game:
+            raise InvalidConfigError(
+                'Expected an environment that plays the game in reset(options={"game": name}) for the engine as the '
+                f"world model, actual: {str(again)[:200]!r} in place of {game!r}. Use another world model (--imagine)."
+            )
 
     def imagine(self, questions: Sequence[Question]) -> list[Outcome]:
         """Return what happens in copies (`Imagination.imagine`).

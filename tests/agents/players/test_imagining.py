@@ -188,11 +188,29 @@ class Nameless(gymnasium.Wrapper):
         return self.env.reset(**kwargs)[0], {}
 
 
+class Chooses(gymnasium.Wrapper):
+    """Plays the game that it likes."""
+
+    def reset(self, *, seed=None, options=None):
+        return self.env.reset(seed=0 if options is None else 1)
+
+
+class Refuses(gymnasium.Wrapper):
+    """Takes no options."""
+
+    def reset(self, *, seed=None, options=None):
+        if options:
+            raise ValueError("no options, please")
+        return self.env.reset(seed=seed)
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
         (lambda: EngineImagination(lambda: NotCopied(HOUSE())), "can be copied .* one of a kind.*--imagine"),
         (lambda: EngineImagination(lambda: Nameless(HOUSE())), "names its games .*--imagine"),
+        (lambda: EngineImagination(lambda: Chooses(HOUSE())), "plays the game in reset.* in place of .*--imagine"),
+        (lambda: EngineImagination(lambda: Refuses(HOUSE())), "plays the game in reset.*no options.*--imagine"),
         (lambda: ImaginingAgent(), "neither"),
         (lambda: ImaginingAgent(proposals=Fixed("look"), steps=0), "steps"),
         (lambda: ImaginingAgent(proposals=Fixed("look"), candidates=-1), "candidates"),
