@@ -39,11 +39,6 @@ def _train(name: str, title: str, presets: Mapping[str, Any], job: str, words: l
     if start.preset and start.config:
         raise InvalidConfigError("Expected --preset or --config, actual: both. Options change single values of either.")
     config: JobConfig = find_preset(presets, start.preset or default)
-    if start.fork and name != "rwml":
-        raise InvalidConfigError(
-            f"Expected --fork with `train rwml`, which has an SFT to go on from, actual: `train {name}`. Leave it out; "
-            "--adapter starts from what another run left."
-        )
     if start.config:
         from rwml_gym.agents.config.files import load_config  # needs pydantic, which other commands do without
 
@@ -61,8 +56,12 @@ def _train(name: str, title: str, presets: Mapping[str, Any], job: str, words: l
         prog=f"rwml-gym train {name}",
         description=f"{title} Presets: {', '.join(presets)} (--preset, default {default}). Instead of a preset, a YAML "
         "file of options (--config), such as a run's config.yaml. Results go to --run-dir."
-        + (" With --fork RUN, games and SFT are those of another run." if name == "rwml" else ""),
+        + ("" if name == "sft" else " With --fork RUN, all up to its SFT or its first evaluation is another run's."),
     )
+    if start.fork and name == "sft":
+        raise InvalidConfigError(
+            "Expected --fork with `train rwml` or `train policy`, actual: `train sft`. Leave it out."
+        )
     forking = {"fork": start.fork} if start.fork else {}
     if start.dry_run:
         say(pkgutil.resolve_name("rwml_gym.agents.jobs.plan:plan_run")(config, folder, **forking))

@@ -24,7 +24,7 @@ from rwml_gym.agents.config.sft import SFTJobConfig
 from rwml_gym.agents.config.world_model import RWMLConfig, StageConfig
 from rwml_gym.agents.jobs import policy, sft, world_model
 from rwml_gym.agents.jobs.data import check_prompts
-from rwml_gym.agents.jobs.fork import check_fork
+from rwml_gym.agents.jobs.fork import begins_with, check_fork
 from rwml_gym.agents.language.judge import OWN
 from rwml_gym.agents.language.models import add_adapter, load_shape
 from rwml_gym.agents.learning.memory_plan import available_memory
@@ -83,12 +83,12 @@ def plan_run(config: JobConfig, folder: str | Path, fork: str | Path | None = No
     Args:
         config: The configuration.
         folder: The run's folder; it is not made.
-        fork: Folder of a run of stage 1 that is forked, see `jobs.fork`.
+        fork: Folder of a run that is forked, see `jobs.fork`.
 
     Raises:
         InvalidConfigError: The training would refuse the configuration before its first step.
         ConfigMismatchError: The folder holds a run of another configuration, or that in `fork` does not go with it.
-        CheckpointError: The run in `fork` did not finish its SFT.
+        CheckpointError: The run in `fork` did not come so far.
         PromptTooLongError: What a prompt must hold does not fit into it.
     """
     config = check_run(config, Path(folder))
@@ -116,9 +116,9 @@ def plan_run(config: JobConfig, folder: str | Path, fork: str | Path | None = No
         parts.look(lambda name=name: _find_encoder(name))  # type: ignore[misc]
     lengths = _world_model if isinstance(job, RWMLConfig) else _policy if isinstance(job, PolicyConfig) else _states
     data, updates = lengths(job, parts)
-    if fork is not None:
+    if fork is not None and (shared := begins_with(config, Path(folder))):
         check_fork(config, Path(fork))
-        updates[0] = f"{updates[0].partition(':')[0]}: taken from {fork}, with its games and transitions"
+        updates = [f"All up to {shared} is taken from {fork}.", *updates]
     sections: Mapping[str, list[str]] = {
         "Data": data,
         "Updates": updates,

@@ -23,6 +23,7 @@ from rwml_gym.agents.config.memory import plan_memory
 from rwml_gym.agents.config.policy import ImitationConfig, PolicyConfig
 from rwml_gym.agents.jobs.channels import credit_of_games, measures
 from rwml_gym.agents.jobs.data import check_prompts
+from rwml_gym.agents.jobs.fork import begins_with, check_fork, take_over
 from rwml_gym.agents.language.instructions import describe_task
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.learning.distributed import share, total
@@ -48,25 +49,30 @@ from rwml_gym.wrappers import WorldModelRewardWrapper
 __all__ = ["choose", "grpo_step", "imitation_step", "prompt_settings", "run_policy"]
 
 
-def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
+def run_policy(config: PolicyConfig, folder: str | Path, fork: str | Path | None = None) -> list[Evaluation]:
     """Train a policy, or go on with what is left of it. The errors are those of `Run.open` and `train_loop`.
 
     Args:
         config: The configuration.
         folder: The run's folder: config, versions, checkpoints, adapters, metrics, evaluations, report.
+        fork: Folder of a run whose imitation and first evaluation are taken over, see `jobs.fork`.
 
     Returns:
         The evaluations, in the order of the updates before them.
     """
     stage = config.stage
+    if not begins_with(config, Path(folder)):  # as it has been forked before
+        fork = None
     run = Run.open(
         config,
         folder,
         games=partial(choose, config),
-        check=_check,
+        check=partial(_check, fork=fork),
         adapter=config.adapter,
         prompts=prompt_settings(config),
     )
+    if fork is not None:
+        take_over(run, Path(fork))
     if config.imitation.steps:
         _imitate(run)
     if config.grpo.beta and (config.adapter is not None or config.imitation.steps):
@@ -81,13 +87,13 @@ def run_policy(config: PolicyConfig, folder: str | Path) -> list[Evaluation]:
 
     def step(number: int, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         every = config.evaluation.every
-        evaluated = _evaluate(run, number) if number == 0 or (every and number % every == 0) else []
+        evaluated = _evaluated(run, number) if number == 0 or (every and number % every == 0) else []
         row = grpo_step(agent, make_env, run.games.train, config, run.accelerator, number, optimizer, run.world.roles)
         seen.append(row)
         if run.is_main and (warning := dark_room(seen)):
             warnings.warn(warning, stacklevel=2)
             seen.clear()  # the next warning is about other updates
-        return {**row, "evaluations": [vars(evaluation) for evaluation in evaluated]}
+        return {**row, "evaluations": evaluated}
 
     rows = run.train(
         "policy",
@@ -291,7 +297,9 @@ def choose(config: PolicyConfig, source: Source, load: bool = True) -> Games:
     return source.prepare(*numbers, splits=evaluation.splits, held_out_steps=evaluation.max_steps, load=load)
 
 
-def _check(run: Run) -> None:
+def _check(run: Run, fork: str | Path | None = None) -> None:
+    if fork is not None:
+        check_fork(run.config, Path(fork))
     plan_memory(run.config, run.model).check()
     check_prompts(run.prompts, run.games, run.config.episode.show_policy)
     _predicting(run, run.games.make_env)().close()  # an encoder that cannot be loaded shows now
@@ -391,6 +399,11 @@ def _first_info(run: Run) -> dict[str, Any]:
     game = run.games.train[0]
     with run.games.make_env() as env:
         return env.reset(options={"game": game})[1] if isinstance(game, str) else env.reset(seed=game)[1]
+
+
+def _evaluated(run: Run, number: int) -> list[dict[str, Any]]:
+    """Return the evaluations before an update; a run that was killed, or forked, has them already."""
+    return list(run.once(f"evaluations/{number}.json", lambda: [vars(found) for found in _evaluate(run, number)]))
 
 
 def _evaluate(run: Run, number: int) -> list[Evaluation]:

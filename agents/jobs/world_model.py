@@ -32,7 +32,7 @@ from rwml_gym.agents.jobs.data import (
     with_placebo,
 )
 from rwml_gym.agents.jobs.filter import Triplets
-from rwml_gym.agents.jobs.fork import check_fork, has_sft, take_over
+from rwml_gym.agents.jobs.fork import begins_with, check_fork, take_over
 from rwml_gym.agents.jobs.held_out import keep_best, make_context, mean_reward, predict_held_out, score_held_out
 from rwml_gym.agents.jobs.reward import calibrated_gap, check_judge, check_placebo, check_reward, run_gap
 from rwml_gym.agents.language.models import add_reference
@@ -77,7 +77,7 @@ def run_world_model(
     Returns:
         Held-out predictions of every model, by the model's name.
     """
-    if has_sft(Path(folder)):
+    if not begins_with(config, Path(folder)):  # as it has been forked before
         fork = None
     run = Run.open(
         config,

@@ -216,12 +216,12 @@ def _notes(stage: PlannedStage) -> dict[str, Any]:
 
 
 def _run(stage: PlannedStage) -> None:
+    """Run a stage. Runs of all tables that begin alike share their beginning."""
     config, folder = stage.config, stage.folder
     if isinstance(config, RWMLConfig):
-        # Runs of all tables that differ only in what comes after SFT share it.
         run_world_model(config, folder, find_fork(config, folder.parent))
     elif isinstance(config, PolicyConfig):
-        run_policy(config, folder)
+        run_policy(config, folder, find_fork(config, folder.parent))
     elif isinstance(config, SFTJobConfig):
         run_sft(config, folder)
     elif isinstance(config, EvaluateWorldModelConfig):

@@ -16,12 +16,21 @@ from safetensors.torch import load_file
 
 from rwml_gym.agents.cli.main import main
 from rwml_gym.agents.config.files import flatten, save_config
+from rwml_gym.agents.config.policy import (
+    EpisodeConfig,
+    EvaluationConfig,
+    ImitationConfig,
+    PolicyConfig,
+    PolicyStageConfig,
+)
 from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig, StageConfig
-from rwml_gym.agents.jobs import world_model
-from rwml_gym.agents.jobs.fork import FORK_FILE, check_fork, find_fork, has_sft
+from rwml_gym.agents.jobs import policy, world_model
+from rwml_gym.agents.jobs.fork import FORK_FILE, begins_with, check_fork, find_fork
 from rwml_gym.agents.jobs.plan import plan_run
+from rwml_gym.agents.jobs.policy import run_policy
 from rwml_gym.agents.jobs.world_model import run_world_model
 from rwml_gym.agents.learning.options import GRPOConfig, SFTConfig
+from rwml_gym.agents.runs.folder import start_run
 from rwml_gym.errors import CheckpointError, ConfigMismatchError, InvalidConfigError
 from tests.helpers.small_world_model import small_config
 
@@ -83,6 +92,73 @@ def _loading(collect: Any) -> Any:
     return load
 
 
+def _policy(model: Path, **changes: Any) -> PolicyConfig:
+    settings: dict[str, Any] = {
+        "env": "toy",
+        "env_arguments": '{"games": 12}',
+        "model": str(model),
+        "dtype": "float32",
+        "lora_rank": 2,
+        "history": 1,
+        "max_prompt_tokens": 300,
+        "episode": EpisodeConfig(max_steps=8, action_tokens=4, slots=4),
+        "imitation": ImitationConfig(steps=1, games=4, batch_size=2),
+        "stage": PolicyStageConfig(steps=1, games=2, groups=2, group_size=2),
+        "evaluation": EvaluationConfig(games=2, repeats=2, temperature=1.0, every=1),
+    }
+    return PolicyConfig(**{**settings, **changes})
+
+
+@pytest.mark.long
+def test_a_forked_policy_ends_as_the_same_run_from_the_start(tiny_folder, tmp_path, monkeypatch):
+    run_policy(_policy(tiny_folder), tmp_path / "source")
+    stage = PolicyStageConfig(steps=2, games=2, groups=2, group_size=3, warmup=2)
+    config = _policy(tiny_folder, stage=stage, grpo=GRPOConfig(learning_rate=1e-2))
+    run_policy(config, tmp_path / "whole")
+    monkeypatch.setattr(policy, "imitation_step", lambda *args, **named: pytest.fail("imitation is taken over"))
+    evaluated, evaluate = [], policy._evaluate
+    monkeypatch.setattr(policy, "_evaluate", lambda run, number: evaluated.append(number) or evaluate(run, number))
+    run_policy(config, tmp_path / "fork", tmp_path / "source")
+    assert evaluated == [1, 2]  # before the second update and at the end
+    assert _left(tmp_path / "fork") == _left(tmp_path / "whole")
+    report = [_json(tmp_path / name / "report.json") for name in ("fork", "whole")]
+    assert report[0] == report[1]
+
+
+@pytest.mark.long
+def test_an_evaluation_is_played_once_however_often_the_run_is_killed(tiny_folder, tmp_path, monkeypatch):
+    evaluated, evaluate, update = [], policy._evaluate, policy.grpo_step
+
+    def killed(*args: Any, **named: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(policy, "_evaluate", lambda run, number: evaluated.append(number) or evaluate(run, number))
+    monkeypatch.setattr(policy, "grpo_step", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run_policy(_policy(tiny_folder), tmp_path / "run")
+    monkeypatch.setattr(policy, "grpo_step", update)
+    run_policy(_policy(tiny_folder), tmp_path / "run")
+    assert evaluated == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("imitation.steps", {"imitation": ImitationConfig(steps=2, games=4, batch_size=2)}),
+        ("stage.games", {"stage": PolicyStageConfig(steps=1, games=3, groups=2, group_size=2)}),
+        ("stage.sequence", {"stage": PolicyStageConfig(steps=1, games=2, groups=2, group_size=2, sequence="turn")}),
+        ("episode.max_steps", {"episode": EpisodeConfig(max_steps=9, action_tokens=4, slots=4)}),
+        ("evaluation.repeats", {"evaluation": EvaluationConfig(games=2, repeats=3, temperature=1.0, every=1)}),
+        ("adapter", {"adapter": "elsewhere"}),
+    ],
+)
+def test_what_the_first_evaluation_depends_on_must_agree(tiny_folder, tmp_path, key, changes):
+    start_run(_policy(tiny_folder), tmp_path)
+    with pytest.raises(ConfigMismatchError, match=rf"up to the end of its first evaluation.*{key}: .* there, .* now"):
+        check_fork(_policy(tiny_folder, **changes), tmp_path)
+
+
 def test_a_fork_says_where_it_is_from_and_goes_on_without_that_run(tiny_folder, source, tmp_path, capsys):
     copy, fork = tmp_path / "source", tmp_path / "fork"
     shutil.copytree(source, copy)
@@ -118,12 +194,13 @@ def test_what_sft_depends_on_must_agree(tiny_folder, source, tmp_path, key):
     assert not (tmp_path / "fork").exists()
 
 
-def test_every_option_that_may_differ_is_one():
+@pytest.mark.parametrize(("config", "beginning"), [(RWMLConfig(), "_WORLD_MODEL"), (PolicyConfig(), "_POLICY")])
+def test_every_option_that_may_differ_is_one(config, beginning):
     from rwml_gym.agents.jobs import fork
 
-    names = {field.name for field in fields(RWMLConfig)}
-    assert {name.partition(".")[0] for name in fork._AFTER_SFT} <= names
-    assert {*fork._BEFORE_ITS_END} <= flatten(RWMLConfig()).keys()
+    found = getattr(fork, beginning)
+    assert {name.partition(".")[0] for name in found.after} <= {field.name for field in fields(config)}
+    assert {*found.before} <= flatten(config).keys()
 
 
 def test_the_training_refuses_it_before_its_folder_is_made(tiny_folder, source, tmp_path):
@@ -156,8 +233,8 @@ def test_a_damaged_prediction_is_not_taken_over(tiny_folder, source, tmp_path, r
 def test_a_source_is_found_among_runs(tiny_folder, source, tmp_path):
     assert find_fork(small_config(tiny_folder, reward="continuous"), source.parent) == source
     assert find_fork(small_config(tiny_folder, reward="continuous", dtype="auto"), tmp_path) is None
-    assert has_sft(source)
-    assert not has_sft(tmp_path)
+    assert begins_with(small_config(tiny_folder), source) == ""
+    assert begins_with(small_config(tiny_folder), tmp_path) == "its SFT"
 
 
 def test_the_command_plans_a_fork(tiny_folder, source, tmp_path, capsys):
@@ -166,11 +243,10 @@ def test_the_command_plans_a_fork(tiny_folder, source, tmp_path, capsys):
     words = ["train", "rwml", "--config", str(tmp_path / "run.yaml"), "--run-dir", str(tmp_path / "run"), "--dry-run"]
     assert main([*words, "--fork", str(source)]) == 0
     printed = capsys.readouterr().out
-    assert f"SFT of the filter: taken from {source}, with its games and transitions" in printed
+    assert f"All up to its SFT is taken from {source}." in printed
     assert "GRPO: 3 updates of 4 groups of 4" in printed
 
 
-@pytest.mark.parametrize("job", ["policy", "sft"])
-def test_other_trainings_have_nothing_to_fork(job, capsys):
-    assert main(["train", job, "--fork", "runs/demo"]) != 0
-    assert "Expected --fork with `train rwml`" in capsys.readouterr().err
+def test_sft_has_nothing_to_fork(capsys):
+    assert main(["train", "sft", "--fork", "runs/demo"]) != 0
+    assert "Expected --fork with `train rwml` or `train policy`" in capsys.readouterr().err
