@@ -104,7 +104,7 @@ def run_policy(config: PolicyConfig, folder: str | Path, fork: str | Path | None
         checkpoint_every=stage.checkpoint_every,
         line=policy_line,
     )
-    final = run.once("evaluation.json", lambda: [vars(evaluation) for evaluation in _evaluate(run, stage.steps)])
+    final = _evaluated(run, stage.steps)
     before = [found for row in rows for found in row["evaluations"]]
     evaluations = [Evaluation(**found) for found in [*before, *final]]
     if run.is_main:
@@ -402,7 +402,7 @@ def _first_info(run: Run) -> dict[str, Any]:
 
 
 def _evaluated(run: Run, number: int) -> list[dict[str, Any]]:
-    """Return the evaluations before an update; a run that was killed, or forked, has them already."""
+    """Return the evaluations after so many updates; a run that was killed, or forked, has them already."""
     return list(run.once(f"evaluations/{number}.json", lambda: [vars(found) for found in _evaluate(run, number)]))
 
 

@@ -126,6 +126,13 @@ def test_a_forked_policy_ends_as_the_same_run_from_the_start(tiny_folder, tmp_pa
 
 
 @pytest.mark.long
+def test_an_imitation_that_ended_there_is_forked_by_a_policy(tiny_folder, tmp_path):
+    nothing = PolicyStageConfig(steps=0, games=2, groups=2, group_size=2)
+    run_policy(_policy(tiny_folder, stage=nothing), tmp_path / "imitation")
+    assert find_fork(_policy(tiny_folder), tmp_path) == tmp_path / "imitation"
+
+
+@pytest.mark.long
 def test_an_evaluation_is_played_once_however_often_the_run_is_killed(tiny_folder, tmp_path, monkeypatch):
     evaluated, evaluate, update = [], policy._evaluate, policy.grpo_step
 
