@@ -14,6 +14,7 @@ from rwml_gym.agents.learning.options import (
     ObservationLossConfig,
     Placebo,
     SequenceOf,
+    TaskTokens,
 )
 from rwml_gym.agents.players.base import Decoding
 from rwml_gym.agents.ranges import above, at_least, within
@@ -91,7 +92,13 @@ class ImitationConfig:
 
 
 _OF_GAP = ("gap_delivery", "gap_tokens", "gap_in_failed_groups", "gap_placebo")
-_CHOICES = {"sequence": SequenceOf, "gap_delivery": GapDelivery, "gap_tokens": GapTokens, "gap_placebo": Placebo}
+_CHOICES = {
+    "sequence": SequenceOf,
+    "task_tokens": TaskTokens,
+    "gap_delivery": GapDelivery,
+    "gap_tokens": GapTokens,
+    "gap_placebo": Placebo,
+}
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,8 @@ class PolicyStageConfig:
             played (DAPO's dynamic sampling). 1 turns that off.
         sequence: One training sequence: an `episode`, or a `turn`. With a history window, every turn is a sequence.
         task_weight: Weight of the advantage of task success, which belongs to the episode.
+        task_tokens: The tokens that get it: `all` of the episode, as in GRPO, or those of each turn's `action`, because
+            a prediction behind an action has no part in what the action earns.
         world_model_weight: Weight of the advantage of the gap reward, which belongs to the turn; needs predictions.
         gap_delivery: How gap rewards become advantages: `mean_only`, minus the mean of the group's turns; or
             `z_score`, divided by their standard deviation, too, which makes the smallest difference as loud as success
@@ -131,6 +140,7 @@ class PolicyStageConfig:
     rounds: int = 1
     sequence: SequenceOf = "episode"
     task_weight: float = 1.0
+    task_tokens: TaskTokens = "all"
     world_model_weight: float = 0.0
     gap_delivery: GapDelivery = "mean_only"
     gap_tokens: GapTokens = "prediction"
@@ -223,6 +233,11 @@ class PolicyConfig(JobConfig):
             raise InvalidConfigError(
                 f"Expected episode.predictions with world_model_weight {self.stage.world_model_weight}, actual: False. "
                 "Set it, or the weight to 0."
+            )
+        if self.stage.task_tokens == "action" and not self.episode.predictions:
+            raise InvalidConfigError(
+                "Expected episode.predictions with stage.task_tokens 'action', actual: False. Without predictions a "
+                "turn is its action: leave task_tokens out, or set episode.predictions."
             )
         if self.imitation.steps and self.episode.thoughts:
             raise InvalidConfigError(

@@ -60,6 +60,7 @@ def credit_of_games(
         config.grpo.scale_rewards,
         stage.gap_delivery,
         stage.gap_tokens,
+        stage.task_tokens,
         stage.gap_in_failed_groups,
     )
     return [

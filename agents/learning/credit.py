@@ -8,7 +8,7 @@ of both. The world's own tokens can be targets of an auxiliary loss (`Answers`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,10 +16,10 @@ import numpy as np
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.learning.groups import Group
 from rwml_gym.agents.learning.grpo import group_advantages
-from rwml_gym.agents.learning.options import GapDelivery, GapTokens, SequenceOf
+from rwml_gym.agents.learning.options import GapDelivery, GapTokens, SequenceOf, TaskTokens
 from rwml_gym.agents.players.language_model import TurnRecord
 from rwml_gym.agents.players.rollout import Episode
-from rwml_gym.agents.players.spans import find_tokens, prediction_tokens
+from rwml_gym.agents.players.spans import action_tokens, find_tokens, prediction_tokens
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = ["Answers", "Credit", "Delivery", "credit_episodes"]
@@ -37,6 +37,7 @@ class Delivery:
         scale: Whether the episode's advantage is divided by the group's standard deviation, see `group_advantages`.
         gap: `mean_only` or `z_score`, see `config.policy.PolicyStageConfig`.
         gap_tokens: `prediction` or `all`, likewise.
+        task_tokens: `all` or `action`, likewise.
         gap_in_failed_groups: Whether gap rewards count in a group of which no episode was won. They do count where the
             environment does not say which are.
     """
@@ -46,6 +47,7 @@ class Delivery:
     scale: bool = True
     gap: GapDelivery = "mean_only"
     gap_tokens: GapTokens = "prediction"
+    task_tokens: TaskTokens = "all"
     gap_in_failed_groups: bool = False
 
 
@@ -128,7 +130,7 @@ def credit_episodes(
     by_prompt: dict[tuple[int, ...], list[_Row]] = {}
     task_square = gap_square = 0.0
     for episode, task, gap, texts in zip(played, tasks, gaps, taught, strict=True):
-        for row in _rows(episode, prompts, sequence, float(task), gap, texts, delivery.gap_tokens):
+        for row in _rows(episode, prompts, sequence, float(task), gap, texts, delivery):
             task_square += float(np.square(row.task).sum())
             gap_square += float(np.square(row.gap).sum())
             if not signal:
@@ -183,16 +185,16 @@ class _Row:
         self.targets: list[int] = []
         self.allowed: list[list[int] | None] = []
 
-    def model(self, written: TurnRecord, task: float, gap: float, tokens: range) -> None:
-        """Append a turn of the model; its `tokens` get the advantage of the gap."""
+    def model(self, written: TurnRecord, task: Sequence[float], gap: Sequence[float]) -> None:
+        """Append a turn of the model, with the advantages of its tokens."""
         completion = written.completion
         assert completion is not None
         count = len(completion.tokens)
         self.tokens += completion.tokens
         self.mask += [1] * count
         self.logprobs += completion.logprobs
-        self.task += [task] * count
-        self.gap += [gap if place in tokens else 0.0 for place in range(count)]
+        self.task += task
+        self.gap += gap
         self.targets += [-1] * count
         self.allowed += [ids or None for ids in completion.allowed] if completion.allowed else [None] * count
 
@@ -215,7 +217,7 @@ def _rows(
     task: float,
     gaps: Sequence[float] | np.ndarray,
     texts: Sequence[str | None],
-    gap_tokens: GapTokens,
+    delivery: Delivery,
 ) -> Iterator[_Row]:
     row: _Row | None = None
     pending: tuple[str, str] | None = None  # the answer to the row's last turn, and what is to be learnt of it
@@ -233,12 +235,23 @@ def _rows(
                 yield _ended(row, prompts, pending)
             row = _Row(turn.prompt)
         tokens = turn.completion.tokens
-        whole = gap_tokens == "all" or not gap
-        span = range(len(tokens)) if whole else prediction_tokens(prompts, tokens)
-        row.model(turn, task, float(gap), span)
+        row.model(
+            turn,
+            _on(tokens, action_tokens(prompts, tokens) if delivery.task_tokens == "action" and task else None, task),
+            _on(
+                tokens,
+                prediction_tokens(prompts, tokens) if delivery.gap_tokens == "prediction" and gap else None,
+                float(gap),
+            ),
+        )
         pending = None if text is None else (answer, text)
     if row is not None:
         yield _ended(row, prompts, pending)
+
+
+def _on(tokens: Sequence[int], places: Collection[int] | None, advantage: float) -> list[float]:
+    """Return the advantages of a turn's tokens: of those in these places, or of all."""
+    return [advantage if places is None or place in places else 0.0 for place in range(len(tokens))]
 
 
 def _ended(row: _Row, prompts: Prompts, pending: tuple[str, str] | None) -> _Row:

@@ -20,6 +20,7 @@ __all__ = [
     "Placebo",
     "SFTConfig",
     "SequenceOf",
+    "TaskTokens",
     "TokenLoss",
     "check_length",
     "tokens_per_pass",
@@ -30,6 +31,7 @@ LossType = Literal["grpo", "dr_grpo", "dapo"]
 SequenceOf = Literal["episode", "turn"]
 GapDelivery = Literal["mean_only", "z_score"]
 GapTokens = Literal["prediction", "all"]
+TaskTokens = Literal["all", "action"]
 ObservationLoss = Literal["off", "cross_entropy", "clipped_mae"]
 TokenLoss = Literal["cross_entropy", "clipped_mae"]
 Placebo = Literal["none", "shuffled", "random"]

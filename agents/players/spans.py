@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rwml_gym.agents.language.prompts import Prompts, Tokenizer
 
-__all__ = ["find_tokens", "prediction_tokens"]
+__all__ = ["action_tokens", "find_tokens", "prediction_tokens"]
 
 
 def find_tokens(tokenizer: Tokenizer, tokens: Sequence[int], text: str) -> range:
@@ -42,6 +42,14 @@ def prediction_tokens(prompts: Prompts, tokens: Sequence[int]) -> range:
     for end in prompts.special:
         rest = rest.replace(end, "")
     return found if rest.strip() else range(found.start, len(tokens))
+
+
+def action_tokens(prompts: Prompts, tokens: Sequence[int]) -> frozenset[int]:
+    """Return the positions of a turn's tokens that its prediction is not made of: all of a turn without one."""
+    places = frozenset(range(len(tokens)))
+    if prompts.prediction_span(prompts.tokenizer.decode(list(tokens))) is None:
+        return places
+    return places - frozenset(prediction_tokens(prompts, tokens))
 
 
 def _between(tokenizer: Tokenizer, tokens: Sequence[int], start: int, end: int) -> range:

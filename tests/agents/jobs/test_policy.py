@@ -394,6 +394,8 @@ def test_two_processes_train_as_one(model, tmp_path):
         (lambda: PolicyStageConfig(task_weight=0.0), "none of them"),
         (lambda: PolicyStageConfig(gap_delivery="z-score"), "z_score"),
         (lambda: PolicyStageConfig(gap_tokens="action"), "prediction"),
+        (lambda: PolicyStageConfig(task_tokens="prediction"), "action"),
+        (lambda: PolicyConfig(stage=PolicyStageConfig(task_tokens="action")), "predictions with stage.task_tokens"),
         (lambda: PolicyStageConfig(gap_placebo="shuffled"), "world_model_weight.*observation_loss"),
         (lambda: PolicyStageConfig(gap_tokens="all", gap_delivery="z_score"), "with gap_delivery and gap_tokens"),
         (

@@ -153,6 +153,17 @@ def test_a_prediction_answers_for_its_own_tokens():
     assert {a for a in group.advantages[1] if a} == {-0.5}
 
 
+def test_an_action_answers_for_the_task_and_its_prediction_for_the_gap():
+    turn = " look <next_state>A mug.</next_state>"
+    episodes = [talking(1.0, [(turn, "A mug.")], [1.0]), talking(0.0, [(" go", "No.")], [0.0])]
+    (group,) = episode_groups(episodes, delivery=both(0.0, task_tokens="action"))
+    assert _spelled(group.completions[0], [a > 0 for a in group.advantages[0]]) == " look "
+    assert _spelled(group.completions[1], [a < 0 for a in group.advantages[1]]) == " go"  # nothing was predicted
+    (group,) = episode_groups(episodes, delivery=both(2.0, task_tokens="action"))
+    assert set(group.advantages[0]) == {0.5, 1.0}  # the action's, and the prediction's
+    assert group.mask[0] == [1] * len(turn)
+
+
 @pytest.mark.parametrize("sequence", ["episode", "turn"])
 def test_the_worlds_answers_are_learnt_the_last_one_too(sequence):
     one, two = [(" look\n", "A mug."), (" take mug\n", "You take it.")], [(" go\n", "No."), (" go\n", "No way.")]
