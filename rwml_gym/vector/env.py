@@ -21,7 +21,7 @@ from rwml_gym.vector.infos import Info, vectorize_infos
 from rwml_gym.vector.slots import EnvFactory, Slots, SlotSteps
 from rwml_gym.vector.workers import Workers
 
-__all__ = ["TextVectorEnv", "make_alfworld", "make_tau2", "make_text"]
+__all__ = ["TextVectorEnv", "make_alfworld", "make_tau2", "make_text", "make_toy"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -110,6 +110,8 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
         """
         seeds = self._seeds(seed)
         each, mask = self._split(options)
+        if self.one_order:
+            _require_one_order(seeds, mask)
         if self._needs_reset and not mask.all():
             raise ResetNeeded(f"Expected all slots in the reset mask, actual: {mask}. {self._needs_reset}")
         self._needs_reset = "Expected a successful reset(), actual: the last one failed. Call reset() again."
@@ -215,11 +217,6 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
         seeds = [None if each is None else whole_number("seed", each, 0) for each in seed]
         if len(seeds) != self.num_envs:
             raise InvalidConfigError(f"Expected {self.num_envs} seeds, one per slot, actual: {len(seeds)}.")
-        if self.one_order and len({each - slot for slot, each in enumerate(seeds) if each is not None}) > 1:
-            raise InvalidConfigError(
-                f'Expected one seed for all slots with order="each-once", actual: {seeds}. The slots share '
-                "the order of that seed, or games would be left out."
-            )
         return seeds
 
     def _split(self, options: Mapping[str, Any] | None) -> tuple[list[dict[str, Any] | None], Bools]:
@@ -263,6 +260,11 @@ def make_alfworld(num_envs: int = 1, **kwargs: Any) -> TextVectorEnv:
 def make_tau2(num_envs: int = 1, **kwargs: Any) -> TextVectorEnv:
     """Make what ``gymnasium.make_vec("rwml_gym/Tau2-v0", …)`` returns; see `make_text`."""
     return make_text("rwml_gym/Tau2-v0", num_envs, **kwargs)
+
+
+def make_toy(num_envs: int = 1, **kwargs: Any) -> TextVectorEnv:
+    """Make what ``gymnasium.make_vec("rwml_gym/ToyHouse-v0", …)`` returns; see `make_text`."""
+    return make_text("rwml_gym/ToyHouse-v0", num_envs, **kwargs)
 
 
 def make_text(
@@ -320,6 +322,17 @@ def _checked(env_fns: Any) -> list[EnvFactory]:
                 "Write `[lambda: gymnasium.make(…)] * 4`."
             )
     return env_fns
+
+
+def _require_one_order(seeds: list[int | None], mask: Bools) -> None:
+    """Raise `InvalidConfigError` unless all slots begin the order of one seed, or all go on with theirs."""
+    orders = {None if seed is None else seed - slot for slot, seed in enumerate(seeds)}
+    if len(orders) > 1 or (orders != {None} and not mask.all()):
+        masked = "" if mask.all() else f" with the reset mask {mask.tolist()}"
+        raise InvalidConfigError(
+            f'Expected one seed for all slots with order="each-once", actual: {seeds}{masked}. The slots share the '
+            "order of that seed, or games would be left out. Give one seed without a mask, or none."
+        )
 
 
 def _check_workers(workers: Any, context: Any, timeout: Any, num_envs: int) -> None:
