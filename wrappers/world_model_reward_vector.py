@@ -217,11 +217,13 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         failures: list[Exception] = []
         for slot in range(self.num_envs):
             try:
-                if not starting[slot]:
-                    states[slot] = self._scorer.state(infos["final_obs"][slot] if same_step[slot] else slots[slot])
-                    self._turns[slot].append(Turn(shown[slot], states[slot]))
-                if starting[slot] or same_step[slot]:
-                    self._start(slot, slots[slot], infos)
+                try:
+                    if not starting[slot]:
+                        states[slot] = self._scorer.state(infos["final_obs"][slot] if same_step[slot] else slots[slot])
+                        self._turns[slot].append(Turn(shown[slot], states[slot]))
+                finally:  # the next episode has begun, even if the end of this one cannot be read
+                    if starting[slot] or same_step[slot]:
+                        self._start(slot, slots[slot], infos)
             except Exception as error:  # the observation is not in its space, or `describe` raises
                 error.add_note(f"Raised by the observation of slot {slot}.")
                 failures.append(error)

@@ -114,6 +114,23 @@ def test_after_a_failed_last_step_the_next_episode_starts_anew():
     assert predictor.shown == [["ep2 t0"]]
 
 
+def test_after_a_last_observation_that_cannot_be_read_the_next_episode_starts_anew():
+    def describe(observation):
+        if observation == "ep1 t2":
+            raise ValueError("unreadable")
+        return observation
+
+    predictor = Remembers()
+    inner = SyncVectorEnv([Counter], autoreset_mode=AutoresetMode.SAME_STEP)
+    envs = WorldModelRewardVectorWrapper(inner, "hashing", predictor=predictor, describe=describe)
+    envs.reset(seed=0)
+    envs.step(["x"])
+    with pytest.raises(ValueError, match="unreadable"):
+        envs.step(["x"])
+    envs.step(["x"])
+    assert predictor.shown == [["ep2 t0"]]
+
+
 def test_one_slot_outside_of_its_space_leaves_the_others_right():
     def give(bad):
         return lambda step: np.full(3, 7.0 if bad and step == 2 else step / 10, np.float32)
