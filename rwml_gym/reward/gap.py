@@ -21,7 +21,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from rwml_gym.checks import one_of
+from rwml_gym.checks import one_of, real_number
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, EncoderLike
 from rwml_gym.encoders.numbers import SpaceEncoder, make_row_encoder
 from rwml_gym.errors import InvalidConfigError, WorldModelError
@@ -68,11 +68,13 @@ class Measure:
         one_of("`shape`", self.shape, get_args(RewardShape))
         one_of("`view`", self.view, VIEWS)
         largest = DISTANCES[self.gap].maximum
-        if not (math.isfinite(self.threshold) and 0 < self.threshold <= largest):
+        threshold = real_number(self.threshold)
+        if not 0 < threshold <= largest:
             raise InvalidConfigError(
                 f"Expected `threshold` in (0, {largest:g}], the range of the {self.gap} gap, "
-                f"actual: {self.threshold}. Measure it with `rwml-gym calibrate`."
+                f"actual: {self.threshold!r}. Measure it with `rwml-gym calibrate`."
             )
+        object.__setattr__(self, "threshold", threshold)  # an int would make a column of ints in the infos
 
     @property
     def reads_text(self) -> bool:
@@ -168,8 +170,10 @@ class GapReward:
             DependencyNotInstalled: If the encoder or ROUGE needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
-        usual = DISTANCES[gap].threshold if gap in DISTANCES else DEFAULT_THRESHOLD  # `Measure` rejects the name
-        self._default = Measure(gap, usual if threshold is None else float(threshold), shape, view)
+        one_of("`gap`", gap, DISTANCES)
+        self._default = Measure(gap, DISTANCES[gap].threshold if threshold is None else threshold, shape, view)
+        if not isinstance(measures, Mapping | None):
+            raise InvalidConfigError(f"Expected `measures` as a mapping from message roles, actual: {measures!r}.")
         self._measures = {name: self._changed(changes) for name, changes in (measures or {}).items()}
         gaps = {measure.gap for measure in (self._default, *self._measures.values())}
         for name in gaps:
@@ -268,8 +272,8 @@ class GapReward:
                 f"Expected a measure as a mapping with keys from {sorted(names)}, actual: {changes!r}."
             )
         gap = changes.get("gap", self._default.gap)
-        has_own = gap in DISTANCES and gap != self._default.gap  # `Measure` rejects an unknown name
-        usual = DISTANCES[gap].threshold if has_own else self.threshold
+        one_of("`gap`", gap, DISTANCES)
+        usual = self.threshold if gap == self._default.gap else DISTANCES[gap].threshold
         return Measure(**{"gap": gap, "threshold": usual, "shape": self.shape, "view": self._default.view, **changes})
 
 

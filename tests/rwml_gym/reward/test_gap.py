@@ -77,10 +77,31 @@ def test_bounds_identity_and_order(predictions, states):
         assert (distance, reward) == ((1, 0) if is_blank(state) else (0, 1))
 
 
-@pytest.mark.parametrize("threshold", [0, -1, 2.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("threshold", [0, -1, 2.1, float("nan"), float("inf"), "abc", "0.1", [0.1], True])
 def test_thresholds_out_of_range_are_refused(threshold):
     with pytest.raises(InvalidConfigError, match=r"Expected `threshold` in \(0, 2\]"):
         GapReward("hashing", threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"measures": {"tool": {"threshold": None}}}, r"Expected `threshold` in \(0, 2\].*actual: None\."),
+        ({"measures": {"tool": {"threshold": "0.1"}}}, r"Expected `threshold` in \(0, 2\].*actual: '0\.1'\."),
+        ({"measures": {"tool": {"gap": ["rouge"]}}}, r"Expected `gap` to be one of .*actual: \['rouge'\]\."),
+        ({"measures": ["tool"]}, r"Expected `measures` as a mapping from message roles, actual: \['tool'\]\."),
+        ({"gap": ["rouge"]}, r"Expected `gap` to be one of .*actual: \['rouge'\]\."),
+    ],
+)
+def test_values_of_other_types_are_refused(arguments, message):
+    with pytest.raises(InvalidConfigError, match=message):
+        GapReward("hashing", **arguments)
+
+
+@pytest.mark.parametrize("threshold", [1, np.int64(1), np.float32(1)])
+def test_a_threshold_is_a_float_whatever_it_was(threshold):
+    measure = GapReward("hashing", measures={"tool": {"gap": "rouge", "threshold": threshold}}).measure("tool")
+    assert type(measure.threshold) is float
 
 
 def test_message_roles_have_measures_of_their_own():
