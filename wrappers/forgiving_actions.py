@@ -12,7 +12,10 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.checks import require_text_env
 from rwml_gym.wrappers.forwarding import ForwardsRewardSettings
 
-__all__ = ["ForgivingActions"]
+__all__ = ["NOTHING_PLAYED", "ForgivingActions"]
+
+NOTHING_PLAYED = {"forgiven": False, "played_action": ""}
+"""What `info` says where no action was played."""
 
 THOUGHT = re.compile(r"\s*(?:>\s*)?think\s*:", re.IGNORECASE)
 _LABEL = re.compile(r"(?:^|\n)[^\S\n]*(?:>\s*)?action\s*:[^\S\n]*(?P<action>[^\n]*)", re.IGNORECASE)
@@ -73,7 +76,7 @@ class ForgivingActions(ForwardsRewardSettings, gym.Wrapper[str, str, str, str], 
                 "Change `key`, or remove ForgivingActions."
             )
         self._admissible = info[self.key]
-        return observation, {**info, "forgiven": False, "played_action": ""}
+        return observation, {**info, **NOTHING_PLAYED}
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
         """Step with the action that is meant."""
