@@ -166,7 +166,7 @@ class CachedEncoder:
                 self._compute(unseen, rows)
             if "" in keys and not self._width:
                 self._compute({_PROBE: b""}, {})
-            blank = np.zeros(self._width, dtype=np.float32) if "" in keys else _BLANK
+            blank = _read_only(np.zeros(self._width, dtype=np.float32)) if "" in keys else _BLANK
             return [rows[key] if key else blank for key in keys]
 
     def _compute(self, texts: dict[str, bytes], rows: dict[str, np.ndarray]) -> None:
@@ -195,7 +195,7 @@ class CachedEncoder:
         self._width = vectors.shape[1]
         self.misses += len(texts)
         for (text, mark), row in zip(texts.items(), unit_rows(vectors), strict=True):
-            rows[text] = row = row.copy()  # a view would keep the whole batch in memory
+            rows[text] = row = _read_only(row.copy())  # a view would keep the whole batch in memory
             self._remember(text, row)
             if mark:
                 self._remember(mark, row)
@@ -220,6 +220,11 @@ def _no_fingerprint(text: str) -> None:
 
 def _size(text: str | bytes, row: np.ndarray) -> int:
     return sys.getsizeof(text) + row.nbytes + _ENTRY_BYTES
+
+
+def _read_only(row: np.ndarray) -> np.ndarray:
+    row.flags.writeable = False
+    return row
 
 
 class _FunctionEncoder:

@@ -71,6 +71,14 @@ def test_hashing_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_rows_cannot_be_written_to_as_they_are_the_caches_own():
+    encoder = CachedEncoder(Counting())
+    for row in encoder.rows(["a", " ", "a"]):
+        with pytest.raises(ValueError, match="read-only"):
+            row[:] = 0
+    assert encoder.encode(["a"]).any()
+
+
 def test_only_unseen_texts_are_computed_and_once():
     inner = Counting()
     encoder = CachedEncoder(inner)
