@@ -135,6 +135,7 @@ class CachedEncoder:
 
         Raises:
             EncoderError: If the inner encoder fails, or does not return one finite row per text.
+            InvalidConfigError: If `texts` is one text, or has anything else than texts.
         """
         rows = self.rows(texts)
         return np.stack(rows) if rows else np.zeros((0, self._width), dtype=np.float32)
@@ -142,7 +143,7 @@ class CachedEncoder:
     def rows(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Encode texts as `encode` does, to one read-only float32 array of shape `(d,)` each."""
         with self._lock:
-            keys = [_clean(text) for text in texts]
+            keys = [_clean(text) for text in _checked(texts)]
             # Separate from the cache, because one call may have more texts than the cache can hold.
             rows: dict[str, np.ndarray] = {}
             unseen: dict[str, bytes] = {}
@@ -318,6 +319,13 @@ def _by_name(name: str) -> Encoder:
     if _IMPORTED.fullmatch(name):
         return _Named(name, _imported(name))
     return EndpointEncoder(name) if name.startswith(("http://", "https://")) else SentenceTransformerEncoder(name)
+
+
+def _checked(texts: Sequence[str]) -> list[str]:
+    listed = list(texts)
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in listed):
+        raise InvalidConfigError(f"Expected a list of texts, actual: {str(texts)[:200]!r}. Write `[text]` for one.")
+    return listed
 
 
 def _clean(text: str) -> str:

@@ -222,11 +222,15 @@ class GapReward:
             roles: `n` message roles, `""` if unknown; all `""` if absent.
 
         Raises:
-            InvalidConfigError: If the lengths differ.
+            InvalidConfigError: If the lengths differ, or something is one text and no list.
             WorldModelError: If an embedded prediction is not as wide as the states, not finite, or its gap needs text.
         """
         n = len(predictions)
-        for what, values in (("next states", next_states), ("roles", roles)):
+        for what, values in (("predictions", predictions), ("next states", next_states), ("roles", roles)):
+            if isinstance(values, str):
+                raise InvalidConfigError(
+                    f"Expected a list of {what}, actual: {values[:200]!r}. Write `[text]` for one."
+                )
             if values is not None and len(values) != n:
                 raise InvalidConfigError(f"Expected as many {what} as predictions ({n}), actual: {len(values)}.")
         roles = [""] * n if roles is None else roles
@@ -240,10 +244,11 @@ class GapReward:
                 continue
             scored.append(i)
             measure = self.measure(role)
-            if measure.reads_text and not isinstance(prediction, str):
+            odd = state if isinstance(prediction, str) else prediction
+            if measure.reads_text and not isinstance(odd, str):
                 raise WorldModelError(
                     f"Expected text for the {measure.gap} gap and the view {measure.view!r} of role {role!r}, actual: "
-                    f"{type(prediction).__name__}. Use a predictor that returns text, or the cosine gap of raw texts."
+                    f"{type(odd).__name__}. Use a predictor that returns text, or the cosine gap of raw texts."
                 )
             between = DISTANCES[measure.gap].between
             if between is None:

@@ -98,6 +98,22 @@ def test_values_of_other_types_are_refused(arguments, message):
         GapReward("hashing", **arguments)
 
 
+@pytest.mark.parametrize(
+    ("gap", "given", "error", "message"),
+    [
+        ("cosine", ("A room.", ["A room."]), InvalidConfigError, "Expected a list of predictions, actual: 'A room"),
+        ("cosine", (["A"], "A"), InvalidConfigError, "Expected a list of next states, actual: 'A'"),
+        ("cosine", (["A"], ["A"], "t"), InvalidConfigError, "Expected a list of roles, actual: 't'"),
+        ("cosine", ([1], [2]), InvalidConfigError, r"Expected a list of texts, actual: '\[1, 2\]'"),
+        ("rouge", ([1], ["A"]), WorldModelError, "Expected text for the rouge gap .*actual: int"),
+        ("rouge", (["A"], [2]), WorldModelError, "Expected text for the rouge gap .*actual: int"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(gap, given, error, message):
+    with pytest.raises(error, match=message):
+        GapReward("hashing", gap=gap)(*given)
+
+
 @pytest.mark.parametrize("threshold", [1, np.int64(1), np.float32(1)])
 def test_a_threshold_is_a_float_whatever_it_was(threshold):
     measure = GapReward("hashing", measures={"tool": {"gap": "rouge", "threshold": threshold}}).measure("tool")
