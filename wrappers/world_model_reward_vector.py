@@ -16,6 +16,7 @@ from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Turn
 from rwml_gym.vector.infos import Info, vectorize_infos
+from rwml_gym.vector.slots import one_per_slot
 from rwml_gym.wrappers.checks import new_name
 from rwml_gym.wrappers.scorer import RewardOptions, Scored, Scorer
 
@@ -187,19 +188,15 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
             if not isinstance(self.single_action_space, spaces.Dict) or "prediction" in actions:
                 given = actions.get("prediction")
                 actions, predictions = actions["action"], predictions if given is None else given
-        if isinstance(predictions, str) or len(predictions) != n:
-            raise InvalidConfigError(f"Expected {n} predictions, one per slot, actual: {str(predictions)[:200]}.")
+        predictions = one_per_slot("predictions", predictions, n)
         text = isinstance(self.single_action_space, spaces.Text)
-        if text and (isinstance(actions, str | Mapping) or len(actions) != n):
-            raise InvalidConfigError(f"Expected {n} actions, one per slot, actual: {str(actions)[:200]}.")
         try:
-            each = list(actions) if text else list(iterate(self.action_space, actions))
+            each = actions if text else list(iterate(self.action_space, actions))
         except (TypeError, ValueError, KeyError) as error:
             raise InvalidConfigError(
                 f"Expected actions in {self.action_space}, one per slot, actual: {str(actions)[:200]}."
             ) from error
-        if len(each) != n:
-            raise InvalidConfigError(f"Expected {n} actions, one per slot, actual: {len(each)}.")
+        each = one_per_slot("actions", each, n)
         written: list[Any] = [None] * n
         if text:
             pairs = [scorer.read(action) for action in each]

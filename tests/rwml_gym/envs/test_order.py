@@ -89,6 +89,7 @@ def test_one_game_a_slot():
     envs = make_text(ID, 3)
     _, infos = envs.reset(options={"game": ["house-5", "house-2", "house-5"]})
     assert infos["game"].tolist() == ["house-5", "house-2", "house-5"]
+    assert envs.reset(options={"game": infos["game"]})[1]["game"].tolist() == infos["game"].tolist()  # an array
     mask = np.array([False, True, False])
     _, infos = envs.reset(options={"game": ("house-1", "house-7", "house-1"), "reset_mask": mask})
     assert infos["game"][1] == "house-7"
@@ -138,6 +139,6 @@ def test_an_official_game_by_its_path():
     file = games.folder / name.removeprefix("valid_seen/") / "game.tw-pddl"
     for path in (file, file.parent, file.relative_to(official_data()), file.relative_to(games.folder), f"./{name}/"):
         assert env.reset(options={"game": str(path)})[1]["game"] == name
-    for path in ("/etc/passwd", "..", "", "valid_seen", "a\0b", file.with_name("traj_data.json"), 3):
+    for path in ("/etc/passwd", "..", "", "valid_seen", "a\0b", file.with_name("traj_data.json")):
         with pytest.raises(GameNotFoundError, match="Expected one of the"):
-            env.reset(options={"game": path})
+            env.reset(options={"game": str(path)})
