@@ -75,7 +75,7 @@ class ForgivingActions(ForwardsRewardSettings, gym.Wrapper[str, str, str, str], 
                 f"Expected admissible actions in info[{self.key!r}], actual: keys {', '.join(info) or 'none'}. "
                 "Change `key`, or remove ForgivingActions."
             )
-        self._admissible = info[self.key]
+        self._list(info)
         return observation, {**info, **NOTHING_PLAYED}
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -83,12 +83,16 @@ class ForgivingActions(ForwardsRewardSettings, gym.Wrapper[str, str, str, str], 
         is_text = isinstance(action, str)
         played = self._meant(action) if is_text and action not in self._admissible else action
         observation, reward, terminated, truncated, info = self.env.step(played)
-        self._admissible = info.get(self.key, ())
+        self._list(info)
         thought = is_text and played == action and info.get("invalid_action") and THOUGHT.match(action)
         if thought:
             observation, info = "OK.", {**info, "invalid_action": False}
         forgiven = bool(thought) or played != action
         return observation, reward, terminated, truncated, {**info, "forgiven": forgiven, "played_action": played}
+
+    def _list(self, info: dict[str, Any]) -> None:
+        listed = info.get(self.key)
+        self._admissible = () if listed is None else listed
 
     def _meant(self, action: str) -> str:
         if THOUGHT.match(action):

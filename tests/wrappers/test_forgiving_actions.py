@@ -121,6 +121,17 @@ def test_gymnasium_accepts_it_and_makes_it_again():
     assert "ForgivingActions" in str(gymnasium.make(env.spec))
 
 
+def test_where_none_is_listed_every_action_reaches_the_environment_unchanged():
+    class Unlisted(gymnasium.Wrapper):
+        def reset(self, **arguments):
+            observation, info = self.env.reset(**arguments)
+            return observation, {**info, "admissible_actions": None}
+
+    env = ForgivingActions(Unlisted(gymnasium.make(TOY)))
+    env.reset(seed=0)
+    assert env.step("LOOK")[4]["played_action"] == "LOOK"
+
+
 def test_environments_without_a_list_are_refused():
     env = ForgivingActions(gymnasium.make(TOY), key="commands")
     with pytest.raises(InvalidConfigError, match=r"Expected admissible actions in info\['commands'\]"):
