@@ -17,7 +17,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from rwml_gym.checks import require
+from rwml_gym.checks import real_number, require, whole_number
 from rwml_gym.errors import InvalidConfigError, RWMLGymError, StorageError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.hashes import damage, is_sealed, seal
@@ -193,8 +193,7 @@ class TransitionDataset(Sequence[Transition]):
         Raises:
             InvalidConfigError: If `history` is negative, or larger than what was recorded.
         """
-        if history < 0:
-            raise InvalidConfigError(f"Expected a window of at least 1 turn, or 0 for all, actual: {history}.")
+        history = whole_number("history", history, 0, "turns (0 for all)")
         for transition in self:
             # Before action number t an episode has t + 1 turns.
             if len(transition.history) < min(history or transition.step + 1, transition.step + 1):
@@ -219,8 +218,8 @@ class TransitionDataset(Sequence[Transition]):
         Raises:
             InvalidConfigError: If `held_out` is out of range or there are fewer than two games.
         """
-        if not 0 < held_out < 1:
-            raise InvalidConfigError(f"Expected `held_out` in (0, 1), actual: {held_out}.")
+        if not 0 < real_number(held_out) < 1:
+            raise InvalidConfigError(f"Expected `held_out` in (0, 1), actual: {held_out!r}.")
         games = sorted(self.games)
         if len(games) < 2:
             raise InvalidConfigError(f"Expected transitions of at least 2 games, actual: {len(games)}. Record more.")

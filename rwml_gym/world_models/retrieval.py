@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from rwml_gym.checks import whole_number
 from rwml_gym.encoders.cached import DEFAULT_ENCODER
 from rwml_gym.encoders.numbers import make_row_encoder
-from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.world_models.base import Histories, check_lengths, state_key
 
@@ -52,9 +52,7 @@ class RetrievalWorldModel:
         Raises:
             InvalidConfigError: If `capacity` is not positive.
         """
-        if capacity < 1:
-            raise InvalidConfigError(f"Expected a positive `capacity`, actual: {capacity}.")
-        self.capacity = capacity
+        self.capacity = whole_number("capacity", capacity, 1)
         self._states = make_row_encoder(encoder)
         self._actions = self._states if action_encoder is None else make_row_encoder(action_encoder)
         self._slots: dict[Any, int] = {}

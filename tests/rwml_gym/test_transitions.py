@@ -76,8 +76,9 @@ def test_a_window_may_be_longer_than_an_episode_but_not_than_what_was_recorded()
     with pytest.raises(InvalidConfigError, match=r"all of the episode \(0\)"):
         TransitionDataset(episode("a", 6, window=4)).with_window(0)
     assert data.with_window(0) == data
-    with pytest.raises(InvalidConfigError, match="at least 1 turn"):
-        data.with_window(-1)
+    for odd in (-1, 2.5, "2"):
+        with pytest.raises(InvalidConfigError, match=rf"at least 0 turns \(0 for all\), actual: {odd!r}"):
+            data.with_window(odd)
 
 
 @given(

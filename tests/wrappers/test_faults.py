@@ -163,8 +163,9 @@ def test_weight_and_mode_may_be_changed_on_the_way(vector):
     assert float(np.sum(env.step(action)[1])) == 0.25
     env.mode = "report"
     assert float(np.sum(env.step(action)[1])) == 0.0
-    with pytest.raises(InvalidConfigError, match="Expected a finite `weight`"):
-        env.weight = "much"
+    for weight in ("much", np.array([1.0, 2.0]), None, float("nan")):
+        with pytest.raises(InvalidConfigError, match="Expected a finite `weight`"):
+            env.weight = weight
     with pytest.raises(InvalidConfigError, match="Expected `mode`"):
         env.mode = "multiply"
     with pytest.raises(AttributeError):

@@ -100,7 +100,8 @@ def test_in_a_house_it_knows_what_it_has_seen():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(InvalidConfigError, match="positive `capacity`"):
-        RetrievalWorldModel(encoder="hashing", capacity=0)
+    for capacity in (0, "5", 2.5):
+        with pytest.raises(InvalidConfigError, match=f"`capacity` to be a whole number.*actual: {capacity!r}"):
+            RetrievalWorldModel(encoder="hashing", capacity=capacity)
     with pytest.raises(InvalidConfigError, match="as many histories as actions"):
         model(("a", "b", "c")).predict([turn("a")], ["b", "c"])
