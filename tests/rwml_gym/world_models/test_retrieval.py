@@ -60,7 +60,8 @@ def test_the_oldest_goes_first_and_memory_is_bounded(capacity):
         batch = [f"room {n}" for n in rng.integers(30, size=3)]
         known.learn([turn(room) for room in batch], ["look"] * 3, [f"{room} {number}" for room in batch])
         for room in batch:
-            if room not in remembered and len(remembered) == capacity:
+            remembered.pop(room, None)  # what is seen again is the most recent
+            if len(remembered) == capacity:
                 del remembered[next(iter(remembered))]
             remembered[room] = f"{room} {number}"
         assert len(known) == len(remembered) <= capacity
