@@ -20,7 +20,7 @@ import numpy as np
 from rwml_gym.checks import real_number, require, whole_number
 from rwml_gym.errors import InvalidConfigError, RWMLGymError, StorageError
 from rwml_gym.files import read_json, write_json
-from rwml_gym.hashes import damage, is_sealed, seal
+from rwml_gym.hashes import HASHES, damage, is_sealed, seal
 from rwml_gym.hub import without_progress_bars
 from rwml_gym.text import replace_surrogates
 
@@ -45,6 +45,7 @@ _LATER = frozenset({"role", "known_info"})
 # Version of the columns. A reader ignores columns it does not know, so only a changed meaning raises it.
 _VERSION = 1
 _FORMAT = "format.json"
+_WRITTEN = frozenset({"state.json", "dataset_info.json", _FORMAT, HASHES})
 
 
 class InvalidDatasetError(RWMLGymError, ValueError):
@@ -242,7 +243,7 @@ class TransitionDataset(Sequence[Transition]):
 
         Raises:
             DependencyNotInstalled: If `datasets` is not installed.
-            InvalidConfigError: If `path` exists and is not a saved dataset.
+            InvalidConfigError: If `path` exists and is not a saved dataset, or has other files, too.
             StorageError: If it cannot be written, such as on a full disk; an earlier dataset is then kept.
         """
         require("datasets", "datasets to save or load transitions", "train")
@@ -251,6 +252,11 @@ class TransitionDataset(Sequence[Transition]):
         path = Path(os.path.realpath(path))  # a link stays, and what it points to is replaced
         if path.exists() and not _looks_saved(path):
             raise InvalidConfigError(f"Expected a new folder or a saved dataset, actual: {str(path)!r}. Rename it.")
+        if foreign := [file.name for file in path.glob("*") if not _is_ours(file)]:
+            raise InvalidConfigError(
+                f"Expected nothing but a saved dataset in {str(path)!r}, which is replaced, actual: also "
+                f"{', '.join(sorted(foreign))}. Move them, or choose another folder."
+            )
         stored = self._stored()
         partial = path.parent / f".{path.name}-{uuid.uuid4().hex}"
         earlier = partial.with_name(f"{partial.name}-earlier")
@@ -408,6 +414,11 @@ def _nulls(row: Mapping[str, Any]) -> Iterator[str]:
 
 def _looks_saved(path: Path) -> bool:
     return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+
+
+def _is_ours(file: Path) -> bool:
+    """Return whether a file in a saved dataset is one that `save` or `datasets` writes."""
+    return file.is_file() and (file.suffix == ".arrow" or file.name in _WRITTEN)
 
 
 def _features() -> Any:

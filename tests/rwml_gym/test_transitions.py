@@ -184,6 +184,17 @@ def test_other_folders_are_not_replaced(tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+def test_other_files_in_a_saved_set_are_not_removed(tmp_path):
+    path = tmp_path / "set"
+    TransitionDataset(episode("a", 3)).save(path)
+    (path / "thesis.tex").write_text("years of work")
+    (path / "notes").mkdir()
+    with pytest.raises(InvalidConfigError, match=r"actual: also notes, thesis\.tex\. Move them"):
+        TransitionDataset(episode("b", 1)).save(path)
+    assert (path / "thesis.tex").read_text() == "years of work"
+    assert TransitionDataset.load(path).games == ("a",)
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(InvalidDatasetError, match=r"Expected a folder written by .*, actual: .*nowhere"):
         TransitionDataset.load(tmp_path / "nowhere")
