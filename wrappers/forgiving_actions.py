@@ -9,7 +9,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.wrappers.checks import require_text_env
+from rwml_gym.wrappers.checks import require_text_env, reward_names
 from rwml_gym.wrappers.forwarding import ForwardsRewardSettings
 
 __all__ = ["NOTHING_PLAYED", "ForgivingActions"]
@@ -55,9 +55,14 @@ class ForgivingActions(ForwardsRewardSettings, gym.Wrapper[str, str, str, str], 
             key: Key of the list in `info`.
 
         Raises:
-            InvalidConfigError: If observations are not text, or `Autoreset` is below.
+            InvalidConfigError: If observations are not text, or `Autoreset` or a reward wrapper is below.
         """
         require_text_env(env, "ForgivingActions", 1)
+        if reward_names(env):
+            raise InvalidConfigError(
+                "Expected ForgivingActions inside the reward wrapper, which removes predictions from actions, actual: "
+                "around it. Swap them."
+            )
         gym.utils.RecordConstructorArgs.__init__(self, key=key)
         gym.Wrapper.__init__(self, env)
         self.key = key

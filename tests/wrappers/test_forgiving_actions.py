@@ -114,6 +114,11 @@ def test_it_goes_with_the_reward_and_the_recorder():
     assert env.transitions[0].action == "take mug"
 
 
+def test_around_the_reward_it_is_refused():
+    with pytest.raises(InvalidConfigError, match=r"Expected ForgivingActions inside the reward wrapper.*Swap them"):
+        ForgivingActions(WorldModelRewardWrapper(gymnasium.make(TOY), encoder="hashing"))
+
+
 def test_gymnasium_accepts_it_and_makes_it_again():
     env = ForgivingActions(gymnasium.make(TOY))
     check_env(env, skip_render_check=True)
