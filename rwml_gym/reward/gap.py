@@ -23,6 +23,7 @@ import numpy as np
 
 from rwml_gym.checks import one_of, real_number
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, EncoderLike
+from rwml_gym.encoders.local import unit_rows
 from rwml_gym.encoders.numbers import SpaceEncoder, make_row_encoder
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD, DISTANCES, GapName
@@ -302,5 +303,4 @@ def _unit(vector: Any, width: int) -> np.ndarray:
             f"Expected an embedded prediction of {width} finite numbers, actual: shape {vector.shape}"
             f"{'' if np.isfinite(vector).all() else ' with NaN or infinity'}."
         )
-    length = math.sqrt(float(vector @ vector))
-    return vector / length if length > 0 else vector
+    return unit_rows(vector[np.newaxis])[0]

@@ -287,6 +287,23 @@ def test_actions_that_cannot_be_encoded_are_found_before_the_step():
         WorldModelRewardWrapper(Numbers(actions=spaces.Graph(BOX, None)), predictor="retrieval")
 
 
+def test_the_generators_of_the_spaces_stay_as_they_are():
+    class Words(spaces.Space):
+        def sample(self, mask=None, probability=None):
+            return str(self.np_random.integers(10**9))
+
+        def contains(self, x):
+            return isinstance(x, str)
+
+    space = spaces.Dict(says=WORDS, also=Words(), where=spaces.Discrete(9))
+    env = Numbers(space)
+    space.seed(0)
+    expected = space.sample()
+    space.seed(0)
+    WorldModelRewardWrapper(env, "hashing", predictor="nothing-changes")
+    assert space.sample() == expected
+
+
 def test_texts_within_dictionaries_are_encoded_in_one_call():
     calls = []
 

@@ -208,6 +208,14 @@ def test_predictions_may_be_made_in_the_embedding_space():
         gap([Embedded(np.ones(3))], ["Nothing happens."])
 
 
+@pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
+def test_numbers_of_any_size_are_near_themselves(size):
+    state = np.array([size, 0])
+    states = SpaceEncoder(Box(-np.inf, np.inf, (2,), np.float64), scale=1.0)
+    assert GapReward(states, threshold=0.1)([state], [state]).distances.tolist() == [0]
+    assert GapReward(plane, threshold=0.1)([Embedded(state)], ["right"]).distances.tolist() == [0]
+
+
 def test_a_blank_state_is_never_earned_from():
     for threshold in (0.1, 1.5):
         assert GapReward("hashing", threshold)(["a", "", " "], [" ", " ", ""]).rewards.tolist() == [0, 0, 0]
