@@ -17,7 +17,7 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Turn
 from rwml_gym.vector.infos import Info, vectorize_infos
 from rwml_gym.vector.slots import one_per_slot
-from rwml_gym.wrappers.checks import new_name
+from rwml_gym.wrappers.checks import new_name, require_new_key
 from rwml_gym.wrappers.scorer import RewardOptions, Scored, Scorer
 
 __all__ = ["WorldModelRewardVectorWrapper"]
@@ -95,13 +95,15 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         """Reset the slots, or those of `options["reset_mask"]`; infos are returned unchanged.
 
         Raises:
-            InvalidConfigError: If `measures` asks for a view and the environment has no message roles.
+            InvalidConfigError: If infos have the key of the results already, or `measures` asks for a view and the
+                environment has no message roles.
             InvalidObservationError: If an observation is not in its space.
         """
         # Read it first, because the environment may remove it from the options.
         mask = None if options is None else options.get("reset_mask")
         observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type] # also one per slot
         _check_infos(infos, ended=False)
+        require_new_key(infos, self.info_key)
         self._scorer.check_roles(infos)
         slots = list(iterate(self.observation_space, observations))
         for slot in range(self.num_envs):
@@ -152,7 +154,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         slots = list(iterate(self.observation_space, observations))
         states = self._remember(shown, infos, slots, starting, same_step)
         roles = [
-            str(_of(infos.get("final_info", {}) if same_step[slot] else infos, "message_role", slot, ""))
+            str(_of(infos.get("final_info", {}) if same_step[slot] else infos, "message_role", slot, "") or "")
             for slot in playing
         ]
         scored, scores = scorer.score(
@@ -178,7 +180,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         """Start an episode of a slot."""
         self._turns[slot].clear()
         self._turns[slot].append(Turn("", self._scorer.state(observation)))
-        self._tasks[slot] = str(_of(infos, "task", slot, ""))
+        self._tasks[slot] = str(_of(infos, "task", slot, "") or "")
 
     def _read(self, actions: Any) -> tuple[Any, list[Any], list[Any]]:
         """Return the actions for the environment, the actions for the predictor, and the agent's predictions."""

@@ -20,7 +20,12 @@ from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import EncoderError, InvalidConfigError, InvalidObservationError, WorldModelError
 from rwml_gym.world_models.base import MostFrequentOutcome, state_key
 from rwml_gym.world_models.retrieval import RetrievalWorldModel
-from rwml_gym.wrappers import AdmissibleActions, WorldModelRewardVectorWrapper, WorldModelRewardWrapper
+from rwml_gym.wrappers import (
+    AdmissibleActions,
+    RecordTransitions,
+    WorldModelRewardVectorWrapper,
+    WorldModelRewardWrapper,
+)
 
 WORDS = spaces.Text(50, charset="abcdefghijklmnopqrstuvwxyz0123456789 ")
 BOX = spaces.Box(-1, 1, (3,), np.float32)
@@ -196,6 +201,36 @@ def test_only_a_parameter_called_tasks_is_given_the_tasks():
         env.step("look")
         assert getattr(predictor, "tasks", [info["task"]]) == [info["task"]]
         assert getattr(predictor, "temperature", 1.0) == 1.0
+
+
+def test_a_task_or_role_that_is_none_is_empty():
+    class Silent(ToyHouseEnv):
+        def _info(self, invalid):
+            return {**super()._info(invalid), "task": None, "message_role": None}
+
+    class Asks:
+        def predict(self, histories, actions, tasks):
+            self.tasks = tasks
+            return [None] * len(actions)
+
+    predictors = Asks(), Asks()
+    recorder = RecordTransitions(WorldModelRewardWrapper(Silent(), "hashing", predictor=predictors[0]))
+    envs = WorldModelRewardVectorWrapper(SyncVectorEnv([Silent]), "hashing", predictor=predictors[1])
+    for env, action in ((recorder, "look"), (envs, ["look"])):
+        env.reset(seed=0)
+        env.step(action)
+    assert [predictor.tasks for predictor in predictors] == [[""], [""]]
+    assert (recorder.transitions[0].task, recorder.transitions[0].role) == ("", "")
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_a_name_overwrites_nothing_of_the_environment(vector):
+    if vector:
+        env = WorldModelRewardVectorWrapper(SyncVectorEnv([ToyHouseEnv]), "hashing", name="task")
+    else:
+        env = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", name="task")
+    with pytest.raises(InvalidConfigError, match=r"Expected a `name` that is no key of the environment's info.*'task'"):
+        env.reset(seed=0)
 
 
 def test_embeddings_cannot_be_compared_by_words():
