@@ -1,7 +1,7 @@
 """Text encoders by name, with a cache: the frozen embedding space in which predictions are compared.
 
-`make_encoder` takes a name, the address of an embeddings endpoint, an object with `encode`, or a function, and returns
-a `CachedEncoder`. The cache makes the reward cheap, because sentences and states often repeat.
+`make_encoder` takes a name, the address of an embeddings endpoint, an object with `name` and `encode`, or a function,
+and returns a `CachedEncoder`. The cache makes the reward cheap, because sentences and states often repeat.
 """
 
 from __future__ import annotations
