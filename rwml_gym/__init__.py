@@ -10,9 +10,9 @@ import gymnasium
 __all__ = ["__version__"]
 
 # Name, entry point below `rwml_gym.envs`, function of `rwml_gym.vector.env`, step budget, arguments.
-_ENVIRONMENTS: list[tuple[str, str, str | None, int, dict[str, str]]] = [
+_ENVIRONMENTS: list[tuple[str, str, str, int, dict[str, str]]] = [
     ("ALFWorld", "alfworld.env:ALFWorldEnv", "make_alfworld", 50, {}),
-    ("ToyHouse", "toy:ToyHouseEnv", None, 20, {}),
+    ("ToyHouse", "toy:ToyHouseEnv", "make_toy", 20, {}),
     ("Tau2", "tau2.env:Tau2Env", "make_tau2", 100, {}),
     *(
         (f"Tau2-{domain}", "tau2.env:Tau2Env", "make_tau2", 100, {"domain": domain})
@@ -23,7 +23,7 @@ for _name, _entry, _vector, _steps, _arguments in _ENVIRONMENTS:
     gymnasium.register(
         id=f"rwml_gym/{_name}-v0",
         entry_point=f"rwml_gym.envs.{_entry}",
-        vector_entry_point=None if _vector is None else f"rwml_gym.vector.env:{_vector}",
+        vector_entry_point=f"rwml_gym.vector.env:{_vector}",
         max_episode_steps=_steps,
         kwargs=_arguments,
     )

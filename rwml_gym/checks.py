@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import operator
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Hashable, Mapping
+from typing import Any, SupportsFloat
 
 import numpy as np
 
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
 from rwml_gym.installed import install_command
 
-__all__ = ["missing", "one_of", "plain", "require", "whole_number"]
+__all__ = ["missing", "one_of", "plain", "real_number", "require", "whole_number"]
 
 
 def one_of(name: str, value: object, known: Collection[object]) -> None:
     """Raise `InvalidConfigError` unless the value of an argument is among the known ones."""
-    if value not in known:
+    if not isinstance(value, Hashable) or value not in known:
         raise InvalidConfigError(f"Expected {name} to be one of {', '.join(map(str, known))}, actual: {value!r}.")
 
 
@@ -38,6 +39,12 @@ def whole_number(name: str, value: Any, least: int, unit: str = "") -> int:
         of = f" {unit}" if unit else ""
         raise InvalidConfigError(f"Expected `{name}` to be a whole number of at least {least}{of}, actual: {value!r}.")
     return number
+
+
+def real_number(value: Any) -> float:
+    """Return a number, also NumPy's, as a float; NaN for anything else, which no range has, such as a text or True."""
+    is_number = isinstance(value, SupportsFloat) and not isinstance(value, bool | np.bool_ | str)
+    return math.nan if not is_number or np.ndim(value) else float(value)
 
 
 def plain(value: Any) -> Any:

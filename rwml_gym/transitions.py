@@ -17,10 +17,10 @@ from typing import Any, overload
 
 import numpy as np
 
-from rwml_gym.checks import require, whole_number
+from rwml_gym.checks import real_number, require, whole_number
 from rwml_gym.errors import InvalidConfigError, RWMLGymError, StorageError
 from rwml_gym.files import read_json, write_json
-from rwml_gym.hashes import damage, is_sealed, seal
+from rwml_gym.hashes import HASHES, damage, is_sealed, seal
 from rwml_gym.hub import without_progress_bars
 from rwml_gym.text import replace_surrogates
 
@@ -45,6 +45,7 @@ _LATER = frozenset({"role", "known_info"})
 # Version of the columns. A reader ignores columns it does not know, so only a changed meaning raises it.
 _VERSION = 1
 _FORMAT = "format.json"
+_WRITTEN = frozenset({"state.json", "dataset_info.json", _FORMAT, HASHES})
 
 
 class InvalidDatasetError(RWMLGymError, ValueError):
@@ -193,8 +194,7 @@ class TransitionDataset(Sequence[Transition]):
         Raises:
             InvalidConfigError: If `history` is negative, or larger than what was recorded.
         """
-        if history < 0:
-            raise InvalidConfigError(f"Expected a window of at least 1 turn, or 0 for all, actual: {history}.")
+        history = whole_number("history", history, 0, "turns (0 for all)")
         for transition in self:
             # Before action number t an episode has t + 1 turns.
             if len(transition.history) < min(history or transition.step + 1, transition.step + 1):
@@ -219,8 +219,8 @@ class TransitionDataset(Sequence[Transition]):
         Raises:
             InvalidConfigError: If `held_out` is out of range or there are fewer than two games.
         """
-        if not 0 < held_out < 1:
-            raise InvalidConfigError(f"Expected `held_out` in (0, 1), actual: {held_out}.")
+        if not 0 < real_number(held_out) < 1:
+            raise InvalidConfigError(f"Expected `held_out` in (0, 1), actual: {held_out!r}.")
         games = sorted(self.games)
         if len(games) < 2:
             raise InvalidConfigError(f"Expected transitions of at least 2 games, actual: {len(games)}. Record more.")
@@ -243,7 +243,7 @@ class TransitionDataset(Sequence[Transition]):
 
         Raises:
             DependencyNotInstalled: If `datasets` is not installed.
-            InvalidConfigError: If `path` exists and is not a saved dataset.
+            InvalidConfigError: If `path` exists and is not a saved dataset, or has other files, too.
             StorageError: If it cannot be written, such as on a full disk; an earlier dataset is then kept.
         """
         require("datasets", "datasets to save or load transitions", "train")
@@ -252,6 +252,11 @@ class TransitionDataset(Sequence[Transition]):
         path = Path(os.path.realpath(path))  # a link stays, and what it points to is replaced
         if path.exists() and not _looks_saved(path):
             raise InvalidConfigError(f"Expected a new folder or a saved dataset, actual: {str(path)!r}. Rename it.")
+        if foreign := [file.name for file in path.glob("*") if not _is_ours(file)]:
+            raise InvalidConfigError(
+                f"Expected nothing but a saved dataset in {str(path)!r}, which is replaced, actual: also "
+                f"{', '.join(sorted(foreign))}. Move them, or choose another folder."
+            )
         stored = self._stored()
         partial = path.parent / f".{path.name}-{uuid.uuid4().hex}"
         earlier = partial.with_name(f"{partial.name}-earlier")
@@ -420,6 +425,11 @@ def _version(path: Path) -> int:
 
 def _looks_saved(path: Path) -> bool:
     return (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+
+
+def _is_ours(file: Path) -> bool:
+    """Return whether a file in a saved dataset is one that `save` or `datasets` writes."""
+    return file.is_file() and (file.suffix == ".arrow" or file.name in _WRITTEN)
 
 
 def _features() -> Any:

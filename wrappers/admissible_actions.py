@@ -15,8 +15,9 @@ from rwml_gym.checks import whole_number
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.arguments import recorded
-from rwml_gym.wrappers.checks import require_no_autoreset
+from rwml_gym.wrappers.checks import require_no_autoreset, reward_names
 from rwml_gym.wrappers.embed_text import TextVectors
+from rwml_gym.wrappers.forgiving_actions import NOTHING_PLAYED
 from rwml_gym.wrappers.forwarding import ForwardsRewardSettings
 
 __all__ = ["DEFAULT_MAX_ACTIONS", "AdmissibleActions", "Masked"]
@@ -106,6 +107,7 @@ class AdmissibleActions(ForwardsRewardSettings, gym.Wrapper[Any, Any, Any, Any],
         self._budget = None if env.spec is None else env.spec.max_episode_steps
         self._last: tuple[Any, np.ndarray, dict[str, Any]] = None, np.zeros(0), {}
         self._vectors = vectors
+        self._reward_names = reward_names(env)
         self._mask = np.zeros(max_actions, dtype=np.int8)
         self.action_space = gym.spaces.Discrete(max_actions)
         self.observation_space = gym.spaces.Dict(
@@ -163,7 +165,8 @@ class AdmissibleActions(ForwardsRewardSettings, gym.Wrapper[Any, Any, Any, Any],
             raise ResetNeeded("Expected reset() after the end of an episode, actual: step(). Call reset().")
         self._ended = truncated = self._counted()
         observation, vectors, info = self._last
-        info = {name: value for name, value in info.items() if name != "world_model"}  # nothing was predicted
+        # Nothing was predicted or played.
+        info = {key: NOTHING_PLAYED.get(key, value) for key, value in info.items() if key not in self._reward_names}
         choices = {"observation": copy.copy(observation), "actions": vectors.copy(), "action_mask": self._mask.copy()}
         return choices, 0.0, False, truncated, {**info, "action_mask": self._mask.copy(), "invalid_action": True}
 

@@ -11,7 +11,14 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from rwml_gym.checks import whole_number
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["new_name", "require_no_autoreset", "require_text_env", "reward_names", "text_action"]
+__all__ = [
+    "new_name",
+    "require_new_key",
+    "require_no_autoreset",
+    "require_text_env",
+    "reward_names",
+    "text_action",
+]
 
 
 def require_text_env(env: gym.Env, wrapper: str, history: int) -> int:
@@ -52,6 +59,19 @@ def new_name(env: gym.Env | VectorEnv, name: str) -> str:
             'overwrite the results of the other in info. Write `WorldModelRewardWrapper(env, name="…")`.'
         )
     return name
+
+
+def require_new_key(info: Mapping[str, Any], name: str) -> None:
+    """Check, with the info of a reset, that results under the name of a reward wrapper overwrite nothing.
+
+    Raises:
+        InvalidConfigError: If the environment's info has the key.
+    """
+    if name in info:
+        raise InvalidConfigError(
+            f"Expected a `name` that is no key of the environment's info, actual: {name!r}, which it would overwrite. "
+            'Write `WorldModelRewardWrapper(env, name="…")`.'
+        )
 
 
 def reward_names(env: gym.Env | VectorEnv) -> list[str]:

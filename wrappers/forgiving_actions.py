@@ -9,10 +9,13 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.wrappers.checks import require_text_env
+from rwml_gym.wrappers.checks import require_text_env, reward_names
 from rwml_gym.wrappers.forwarding import ForwardsRewardSettings
 
-__all__ = ["ForgivingActions"]
+__all__ = ["NOTHING_PLAYED", "ForgivingActions"]
+
+NOTHING_PLAYED = {"forgiven": False, "played_action": ""}
+"""What `info` says where no action was played."""
 
 THOUGHT = re.compile(r"\s*(?:>\s*)?think\s*:", re.IGNORECASE)
 _LABEL = re.compile(r"(?:^|\n)[^\S\n]*(?:>\s*)?action\s*:[^\S\n]*(?P<action>[^\n]*)", re.IGNORECASE)
@@ -52,9 +55,14 @@ class ForgivingActions(ForwardsRewardSettings, gym.Wrapper[str, str, str, str], 
             key: Key of the list in `info`.
 
         Raises:
-            InvalidConfigError: If observations are not text, or `Autoreset` is below.
+            InvalidConfigError: If observations are not text, or `Autoreset` or a reward wrapper is below.
         """
         require_text_env(env, "ForgivingActions", 1)
+        if reward_names(env):
+            raise InvalidConfigError(
+                "Expected ForgivingActions inside the reward wrapper, which removes predictions from actions, actual: "
+                "around it. Swap them."
+            )
         gym.utils.RecordConstructorArgs.__init__(self, key=key)
         gym.Wrapper.__init__(self, env)
         self.key = key
@@ -72,20 +80,24 @@ class ForgivingActions(ForwardsRewardSettings, gym.Wrapper[str, str, str, str], 
                 f"Expected admissible actions in info[{self.key!r}], actual: keys {', '.join(info) or 'none'}. "
                 "Change `key`, or remove ForgivingActions."
             )
-        self._admissible = info[self.key]
-        return observation, {**info, "forgiven": False, "played_action": ""}
+        self._list(info)
+        return observation, {**info, **NOTHING_PLAYED}
 
     def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
         """Step with the action that is meant."""
         is_text = isinstance(action, str)
         played = self._meant(action) if is_text and action not in self._admissible else action
         observation, reward, terminated, truncated, info = self.env.step(played)
-        self._admissible = info.get(self.key, ())
+        self._list(info)
         thought = is_text and played == action and info.get("invalid_action") and THOUGHT.match(action)
         if thought:
             observation, info = "OK.", {**info, "invalid_action": False}
         forgiven = bool(thought) or played != action
         return observation, reward, terminated, truncated, {**info, "forgiven": forgiven, "played_action": played}
+
+    def _list(self, info: dict[str, Any]) -> None:
+        listed = info.get(self.key)
+        self._admissible = () if listed is None else listed
 
     def _meant(self, action: str) -> str:
         if THOUGHT.match(action):

@@ -11,9 +11,9 @@ from typing import Any, Literal, SupportsFloat, TypedDict, get_args
 import numpy as np
 from gymnasium import spaces
 
-from rwml_gym.checks import whole_number
+from rwml_gym.checks import real_number, whole_number
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, Encoder, make_encoder
-from rwml_gym.encoders.numbers import SpaceEncoder, inside, outside
+from rwml_gym.encoders.numbers import SpaceEncoder, inside, is_text, outside
 from rwml_gym.errors import InvalidConfigError, InvalidObservationError, RWMLGymError, WorldModelError
 from rwml_gym.reward.gap import GapReward, Measure, RewardShape
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG, check_tags, split_prediction
@@ -143,9 +143,10 @@ class Scorer:
 
     @weight.setter
     def weight(self, weight: float) -> None:
-        if isinstance(weight, str) or not isinstance(weight, SupportsFloat) or not math.isfinite(float(weight)):
+        number = real_number(weight)
+        if not math.isfinite(number):
             raise InvalidConfigError(f"Expected a finite `weight`, actual: {weight!r}.")
-        self._weight = float(weight)
+        self._weight = number
 
     @property
     def mode(self) -> RewardMode:
@@ -409,7 +410,7 @@ def _holds_text(space: spaces.Space) -> bool:
     if isinstance(space, spaces.Tuple):
         return any(map(_holds_text, space.spaces))
     numbers = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
-    return not isinstance(space, numbers) and isinstance(space.sample(), str)
+    return not isinstance(space, numbers) and is_text(space)
 
 
 def _function(given: Describe | None, what: str) -> Callable[[Any], str] | None:

@@ -92,7 +92,7 @@ class TextHistory(ForwardsRewardSettings, gym.Wrapper[str, Any, str, Any], gym.u
         observation, info = self.env.reset(seed=seed, options=options)
         self._turns.clear()
         self._turns.append((None, observation))
-        self._task = str(info.get("task", ""))
+        self._task = str(info.get("task") or "")
         return self._text(), info
 
     def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:

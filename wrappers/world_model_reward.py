@@ -16,7 +16,7 @@ from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models.base import WorldModel
 from rwml_gym.wrappers.arguments import recorded
-from rwml_gym.wrappers.checks import new_name, require_no_autoreset
+from rwml_gym.wrappers.checks import new_name, require_new_key, require_no_autoreset
 from rwml_gym.wrappers.scorer import Describe, RewardMode, Scored, Scorer
 
 __all__ = ["RewardMode", "WorldModelRewardWrapper"]
@@ -156,14 +156,16 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         """Reset the environment; its info is returned unchanged.
 
         Raises:
-            InvalidConfigError: If `measures` asks for a view and the environment has no message roles.
+            InvalidConfigError: If info has the key of the results already, or `measures` asks for a view and the
+                environment has no message roles.
             InvalidObservationError: If the observation is not in its space.
         """
         observation, info = self.env.reset(seed=seed, options=options)
+        require_new_key(info, self.info_key)
         self._scorer.check_roles(info)
         self._turns.clear()
         self._turns.append(Turn("", self._scorer.state(observation)))
-        self._task = str(info.get("task", ""))
+        self._task = str(info.get("task") or "")
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
@@ -195,7 +197,7 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         observation, task_reward, terminated, truncated, info = self.env.step(action)
         state = scorer.state(observation)
         self._turns.append(Turn(shown, state))
-        role = str(info.get("message_role", ""))
+        role = str(info.get("message_role") or "")
         task_rewards = [scorer.reward(task_reward)]
         (reward,), (scores,) = scorer.score([shown], [prediction], [source], [state], [role], task_rewards)
         scorer.learn([history], [shown], [state])

@@ -16,7 +16,8 @@ from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Turn
 from rwml_gym.vector.infos import Info, vectorize_infos
-from rwml_gym.wrappers.checks import new_name
+from rwml_gym.vector.slots import one_per_slot
+from rwml_gym.wrappers.checks import new_name, require_new_key
 from rwml_gym.wrappers.scorer import RewardOptions, Scored, Scorer
 
 __all__ = ["WorldModelRewardVectorWrapper"]
@@ -94,13 +95,15 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         """Reset the slots, or those of `options["reset_mask"]`; infos are returned unchanged.
 
         Raises:
-            InvalidConfigError: If `measures` asks for a view and the environment has no message roles.
+            InvalidConfigError: If infos have the key of the results already, or `measures` asks for a view and the
+                environment has no message roles.
             InvalidObservationError: If an observation is not in its space.
         """
         # Read it first, because the environment may remove it from the options.
         mask = None if options is None else options.get("reset_mask")
         observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type] # also one per slot
         _check_infos(infos, ended=False)
+        require_new_key(infos, self.info_key)
         self._scorer.check_roles(infos)
         slots = list(iterate(self.observation_space, observations))
         for slot in range(self.num_envs):
@@ -151,7 +154,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         slots = list(iterate(self.observation_space, observations))
         states = self._remember(shown, infos, slots, starting, same_step)
         roles = [
-            str(_of(infos.get("final_info", {}) if same_step[slot] else infos, "message_role", slot, ""))
+            str(_of(infos.get("final_info", {}) if same_step[slot] else infos, "message_role", slot, "") or "")
             for slot in playing
         ]
         scored, scores = scorer.score(
@@ -177,7 +180,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         """Start an episode of a slot."""
         self._turns[slot].clear()
         self._turns[slot].append(Turn("", self._scorer.state(observation)))
-        self._tasks[slot] = str(_of(infos, "task", slot, ""))
+        self._tasks[slot] = str(_of(infos, "task", slot, "") or "")
 
     def _read(self, actions: Any) -> tuple[Any, list[Any], list[Any]]:
         """Return the actions for the environment, the actions for the predictor, and the agent's predictions."""
@@ -187,19 +190,15 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
             if not isinstance(self.single_action_space, spaces.Dict) or "prediction" in actions:
                 given = actions.get("prediction")
                 actions, predictions = actions["action"], predictions if given is None else given
-        if isinstance(predictions, str) or len(predictions) != n:
-            raise InvalidConfigError(f"Expected {n} predictions, one per slot, actual: {str(predictions)[:200]}.")
+        predictions = one_per_slot("predictions", predictions, n)
         text = isinstance(self.single_action_space, spaces.Text)
-        if text and (isinstance(actions, str | Mapping) or len(actions) != n):
-            raise InvalidConfigError(f"Expected {n} actions, one per slot, actual: {str(actions)[:200]}.")
         try:
-            each = list(actions) if text else list(iterate(self.action_space, actions))
+            each = actions if text else list(iterate(self.action_space, actions))
         except (TypeError, ValueError, KeyError) as error:
             raise InvalidConfigError(
                 f"Expected actions in {self.action_space}, one per slot, actual: {str(actions)[:200]}."
             ) from error
-        if len(each) != n:
-            raise InvalidConfigError(f"Expected {n} actions, one per slot, actual: {len(each)}.")
+        each = one_per_slot("actions", each, n)
         written: list[Any] = [None] * n
         if text:
             pairs = [scorer.read(action) for action in each]
@@ -217,11 +216,13 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         failures: list[Exception] = []
         for slot in range(self.num_envs):
             try:
-                if not starting[slot]:
-                    states[slot] = self._scorer.state(infos["final_obs"][slot] if same_step[slot] else slots[slot])
-                    self._turns[slot].append(Turn(shown[slot], states[slot]))
-                if starting[slot] or same_step[slot]:
-                    self._start(slot, slots[slot], infos)
+                try:
+                    if not starting[slot]:
+                        states[slot] = self._scorer.state(infos["final_obs"][slot] if same_step[slot] else slots[slot])
+                        self._turns[slot].append(Turn(shown[slot], states[slot]))
+                finally:  # the next episode has begun, even if the end of this one cannot be read
+                    if starting[slot] or same_step[slot]:
+                        self._start(slot, slots[slot], infos)
             except Exception as error:  # the observation is not in its space, or `describe` raises
                 error.add_note(f"Raised by the observation of slot {slot}.")
                 failures.append(error)

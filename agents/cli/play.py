@@ -187,7 +187,7 @@ class _Game:
 
     def run(self) -> None:
         """Play until the game is over, or the person leaves."""
-        task, observation = str(self.info.get("task", "")), self.turns[0].observation
+        task, observation = str(self.info.get("task") or ""), self.turns[0].observation
         if named := self.info.get("game"):
             say(f"Game: {named}")
         if task and task not in observation:
@@ -228,12 +228,12 @@ class _Game:
         return "\n".join(["  a message to the user, or a call:", *calls] if calls else ["  The game does not say."])
 
     def _step(self, action: str) -> None:
-        task = str(self.info.get("task", ""))
+        task = str(self.info.get("task") or "")
         prediction = "" if self.critic is None else self.critic.predict(self.turns, action, task)
         observation, reward, terminated, truncated, self.info = self.env.step(action)
         say(observation)
         if self.critic is not None:
-            role = str(self.info.get("message_role", ""))
+            role = str(self.info.get("message_role") or "")
             say(self.critic.judge(self.turns, action, prediction, observation, role))
         self.turns.append(Turn(action, observation))
         self.steps += 1

@@ -101,14 +101,14 @@ class Dialogue:
         system = _SERVICE if tools else _GAME
         if self.info.get("policy"):
             system = f"{system}\n\n{self.info['policy']}"
-        task = str(self.info.get("task", ""))
+        task = str(self.info.get("task") or "")
         if tools or not task or task in observation:
             told = ""
         else:
             told = f"Task: {task}\n\n"
         shown = self._messages(observation) if tools else f"{told}{self._shown(observation)}"
         kind = str(self.info.get("task_type") or self.info.get("domain") or "")
-        return Opening(system, shown, tools, kind, str(self.info.get("data_version", "")))
+        return Opening(system, shown, tools, kind, str(self.info.get("data_version") or ""))
 
     def say(self, text: str, prediction: str = "") -> str:
         """Send a message to the user, or play the command in the first line of a text; return the answer.
@@ -140,9 +140,9 @@ class Dialogue:
             "invalid_actions": self.invalid,
             "over": self.over,
             "score_parts": dict(self.info.get("score_parts") or {}),
-            "game": str(self.info.get("game", "")),
-            "data_version": str(self.info.get("data_version", "")),
-            "known_problem": str(self.info.get("known_problem", "")),
+            "game": str(self.info.get("game") or ""),
+            "data_version": str(self.info.get("data_version") or ""),
+            "known_problem": str(self.info.get("known_problem") or ""),
         }
 
     def close(self) -> None:

@@ -126,7 +126,7 @@ class _Episode:
 
 
 def _task(info: dict[str, Any]) -> str:
-    return str(info.get("task", ""))
+    return str(info.get("task") or "")
 
 
 class EnvironmentRollout:

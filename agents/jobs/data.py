@@ -58,7 +58,7 @@ def check_prompts(prompts: Prompts, games: Games, show_policy: bool, predicts: b
             _, info = env.reset(options={"game": game}) if isinstance(game, str) else env.reset(seed=game)
             asked = [prompts.act([], describe_task(info, show_policy))]
             if predicts:
-                task, name, known = (str(info.get(key, "")) for key in ("task", "game", "known_info"))
+                task, name, known = (str(info.get(key) or "") for key in ("task", "game", "known_info"))
                 asked.append(prompts.ask(Transition((), "", "", task, game=name, known_info=known)))
             longest = max(longest, *map(len, asked))
     return longest

@@ -102,7 +102,7 @@ def describe_task(info: Mapping[str, Any], show_policy: bool = False) -> str:
         show_policy: Whether the policy and the whole schemas of the tools are shown, see `describe_rules`; otherwise
             the tools' names and parameters are.
     """
-    task = str(info.get("task", ""))
+    task = str(info.get("task") or "")
     return "\n".join(filter(None, (task, describe_rules(info) if show_policy else _signatures(info))))
 
 

@@ -63,7 +63,7 @@ class TaskWordsAgent:
         actions = []
         for played, info in zip(self._played, infos, strict=False):
             admissible = info.get("admissible_actions") or ["look"]
-            action = choose_by_words(str(info.get("task", "")), admissible, played, self._rng)
+            action = choose_by_words(str(info.get("task") or ""), admissible, played, self._rng)
             played[action] += 1
             actions.append(action)
         return actions

@@ -202,7 +202,7 @@ class ImaginingAgent:
     def _listen(self, episode: _Episode, observation: str, info: dict[str, Any]) -> None:
         if not episode.turns:
             if episode.seed is None:
-                game = str(info.get("game", ""))
+                game = str(info.get("game") or "")
                 episode.seed = seed_of(self.seed, game, self._visits[game])
                 self._visits[game] += 1
             episode.rng = random.Random(episode.seed)
@@ -229,14 +229,14 @@ class ImaginingAgent:
 
     def _imagine(self, paths: Sequence[_Path], infos: Sequence[dict[str, Any]]) -> None:
         assert self.imagination is not None
-        tasks = {path.slot: str(infos[path.slot].get("task", "")) for path in paths}
+        tasks = {path.slot: str(infos[path.slot].get("task") or "") for path in paths}
         outlooks = {slot: Outlook(task, self._episodes[slot].turns) for slot, task in tasks.items()}
         for step in range(self.steps):
             alive = [path for path in paths if path.open]
             actions = [path.action if step == 0 else self._next(path, tasks[path.slot]) for path in alive]
             questions = [
                 Question(
-                    str(infos[path.slot].get("game", "")),
+                    str(infos[path.slot].get("game") or ""),
                     tasks[path.slot],
                     (*self._episodes[path.slot].turns, *path.turns),
                     action,

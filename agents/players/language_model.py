@@ -173,7 +173,7 @@ class LanguageModelAgent:
     def _listen(self, episode: _Memory, observation: str, info: dict[str, Any]) -> None:
         if not episode.turns:
             if episode.seed is None:
-                game = str(info.get("game", ""))
+                game = str(info.get("game") or "")
                 episode.seed = seed_of(self.seed, game, self._visits[game])
                 self._visits[game] += 1
             episode.rng = random.Random(episode.seed)

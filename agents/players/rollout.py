@@ -97,7 +97,7 @@ class Episode:
     @property
     def data_version(self) -> str:
         """Version of the game's data."""
-        return str(self.info.get("data_version", ""))
+        return str(self.info.get("data_version") or "")
 
 
 class Watcher(Protocol):
@@ -274,7 +274,7 @@ class _Slots:
         self.observations[slot], self.infos[slot], played.info = observation, info, info
         played.rewards.append(float(reward))
         played.observations.append(observation)
-        played.roles.append(str(info.get("message_role", "")))
+        played.roles.append(str(info.get("message_role") or ""))
         played.invalid.append(bool(info.get("invalid_action", False)))
         if "world_model" in info:
             played.gap_rewards.append(float(info["world_model"]["reward"]))

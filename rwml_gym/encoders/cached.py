@@ -1,7 +1,7 @@
 """Text encoders by name, with a cache: the frozen embedding space in which predictions are compared.
 
-`make_encoder` takes a name, the address of an embeddings endpoint, an object with `encode`, or a function, and returns
-a `CachedEncoder`. The cache makes the reward cheap, because sentences and states often repeat.
+`make_encoder` takes a name, the address of an embeddings endpoint, an object with `name` and `encode`, or a function,
+and returns a `CachedEncoder`. The cache makes the reward cheap, because sentences and states often repeat.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ class CachedEncoder:
 
         Raises:
             EncoderError: If the inner encoder fails, or does not return one finite row per text.
+            InvalidConfigError: If `texts` is one text, or has anything else than texts.
         """
         rows = self.rows(texts)
         return np.stack(rows) if rows else np.zeros((0, self._width), dtype=np.float32)
@@ -142,7 +143,7 @@ class CachedEncoder:
     def rows(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Encode texts as `encode` does, to one read-only float32 array of shape `(d,)` each."""
         with self._lock:
-            keys = [_clean(text) for text in texts]
+            keys = [_clean(text) for text in _checked(texts)]
             # Separate from the cache, because one call may have more texts than the cache can hold.
             rows: dict[str, np.ndarray] = {}
             unseen: dict[str, bytes] = {}
@@ -166,7 +167,7 @@ class CachedEncoder:
                 self._compute(unseen, rows)
             if "" in keys and not self._width:
                 self._compute({_PROBE: b""}, {})
-            blank = np.zeros(self._width, dtype=np.float32) if "" in keys else _BLANK
+            blank = _read_only(np.zeros(self._width, dtype=np.float32)) if "" in keys else _BLANK
             return [rows[key] if key else blank for key in keys]
 
     def _compute(self, texts: dict[str, bytes], rows: dict[str, np.ndarray]) -> None:
@@ -195,7 +196,7 @@ class CachedEncoder:
         self._width = vectors.shape[1]
         self.misses += len(texts)
         for (text, mark), row in zip(texts.items(), unit_rows(vectors), strict=True):
-            rows[text] = row = row.copy()  # a view would keep the whole batch in memory
+            rows[text] = row = _read_only(row.copy())  # a view would keep the whole batch in memory
             self._remember(text, row)
             if mark:
                 self._remember(mark, row)
@@ -220,6 +221,11 @@ def _no_fingerprint(text: str) -> None:
 
 def _size(text: str | bytes, row: np.ndarray) -> int:
     return sys.getsizeof(text) + row.nbytes + _ENTRY_BYTES
+
+
+def _read_only(row: np.ndarray) -> np.ndarray:
+    row.flags.writeable = False
+    return row
 
 
 class _FunctionEncoder:
@@ -313,6 +319,13 @@ def _by_name(name: str) -> Encoder:
     if _IMPORTED.fullmatch(name):
         return _Named(name, _imported(name))
     return EndpointEncoder(name) if name.startswith(("http://", "https://")) else SentenceTransformerEncoder(name)
+
+
+def _checked(texts: Sequence[str]) -> list[str]:
+    listed = list(texts)
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in listed):
+        raise InvalidConfigError(f"Expected a list of texts, actual: {str(texts)[:200]!r}. Write `[text]` for one.")
+    return listed
 
 
 def _clean(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,10 @@ from gymnasium import spaces
 from gymnasium.spaces.utils import flatten
 
 from rwml_gym.encoders.cached import CachedEncoder, make_encoder
+from rwml_gym.encoders.local import unit_rows
 from rwml_gym.errors import InvalidConfigError, InvalidObservationError
 
-__all__ = ["SpaceEncoder", "inside", "make_row_encoder", "outside"]
+__all__ = ["SpaceEncoder", "inside", "is_text", "make_row_encoder", "outside"]
 
 # A wider range is no information about the values; environments write the largest float for "no bound".
 _WIDEST = 1e6
@@ -99,8 +101,7 @@ class SpaceEncoder:
         return [self._row(state) for state in states]
 
     def _row(self, state: Any) -> np.ndarray:
-        vector = np.append(self._leaf(state), 1.0)
-        return (vector / np.sqrt(vector @ vector)).astype(np.float32)
+        return unit_rows(np.append(self._leaf(state), 1.0)[np.newaxis])[0]
 
     def _read(self, space: spaces.Space) -> _Leaf:
         if isinstance(space, spaces.Box):
@@ -113,7 +114,7 @@ class SpaceEncoder:
         if isinstance(space, spaces.Tuple):
             members = dict(enumerate(self._read(part) for part in space.spaces))
             return lambda value: self._join(space, value, members)
-        if self._text_encoder is not None and isinstance(space.sample(), str):
+        if self._text_encoder is not None and is_text(space):
             return lambda value: self._text(self._member(space, value))
         raise InvalidConfigError(
             f"Expected a numeric space, actual: {space}. Give `{self._describe}`, which turns an {self.name} into text."
@@ -202,6 +203,11 @@ def inside(space: spaces.Space, value: Any) -> bool:
         fits = isinstance(value, tuple | list) and len(value) == len(space.spaces)
         return fits and all(inside(part, of) for part, of in zip(space.spaces, value, strict=True))
     return bool(space.contains(value))
+
+
+def is_text(space: spaces.Space) -> bool:
+    """Return whether the members of a space are texts, also of one that is no `Text`; its generator stays as it is."""
+    return isinstance(space, spaces.Text) or isinstance(copy.deepcopy(space).sample(), str)
 
 
 def outside(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import gymnasium
@@ -12,7 +12,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.error import ResetNeeded
 
 from rwml_gym.checks import one_of, plain
-from rwml_gym.errors import InvalidConfigError, UnsolvableGameError, UnsupportedRenderModeError
+from rwml_gym.errors import GameNotFoundError, InvalidConfigError, UnsolvableGameError, UnsupportedRenderModeError
 from rwml_gym.spaces import UnicodeText
 from rwml_gym.text import printable
 
@@ -129,6 +129,8 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
             InvalidConfigError: If there are other options.
             GameNotFoundError: If no game has this name.
         """
+        if not isinstance(options, Mapping | None):
+            raise InvalidConfigError(f'Expected options such as {{"game": name}}, actual: {options!r}.')
         super().reset(seed=seed)
         if seed is not None:
             self._order_seed, self._passes, self._left = abs(seed - self.share[0]), 0, []
@@ -136,6 +138,8 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
         name = options.pop("game", None)
         if options:
             raise InvalidConfigError(f'Expected only "game" in options, actual: also {", ".join(map(repr, options))}.')
+        if not isinstance(name, str | None):
+            raise GameNotFoundError(f'Expected the name of one game in options["game"], actual: {name!r}.')
         self._over = True  # a reset that fails leaves an environment that has to be reset
         observation, info = self._begin(self._next_game() if name is None else self.games.load(name))
         self._over = self._closed = False

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rwml_gym.checks import one_of, whole_number
 from rwml_gym.envs.base import TextEnv
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 
@@ -51,9 +52,9 @@ class Houses:
     """
 
     def __init__(self, split: str, games: int) -> None:
-        if split not in SPLITS:
-            raise InvalidConfigError(f"Expected `split` to be one of {sorted(SPLITS)}, actual: {split!r}.")
-        if not 0 < games <= len(SPLITS[split]):
+        one_of("split", split, SPLITS)
+        games = whole_number("games", games, 1)
+        if games > len(SPLITS[split]):
             raise InvalidConfigError(f"Expected `games` from 1 to {len(SPLITS[split])}, actual: {games}.")
         self.names: Sequence[str] = [f"house-{number}" for number in SPLITS[split][:games]]
 

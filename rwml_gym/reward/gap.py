@@ -21,8 +21,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from rwml_gym.checks import one_of
+from rwml_gym.checks import one_of, real_number
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Embedded, EncoderLike
+from rwml_gym.encoders.local import unit_rows
 from rwml_gym.encoders.numbers import SpaceEncoder, make_row_encoder
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.reward.distances import DEFAULT_THRESHOLD, DISTANCES, GapName
@@ -68,11 +69,13 @@ class Measure:
         one_of("`shape`", self.shape, get_args(RewardShape))
         one_of("`view`", self.view, VIEWS)
         largest = DISTANCES[self.gap].maximum
-        if not (math.isfinite(self.threshold) and 0 < self.threshold <= largest):
+        threshold = real_number(self.threshold)
+        if not 0 < threshold <= largest:
             raise InvalidConfigError(
                 f"Expected `threshold` in (0, {largest:g}], the range of the {self.gap} gap, "
-                f"actual: {self.threshold}. Measure it with `rwml-gym calibrate`."
+                f"actual: {self.threshold!r}. Measure it with `rwml-gym calibrate`."
             )
+        object.__setattr__(self, "threshold", threshold)  # an int would make a column of ints in the infos
 
     @property
     def reads_text(self) -> bool:
@@ -167,8 +170,10 @@ class GapReward:
             DependencyNotInstalled: If the encoder or ROUGE needs a library that is not installed.
             EncoderNotFoundError: If the encoder cannot be loaded.
         """
-        usual = DISTANCES[gap].threshold if gap in DISTANCES else DEFAULT_THRESHOLD  # `Measure` rejects the name
-        self._default = Measure(gap, usual if threshold is None else float(threshold), shape, view)
+        one_of("`gap`", gap, DISTANCES)
+        self._default = Measure(gap, DISTANCES[gap].threshold if threshold is None else threshold, shape, view)
+        if not isinstance(measures, Mapping | None):
+            raise InvalidConfigError(f"Expected `measures` as a mapping from message roles, actual: {measures!r}.")
         self._measures = {name: self._changed(changes) for name, changes in (measures or {}).items()}
         gaps = {measure.gap for measure in (self._default, *self._measures.values())}
         for name in gaps:
@@ -217,11 +222,15 @@ class GapReward:
             roles: `n` message roles, `""` if unknown; all `""` if absent.
 
         Raises:
-            InvalidConfigError: If the lengths differ.
+            InvalidConfigError: If the lengths differ, or something is one text and no list.
             WorldModelError: If an embedded prediction is not as wide as the states, not finite, or its gap needs text.
         """
         n = len(predictions)
-        for what, values in (("next states", next_states), ("roles", roles)):
+        for what, values in (("predictions", predictions), ("next states", next_states), ("roles", roles)):
+            if isinstance(values, str):
+                raise InvalidConfigError(
+                    f"Expected a list of {what}, actual: {values[:200]!r}. Write `[text]` for one."
+                )
             if values is not None and len(values) != n:
                 raise InvalidConfigError(f"Expected as many {what} as predictions ({n}), actual: {len(values)}.")
         roles = [""] * n if roles is None else roles
@@ -235,10 +244,11 @@ class GapReward:
                 continue
             scored.append(i)
             measure = self.measure(role)
-            if measure.reads_text and not isinstance(prediction, str):
+            odd = state if isinstance(prediction, str) else prediction
+            if measure.reads_text and not isinstance(odd, str):
                 raise WorldModelError(
                     f"Expected text for the {measure.gap} gap and the view {measure.view!r} of role {role!r}, actual: "
-                    f"{type(prediction).__name__}. Use a predictor that returns text, or the cosine gap of raw texts."
+                    f"{type(odd).__name__}. Use a predictor that returns text, or the cosine gap of raw texts."
                 )
             between = DISTANCES[measure.gap].between
             if between is None:
@@ -267,8 +277,8 @@ class GapReward:
                 f"Expected a measure as a mapping with keys from {sorted(names)}, actual: {changes!r}."
             )
         gap = changes.get("gap", self._default.gap)
-        has_own = gap in DISTANCES and gap != self._default.gap  # `Measure` rejects an unknown name
-        usual = DISTANCES[gap].threshold if has_own else self.threshold
+        one_of("`gap`", gap, DISTANCES)
+        usual = self.threshold if gap == self._default.gap else DISTANCES[gap].threshold
         return Measure(**{"gap": gap, "threshold": usual, "shape": self.shape, "view": self._default.view, **changes})
 
 
@@ -292,5 +302,4 @@ def _unit(vector: Any, width: int) -> np.ndarray:
             f"Expected an embedded prediction of {width} finite numbers, actual: shape {vector.shape}"
             f"{'' if np.isfinite(vector).all() else ' with NaN or infinity'}."
         )
-    length = math.sqrt(float(vector @ vector))
-    return vector / length if length > 0 else vector
+    return unit_rows(vector[np.newaxis])[0]

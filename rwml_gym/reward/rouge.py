@@ -8,7 +8,9 @@ Python integers takes a fifth of a second for two texts of 1,000 tokens, and min
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
+from functools import cache
 
 from rwml_gym import checks
 
@@ -17,7 +19,7 @@ __all__ = ["MAX_TOKENS", "require", "rouge_distance"]
 MAX_TOKENS = 4_096
 """Maximal number of tokens of a text that are aligned, not counting a common beginning and end."""
 
-_TOKEN = re.compile(r"[a-z0-9]+|[^\W_a-z0-9]+")
+_ASCII = re.compile(r"[a-z0-9]+")
 
 
 def require() -> None:
@@ -28,10 +30,11 @@ def require() -> None:
 def rouge_distance(prediction: str, truth: str) -> float:
     """Return 1 - F1 of ROUGE-L, without stemming: a symmetric distance in `[0, 1]`.
 
-    A token is a run of `a` to `z` and `0` to `9` in the lower-case text, or a run of other letters and digits. The
-    library ignores the latter, so that a truth negated in Chinese would earn as much as the truth. Case, punctuation
-    and symbols are ignored: `{"a": 1}` and `A=1.` have distance 0. If neither text has a token, the distance is 0 for
-    equal texts and 1 otherwise. If only one text has none, it is 1.
+    A token is a run of `a` to `z` and `0` to `9` in the lower-case text, or a run of other letters and digits, with
+    their combining marks, such as the vowels of Hindi. The library ignores the latter, so that a truth negated in
+    Chinese would earn as much as the truth. Case, punctuation and symbols are ignored: `{"a": 1}` and `A=1.` have
+    distance 0. If neither text has a token, the distance is 0 for equal texts and 1 otherwise. If only one text has
+    none, it is 1.
 
     If texts differ in more than `MAX_TOKENS` tokens, only so many are aligned, but all are counted: the distance is
     then an upper bound, and the time stays linear. A longer prediction gains nothing from this. See also `require`.
@@ -46,11 +49,22 @@ def rouge_distance(prediction: str, truth: str) -> float:
     require()
     from rouge_score.scoring import fmeasure
 
-    ours, theirs = _TOKEN.findall(prediction.lower()), _TOKEN.findall(truth.lower())
+    ours, theirs = _tokens(prediction.lower()), _tokens(truth.lower())
     if not ours or not theirs:
         return 0.0 if prediction == truth else 1.0
     common = _common(ours, theirs)
     return 1.0 - float(fmeasure(common / len(ours), common / len(theirs)))
+
+
+def _tokens(text: str) -> list[str]:
+    return (_ASCII if text.isascii() else _any_script()).findall(text)
+
+
+@cache
+def _any_script() -> re.Pattern[str]:
+    # Behind this range are only selectors of a character's variant.
+    marks = "".join(char for char in map(chr, range(0x300, 0x1F000)) if unicodedata.category(char).startswith("M"))
+    return re.compile(rf"[a-z0-9]+|[^\W_a-z0-9]+(?:[{marks}]+[^\W_a-z0-9]*)*")
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -30,6 +31,7 @@ class Journal:
     def __init__(self, path: Path, header: Any) -> None:
         self.path = path
         self._header = json.loads(json.dumps(header))
+        self._sound = 0  # bytes of sound lines; a file whose first line was damaged is there, and empty
         lines = self._read()
         if lines and lines[0] != self._header:
             raise ConfigMismatchError(
@@ -37,7 +39,6 @@ class Journal:
                 "Repeat the command that began it, or remove the file."
             )
         self.values: list[Any] = lines[1:]
-        self._begun = bool(lines)  # a file whose first line was damaged is there, and empty
 
     def append(self, value: Any) -> None:
         """Add a value and hand it to the operating system before anything else happens.
@@ -45,26 +46,31 @@ class Journal:
         Raises:
             StorageError: If it cannot be written, such as on a full disk.
         """
-        new = [value] if self._begun else [self._header, value]
+        new = b"".join(map(_line, [value] if self._sound else [self._header, value]))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
-                for each in new:
-                    file.write(_line(each))
+                file.write(new)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
+            self._cut()
             raise StorageError(
                 f"Expected room for results in {str(self.path)!r}, actual: {error.strerror or error}. What came "
                 "before is kept: make room, and repeat the command, which goes on from there."
             ) from error
-        self._begun = True
+        self._sound += len(new)
         self.values.append(json.loads(json.dumps(value)))
 
     def remove(self) -> None:
         """Remove the file, once its values are kept elsewhere."""
         self.path.unlink(missing_ok=True)
-        self._begun = False
+        self._sound = 0
+
+    def _cut(self) -> None:
+        """Cut the file behind the sound lines, where a write has failed; if that fails too, reading drops the rest."""
+        with contextlib.suppress(OSError):
+            os.truncate(self.path, self._sound)
 
     def _read(self) -> list[Any]:
         """Return the sound values and cut the file behind them."""
@@ -73,15 +79,14 @@ class Journal:
             content = self.path.read_bytes()
         except FileNotFoundError:
             return values
-        sound = 0
         for line in content.splitlines(keepends=True):
             mark, _, text = line.partition(b" ")
             if not line.endswith(b"\n") or mark != _mark(text):
                 break
             values.append(json.loads(text))
-            sound += len(line)
-        if sound < len(content):
-            os.truncate(self.path, sound)
+            self._sound += len(line)
+        if self._sound < len(content):
+            os.truncate(self.path, self._sound)
         return values
 
 

@@ -15,13 +15,13 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from rwml_gym.checks import one_of, whole_number
+from rwml_gym.checks import one_of, plain, real_number, whole_number
 from rwml_gym.errors import InvalidConfigError, InvalidTypeError
 from rwml_gym.vector.infos import Info, vectorize_infos
-from rwml_gym.vector.slots import EnvFactory, Slots, SlotSteps
+from rwml_gym.vector.slots import EnvFactory, Slots, SlotSteps, one_per_slot
 from rwml_gym.vector.workers import Workers
 
-__all__ = ["TextVectorEnv", "make_alfworld", "make_tau2", "make_text"]
+__all__ = ["TextVectorEnv", "make_alfworld", "make_tau2", "make_text", "make_toy"]
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -105,11 +105,13 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
         Args:
             seed: Seed of slot 0; slot i gets seed + i. Or a sequence with one seed per slot.
             options: Options for every environment. ``{"reset_mask": mask}``, with a boolean array, resets only the
-                slots in the mask; the others keep their observation and have no info. ``{"game": names}``, with a list
-                or tuple, gives each slot its own game (``None`` where the environment chooses).
+                slots in the mask; the others keep their observation and have no info. ``{"game": names}``, with a list,
+                tuple or array, gives each slot its own game (``None`` where the environment chooses).
         """
         seeds = self._seeds(seed)
         each, mask = self._split(options)
+        if self.one_order:
+            _require_one_order(seeds, mask)
         if self._needs_reset and not mask.all():
             raise ResetNeeded(f"Expected all slots in the reset mask, actual: {mask}. {self._needs_reset}")
         self._needs_reset = "Expected a successful reset(), actual: the last one failed. Call reset() again."
@@ -126,7 +128,7 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
             actions: One action per slot.
         """
         self._require_open()
-        actions = self._checked_actions(actions)
+        actions = one_per_slot("actions", actions, self.num_envs)
         if self._needs_reset:
             raise ResetNeeded(self._needs_reset)
         if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
@@ -161,9 +163,8 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
     def set_attr(self, name: str, values: Any) -> None:
         """Set an attribute of every environment to one value, or to the values of a list or tuple, one per slot."""
         values = values if isinstance(values, list | tuple) else [values] * self.num_envs
-        if len(values) != self.num_envs:
-            raise InvalidConfigError(f"Expected {self.num_envs} values, one per slot, actual: {len(values)}.")
-        self._run("set_attr", lambda share: (name, values[share]))
+        each = one_per_slot("values", values, self.num_envs)
+        self._run("set_attr", lambda share: (name, each[share]))
 
     @property  # type: ignore[misc] # one per slot and read-only, as in Gymnasium
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
@@ -212,20 +213,15 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
         if np.ndim(seed) == 0:
             first = whole_number("seed", seed, 0)
             return [first + slot for slot in range(self.num_envs)]
-        seeds = [None if each is None else whole_number("seed", each, 0) for each in seed]
-        if len(seeds) != self.num_envs:
-            raise InvalidConfigError(f"Expected {self.num_envs} seeds, one per slot, actual: {len(seeds)}.")
-        if self.one_order and len({each - slot for slot, each in enumerate(seeds) if each is not None}) > 1:
-            raise InvalidConfigError(
-                f'Expected one seed for all slots with order="each-once", actual: {seeds}. The slots share '
-                "the order of that seed, or games would be left out."
-            )
-        return seeds
+        seeds = one_per_slot("seeds", seed, self.num_envs)
+        return [None if each is None else whole_number("seed", each, 0) for each in seeds]
 
     def _split(self, options: Mapping[str, Any] | None) -> tuple[list[dict[str, Any] | None], Bools]:
         """Split options into those of each environment and the mask of the slots to reset."""
         if options is None:
             return [None] * self.num_envs, np.ones(self.num_envs, dtype=np.bool_)
+        if not isinstance(options, Mapping):
+            raise InvalidConfigError(f'Expected options such as {{"game": names}}, actual: {options!r}.')
         options = dict(options)
         mask = options.pop("reset_mask", np.ones(self.num_envs, dtype=np.bool_))
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
@@ -234,25 +230,14 @@ class TextVectorEnv(VectorEnv[Texts, Sequence[Any], np.ndarray]):
             raise InvalidConfigError(self._mask_expected(mask))
         if not mask.any():
             raise InvalidConfigError('Expected a slot in options["reset_mask"], actual: none. Do not call reset().')
-        games = options.get("game")
-        if not isinstance(games, list | tuple):
+        games = plain(options.get("game"))
+        if not isinstance(games, list):
             return [dict(options) for _ in range(self.num_envs)], mask
-        if len(games) != self.num_envs:
-            raise InvalidConfigError(
-                f'Expected {self.num_envs} names in options["game"], one per slot, actual: {len(games)}.'
-            )
-        return [{**options, "game": game} for game in games], mask
+        names = one_per_slot('names in options["game"]', games, self.num_envs)
+        return [{**options, "game": name} for name in names], mask
 
     def _mask_expected(self, mask: Any) -> str:
         return f'Expected options["reset_mask"] to be a boolean array of shape ({self.num_envs},), actual: {mask!r}.'
-
-    def _checked_actions(self, actions: Any) -> list[Any]:
-        if isinstance(actions, str | bytes | Mapping):
-            raise InvalidConfigError(f"Expected {self.num_envs} actions, one per slot, actual: {actions!r}.")
-        actions = list(actions)
-        if len(actions) != self.num_envs:
-            raise InvalidConfigError(f"Expected {self.num_envs} actions, one per slot, actual: {len(actions)}.")
-        return actions
 
 
 def make_alfworld(num_envs: int = 1, **kwargs: Any) -> TextVectorEnv:
@@ -263,6 +248,11 @@ def make_alfworld(num_envs: int = 1, **kwargs: Any) -> TextVectorEnv:
 def make_tau2(num_envs: int = 1, **kwargs: Any) -> TextVectorEnv:
     """Make what ``gymnasium.make_vec("rwml_gym/Tau2-v0", …)`` returns; see `make_text`."""
     return make_text("rwml_gym/Tau2-v0", num_envs, **kwargs)
+
+
+def make_toy(num_envs: int = 1, **kwargs: Any) -> TextVectorEnv:
+    """Make what ``gymnasium.make_vec("rwml_gym/ToyHouse-v0", …)`` returns; see `make_text`."""
+    return make_text("rwml_gym/ToyHouse-v0", num_envs, **kwargs)
 
 
 def make_text(
@@ -322,6 +312,17 @@ def _checked(env_fns: Any) -> list[EnvFactory]:
     return env_fns
 
 
+def _require_one_order(seeds: list[int | None], mask: Bools) -> None:
+    """Raise `InvalidConfigError` unless all slots begin the order of one seed, or all go on with theirs."""
+    orders = {None if seed is None else seed - slot for slot, seed in enumerate(seeds)}
+    if len(orders) > 1 or (orders != {None} and not mask.all()):
+        masked = "" if mask.all() else f" with the reset mask {mask.tolist()}"
+        raise InvalidConfigError(
+            f'Expected one seed for all slots with order="each-once", actual: {seeds}{masked}. The slots share the '
+            "order of that seed, or games would be left out. Give one seed without a mask, or none."
+        )
+
+
 def _check_workers(workers: Any, context: Any, timeout: Any, num_envs: int) -> None:
     whole_number("workers", workers, 0)
     if workers > num_envs:
@@ -330,5 +331,5 @@ def _check_workers(workers: Any, context: Any, timeout: Any, num_envs: int) -> N
         raise InvalidConfigError("Expected `workers` with `context` or `timeout`, actual: 0. Set `workers`.")
     if context is not None:
         one_of("context", context, multiprocessing.get_all_start_methods())
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not real_number(timeout) > 0:
         raise InvalidConfigError(f"Expected a timeout of more than 0 seconds, actual: {timeout!r}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.vector.infos import Info
 
-__all__ = ["EnvFactory", "SlotSteps", "Slots", "SlotsDescription"]
+__all__ = ["EnvFactory", "SlotSteps", "Slots", "SlotsDescription", "one_per_slot", "require_same_space"]
 
 EnvFactory = Callable[[], gymnasium.Env[str, Any]]
 
@@ -166,6 +166,27 @@ class Slots:
             )
         env = self.envs[0]
         return SlotsDescription(env.observation_space, env.action_space, dict(env.metadata), env.render_mode)
+
+
+def one_per_slot(what: str, values: Any, num_envs: int) -> list[Any]:
+    """Return values as a list.
+
+    Args:
+        what: What they are, for the message.
+        values: Anything that has one value per slot; no text and no mapping.
+        num_envs: Number of slots.
+
+    Raises:
+        InvalidConfigError: If they are nothing of the kind, or more or fewer.
+    """
+    try:
+        listed = None if isinstance(values, str | bytes | Mapping) else list(values)
+    except TypeError:
+        listed = None
+    if listed is None or len(listed) != num_envs:
+        actual = repr(values)[:200] if listed is None else len(listed)
+        raise InvalidConfigError(f"Expected {num_envs} {what}, one per slot, actual: {actual}.")
+    return listed
 
 
 def require_same_space(name: str, space: gymnasium.Space, expected: gymnasium.Space, where: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from rwml_gym.checks import whole_number
 from rwml_gym.encoders.cached import Embedded
 from rwml_gym.errors import InvalidConfigError, RWMLGymError, WorldModelError
 from rwml_gym.transitions import Transition, Turn, action_type
@@ -90,9 +91,7 @@ class MostFrequentOutcome:
         Raises:
             InvalidConfigError: If `transitions` is empty or `capacity` not positive.
         """
-        if capacity is not None and capacity < 1:
-            raise InvalidConfigError(f"Expected a positive `capacity`, actual: {capacity}.")
-        self._capacity = capacity
+        self._capacity = None if capacity is None else whole_number("capacity", capacity, 1)
         # For an action, an action type, or all actions: the number of times each outcome followed.
         self._counts: dict[Hashable, Counter[Hashable]] = defaultdict(Counter)
         self._states: dict[Hashable, Any] = {}

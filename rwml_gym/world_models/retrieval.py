@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from rwml_gym.checks import whole_number
 from rwml_gym.encoders.cached import DEFAULT_ENCODER
 from rwml_gym.encoders.numbers import make_row_encoder
-from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.world_models.base import Histories, check_lengths, state_key
 
@@ -52,14 +52,11 @@ class RetrievalWorldModel:
         Raises:
             InvalidConfigError: If `capacity` is not positive.
         """
-        if capacity < 1:
-            raise InvalidConfigError(f"Expected a positive `capacity`, actual: {capacity}.")
-        self.capacity = capacity
+        self.capacity = whole_number("capacity", capacity, 1)
         self._states = make_row_encoder(encoder)
         self._actions = self._states if action_encoder is None else make_row_encoder(action_encoder)
-        self._slots: dict[Any, int] = {}
+        self._slots: dict[Any, int] = {}  # from the oldest to the most recent transition
         self._outcomes: list[Any] = []
-        self._oldest = 0
         self._rows = np.zeros((0, 0), dtype=np.float32)
         transitions = iter(transitions)
         while some := list(islice(transitions, 256)):
@@ -81,6 +78,8 @@ class RetrievalWorldModel:
                     (row,) = self._embed([history], [action], [True])
                 slot = self._place(key)
                 self._rows[slot] = row
+            else:
+                self._slots[key] = self._slots.pop(key)  # now the most recent
             self._outcomes[slot] = outcome
 
     def predict(self, histories: Histories, actions: Sequence[Any], tasks: Sequence[str] | None = None) -> list[Any]:
@@ -121,9 +120,7 @@ class RetrievalWorldModel:
                 grown = min(max(2 * slot, 16), self.capacity)
                 self._rows = np.concatenate([self._rows, np.zeros((grown - slot, self._rows.shape[1]), np.float32)])
         else:
-            slot, self._oldest = self._oldest, (self._oldest + 1) % self.capacity
-            # Slots are filled in order, so the first key is the oldest one's.
-            del self._slots[next(iter(self._slots))]
+            slot = self._slots.pop(next(iter(self._slots)))
         self._slots[key] = slot
         return slot
 

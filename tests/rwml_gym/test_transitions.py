@@ -77,8 +77,9 @@ def test_a_window_may_be_longer_than_an_episode_but_not_than_what_was_recorded()
     with pytest.raises(InvalidConfigError, match=r"all of the episode \(0\)"):
         TransitionDataset(episode("a", 6, window=4)).with_window(0)
     assert data.with_window(0) == data
-    with pytest.raises(InvalidConfigError, match="at least 1 turn"):
-        data.with_window(-1)
+    for odd in (-1, 2.5, "2"):
+        with pytest.raises(InvalidConfigError, match=rf"at least 0 turns \(0 for all\), actual: {odd!r}"):
+            data.with_window(odd)
 
 
 @given(
@@ -182,6 +183,17 @@ def test_other_folders_are_not_replaced(tmp_path):
     with pytest.raises(InvalidConfigError, match="a new folder or a saved dataset"):
         TransitionDataset(episode("a", 1)).save(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_other_files_in_a_saved_set_are_not_removed(tmp_path):
+    path = tmp_path / "set"
+    TransitionDataset(episode("a", 3)).save(path)
+    (path / "thesis.tex").write_text("years of work")
+    (path / "notes").mkdir()
+    with pytest.raises(InvalidConfigError, match=r"actual: also notes, thesis\.tex\. Move them"):
+        TransitionDataset(episode("b", 1)).save(path)
+    assert (path / "thesis.tex").read_text() == "years of work"
+    assert TransitionDataset.load(path).games == ("a",)
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -14,6 +14,7 @@ from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.admissible_actions import AdmissibleActions
 from rwml_gym.wrappers.embed_text import EmbedText
+from rwml_gym.wrappers.forgiving_actions import ForgivingActions
 from rwml_gym.wrappers.text_history import TextHistory
 from rwml_gym.wrappers.world_model_reward import WorldModelRewardWrapper
 
@@ -254,12 +255,21 @@ def test_a_masked_number_leaves_everything_as_it_was():
 
 
 def test_a_masked_number_earns_nothing_for_the_last_prediction():
+    names = {"world_model", "gap"}
     inner = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", predictor="nothing-changes")
+    inner = WorldModelRewardWrapper(inner, "hashing", predictor="nothing-changes", name="gap")
     env = toy(inner, masked="nothing-happens")
-    assert "world_model" in play(env, "look")[4]
+    assert names <= play(env, "look")[4].keys()
     _, reward, _, _, info = env.step(11)
     assert reward == 0.0
-    assert "world_model" not in info
+    assert not names & info.keys()
+
+
+def test_a_masked_number_plays_no_action():
+    env = toy(ForgivingActions(ToyHouseEnv()), masked="nothing-happens")
+    assert play(env, "look")[4]["played_action"] == "look"
+    info = env.step(11)[4]
+    assert (info["played_action"], info["forgiven"]) == ("", False)
 
 
 def test_masked_numbers_count_towards_the_budget():

@@ -20,7 +20,12 @@ from rwml_gym.envs.toy import ToyHouseEnv
 from rwml_gym.errors import EncoderError, InvalidConfigError, InvalidObservationError, WorldModelError
 from rwml_gym.world_models.base import MostFrequentOutcome, state_key
 from rwml_gym.world_models.retrieval import RetrievalWorldModel
-from rwml_gym.wrappers import AdmissibleActions, WorldModelRewardVectorWrapper, WorldModelRewardWrapper
+from rwml_gym.wrappers import (
+    AdmissibleActions,
+    RecordTransitions,
+    WorldModelRewardVectorWrapper,
+    WorldModelRewardWrapper,
+)
 
 WORDS = spaces.Text(50, charset="abcdefghijklmnopqrstuvwxyz0123456789 ")
 BOX = spaces.Box(-1, 1, (3,), np.float32)
@@ -114,6 +119,23 @@ def test_after_a_failed_last_step_the_next_episode_starts_anew():
     assert predictor.shown == [["ep2 t0"]]
 
 
+def test_after_a_last_observation_that_cannot_be_read_the_next_episode_starts_anew():
+    def describe(observation):
+        if observation == "ep1 t2":
+            raise ValueError("unreadable")
+        return observation
+
+    predictor = Remembers()
+    inner = SyncVectorEnv([Counter], autoreset_mode=AutoresetMode.SAME_STEP)
+    envs = WorldModelRewardVectorWrapper(inner, "hashing", predictor=predictor, describe=describe)
+    envs.reset(seed=0)
+    envs.step(["x"])
+    with pytest.raises(ValueError, match="unreadable"):
+        envs.step(["x"])
+    envs.step(["x"])
+    assert predictor.shown == [["ep2 t0"]]
+
+
 def test_one_slot_outside_of_its_space_leaves_the_others_right():
     def give(bad):
         return lambda step: np.full(3, 7.0 if bad and step == 2 else step / 10, np.float32)
@@ -146,8 +168,9 @@ def test_weight_and_mode_may_be_changed_on_the_way(vector):
     assert float(np.sum(env.step(action)[1])) == 0.25
     env.mode = "report"
     assert float(np.sum(env.step(action)[1])) == 0.0
-    with pytest.raises(InvalidConfigError, match="Expected a finite `weight`"):
-        env.weight = "much"
+    for weight in ("much", np.array([1.0, 2.0]), None, float("nan")):
+        with pytest.raises(InvalidConfigError, match="Expected a finite `weight`"):
+            env.weight = weight
     with pytest.raises(InvalidConfigError, match="Expected `mode`"):
         env.mode = "multiply"
     with pytest.raises(AttributeError):
@@ -178,6 +201,36 @@ def test_only_a_parameter_called_tasks_is_given_the_tasks():
         env.step("look")
         assert getattr(predictor, "tasks", [info["task"]]) == [info["task"]]
         assert getattr(predictor, "temperature", 1.0) == 1.0
+
+
+def test_a_task_or_role_that_is_none_is_empty():
+    class Silent(ToyHouseEnv):
+        def _info(self, invalid):
+            return {**super()._info(invalid), "task": None, "message_role": None}
+
+    class Asks:
+        def predict(self, histories, actions, tasks):
+            self.tasks = tasks
+            return [None] * len(actions)
+
+    predictors = Asks(), Asks()
+    recorder = RecordTransitions(WorldModelRewardWrapper(Silent(), "hashing", predictor=predictors[0]))
+    envs = WorldModelRewardVectorWrapper(SyncVectorEnv([Silent]), "hashing", predictor=predictors[1])
+    for env, action in ((recorder, "look"), (envs, ["look"])):
+        env.reset(seed=0)
+        env.step(action)
+    assert [predictor.tasks for predictor in predictors] == [[""], [""]]
+    assert (recorder.transitions[0].task, recorder.transitions[0].role) == ("", "")
+
+
+@pytest.mark.parametrize("vector", [False, True])
+def test_a_name_overwrites_nothing_of_the_environment(vector):
+    if vector:
+        env = WorldModelRewardVectorWrapper(SyncVectorEnv([ToyHouseEnv]), "hashing", name="task")
+    else:
+        env = WorldModelRewardWrapper(ToyHouseEnv(), "hashing", name="task")
+    with pytest.raises(InvalidConfigError, match=r"Expected a `name` that is no key of the environment's info.*'task'"):
+        env.reset(seed=0)
 
 
 def test_embeddings_cannot_be_compared_by_words():
@@ -267,6 +320,23 @@ def test_actions_that_cannot_be_encoded_are_found_before_the_step():
     assert inner.steps == 0
     with pytest.raises(InvalidConfigError, match="Give `describe_action`, which turns an action into text"):
         WorldModelRewardWrapper(Numbers(actions=spaces.Graph(BOX, None)), predictor="retrieval")
+
+
+def test_the_generators_of_the_spaces_stay_as_they_are():
+    class Words(spaces.Space):
+        def sample(self, mask=None, probability=None):
+            return str(self.np_random.integers(10**9))
+
+        def contains(self, x):
+            return isinstance(x, str)
+
+    space = spaces.Dict(says=WORDS, also=Words(), where=spaces.Discrete(9))
+    env = Numbers(space)
+    space.seed(0)
+    expected = space.sample()
+    space.seed(0)
+    WorldModelRewardWrapper(env, "hashing", predictor="nothing-changes")
+    assert space.sample() == expected
 
 
 def test_texts_within_dictionaries_are_encoded_in_one_call():

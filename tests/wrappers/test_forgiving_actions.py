@@ -114,11 +114,27 @@ def test_it_goes_with_the_reward_and_the_recorder():
     assert env.transitions[0].action == "take mug"
 
 
+def test_around_the_reward_it_is_refused():
+    with pytest.raises(InvalidConfigError, match=r"Expected ForgivingActions inside the reward wrapper.*Swap them"):
+        ForgivingActions(WorldModelRewardWrapper(gymnasium.make(TOY), encoder="hashing"))
+
+
 def test_gymnasium_accepts_it_and_makes_it_again():
     env = ForgivingActions(gymnasium.make(TOY))
     check_env(env, skip_render_check=True)
     assert isinstance(gymnasium.make(env.spec).env.env, gymnasium.Env)
     assert "ForgivingActions" in str(gymnasium.make(env.spec))
+
+
+def test_where_none_is_listed_every_action_reaches_the_environment_unchanged():
+    class Unlisted(gymnasium.Wrapper):
+        def reset(self, **arguments):
+            observation, info = self.env.reset(**arguments)
+            return observation, {**info, "admissible_actions": None}
+
+    env = ForgivingActions(Unlisted(gymnasium.make(TOY)))
+    env.reset(seed=0)
+    assert env.step("LOOK")[4]["played_action"] == "LOOK"
 
 
 def test_environments_without_a_list_are_refused():

@@ -23,9 +23,16 @@ def said(*actions):
     return [env.reset(seed=0, options=GAME)[0], *(env.step(action)[0] for action in actions)]
 
 
-def shown(*actions, **arguments):
+class Taskless(ToyHouseEnv):
+    """Has no task, and says so."""
+
+    def _info(self, invalid):
+        return {**super()._info(invalid), "task": None}
+
+
+def shown(*actions, env=None, **arguments):
     """What `TextHistory` shows in the end."""
-    env = TextHistory(ToyHouseEnv(), **arguments)
+    env = TextHistory(env or ToyHouseEnv(), **arguments)
     observation, _ = env.reset(seed=0, options=GAME)
     for action in actions:
         observation = env.step(action)[0]
@@ -49,6 +56,10 @@ def test_newest_first_below_the_task():
     task = ToyHouseEnv().reset(seed=0, options=GAME)[1]["task"]
     assert shown("look", task=True, newest_first=True) == f"Task: {task}\n> look\n{look}\n{start}"
     assert shown(task=True) == f"Task: {task}\n{start}"
+
+
+def test_a_task_that_is_none_is_not_shown():
+    assert shown(task=True, env=Taskless()) == said()[0]
 
 
 def test_a_reset_forgets_the_episode_before():

@@ -262,13 +262,15 @@ def test_bad_input_is_named():
         WorldModelRewardVectorWrapper(text, "hashing", mode="multiply")
     envs = WorldModelRewardVectorWrapper(text, "hashing", predictor=Frozen(make_world_model("nothing-changes")))
     envs.reset(seed=0)
-    for actions in ("look", ["look"], ["look"] * 3):
+    for actions in ("look", ["look"], ["look"] * 3, None, 5):
         with pytest.raises(InvalidConfigError, match="Expected 2 actions, one per slot"):
             envs.step(actions)
-    with pytest.raises(InvalidConfigError, match="Expected 2 predictions, one per slot"):
-        envs.step({"action": ["look"] * 2, "prediction": ["A room."]})
+    for predictions in (["A room."], "no", 5):
+        with pytest.raises(InvalidConfigError, match="Expected 2 predictions, one per slot"):
+            envs.step({"action": ["look"] * 2, "prediction": predictions})
     with pytest.raises(InvalidConfigError, match="Expected a text action"):
         envs.step([3, "look"])
+    assert len(envs.step(action for action in ("look", "look"))[1]) == 2
 
     class Short:
         def predict(self, histories, actions):

@@ -38,10 +38,10 @@ def collect_starts(make_env: MakeEnv, games: Sequence[GameName], transitions: Se
                 Start(
                     str(game),
                     observation,
-                    str(info.get("task", "")),
+                    str(info.get("task") or ""),
                     tuple(actions),
-                    str(info.get("data_version", "")),
-                    str(info.get("task_type", "")),
+                    str(info.get("data_version") or ""),
+                    str(info.get("task_type") or ""),
                 )
             )
     return starts

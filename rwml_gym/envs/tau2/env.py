@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from rwml_gym.checks import one_of, whole_number
+from rwml_gym.checks import one_of, real_number, whole_number
 from rwml_gym.endpoints import within
 from rwml_gym.envs.base import TextEnv
 from rwml_gym.envs.read_only import read_only
@@ -117,13 +117,20 @@ class Tau2Env(TextEnv[NamedTask]):
                 f'Expected `user_model` exactly with user="model", actual: user={user!r}, user_model={user_model!r}. '
                 "Change one of them."
             )
+        for name, model in (("user_model", user_model), ("judge", judge)):
+            if model is not None and not isinstance(model, str) and not callable(model):
+                raise InvalidConfigError(f"Expected `{name}` as a litellm id or a function, actual: {model!r}.")
+        if not isinstance(user_arguments, Mapping | None):
+            raise InvalidConfigError(
+                f'Expected `user_arguments` as a mapping such as {{"temperature": 0}}, actual: {user_arguments!r}.'
+            )
         if user_arguments and not isinstance(user_model, str):
             raise InvalidConfigError(
                 f"Expected a litellm id in `user_model` with `user_arguments`, actual: {user_model!r}. "
                 "Remove `user_arguments`, or build them into the function."
             )
         max_errors = whole_number("max_errors", max_errors, 1)
-        if user_timeout is not None and not user_timeout > 0:
+        if user_timeout is not None and not real_number(user_timeout) > 0:
             raise InvalidConfigError(f"Expected user_timeout above 0, or None, actual: {user_timeout!r}.")
         self.user_timeout = user_timeout
         self._domains = {name: load_domain(name, solo=user == "solo") for name in members(domain)}

@@ -71,6 +71,21 @@ def test_hashing_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_rows_cannot_be_written_to_as_they_are_the_caches_own():
+    encoder = CachedEncoder(Counting())
+    for row in encoder.rows(["a", " ", "a"]):
+        with pytest.raises(ValueError, match="read-only"):
+            row[:] = 0
+    assert encoder.encode(["a"]).any()
+
+
+@pytest.mark.parametrize("texts", ["abc", [None], ["abc", 1], [b"abc"]])
+def test_anything_but_a_list_of_texts_is_refused(texts):
+    with pytest.raises(InvalidConfigError, match=r"Expected a list of texts, actual: .*Write `\[text\]`"):
+        make_encoder("hashing").encode(texts)
+    assert len(make_encoder("hashing").encode(text for text in TEXTS)) == len(TEXTS)
+
+
 def test_only_unseen_texts_are_computed_and_once():
     inner = Counting()
     encoder = CachedEncoder(inner)

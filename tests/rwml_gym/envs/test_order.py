@@ -51,7 +51,7 @@ def test_a_game_by_name_does_not_disturb_the_order():
 @pytest.mark.parametrize("slots", [1, 3, 10])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_slots_share_the_games_of_one_order(slots, workers):
-    envs = make_text(ID, slots, games=10, order="each-once", workers=workers)
+    envs = gymnasium.make_vec(ID, slots, games=10, order="each-once", workers=workers)
     games = [list(envs.reset(seed=8 if number == 0 else None)[1]["game"]) for number in range(30)]
     envs.close()
     order = played(toy(), 10, seed=8)
@@ -72,9 +72,15 @@ def test_autoreset_goes_on_with_the_next_game_of_a_slot():
 def test_one_order_has_one_seed():
     envs = make_text(ID, 2, games=10, order="each-once")
     assert len(set(envs.reset(seed=[8, 9])[1]["game"])) == 2  # as one seed of 8 gives
-    assert len(set(envs.reset(seed=[None, 9])[1]["game"])) == 2
-    with pytest.raises(InvalidConfigError, match=r"Expected one seed for all slots .* actual: \[8, 8\]"):
-        envs.reset(seed=[8, 8])
+    mask = np.array([False, True])
+    for seed, options, actual in (
+        ([8, 8], None, r"\[8, 8\]"),
+        ([None, 9], None, r"\[None, 9\]"),
+        (5, {"reset_mask": mask}, r"\[5, 6\] with the reset mask \[False, True\]"),
+    ):
+        with pytest.raises(InvalidConfigError, match=rf"Expected one seed for all slots .* actual: {actual}\."):
+            envs.reset(seed=seed, options=options)
+    envs.reset(seed=[None, None], options={"reset_mask": mask})  # each slot goes on in the order
     first, second = make_text(ID, 2).reset(seed=[8, 8])[1]["game"]  # drawn games may have any seeds
     assert first == second
 
@@ -83,6 +89,7 @@ def test_one_game_a_slot():
     envs = make_text(ID, 3)
     _, infos = envs.reset(options={"game": ["house-5", "house-2", "house-5"]})
     assert infos["game"].tolist() == ["house-5", "house-2", "house-5"]
+    assert envs.reset(options={"game": infos["game"]})[1]["game"].tolist() == infos["game"].tolist()  # an array
     mask = np.array([False, True, False])
     _, infos = envs.reset(options={"game": ("house-1", "house-7", "house-1"), "reset_mask": mask})
     assert infos["game"][1] == "house-7"
@@ -132,6 +139,6 @@ def test_an_official_game_by_its_path():
     file = games.folder / name.removeprefix("valid_seen/") / "game.tw-pddl"
     for path in (file, file.parent, file.relative_to(official_data()), file.relative_to(games.folder), f"./{name}/"):
         assert env.reset(options={"game": str(path)})[1]["game"] == name
-    for path in ("/etc/passwd", "..", "", "valid_seen", "a\0b", file.with_name("traj_data.json"), 3):
+    for path in ("/etc/passwd", "..", "", "valid_seen", "a\0b", file.with_name("traj_data.json")):
         with pytest.raises(GameNotFoundError, match="Expected one of the"):
-            env.reset(options={"game": path})
+            env.reset(options={"game": str(path)})

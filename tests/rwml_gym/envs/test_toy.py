@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
@@ -84,10 +85,18 @@ def test_many_are_played_side_by_side():
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda: ToyHouseEnv(split="test"), InvalidConfigError, r"\['held_out', 'train'\], actual: 'test'"),
-        (lambda: ToyHouseEnv(games=0), InvalidConfigError, "from 1 to 5832, actual: 0"),
+        (lambda: ToyHouseEnv(split="test"), InvalidConfigError, "train, held_out, actual: 'test'"),
+        (lambda: ToyHouseEnv(split=["train"]), InvalidConfigError, r"train, held_out, actual: \['train'\]"),
+        (lambda: ToyHouseEnv(games=5833), InvalidConfigError, "from 1 to 5832, actual: 5833"),
+        (lambda: ToyHouseEnv(games=0), InvalidConfigError, "a whole number of at least 1, actual: 0"),
+        (lambda: ToyHouseEnv(games=2.5), InvalidConfigError, r"a whole number of at least 1, actual: 2\.5"),
+        (lambda: ToyHouseEnv(games="64"), InvalidConfigError, "a whole number of at least 1, actual: '64'"),
         (lambda: ToyHouseEnv(render_mode="human"), InvalidConfigError, "actual: 'human'"),
         (lambda: ToyHouseEnv().reset(options={"game": "house-64"}), GameNotFoundError, "'house-0', actual: 'house-64'"),
+        (lambda: ToyHouseEnv().reset(options={"game": ["house-0"]}), GameNotFoundError, r"of one game.*\['house-0'\]"),
+        (lambda: ToyHouseEnv().reset(options={"game": np.array(["house-0"])}), GameNotFoundError, "of one game.*array"),
+        (lambda: ToyHouseEnv().reset(options={"game": 3}), GameNotFoundError, "of one game.*actual: 3"),
+        (lambda: ToyHouseEnv().reset(options="game"), InvalidConfigError, "Expected options .*, actual: 'game'"),
         (lambda: ToyHouseEnv().reset(options={"gmae": 1}), InvalidConfigError, "also 'gmae'"),
         (lambda: ToyHouseEnv().step("look"), ResetNeeded, r"Call reset\(\)"),
     ],

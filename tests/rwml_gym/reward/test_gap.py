@@ -77,10 +77,47 @@ def test_bounds_identity_and_order(predictions, states):
         assert (distance, reward) == ((1, 0) if is_blank(state) else (0, 1))
 
 
-@pytest.mark.parametrize("threshold", [0, -1, 2.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("threshold", [0, -1, 2.1, float("nan"), float("inf"), "abc", "0.1", [0.1], True])
 def test_thresholds_out_of_range_are_refused(threshold):
     with pytest.raises(InvalidConfigError, match=r"Expected `threshold` in \(0, 2\]"):
         GapReward("hashing", threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"measures": {"tool": {"threshold": None}}}, r"Expected `threshold` in \(0, 2\].*actual: None\."),
+        ({"measures": {"tool": {"threshold": "0.1"}}}, r"Expected `threshold` in \(0, 2\].*actual: '0\.1'\."),
+        ({"measures": {"tool": {"gap": ["rouge"]}}}, r"Expected `gap` to be one of .*actual: \['rouge'\]\."),
+        ({"measures": ["tool"]}, r"Expected `measures` as a mapping from message roles, actual: \['tool'\]\."),
+        ({"gap": ["rouge"]}, r"Expected `gap` to be one of .*actual: \['rouge'\]\."),
+    ],
+)
+def test_values_of_other_types_are_refused(arguments, message):
+    with pytest.raises(InvalidConfigError, match=message):
+        GapReward("hashing", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("gap", "given", "error", "message"),
+    [
+        ("cosine", ("A room.", ["A room."]), InvalidConfigError, "Expected a list of predictions, actual: 'A room"),
+        ("cosine", (["A"], "A"), InvalidConfigError, "Expected a list of next states, actual: 'A'"),
+        ("cosine", (["A"], ["A"], "t"), InvalidConfigError, "Expected a list of roles, actual: 't'"),
+        ("cosine", ([1], [2]), InvalidConfigError, r"Expected a list of texts, actual: '\[1, 2\]'"),
+        ("rouge", ([1], ["A"]), WorldModelError, "Expected text for the rouge gap .*actual: int"),
+        ("rouge", (["A"], [2]), WorldModelError, "Expected text for the rouge gap .*actual: int"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(gap, given, error, message):
+    with pytest.raises(error, match=message):
+        GapReward("hashing", gap=gap)(*given)
+
+
+@pytest.mark.parametrize("threshold", [1, np.int64(1), np.float32(1)])
+def test_a_threshold_is_a_float_whatever_it_was(threshold):
+    measure = GapReward("hashing", measures={"tool": {"gap": "rouge", "threshold": threshold}}).measure("tool")
+    assert type(measure.threshold) is float
 
 
 def test_message_roles_have_measures_of_their_own():
@@ -169,6 +206,14 @@ def test_predictions_may_be_made_in_the_embedding_space():
     assert gaps.rewards.tolist() == [1, 0, 0]
     with pytest.raises(WorldModelError, match=r"1024 finite numbers, actual: shape \(3,\)"):
         gap([Embedded(np.ones(3))], ["Nothing happens."])
+
+
+@pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
+def test_numbers_of_any_size_are_near_themselves(size):
+    state = np.array([size, 0])
+    states = SpaceEncoder(Box(-np.inf, np.inf, (2,), np.float64), scale=1.0)
+    assert GapReward(states, threshold=0.1)([state], [state]).distances.tolist() == [0]
+    assert GapReward(plane, threshold=0.1)([Embedded(state)], ["right"]).distances.tolist() == [0]
 
 
 def test_a_blank_state_is_never_earned_from():

@@ -43,6 +43,10 @@ def test_it_is_one_minus_the_librarys_f1(prediction, truth):
         ("🙂", "", 1),
         ("a", "冰箱", 1),
         ("open 冰箱", "open 床", 0.5),  # every script counts
+        ("की", "का", 1),  # and its vowels that combine with a letter
+        ("बंद दरवाज़ा", "बंद खिड़की", 0.5),
+        ("हिन्दी", "हिन्दी", 0),
+        ("1️⃣ ❤️", "1 ❤", 0),  # but no mark without a letter
         ("open", "open, 冰箱", 1 / 3),
         ("pending", "delivered", 1),
     ],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
-from rwml_gym.errors import ConfigMismatchError
+from rwml_gym.errors import ConfigMismatchError, StorageError
 from rwml_gym.storage.journal import Journal
 
 HEADER = {"env": "toy", "seed": 0}
@@ -53,6 +56,21 @@ def test_a_damaged_first_line_leaves_nothing(path):
     path.write_bytes(path.read_bytes().replace(b'"seed":0', b'"seed":1'))
     Journal(path, HEADER).append({"game": 9})
     assert games(path) == [9]
+
+
+def test_what_a_full_disk_did_not_confirm_is_not_written_twice(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "games.jsonl", HEADER)
+    for number in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", _full_disk)
+            with pytest.raises(StorageError, match="No space left"):
+                journal.append({"game": number})
+        journal.append({"game": number})
+    assert journal.values == Journal(journal.path, HEADER).values == [{"game": 0}, {"game": 1}]
+
+
+def _full_disk(file):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_removed_journal_starts_over(path):

@@ -296,7 +296,14 @@ def test_making_warns_of_nothing():
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
     ("actions", "message"),
-    [("look", "actual: 'look'"), (["look"], "actual: 1"), ([], "actual: 0"), (["look"] * 3, "actual: 3")],
+    [
+        ("look", "actual: 'look'"),
+        (["look"], "actual: 1"),
+        ([], "actual: 0"),
+        (["look"] * 3, "actual: 3"),
+        (None, "actual: None"),
+        (5, "actual: 5"),
+    ],
 )
 def test_a_wrong_number_of_actions_is_refused_before_any_step(workers, actions, message):
     envs = TextVectorEnv([OddEnv] * 2, workers=workers)
@@ -349,6 +356,8 @@ def test_wrong_calls_are_refused():
     envs = TextVectorEnv([OddEnv] * 2)
     with pytest.raises(InvalidConfigError, match=r"actual: reset\. Use `reset\(\)`"):
         envs.call("reset")
+    with pytest.raises(InvalidConfigError, match=r"Expected options such as .*, actual: 'game'"):
+        envs.reset(options="game")
     with pytest.raises(InvalidConfigError, match="Expected 2 values"):
         envs.set_attr("steps", [1, 2, 3])
     with pytest.raises(AttributeError, match="no_such_thing"):
@@ -376,6 +385,7 @@ same = OddEnv()
         ([OddEnv], {"timeout": 1}, "Expected `workers` with `context` or `timeout`"),
         ([OddEnv], {"context": "spawn"}, "Expected `workers` with `context` or `timeout`"),
         ([OddEnv], {"workers": 1, "timeout": 0}, "Expected a timeout of more than 0 seconds"),
+        ([OddEnv], {"workers": 1, "timeout": "5"}, "Expected a timeout of more than 0 seconds, actual: '5'"),
         ([OddEnv], {"workers": 1, "context": "thread"}, "Expected context to be one of .*, actual: 'thread'"),
     ],
 )

@@ -74,6 +74,12 @@ def test_what_lies_too_far_back_is_forgotten():
     assert set(model._states) == {"2", "3", "4"}
 
 
+@pytest.mark.parametrize("capacity", [0, "5", 2.5])
+def test_what_is_no_number_of_transitions_is_no_capacity(capacity):
+    with pytest.raises(InvalidConfigError, match=rf"`capacity` to be a whole number.*actual: {capacity!r}"):
+        MostFrequentOutcome(capacity=capacity)
+
+
 def test_worlds_of_numbers():
     model = MostFrequentOutcome()
     model.learn([HISTORY] * 3, [1, 0, 1], [np.zeros(2), np.ones(2), np.zeros(2)])

@@ -60,7 +60,8 @@ def test_the_oldest_goes_first_and_memory_is_bounded(capacity):
         batch = [f"room {n}" for n in rng.integers(30, size=3)]
         known.learn([turn(room) for room in batch], ["look"] * 3, [f"{room} {number}" for room in batch])
         for room in batch:
-            if room not in remembered and len(remembered) == capacity:
+            remembered.pop(room, None)  # what is seen again is the most recent
+            if len(remembered) == capacity:
                 del remembered[next(iter(remembered))]
             remembered[room] = f"{room} {number}"
         assert len(known) == len(remembered) <= capacity
@@ -100,7 +101,8 @@ def test_in_a_house_it_knows_what_it_has_seen():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(InvalidConfigError, match="positive `capacity`"):
-        RetrievalWorldModel(encoder="hashing", capacity=0)
+    for capacity in (0, "5", 2.5):
+        with pytest.raises(InvalidConfigError, match=f"`capacity` to be a whole number.*actual: {capacity!r}"):
+            RetrievalWorldModel(encoder="hashing", capacity=capacity)
     with pytest.raises(InvalidConfigError, match="as many histories as actions"):
         model(("a", "b", "c")).predict([turn("a")], ["b", "c"])

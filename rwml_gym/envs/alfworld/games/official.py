@@ -241,6 +241,8 @@ def _goal(task_type: str, target: str, place: str) -> Goal:
 
 def _find_split(data: str | Path | None, split: str) -> Path:
     """Return the folder of a split, in ``data`` itself or in the newest ``json_*`` folder inside it."""
+    if not isinstance(data, str | Path | None):
+        raise InvalidConfigError(f"Expected `data` as the path of a folder, actual: {data!r}.")
     root = Path(os.path.expanduser(data or os.environ.get("ALFWORLD_DATA") or "~/.cache/alfworld"))
     homes = [root, *sorted(root.glob("json_*"), reverse=True)]
     for home in homes:

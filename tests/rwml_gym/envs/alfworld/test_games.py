@@ -458,6 +458,7 @@ def test_an_unknown_split_lists_the_known_and_the_present(few):
         ),
         ({"split": "valid_seen", "difficulty": 5}, "Expected no `difficulty` for games from files"),
         ({"split": "valid_seen", "rooms": ["garage"]}, "'garage'"),
+        ({"split": "valid_seen", "data": 5}, "Expected `data` as the path of a folder, actual: 5"),
     ],
 )
 def test_wrong_arguments_are_refused_before_any_work(arguments, message):
