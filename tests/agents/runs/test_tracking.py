@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rwml_gym.agents.jobs import tracking
+from rwml_gym.agents.runs import tracking
 from rwml_gym.agents.runs.tracking import make_accelerator, make_log
 from rwml_gym.errors import DependencyNotInstalled, InvalidConfigError
 from tests.helpers.small_training import STEPS, KilledError, raise_killed, train

@@ -100,7 +100,7 @@ def test_a_training_game_is_listed_once_for_each_rollout_and_a_held_out_one_once
 
 
 def test_two_splits_that_share_games_are_refused(monkeypatch):
-    from rwml_gym.agents.jobs import worlds
+    from rwml_gym.agents.runs import worlds
 
     same = worlds.World(
         "the toy", "rwml_gym/ToyHouse-v0", ("split",), split="train", held_out={"train": "train"}, expert=True
