@@ -160,6 +160,7 @@ class OfficialGames:
             raise _corrupt(file, "no goal sentence in its grammar")
         try:
             task, release = json.loads(f'"{goal[1]}"'), _release(content, goal[1])
+            task.encode()  # half a character would end in an error wherever the task is written
         except UNREADABLE as error:
             raise _corrupt(file, f"{type(error).__name__}: {error}") from error
         if wording_of(name, self.grammar) == "installed":
