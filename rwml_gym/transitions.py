@@ -250,13 +250,7 @@ class TransitionDataset(Sequence[Transition]):
         from datasets.utils import logging
 
         path = Path(os.path.realpath(path))  # a link stays, and what it points to is replaced
-        if path.exists() and not _looks_saved(path):
-            raise InvalidConfigError(f"Expected a new folder or a saved dataset, actual: {str(path)!r}. Rename it.")
-        if foreign := [file.name for file in path.glob("*") if not _is_ours(file)]:
-            raise InvalidConfigError(
-                f"Expected nothing but a saved dataset in {str(path)!r}, which is replaced, actual: also "
-                f"{', '.join(sorted(foreign))}. Move them, or choose another folder."
-            )
+        check_replaceable(path)
         stored = self._stored()
         partial = path.parent / f".{path.name}-{uuid.uuid4().hex}"
         earlier = partial.with_name(f"{partial.name}-earlier")
@@ -421,6 +415,21 @@ def _version(path: Path) -> int:
             f"Expected the version of the transitions in {str(path / _FORMAT)!r}, actual: {error}. Record them again, "
             "or restore the folder from a copy."
         ) from error
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that `TransitionDataset.save` may write to a folder: it is new, or holds a dataset and nothing else.
+
+    Raises:
+        InvalidConfigError: It does not.
+    """
+    if path.exists() and not _looks_saved(path):
+        raise InvalidConfigError(f"Expected a new folder or a saved dataset, actual: {str(path)!r}. Rename it.")
+    if foreign := [file.name for file in path.glob("*") if not _is_ours(file)]:
+        raise InvalidConfigError(
+            f"Expected nothing but a saved dataset in {str(path)!r}, which is replaced, actual: also "
+            f"{', '.join(sorted(foreign))}. Move them, or choose another folder."
+        )
 
 
 def _looks_saved(path: Path) -> bool:

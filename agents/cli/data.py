@@ -32,7 +32,14 @@ from rwml_gym.storage.journal import Journal
 from rwml_gym.storage.lock import WriteLock
 from rwml_gym.terminal import say
 from rwml_gym.text import shown
-from rwml_gym.transitions import InvalidDatasetError, Transition, TransitionDataset, action_type, count_games
+from rwml_gym.transitions import (
+    InvalidDatasetError,
+    Transition,
+    TransitionDataset,
+    action_type,
+    check_replaceable,
+    count_games,
+)
 
 __all__ = ["AuditCommand", "CalibrateCommand", "RecordCommand", "audit", "calibrate", "record"]
 
@@ -89,6 +96,7 @@ def record(words: Sequence[str]) -> int:
 
 def _record(command: RecordCommand, path: Path) -> int:
     """Play what the journal at this path does not hold yet, and save the transitions."""
+    check_replaceable(Path(os.path.realpath(command.out)))
     header = {name: str(value) for name, value in vars(command).items() if name not in _NOT_PLAYED}
     try:
         journal = Journal(path, header)
@@ -205,6 +213,11 @@ def calibrate(words: Sequence[str]) -> int:
         raise InvalidConfigError(
             "Expected a --threshold and at least two encoders for --choose quantile, actual: "
             f"{command.threshold} and {list(command.encoder)}. Give the threshold of the first --encoder."
+        )
+    if command.threshold is not None and "quantile" not in command.choose and command.choose != ("precision",):
+        raise InvalidConfigError(
+            "Expected --threshold alone or with --choose quantile, actual: with "
+            f"{', '.join(command.choose)}. Leave one of the two out."
         )
     transitions = _load(command.data)
     check_view(transitions, command.view)  # raises where there is nothing to view

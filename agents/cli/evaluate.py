@@ -41,6 +41,7 @@ def evaluate(words: list[str]) -> int:
     config, folder, as_json, as_row = tyro.cli(parse, args=words, prog="rwml-gym evaluate")
     if as_json and as_row:
         raise InvalidConfigError("Expected --json or --row, actual: both. Leave out one of them.")
+    config.check_used()
     from rwml_gym.agents.evaluation import table
     from rwml_gym.agents.evaluation.progress import Progress
     from rwml_gym.agents.evaluation.run import Evaluation

@@ -19,6 +19,11 @@ def evaluate_world_model(words: list[str]) -> None:
     config = tyro.cli(EvaluateWorldModelConfig, args=words, prog="rwml-gym evaluate-world-model")
     if config.out is not None and config.out.exists() and not config.out.is_dir():
         raise InvalidConfigError(f"Expected --out to be a folder, actual: the file {str(config.out)!r}.")
+    if config.out is not None and (config.out / "config.json").exists():
+        raise InvalidConfigError(
+            f"Expected --out without a training, whose report this would replace, actual: {str(config.out)!r}. Choose "
+            "another folder, such as one inside it."
+        )
     from rwml_gym.agents.jobs.world_models import evaluate as job
     from rwml_gym.agents.runs.worlds import Source
 

@@ -149,7 +149,7 @@ def _usage() -> str:
 def _unknown(words: Sequence[str]) -> str:
     group = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
     asked, known = (" ".join(words[:2]), group) if group else (words[0], list(COMMANDS))
-    near = difflib.get_close_matches(asked, known, 1, 0.5) or difflib.get_close_matches(" ".join(words[:2]), known, 1)
+    near = difflib.get_close_matches(" ".join(words[:2]), known, 1) or difflib.get_close_matches(asked, known, 1, 0.5)
     near = near if len(words) > 1 or not group else []
     mean = f" Did you mean `rwml-gym {near[0]}`?" if near else ""
     return f"Expected a command, {', '.join(known)}, actual: {asked!r}.{mean} See `rwml-gym --help`."

@@ -13,7 +13,7 @@ from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, GapName
 from rwml_gym.world_models.by_name import READING
 
-__all__ = ["CHOOSING", "ENDPOINT", "IMAGINED", "LEARNING", "EvaluateConfig"]
+__all__ = ["CHOOSING", "ENDPOINT", "IMAGINED", "LEARNING", "OF_LOCAL", "EvaluateConfig"]
 
 CHOOSING = ("imagining", "voting")
 """Agents that choose among several actions."""
@@ -26,6 +26,14 @@ IMAGINED = ("nothing-changes", *LEARNING, "engine")
 
 ENDPOINT = "litellm:"
 """What the name of an agent begins with that is a model behind an API or a local server."""
+
+OF_LOCAL = (
+    *("prompt_style", "history", "max_prompt_tokens", "max_state_characters", "thoughts"),
+    *("decoding", "tool_calls", "action_tokens", "temperature"),
+)
+"""Options that only local language models use."""
+
+_OF_ENDPOINT = ("attempts", "timeout")
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,26 @@ class EvaluateConfig(ModelConfig, EnvConfig):
         mapping_of("agent_arguments", self.agent_arguments)
         if self.user is not None:
             self.user_arguments()
+
+    def check_used(self) -> None:
+        """Refuse options that the agent does not use, so that nobody takes them for set.
+
+        It is no check of every configuration, because tables of several agents have settings in common.
+
+        Raises:
+            InvalidConfigError: There are some.
+        """
+        changed = {field.name for field in fields(self) if getattr(self, field.name) != field.default}
+        unused = changed & {*(() if self.loads_model else OF_LOCAL), *(() if self.endpoint else _OF_ENDPOINT)}
+        plays_alone = self.agent is None or not (self.loads_model or self.endpoint or ":" in self.agent)
+        unused |= changed & {"predictions", "show_policy", "show_actions"} if plays_alone else set()
+        if not unused:
+            return
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unused))
+        advice = "Leave it out." if len(unused) == 1 else "Leave them out."
+        if self.endpoint and "temperature" in unused:
+            advice = f"Give it in --agent-arguments '{{\"temperature\": {self.temperature:g}}}'."
+        raise InvalidConfigError(f"Expected an agent that uses {names}, actual: {self.agent!r}. {advice}")
 
     def _check_imagination(self) -> None:
         changed = [

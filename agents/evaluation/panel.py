@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import gymnasium as gym
 from rwml_gym.agents.runs.worlds import GameName, first_games, games_of
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.agents.traces.worlds import world_arguments
-from rwml_gym.envs.base import MAX_LISTED
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.envs.base import MAX_LISTED, GameSource
+from rwml_gym.errors import GameNotFoundError, InvalidConfigError
 from rwml_gym.files import read_regular
 
 __all__ = ["Panel", "Place", "choose", "read_games"]
@@ -99,7 +99,8 @@ def read_games(env: gym.Env[str, str], path: str | Path) -> tuple[GameName, ...]
         path: The file.
 
     Raises:
-        InvalidConfigError: If it holds no list of distinct games: names, or seeds where games have no names.
+        InvalidConfigError: If it holds no list of distinct games, names, or seeds where games have no names; or the
+            environment does not have one of them.
     """
     try:
         games = json.loads(read_regular(Path(path)))
@@ -113,4 +114,21 @@ def read_games(env: gym.Env[str, str], path: str | Path) -> tuple[GameName, ...]
             f"Expected a list of distinct games in {path}, {what} in this environment, actual: {str(games)[:200]}. "
             "Give the panel.json of an evaluation on it."
         )
+    if (source := games_of(env)) is not None:
+        _check_known(source, games, path)
     return tuple(games)
+
+
+def _check_known(source: GameSource[Any], games: Sequence[str], path: str | Path) -> None:
+    """Check that the environment has all games: it would fail in each of the others, which would count as lost."""
+    listed = frozenset(source.names) if len(source.names) <= MAX_LISTED else frozenset()
+    for game in games:
+        if game in listed:
+            continue
+        try:
+            source.load(game)
+        except GameNotFoundError as error:
+            raise InvalidConfigError(
+                f"Expected games of this environment in {path}, actual: {game!r}. {error} Give the --env, --split and "
+                "--task-types of the evaluation that the panel is from."
+            ) from error

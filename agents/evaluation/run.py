@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 
 from rwml_gym.agents.config.base import mapping_of
-from rwml_gym.agents.config.evaluate import CHOOSING, IMAGINED, EvaluateConfig
+from rwml_gym.agents.config.evaluate import CHOOSING, IMAGINED, OF_LOCAL, EvaluateConfig
 from rwml_gym.agents.evaluation.agents import check_agent, make_cast, random_agent
 from rwml_gym.agents.evaluation.panel import Panel, choose, read_games
 from rwml_gym.agents.evaluation.play import play_batch, play_players
@@ -31,10 +31,7 @@ __all__ = ["Evaluation", "evaluate"]
 _SECRET = re.compile("key|token|secret|auth|password|header|credential", re.IGNORECASE)
 # What an agent of messages is shown, and what else a local model's answers depend on.
 _SHOWN = ("show_policy", "show_actions", "predictions")
-_LOCAL = (
-    *("prompt_style", "history", "max_prompt_tokens", "max_state_characters", "thoughts"),
-    *("decoding", "tool_calls", "action_tokens", "temperature", "dtype"),
-)
+_LOCAL = (*OF_LOCAL, "dtype")
 # What else it depends on which of several actions is played.
 _CHOSEN = (
     *("imagine", "imagine_steps", "imagine_discount", "imagine_candidates", "imagine_transitions", "imagine_games"),

@@ -397,8 +397,9 @@ def choose_games(
     if count is None:
         return chosen
     raise InvalidConfigError(
-        f"Expected {count} playable games, actual: {len(chosen)}. Ask for fewer, to train on or held out "
-        "(--collect.games, --stage.games, --evaluation.games), or allow more (--split, --task-types)."
+        f"Expected {count} playable games, actual: {len(chosen)}. Ask for fewer (--games; in trainings "
+        "--collect.games, --stage.games and --evaluation.games), or allow more (--split, --task-types, "
+        "--env-arguments)."
     )
 
 

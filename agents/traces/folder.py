@@ -27,6 +27,8 @@ __all__ = ["EPISODES", "HEADER", "STEPS", "Trace", "TraceWriter", "read_trace"]
 
 HEADER, STEPS, EPISODES = "run.json", "steps.jsonl", "episodes.jsonl"
 
+_OTHERS = {"config.json": "a training", "dataset_info.json": "recorded transitions"}  # by a file that says so
+
 _FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (StepRecord, EpisodeRecord)}
 _VALUES = {kind: attrgetter(*names) for kind, names in _FIELDS.items()}
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -136,6 +138,11 @@ class TraceWriter:
         elif (self.folder / STEPS).exists() or (self.folder / EPISODES).exists():
             raise StorageError(
                 f"Expected {HEADER} beside the lines in {str(self.folder)!r}, actual: none. Choose another --run-dir."
+            )
+        elif other := [name for name in _OTHERS if (self.folder / name).exists()]:
+            raise ConfigMismatchError(
+                f"Expected a folder for an evaluation, actual: {str(self.folder)!r}, which holds {_OTHERS[other[0]]}. "
+                "Choose another --run-dir."
             )
         with _storing(self.folder):
             if not begun:

@@ -146,10 +146,11 @@ def _thresholds(audit: Audit) -> list[str]:
             continue
         precision, recall = audit.quality[role]
         how = "calibrated" if audit.chosen_threshold is None else f"given; the calibrated one is {result.threshold:.4g}"
-        reached = "reached" if result.reached else f"NOT reached, about {result.fit_precision:.2f} at best"
+        given = "reached" if precision >= result.target_precision else "NOT reached"
+        reached = result.target if audit.chosen_threshold is None else f"{result.target_precision:.2f} {given}"
         lines.append(
             f"{name}{measured} ({how}): precision {precision:.2f}, recall {recall:.2f} on held-out {audit.unit}; "
-            f"target {result.target_precision:.2f}: {reached}."
+            f"target {reached}."
         )
     return [_wrapped(line, "") for line in lines]
 

@@ -20,6 +20,9 @@ The public failure on WebShop had 0.68 at best."""
 MIN_RECALL = 0.2
 """Below it, a paraphrased answer is hardly ever rewarded: the answer must be word for word (`Calibration.advice`)."""
 
+_NEARLY = 0.05
+"""A precision this far below the target may be chance; further below it, the threshold does not hold on other games."""
+
 MIN_SIGNAL = 0.2
 """Below it, fewer than one group in five has a gradient, at the cost of five. WebShop's failure: 0 to 12 %."""
 
@@ -78,6 +81,11 @@ def _threshold(audit: Audit) -> list[Finding]:
         elif not result.reached:
             none = f"no threshold reaches {result.target_precision:.2f}"
             found.append(Finding("caution", "threshold", _sentence(f"{wrong}; {none}"), f"Use {other}."))
+        elif audit.chosen_threshold is None and precision < result.target_precision - _NEARLY:
+            chose = f"; it reached {result.fit_precision:.2f} on the {audit.unit} that chose it"
+            found.append(
+                Finding("caution", "threshold", _sentence(wrong + chose), f"Record more games, or use {other}.")
+            )
         elif recall < MIN_RECALL and audit.repeated_elsewhere < EXACT_WORLD:
             reason = (
                 f"with {gap}{of}, {at} rewards {recall:.0%} of the rewordings, and only "

@@ -127,6 +127,16 @@ class Calibration:
         return {"gap": self.gap, "threshold": self.threshold, **({} if self.view == "raw" else {"view": self.view})}
 
     @property
+    def target(self) -> str:
+        """The target precision, and whether it was reached: of a chosen threshold, where it was chosen."""
+        if self.chosen_by != "precision":
+            return (
+                f"{self.target_precision:.2f} {'reached' if self.precision >= self.target_precision else 'NOT reached'}"
+            )
+        found = "reached" if self.reached else "NOT reached, at best"
+        return f"{self.target_precision:.2f} {found} {self.fit_precision:.2f} on the {self.unit} that chose it"
+
+    @property
     def advice(self) -> str:
         """Advice on the threshold; empty if there is no problem."""
         stronger = DISTANCES[self.gap].stronger

@@ -215,11 +215,8 @@ def _row(name: str, count: int, result: Calibration | NoPairsError) -> str:
     start = f"{column(name, 28)}{count:>7}"
     if not isinstance(result, Calibration):
         return f"{start}  too little data: {shown(str(result).partition('. ')[0], 90)}."
-    reached = "reached" if result.reached else f"NOT reached, about {result.fit_precision:.2f} at best"
     precision = f"{result.precision:.3f}" if result.precision else "-"  # zero if no pair was rewarded
-    return (
-        f"{start}{result.threshold:>11.4g}{precision:>11}{result.recall:>8.3f}  {result.target_precision:.2f} {reached}"
-    )
+    return f"{start}{result.threshold:>11.4g}{precision:>11}{result.recall:>8.3f}  {result.target}"
 
 
 def _jsonable(result: Calibration | NoPairsError) -> dict[str, object]:

@@ -43,7 +43,7 @@ function showCompare(data) {
 
   function chooseTrial() {
     const [a, b] = sides();
-    const trials = (run) => ((game.value && games.get(run).get(game.value)) || []).map((line) => [String(line.number), `${line.trial + 1} ${OUTCOMES[line.outcome][1]}`]);
+    const trials = (run) => ((game.value && games.get(run).get(game.value)) || []).map((line) => [String(line.number), `${line.trial} ${OUTCOMES[line.outcome][1]}`]);
     fill(leftTrial, trials(a));
     fill(rightTrial, trials(b));
     if (a === b && rightTrial.options.length > 1 && leftTrial.value === rightTrial.value) rightTrial.selectedIndex = leftTrial.selectedIndex ? 0 : 1;
@@ -76,7 +76,7 @@ function compareEpisodes(first, second, a, b, place) {
   while (from < length && at(first, from) && at(second, from) && at(first, from).action === at(second, from).action) from++;
   const head = (episode, run) => el("div", { class: "head" },
     el("h3", {}, named(run, place(run))),
-    el("p", {}, el("span", { class: episode.line.outcome }, OUTCOMES[episode.line.outcome].join(" ")), ` · ${plural(episode.line.steps, "step")}${episode.line.trial ? ` · trial ${episode.line.trial + 1}` : ""}${failedChecks(episode.line)}${episode.line.fatal && episode.line.fatal.step ? ` · first fatal step ${episode.line.fatal.step}` : ""}`));
+    el("p", {}, el("span", { class: episode.line.outcome }, OUTCOMES[episode.line.outcome].join(" ")), ` · ${plural(episode.line.steps, "step")}${episode.line.trial ? ` · trial ${episode.line.trial}` : ""}${failedChecks(episode.line)}${episode.line.fatal && episode.line.fatal.step ? ` · first fatal step ${episode.line.fatal.step}` : ""}`));
   const grid = el("div", { class: "aligned" }, head(first, a), head(second, b));
   const cell = (episode, run, number) => {
     const step = at(episode, number);

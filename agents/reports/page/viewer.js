@@ -113,7 +113,7 @@ function drawRows(box, rows, state) {
   rows.replaceChildren(...Array.from({ length: Math.max(0, last - first) }, (_, offset) => {
     const place = first + offset, line = state.shown[place], [sign, word] = OUTCOMES[line.outcome];
     const made = el("div", { class: "row", role: "option", id: `row-${place}`, "data-place": place, "aria-selected": String(place === state.chosen), "aria-posinset": place + 1, "aria-setsize": state.shown.length },
-      el("div", {}, el("span", { class: line.outcome, title: word, "aria-label": word }, `${sign} `), state.several ? el("span", { class: `chip ${colour(line.place)}`, title: plain(line.run.label) }) : "", visible(line.game.slice(state.prefix)), line.trial ? ` · trial ${line.trial + 1}` : ""),
+      el("div", {}, el("span", { class: line.outcome, title: word, "aria-label": word }, `${sign} `), state.several ? el("span", { class: `chip ${colour(line.place)}`, title: plain(line.run.label) }) : "", visible(line.game.slice(state.prefix)), line.trial ? ` · trial ${line.trial}` : ""),
       el("div", { class: "second" }, line.worst === null ? "" : gapChipOf(line), ` ${plural(line.steps, "step")}${line.fatal && line.fatal.step ? ` · fatal ${line.fatal.step}` : ""}${failedChecks(line)} · `, visible(line.task || line.type)));
     made.style.top = `${place * ROW}px`;
     return made;
@@ -179,7 +179,7 @@ function showEpisode(episode, run, state) {
     if (target) { target.scrollIntoView({ block: "start" }); target.focus({ preventScroll: true }); }
   };
   drawTo(MOST_STEPS);
-  const facts = [word, plural(line.steps, "step"), `reward ${format(line.reward)}`, line.ended && line.ended !== line.outcome ? `ended: ${line.ended}` : "", line.type, episode.invalid ? `${episode.invalid} invalid` : "", episode.tokens ? `${plural(episode.tokens[0] + episode.tokens[1], "token")}` : "", episode.seconds ? `${format(episode.seconds, 1)} s` : "", `episode ${line.number}`, line.trial ? `trial ${line.trial + 1}` : "", episode.version || ""].filter(Boolean);
+  const facts = [word, plural(line.steps, "step"), `reward ${format(line.reward)}`, line.ended && line.ended !== line.outcome ? `ended: ${line.ended}` : "", line.type, episode.invalid ? `${episode.invalid} invalid` : "", episode.tokens ? `${plural(episode.tokens[0] + episode.tokens[1], "token")}` : "", episode.seconds ? `${format(episode.seconds, 1)} s` : "", `episode ${line.number}`, line.trial ? `trial ${line.trial}` : "", episode.version || ""].filter(Boolean);
   body.replaceChildren(
     el("div", { class: "head" },
       el("h3", {}, el("span", { class: line.outcome }, `${OUTCOMES[line.outcome][0]} `), visible(line.game)),

@@ -210,3 +210,32 @@ def test_help_lists_every_option(capsys, command):
     out = said(capsys)
     assert "--seed" in out
     assert "--out" in out
+
+
+def test_a_folder_that_cannot_be_replaced_is_told_before_play(capsys, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "notes.txt").write_text("precious")
+    words = ("record", "--env", "toy", "--games", 60, "--out", tmp_path / "thesis", "--overwrite")
+    assert run(*words) == 2
+    assert "Expected a new folder or a saved dataset" in said(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
+def test_a_threshold_that_nothing_would_measure_is_refused(capsys, shop):
+    assert run("calibrate", shop, "--encoder", "hashing", "--threshold", 0.1, "--choose", "paper") == 2
+    assert "Expected --threshold alone or with --choose quantile, actual: with paper" in said(capsys)
+
+
+def test_a_target_is_told_where_it_was_reached(capsys, tmp_path):
+    run("record", "--env", "toy", "--games", 20, "--out", tmp_path / "toy")
+    capsys.readouterr()
+    run("calibrate", tmp_path / "toy", "--encoder", "hashing", "--by")
+    assert "0.90 reached 0.91 on the games that chose it" in said(capsys)
+    run("calibrate", tmp_path / "toy", "--encoder", "hashing", "--threshold", 0.4, "--by")
+    assert "at best" not in (told := said(capsys))
+    assert "0.90 NOT reached" in told
+    run("audit", tmp_path / "toy", "--encoder", "hashing", "--limit", 20)
+    assert "caution" in (told := said(capsys))
+    assert "it reached 0.91 on the games that chose it" in told
+    run("audit", tmp_path / "toy", "--encoder", "hashing", "--threshold", 0.4, "--limit", 20)
+    assert "target 0.90 NOT reached" in said(capsys)

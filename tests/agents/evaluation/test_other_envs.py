@@ -186,6 +186,25 @@ def test_rewards_that_are_not_finite_are_null_in_every_json(tmp_path, capsys, re
     assert [len(episode["steps"]) for episode in packed["episodes"]] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("changes", "game"),
+    [
+        ({"env": "toy", "split": "train"}, "house-5863"),
+        ({"env": "toy"}, "generated/pick_and_place_simple/1"),
+        ({"env": "alfworld", "split": "generated"}, "house-1"),
+        ({"env": "alfworld", "task_types": ("look_at_obj_in_light",)}, "generated_held_out/pick_and_place_simple/1"),
+    ],
+)
+def test_a_panel_of_other_games_is_refused_because_each_would_count_as_lost(tmp_path, changes, game):
+    if changes["env"] == "alfworld":
+        pytest.importorskip("alfworld")
+    (tmp_path / "panel.json").write_text(json.dumps([game]))
+    config = EvaluateConfig(**changes, agent=f"{HERE}:on", panel=str(tmp_path / "panel.json"))
+    with pytest.raises(InvalidConfigError, match=f"games of this environment .*{game}.*--split"):
+        evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(("env", "games", "wanted"), [(LAMP, ["lamp-1"], "seeds"), ("toy", [1, 2], "names")])
 def test_a_panel_of_another_kind_of_games_is_refused(tmp_path, env, games, wanted):
     (tmp_path / "panel.json").write_text(json.dumps(games))

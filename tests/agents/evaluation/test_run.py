@@ -320,6 +320,40 @@ def test_what_does_not_go_together_is_refused_before_play(config, error, match):
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
+        (
+            {"agent": "litellm:openai/m", "temperature": 0.7},
+            r"--temperature, .*--agent-arguments '{\"temperature\": 0.7}'",
+        ),
+        ({"agent": "litellm:openai/m", "history": 1, "thoughts": True}, "--history, --thoughts, .*Leave them out"),
+        ({"agent": "expert", "temperature": 1.0}, "--temperature, actual: 'expert'. Leave it out"),
+        ({"agent": "random", "predictions": True, "gap": "exact"}, "--predictions"),
+        ({"attempts": 3}, "--attempts, actual: None"),
+        ({"agent": "package.module:name", "action_tokens": 9}, "--action-tokens"),
+    ],
+)
+def test_options_that_the_agent_does_not_use_are_refused(fields, match):
+    with pytest.raises(InvalidConfigError, match=match):
+        EvaluateConfig(**fields).check_used()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"agent": "litellm:openai/m", "predictions": True, "attempts": 3, "timeout": 5.0, "show_policy": False},
+        {"agent": "model", "temperature": 0.7, "history": 1, "thoughts": True},
+        {"agent": "imagining", "imagine": "engine"},
+        {"agent": "imagining", "imagine": "engine", "samples": 4, "temperature": 1.0},
+        {"agent": "package.module:name", "predictions": True, "show_actions": False},
+        {"agent": "expert", "trials": 2, "seed": 3, "slots": 2},
+    ],
+)
+def test_options_that_the_agent_uses_are_taken(fields):
+    EvaluateConfig(**fields).check_used()
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
         ({"adapter": "x"}, "the agent 'model' for an adapter"),
         ({"panel": "p.json", "episodes": 3}, "--panel or --episodes"),
         ({"threshold": 0.1}, "--gap with --threshold"),

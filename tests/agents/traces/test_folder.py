@@ -173,3 +173,13 @@ def test_a_folder_of_something_else_is_named(tmp_path):
     with pytest.raises(StorageError, match=r"Expected run.json beside the lines"):
         TraceWriter(tmp_path, HEADER_CONTENT)
     assert json.loads((tmp_path / STEPS).read_text()) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("config.json", "a training"), ("dataset_info.json", "recorded transitions")]
+)
+def test_a_folder_of_other_results_is_left_alone(tmp_path, name, what):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigMismatchError, match=f"which holds {what}. Choose another --run-dir"):
+        TraceWriter(tmp_path, {"agent": "x"})
+    assert [path.name for path in tmp_path.iterdir()] == [name]
