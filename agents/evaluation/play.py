@@ -142,7 +142,7 @@ class _Worker:
                 at, over = now, terminated or truncated
         except (BudgetSpentError, StorageError):  # neither agent nor environment has failed
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # an agent that exits has failed; it must not end the evaluation
             self._record.end(recorder.end(f"{type(error).__name__}: {error}", failed))
             if failed == "agent":
                 return env

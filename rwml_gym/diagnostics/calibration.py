@@ -178,10 +178,9 @@ class Calibration:
         ]
         for made in self.perturbations:
             says = "the same" if made.same else "other things"
-            lines.append(
-                f"{says:<16} {made.name:<32} {made.pairs:>6} {made.median_distance:>9.3f} {made.share_below:>7.1%} "
-                f"{made.stepped:>8.2f}"
-            )
+            values = (f"{made.median_distance:.3f}", f"{made.share_below:.1%}", f"{made.stepped:.2f}")
+            distance, below, stepped = values if made.pairs else ("-",) * 3
+            lines.append(f"{says:<16} {made.name:<32} {made.pairs:>6} {distance:>9} {below:>7} {stepped:>8}")
         lines += [""] * bool(self.rankings) + [ranking_line(ranking) for ranking in self.rankings]
         return "\n".join([*lines, *(["", self.advice] if self.advice else [])])
 

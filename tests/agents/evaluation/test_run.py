@@ -225,6 +225,16 @@ def test_a_failing_environment_is_an_outcome(tmp_path):
     ]
 
 
+def leaves(observation, info):
+    raise SystemExit
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_an_agent_that_exits_has_failed_and_the_others_play_on(concurrency):
+    config = EvaluateConfig(env="toy", agent=f"{HERE}:leaves", episodes=3, concurrency=concurrency)
+    assert [(e.failed, e.error) for e in evaluate(config).episodes] == [("agent", "SystemExit: ")] * 3
+
+
 def test_replay_finds_the_step_that_was_changed(tmp_path):
     evaluate(EvaluateConfig(agent="random", split=SPLIT, episodes=3, max_steps=6), tmp_path)
     assert replay(read_trace(tmp_path)).deviations == []

@@ -239,6 +239,7 @@ def test_the_table_and_the_json_hold_every_perturbation(toy):
         assert name in table
     # Kinds that the toy house never yields have no numbers, which JSON must not spell NaN.
     assert "NaN" not in calibration.to_json()
+    assert "nan" not in table.split()
 
 
 def test_pairs_are_limited(toy):
