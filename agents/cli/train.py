@@ -11,7 +11,7 @@ from typing import Any
 
 import tyro
 
-from rwml_gym.agents.config.base import EnvConfig, JobConfig, find_preset
+from rwml_gym.agents.config.base import EnvConfig, JobConfig, find_preset, turn_tokens
 from rwml_gym.agents.config.policy import POLICY_PRESETS
 from rwml_gym.agents.config.sft import SFT_PRESETS
 from rwml_gym.agents.config.world_model import PRESETS
@@ -44,9 +44,10 @@ def _train(name: str, title: str, presets: Mapping[str, Any], job: str, words: l
 
         config = load_config(type(config), start.config)
     if start.env and start.env != config.env:
+        tokens = turn_tokens(config.env)
         # A preset's choice of games belongs to its own environment, as does how long an action is.
         config = replace(config, **{**{field.name: field.default for field in fields(EnvConfig)}, "env": start.env})
-        config = replace(config, **_of_another_env(config))
+        config = replace(config, **(_with_own_turns(config) if turn_tokens(start.env) != tokens else {}))
     prefix = "" if name == "rwml" else f"{name}-"
     folder = start.run_dir or f"runs/{prefix}{Path(start.config).stem if start.config else start.preset or default}"
     config = tyro.cli(
@@ -69,8 +70,8 @@ def _train(name: str, title: str, presets: Mapping[str, Any], job: str, words: l
         pkgutil.resolve_name(job)(config, folder, **forking)
 
 
-def _of_another_env(config: JobConfig) -> dict[str, Any]:
-    """Return the parts of a preset without the token limit of a turn, which belongs to its environment, too."""
+def _with_own_turns(config: JobConfig) -> dict[str, Any]:
+    """Return the parts of a preset with the environment's token limit of a turn, in place of one for other turns."""
     parts = {name: getattr(config, name) for name in ("episode", "collect") if hasattr(config, name)}
     return {name: replace(part, action_tokens=None) for name, part in parts.items()}
 
