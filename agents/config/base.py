@@ -13,6 +13,7 @@ from rwml_gym.agents.ranges import at_least
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = [
+    "TURN_TOKENS",
     "EnvConfig",
     "FaultConfig",
     "JobConfig",
@@ -28,6 +29,9 @@ __all__ = [
 TrackerName = Literal["none", "tensorboard", "wandb", "trackio", "all"]
 
 Config = TypeVar("Config")
+
+TURN_TOKENS: Mapping[PromptWorld, int] = {"game": 16, "service": 256}
+"""Token limits of a turn where none is given: a command of a game is short, a call of a tool is long."""
 
 
 def one_of(config: object, name: str, values: Sequence[str]) -> None:
@@ -71,8 +75,11 @@ def find_preset(presets: Mapping[str, Config], name: str) -> Config:
 
 
 def turn_tokens(env: str) -> int:
-    """Return the token limit of a turn where none is given: a command of a game is short, a call of a tool is long."""
-    return 256 if env == "tau2" else 16
+    """Return the token limit of a turn of a training where none is given, see `TURN_TOKENS`.
+
+    An own environment with tools counts as a game here, because nothing has been asked of it yet: give it a limit.
+    """
+    return TURN_TOKENS["service" if env in ("tau2", "rwml_gym/Tau2-v0") else "game"]
 
 
 @dataclass(frozen=True)

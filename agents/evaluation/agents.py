@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rwml_gym.agents.config.base import mapping_of, nearest, turn_tokens
+from rwml_gym.agents.config.base import TURN_TOKENS, mapping_of, nearest
 from rwml_gym.agents.config.evaluate import CHOOSING, EvaluateConfig
 from rwml_gym.agents.evaluation.play import MakePlayer
 from rwml_gym.agents.players.base import Agent, Move, Player
@@ -159,7 +159,7 @@ def _other_than_trained(config: EvaluateConfig, world: World) -> str:
             f"Expected options of an agent in {str(path)!r}, actual: {' '.join(str(error).split())[:200]}. Delete that "
             "file."
         ) from error
-    here = {**vars(config), "action_tokens": config.action_tokens or turn_tokens(config.env)}
+    here = {**vars(config), "action_tokens": config.action_tokens or TURN_TOKENS[world.prompt_world]}
     if not config.max_prompt_tokens:  # chosen by what there is to show
         here.pop("max_prompt_tokens")
     if world.prompt_world != "service":  # games have no policy
@@ -178,7 +178,7 @@ def _local_model(config: EvaluateConfig, world: World) -> Cast:
     from rwml_gym.agents.players.language_model import LanguageModelAgent
 
     service = world.prompt_world == "service"
-    tokens = config.action_tokens or turn_tokens(config.env)
+    tokens = config.action_tokens or TURN_TOKENS[world.prompt_world]
     model, tokenizer = load_model(config.model, config.dtype)
     native = knows_tools(tokenizer)
     if config.tool_calls == "native" and not native:

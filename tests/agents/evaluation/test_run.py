@@ -18,6 +18,7 @@ from rwml_gym.agents.evaluation.panel import Panel, choose
 from rwml_gym.agents.evaluation.replay import replay
 from rwml_gym.agents.evaluation.run import evaluate
 from rwml_gym.agents.players.base import Move
+from rwml_gym.agents.players.language_model import LanguageModelAgent
 from rwml_gym.agents.traces.folder import EPISODES, STEPS, read_trace
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
 from rwml_gym.errors import ConfigMismatchError, GameNotFoundError, InvalidConfigError, StorageError
@@ -233,6 +234,16 @@ def leaves(observation, info):
 def test_an_agent_that_exits_has_failed_and_the_others_play_on(concurrency):
     config = EvaluateConfig(env="toy", agent=f"{HERE}:leaves", episodes=3, concurrency=concurrency)
     assert [(e.failed, e.error) for e in evaluate(config).episodes] == [("agent", "SystemExit: ")] * 3
+
+
+@pytest.mark.parametrize(("env", "tokens"), [("tau2", 256), ("rwml_gym/Tau2-v0", 256), ("toy", 16)])
+def test_a_turn_has_as_many_tokens_as_what_is_played_needs(tiny_folder, env, tokens):
+    if tokens > 16:
+        pytest.importorskip("tau2")
+    config = EvaluateConfig(env=env, agent="model", model=str(tiny_folder), dtype="float32")
+    agent = make_cast(config).agent
+    assert isinstance(agent, LanguageModelAgent)
+    assert agent.action_tokens == tokens
 
 
 def test_replay_finds_the_step_that_was_changed(tmp_path):

@@ -259,13 +259,14 @@ def test_what_is_missing_is_named_with_its_fix(tiny_folder, tmp_path):
     [
         (("policy",), 14),  # the demo's
         (("policy", "--env", "tau2", "--imitation.steps", "0"), 256),  # else every tool call would be cut
+        (("policy", "--env", "rwml_gym/Tau2-v0", "--imitation.steps", "0"), 256),
         (("policy", "--env", "tau2", "--imitation.steps", "0", "--episode.action-tokens", "99"), 99),
         (("policy", "--env", "toy"), 14),  # whose commands are as short as the demo's
     ],
 )
 def test_a_turn_has_as_many_tokens_as_its_environment_needs(words, tokens, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    if "tau2" in words:
+    if {"tau2", "rwml_gym/Tau2-v0"} & {*words}:
         pytest.importorskip("tau2")
     assert cli.main(["train", *words, "--dry-run"]) == 0
     assert f"tokens written at most {tokens}\n" in capsys.readouterr().out
