@@ -17,6 +17,8 @@ Names, behind the name of the stage:
   the first two.
 - `start`, `end` of `policy`: success on held-out games of all splits before and after; `area`: mean success over the
   evaluations; `start_invalid`, `end_invalid`: share of invalid actions; `episodes`: how many were evaluated at the end.
+- `training_start`, `training_end` and `training_area` of `policy`: success of the episodes that it trained on, in the
+  first two updates, the last two, and all; `gap_start` and `gap_end`: their mean gap reward.
 - `MODEL` of `evaluate-world-model`: reward one step ahead.
 - `success`, `steps`, `invalid` (share of actions), `tokens` (written in a step, imagination included) and `episodes`
   of `evaluate`; `imagined`, the share of the played actions whose outcome was imagined word by word.
@@ -40,7 +42,7 @@ __all__ = ["metrics_of"]
 
 _KINDS = {"a lookup answers": "lookup", "must be read": "read", "cannot be known": "unknowable"}
 _TRAINED = ("rwml", "sft_same_time")
-_FIRST = 2  # updates that count as the start
+_EDGE = 2  # updates that count as the start, and as the end
 
 
 def metrics_of(run: str, folder: Path) -> dict[str, float]:
@@ -115,7 +117,8 @@ def _policy(folder: Path) -> dict[str, float]:
     if not (folder / "report.json").is_file():
         return {}
     evaluations = [row for row in read_json(folder / "report.json") if row["name"] != "training"]
-    found = _signal(read_json(folder / "metrics" / "policy.json"))
+    updates = read_json(folder / "metrics" / "policy.json")
+    found = _signal(updates) | _training(updates)
     if not evaluations:
         return found
     # Of several splits, all episodes of a step count alike.
@@ -132,6 +135,20 @@ def _policy(folder: Path) -> dict[str, float]:
         "end_invalid": _invalid(last),
         "episodes": float(sum(row["played"] for row in last)),
         **found,
+    }
+
+
+def _training(updates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return success and gap reward of the episodes that were trained on."""
+    if not updates:
+        return {}
+    first, last = updates[:_EDGE], updates[-_EDGE:]
+    return {
+        "training_start": _mean(row["success"] for row in first),
+        "training_end": _mean(row["success"] for row in last),
+        "training_area": _mean(row["success"] for row in updates),
+        "gap_start": _mean(row["gap_reward"] for row in first),
+        "gap_end": _mean(row["gap_reward"] for row in last),
     }
 
 
@@ -176,7 +193,7 @@ def _signal(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     def share(some: Sequence[dict[str, Any]]) -> float:
         return sum(row["signal_groups"] for row in some) / sum(row["groups"] for row in some)
 
-    return {"signal": share(rows), "signal_start": share(rows[:_FIRST])} if rows else {}
+    return {"signal": share(rows), "signal_start": share(rows[:_EDGE])} if rows else {}
 
 
 def _mean(values: Iterable[float]) -> float:

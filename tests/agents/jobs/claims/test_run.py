@@ -247,6 +247,17 @@ def test_the_splits_of_a_policys_evaluation_count_together(tmp_path):
     assert metrics["episodes"] == 40
 
 
+def test_success_in_training_is_that_of_the_first_and_the_last_two_updates(tmp_path):
+    updates = [(0.1, 0.0), (0.3, 0.2), (0.9, 0.9), (0.5, 0.4), (0.7, 0.8)]
+    rows = [{"success": won, "gap_reward": gap, "signal_groups": 1, "groups": 2} for won, gap in updates]
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "policy.json").write_text(json.dumps(rows))
+    (tmp_path / "report.json").write_text("[]")
+    metrics = metrics_of("policy", tmp_path)
+    assert [metrics[f"training_{part}"] for part in ("start", "end", "area")] == pytest.approx([0.2, 0.6, 0.5])
+    assert [metrics[f"gap_{part}"] for part in ("start", "end")] == pytest.approx([0.1, 0.6])
+
+
 @pytest.mark.long
 def test_every_arm_of_every_table_has_a_configuration_at_every_size(tmp_path):
     for name in table_names():
