@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from gymnasium.error import DependencyNotInstalled
 
 __all__ = [
@@ -31,8 +33,15 @@ __all__ = [
 ]
 
 
+_TWO_STOPS = re.compile(r"(?<=[^\s.])\.\.(?=\s|$)")
+
+
 class RWMLGymError(Exception):
     """Base class of all errors that this package raises on purpose."""
+
+    def __str__(self) -> str:
+        """Return the message; a sentence that quotes another error's ends in one full stop."""
+        return _TWO_STOPS.sub(".", super().__str__())
 
 
 class InvalidConfigError(RWMLGymError, ValueError):

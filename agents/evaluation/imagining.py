@@ -74,7 +74,7 @@ def _imagination(config: EvaluateConfig, source: Source, games: Sequence[GameNam
 def _transitions(config: EvaluateConfig, source: Source, games: Sequence[GameName]) -> TransitionDataset:
     """Return what a lookup learns from: recorded transitions, or those of a random player in training games."""
     if config.imagine_transitions is not None:
-        found = TransitionDataset.load(config.imagine_transitions)
+        found = source.load(config.imagine_transitions)
         if both := sorted(set(found.games) & set(map(str, games))):
             raise InvalidConfigError(
                 f"Expected transitions of other games than those that are played, actual: {len(both)} games in both, "

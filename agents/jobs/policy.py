@@ -364,7 +364,7 @@ def _demonstrations(run: Run) -> list[Demonstration]:
         return describe_task({**info(domain), "task": transition.task}, config.episode.show_policy)
 
     if config.imitation.transitions is not None:
-        loaded = TransitionDataset.load(config.imitation.transitions)
+        loaded = run.source.load(config.imitation.transitions)
         if config.history:  # otherwise an episode is one text, of all its steps
             loaded = loaded.with_window(config.history)
         held_out = set(map(str, run.games.held_out))

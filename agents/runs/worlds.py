@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -200,6 +201,24 @@ class Source:
         if max_steps is not None:
             given["max_episode_steps"] = max_steps
         return partial(_make, self.world.env_id, **given)
+
+    def load(self, path: str | Path) -> TransitionDataset:
+        """Load recorded transitions of this environment, see `TransitionDataset.load`.
+
+        Those of an environment that is none of `WORLDS` are taken as they are, because its name says nothing.
+
+        Raises:
+            InvalidConfigError: They are of another environment.
+            InvalidDatasetError: There are none, or they cannot be read.
+        """
+        found = TransitionDataset.load(path)
+        others = {world.env_id: name for name, world in WORLDS.items() if world.env_id != self.world.env_id}
+        if wrong := sorted({transition.env_id for transition in found} & set(others)):
+            raise InvalidConfigError(
+                f"Expected transitions of {self.world.env_id} in {str(path)!r}, actual: of {wrong[0]}. Choose their "
+                f"environment (--env {others[wrong[0]]}), or other transitions."
+            )
+        return found
 
     def prepare(
         self,

@@ -158,7 +158,7 @@ def as_trained(config: EvaluateWorldModelConfig, say: Say = lambda text: None) -
 
 def _transitions(config: EvaluateWorldModelConfig, source: Source, say: Say) -> TransitionDataset:
     if config.transitions is not None:
-        found = TransitionDataset.load(config.transitions)
+        found = source.load(config.transitions)
         if {"base", "adapter"} & {*config.model_names}:  # lookups need no window
             found = found.with_window(config.history)
         if len(found.games) < 2:
