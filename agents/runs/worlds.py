@@ -24,6 +24,7 @@ from rwml_gym.agents.seeding import seed_of
 from rwml_gym.envs.base import MAX_LISTED, GameSource
 from rwml_gym.errors import DependencyNotInstalled, GameNotFoundError, InvalidConfigError, InvalidGameError
 from rwml_gym.text import printable
+from rwml_gym.transitions import TransitionDataset
 
 __all__ = ["WORLDS", "GameName", "GameSet", "Games", "Source", "World"]
 

@@ -43,7 +43,7 @@ from rwml_gym.terminal import say
 
 __all__ = ["record_stopped", "reproduce"]
 
-_NOTES = "reproduce.json"  # in a stage's folder: its time over all starts, and what it began with
+_NOTES = ".reproduce.json"  # in a stage's folder, hidden because a folder with other files is no free one
 
 
 def reproduce(
@@ -113,14 +113,16 @@ def _record(run: PlannedRun, size: str, command: str) -> Record:
     error, metrics, ran = "", dict[str, float](), list[dict[str, Any]]()
     for stage in run.stages:
         try:
-            ran.append(_timed(stage))
+            _run_timed(stage)
             found = metrics_of(stage.stage.run, stage.folder)
             metrics |= {f"{stage.stage.label}.{name}": value for name, value in found.items()}
         except Exception as problem:
             say(traceback.format_exc())
             error = f"{stage.stage.label}: {type(problem).__name__}: {' '.join(str(problem).split())}"[:500]
+        ran.append(_notes(stage))
+        if error:
             break
-    began_with = ran[0]["versions"] if ran else versions()
+    began_with = {"versions": versions(), "commit": commit(), **ran[0]}
     return Record(
         arm=run.arm.name,
         size=size,
@@ -130,8 +132,8 @@ def _record(run: PlannedRun, size: str, command: str) -> Record:
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(sum(each["seconds"] for each in ran), 1),
         command=command,
-        commit=ran[0]["commit"] if ran else commit(),
-        versions=_without_kernel(began_with),
+        commit=began_with["commit"],
+        versions=_without_kernel(began_with["versions"]),
         stages=[stage.record() for stage in run.stages],
         metrics=metrics,
     )
@@ -184,7 +186,11 @@ def record_stopped(name: str, size: str, runs: Sequence[PlannedRun], results: Pa
 
 def _times(folder: Path) -> tuple[float, float]:
     """Return when a run began and last wrote a file."""
-    return (folder / "versions.json").stat().st_mtime, max(p.stat().st_mtime for p in folder.rglob("*") if p.is_file())
+    return (folder / "versions.json").stat().st_mtime, _last_written(folder)
+
+
+def _last_written(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
 
 
 def _without_kernel(versions: dict[str, Any]) -> dict[str, Any]:
@@ -192,22 +198,25 @@ def _without_kernel(versions: dict[str, Any]) -> dict[str, Any]:
     return {**versions, "platform": f"{platform.system()} {platform.machine()}"}
 
 
-def _timed(stage: PlannedStage) -> dict[str, Any]:
-    """Run a stage, or what is left of it; return the seconds over all its starts, and what it began with."""
+def _run_timed(stage: PlannedStage) -> None:
+    """Run a stage, or what is left of it, and note how long it took over all its starts, and what it began with."""
     notes = _notes(stage)
     if notes["finished"]:
         say(f"{stage.stage.label}: taken as it is from {stage.folder}")
-        return notes
+        return
+    if "since" in notes:  # the last start was killed
+        notes["seconds"] += max(_last_written(stage.folder) - notes["since"], 0.0)
     began = time.monotonic()
-    notes = {"commit": commit(), "versions": versions(), **notes}
+    notes = {"commit": commit(), "versions": versions(), **notes, "since": time.time()}
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    write_json(stage.folder / _NOTES, notes)
     try:
         _run(stage)
         notes["finished"] = True
     finally:
         notes["seconds"] = round(notes["seconds"] + time.monotonic() - began, 1)
-        if stage.folder.is_dir():  # otherwise it failed before it did anything
-            write_json(stage.folder / _NOTES, notes)
-    return notes
+        del notes["since"]
+        write_json(stage.folder / _NOTES, notes)
 
 
 def _notes(stage: PlannedStage) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.runs.worlds import Source, choose_games
 from rwml_gym.errors import GameNotFoundError, InvalidConfigError, InvalidGameError
+from rwml_gym.transitions import Transition, TransitionDataset, Turn
 from tests.helpers import plain_env  # noqa: F401 (registers an id that names no games)
 
 
@@ -243,3 +244,17 @@ def test_what_the_user_knows_is_asked_for_unless_told_not_to():
             with make_env() as env:
                 assert bool(env.reset(options={"game": name})[1]["known_info"]) == told
     assert Source(EnvConfig("toy")).known_arguments == {}
+
+
+def test_recorded_transitions_of_another_environment_are_refused_and_those_of_an_own_one_are_taken(tmp_path):
+    def saved(env_id: str) -> str:
+        path = tmp_path / ("of " + env_id).replace("/", "-")
+        turns = (Turn("", "You are in the hall."),)
+        TransitionDataset([Transition(turns, "look", "You are in the hall.", env_id=env_id, game="g")]).save(path)
+        return str(path)
+
+    source = Source(EnvConfig("toy"))
+    for env_id in ("rwml_gym/ToyHouse-v0", "MyEnv", ""):
+        assert len(source.load(saved(env_id))) == 1
+    with pytest.raises(InvalidConfigError, match=r"of rwml_gym/ToyHouse-v0.*of rwml_gym/Tau2-v0.*--env tau2"):
+        source.load(saved("rwml_gym/Tau2-v0"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -137,7 +138,7 @@ def test_a_run_that_was_killed_is_recorded_with_what_it_had_measured(ran, tiny_f
     assert "0 stopped runs are recorded" in said(capsys)
     (folder,) = (path for path in ran.glob("rwml-*") if '"steps": 1,' in (path / "config.json").read_text())
     copy = shutil.copytree(folder, tmp_path / folder.name)
-    for lost in ("results.json", "reproduce.json", "evaluation/sft_same_time.json", "forgetting/sft_same_time.json"):
+    for lost in ("results.json", ".reproduce.json", "evaluation/sft_same_time.json", "forgetting/sft_same_time.json"):
         (copy / lost).unlink()
     assert run(*one) == 0
     (record,) = _records(tmp_path)
@@ -168,6 +169,29 @@ def test_a_failed_arm_is_recorded_and_the_others_run(tiny_folder, tmp_path, monk
     assert run(*_words(tmp_path, tiny_folder, *ARMS)) == 1
     assert [r["status"] for r in _records(tmp_path)] == ["failed", "finished"]
     assert _records(tmp_path)[0]["error"] == "rwml: RuntimeError: out of luck"
+
+
+@pytest.mark.long
+def test_the_time_of_starts_that_failed_or_were_killed_counts(ran, tiny_folder, tmp_path, monkeypatch):
+    def fail(config, folder, fork):
+        time.sleep(0.2)
+        raise RuntimeError("out of luck")
+
+    one = _words(tmp_path, tiny_folder, "--arms", "SFT 1 x")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "run_world_model", fail)
+        assert run(*one) == 1
+    assert _records(tmp_path)[0]["seconds"] >= 0.2
+    (notes,) = tmp_path.glob("rwml-*/.reproduce.json")
+    assert "since" not in json.loads(notes.read_text())
+    # A start of an hour ago was killed just now.
+    shutil.rmtree(notes.parent)
+    (folder,) = (path for path in ran.glob("rwml-*") if '"steps": 1,' in (path / "config.json").read_text())
+    shutil.copytree(folder, notes.parent)
+    left = {**json.loads(notes.read_text()), "finished": False, "seconds": 5.0, "since": time.time() - 3600}
+    notes.write_text(json.dumps(left))
+    assert run(*one) == 0
+    assert 3600 < _records(tmp_path)[1]["seconds"] - 5 < 4000
 
 
 @pytest.mark.parametrize(
