@@ -13,6 +13,7 @@ from collections.abc import MutableMapping
 def main() -> int:
     """Import and run the command line; return its exit status, 130 after Ctrl-C."""
     wait_briefly(os.environ)
+    grow_in_place(os.environ)
     try:
         from rwml_gym.agents.cli.main import main as run
 
@@ -34,6 +35,19 @@ def wait_briefly(environ: MutableMapping[str, str]) -> None:
     """
     if "OMP_WAIT_POLICY" not in environ:
         environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def grow_in_place(environ: MutableMapping[str, str]) -> None:
+    """Let PyTorch's memory on a GPU grow in place; it reads this when it is first used.
+
+    By default, keys and values that grow from turn to turn leave each smaller size behind them as a hole. On an H200 a
+    policy with 96 episodes took 11 GB with this setting and 17 to 25 GB without. Settings of the user's own stay.
+
+    Args:
+        environ: The environment variables.
+    """
+    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & set(environ) and sys.platform == "linux":
+        environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def plan_memory(
             counted,
             micro_tokens=config.grpo.tokens_per_pass(device.type),
             sampling_rows=min(config.episode.slots, config.stage.groups * config.stage.group_size),
+            growing=True,
         )
     raise TypeError(f"Expected the configuration of a training, actual: {type(config).__name__}.")
 

@@ -22,7 +22,8 @@ class _RaggedLayer(CacheLayerMixin):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: Sequence[int] = ()
+        self.rows = torch.empty(0, dtype=torch.long)
+        self.view: slice | None = None
         self.positions = torch.empty(0)
         self.seen = 0
         self.needed = (0, 0)
@@ -36,11 +37,9 @@ class _RaggedLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.grow()
-        rows = torch.tensor(list(self.rows), device=key_states.device)
-        self.keys[rows[:, None], :, self.positions] = key_states.transpose(1, 2)
-        self.values[rows[:, None], :, self.positions] = value_states.transpose(1, 2)
-        if list(self.rows) == list(range(len(self.rows))):  # a view
-            return self.keys[: len(self.rows), :, : self.seen], self.values[: len(self.rows), :, : self.seen]
+        self.keys[self.rows[:, None], :, self.positions] = key_states.transpose(1, 2)
+        self.values[self.rows[:, None], :, self.positions] = value_states.transpose(1, 2)
+        rows = self.rows if self.view is None else self.view
         return self.keys[rows, :, : self.seen], self.values[rows, :, : self.seen]
 
     def grow(self) -> None:
@@ -71,7 +70,7 @@ class RaggedCache(Cache):
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=self._layer)  # type: ignore[arg-type] # a factory works too
         self._rows, self._room, self._seen = 0, 0, 0
-        self._now: tuple[Sequence[int], Tensor] = ((), torch.empty(0))
+        self._now: tuple[Tensor, slice | None, Tensor] = (torch.empty(0, dtype=torch.long), None, torch.empty(0))
 
     def _layer(self) -> _RaggedLayer:
         layer = _RaggedLayer()
@@ -79,7 +78,7 @@ class RaggedCache(Cache):
         return layer
 
     def _tell(self, layer: _RaggedLayer) -> None:
-        layer.rows, layer.positions = self._now
+        layer.rows, layer.view, layer.positions = self._now
         layer.seen, layer.needed = self._seen, (self._rows, self._room)
 
     def ensure(self, rows: int) -> None:
@@ -88,7 +87,11 @@ class RaggedCache(Cache):
 
     def open(self, rows: Sequence[int], positions: Tensor) -> int:
         """Set the rows and the (rows, T) token positions of the next call; return the number of keys it attends to."""
-        self._now, self._seen = (rows, positions), int(positions.max()) + 1
+        numbers, self._seen = list(rows), int(positions.max()) + 1
+        # Rows that follow each other are read without a copy.
+        follow = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        view = slice(numbers[0], numbers[0] + len(numbers)) if follow else None
+        self._now = (torch.tensor(numbers, device=positions.device), view, positions)
         if self._seen > self._room:
             self._room = max(self._seen, 128, self._room + self._room // 2)
         for layer in self.layers:

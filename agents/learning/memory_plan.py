@@ -25,6 +25,7 @@ __all__ = ["MemoryPlan", "MemoryWarning", "available_memory", "plan", "release_m
 _GB = 1e9
 _FLOAT = 4  # bytes; norms, scores, losses and the adapter are float32 for every dtype of the model
 _LOGITS = 3  # copies at the peak: logits, their log-softmax, the gradient
+_GROWING = 2  # room that is half as large again, and what was smaller before; 1.6 to 2 were measured
 _CUDA = 1.1
 # Much of what glibc takes for a training pass is holes between blocks; either of the settings reduces them.
 _GLIBC, _GLIBC_TUNED = 1.7, 1.15
@@ -88,7 +89,7 @@ class MemoryPlan:
         if self.kept:
             lower.append("no kept prompts (stage.keep_prompts)")
         if self.sampling > self.activations + self.logits:
-            lower = ["fewer rows at a time (batch_rows)", "shorter completions"]
+            lower = ["fewer rows at a time (batch_rows, episode.slots)", "shorter completions"]
         elif _overhead(self.device) == _GLIBC:
             lower.append("MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 in the environment")
         warnings.warn(
@@ -111,10 +112,13 @@ def available_memory(device: str | torch.device = "cpu") -> int:
 
 
 def release_memory() -> None:
-    """Give freed memory back to the system where the C library keeps it (glibc's).
+    """Give freed memory back, to the system where the C library keeps it (glibc's), and to the GPU.
 
-    Caches of keys and values that grow and shrink leave holes, which add up in a long training.
+    Caches of keys and values that grow and shrink leave holes, which add up in a long training. On a GPU, PyTorch keeps
+    them, and other processes lack them.
     """
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
@@ -132,6 +136,7 @@ def plan(
     sampling_rows: int | None = None,
     checkpointing: bool = False,
     kept_prompts: int = 0,
+    growing: bool = False,
     device: torch.device | None = None,
 ) -> MemoryPlan:
     """Estimate the memory for training a model, to about 30 %. All numbers must be at least 1.
@@ -147,6 +152,7 @@ def plan(
         sampling_rows: Completions sampled in parallel; `rows` if absent.
         checkpointing: Whether a layer's activations are computed again for its gradient.
         kept_prompts: Number of prompts whose graph is kept from sampling to update, see `sampling.run_prompts`.
+        growing: Whether keys and values grow from turn to turn, as those of a policy that plays do.
         device: Device of the training; the model's if absent.
     """
     counted = completion_tokens if counted_tokens is None else counted_tokens
@@ -165,6 +171,7 @@ def plan(
 
     sampled = sampling_rows or rows
     keys = (sampled * completion_tokens + -(-sampled // group_size) * prompt_tokens) * per_kv
+    keys *= _GROWING if growing else 1
     merged = sum(
         p.nbytes for layer in mergeable_layers(model) for p in layer.get_base_layer().parameters(recurse=False)
     )
@@ -208,7 +215,8 @@ def plan(
             f"weights      {_gb(weights)}: {weights // size:,} parameters of {size} B",
             f"adapter      {_gb(adapter)}: {trainable:,} B, its gradient and two moments",
             f"sampling     {_gb(sampling)}: {_gb(keys)} of keys and values, {sampled} rows of {completion_tokens} "
-            f"tokens and their prompts · {per_kv:,} B; {_gb(merged)} of merged weights; {_gb(drawn)} of logits",
+            f"tokens and their prompts · {per_kv:,} B{f' · {_GROWING} while they grow' if growing else ''}; "
+            f"{_gb(merged)} of merged weights; {_gb(drawn)} of logits",
             f"activations  {_gb(activations)}: {tokens:,} tokens in a pass · {how}"
             f"{f' + {_gb(tables * _FLOAT)} a layer of attention' if tables else ''}, · {overhead} for the allocator",
             f"logits       {_gb(logits)}: {in_pass * counted:,} tokens that count · {vocabulary:,} · {_FLOAT} B · "

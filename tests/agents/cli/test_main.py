@@ -319,6 +319,24 @@ def test_waiting_threads_soon_sleep_unless_the_user_says_otherwise(given, expect
     assert environ == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}),
+        ({"PYTORCH_ALLOC_CONF": "backend:native"}, {"PYTORCH_ALLOC_CONF": "backend:native"}),
+        ({"PYTORCH_CUDA_ALLOC_CONF": ""}, {"PYTORCH_CUDA_ALLOC_CONF": ""}),
+    ],
+)
+def test_memory_of_a_gpu_grows_in_place_unless_the_user_says_otherwise(given, expected, monkeypatch):
+    environ = dict(given)
+    rwml_gym_command.grow_in_place(environ)
+    assert environ == expected
+    monkeypatch.setattr("sys.platform", "win32")  # where it is not supported
+    environ = {}
+    rwml_gym_command.grow_in_place(environ)
+    assert environ == {}
+
+
 @pytest.mark.long
 def test_the_command_says_so_before_openmp_is_loaded():
     """OpenMP prints what it was told when it is loaded, which is when PyTorch is imported."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rwml_gym.agents.language.logprobs import completion_logprobs
 from rwml_gym.agents.language.models import add_adapter, load_model
+from rwml_gym.agents.language.sessions import Request, Sessions
 from rwml_gym.agents.language.shared_prefix import encode_prompts
 from rwml_gym.agents.learning.memory_plan import MemoryWarning, available_memory, plan, release_memory
 from rwml_gym.errors import InvalidConfigError
@@ -70,6 +71,20 @@ def test_weights_adapter_keys_and_merged_weights_are_exact(adapted, tmp_path):
     drawn = 2 * VOCABULARY * 8
     assert two.sampling - one.sampling == keys + drawn
     assert one.sampling == keys + drawn + layers
+
+
+def test_there_is_room_for_keys_that_grow_from_turn_to_turn(adapted):
+    model, tokenizer = adapted
+    sessions = Sessions(model, tokenizer)
+    prompts, held = [[5 + row] * 120 for row in range(3)], 0
+    for _ in range(8):
+        completions = sessions.generate([Request(i, p, i) for i, p in enumerate(prompts)], max_new_tokens=2)
+        prompts = [[*p, *done.tokens, *[9] * 30] for p, done in zip(prompts, completions, strict=True)]
+        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in sessions._cache.layers)
+        longest = max(map(len, sessions._read))
+        as_they_are, growing = (plan(model, 3, 1, longest - 1, growing=grow).sampling for grow in (False, True))
+        assert held <= 2 * (growing - as_they_are)
+    assert held > growing - as_they_are  # the room is larger than what is in it
 
 
 def test_the_peak_is_the_larger_of_sampling_and_training(adapted):
