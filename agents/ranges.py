@@ -1,13 +1,18 @@
-"""Checks of the numbers in configurations: from a file, the command line or Python, the same ones."""
+"""Checks of configurations: numbers out of range, and options that nothing would use.
+
+They are the same for a file, the command line and Python.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any
 
 from rwml_gym.errors import InvalidConfigError
 
-__all__ = ["above", "at_least", "share", "within"]
+__all__ = ["above", "at_least", "share", "used_only_with", "within"]
 
 
 def at_least(config: object, least: float, *names: str) -> None:
@@ -28,6 +33,26 @@ def share(config: object, *names: str) -> None:
 def within(config: object, bound: float, most: float, *names: str) -> None:
     """Check that fields of a configuration are above a number and at most another; an absent one is right."""
     _check(config, names, f"above {bound} and at most {most}", lambda value: bound < value <= most)
+
+
+def used_only_with(needed: str, config: Any, names: Iterable[str], advice: str = "") -> None:
+    """Refuse options that are set but that nothing would use, so that nobody takes them for used.
+
+    Args:
+        needed: What they need, such as `--model`.
+        config: The configuration, a dataclass.
+        names: Names of the fields. One at its default is not set.
+        advice: What else to do than to leave them out, as a sentence.
+
+    Raises:
+        InvalidConfigError: Some are set.
+    """
+    defaults = {field.name: field.default for field in fields(config)}
+    if given := [f"--{name.replace('_', '-')}" for name in names if getattr(config, name) != defaults[name]]:
+        raise InvalidConfigError(
+            f"Expected {needed} with {', '.join(given)}, actual: none. Leave {'it' if len(given) == 1 else 'them'} out"
+            f"{f', or {advice}' if advice else ''}."
+        )
 
 
 def _check(config: object, names: tuple[str, ...], wanted: str, fits: Callable[[float], bool]) -> None:

@@ -14,7 +14,7 @@ import tyro
 
 from rwml_gym.agents.config.base import EnvConfig, ModelConfig
 from rwml_gym.agents.language.prompts import world_of
-from rwml_gym.agents.ranges import at_least, share, within
+from rwml_gym.agents.ranges import at_least, share, used_only_with, within
 from rwml_gym.checks import require
 from rwml_gym.diagnostics.audit import GapChoice
 from rwml_gym.diagnostics.audit import audit as run_audit
@@ -249,6 +249,12 @@ def calibrate(words: Sequence[str]) -> int:
     return 0
 
 
+_OF_MODEL = (
+    *(field.name for field in fields(ModelConfig) if field.name != "model"),
+    *("adapter", "samples", "prompts", "max_new_tokens"),
+)
+
+
 @dataclass(frozen=True)
 class AuditCommand(ModelConfig):
     """Find out before training whether a reward can teach anything: a verdict in words, a table, a plot."""
@@ -299,8 +305,8 @@ def audit(words: Sequence[str]) -> int:
     at_least(command, 1, "pairs", "limit", "samples", "prompts", "history", "max_new_tokens")
     at_least(command, 0, "seed")
     within(command, 0, 1, "precision")
-    if command.adapter is not None and command.model is None:
-        raise InvalidConfigError("Expected the --model that the --adapter belongs to, actual: none.")
+    if command.model is None:
+        used_only_with("--model", command, _OF_MODEL, "name the model whose predictions are sampled")
     threshold = None if command.threshold == "auto" else command.threshold
     transitions = _load(command.data)
     check_view(transitions, command.view)  # raises where there is nothing to view, before a model is loaded

@@ -14,7 +14,7 @@ import tyro
 from rwml_gym.agents.config.base import EnvConfig, ModelConfig, nearest
 from rwml_gym.agents.language.instructions import PromptWorld, describe_rules
 from rwml_gym.agents.language.prompts import PromptStyle
-from rwml_gym.agents.ranges import at_least
+from rwml_gym.agents.ranges import at_least, used_only_with
 from rwml_gym.encoders.cached import DEFAULT_ENCODER
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, TOOL_ROLE, GapName
@@ -28,6 +28,7 @@ from rwml_gym.world_models.by_name import ENCODING, WORLD_MODELS, make_world_mod
 __all__ = ["PlayCommand", "play"]
 
 _VECTORS = "learned"  # predicts vectors, which nobody can read
+_OF_MODEL = ("adapter", "prompt_style", "max_new_tokens")
 _HELP = "`?` lists what you can do, `??` shows policy and tools, Tab completes, Ctrl-D or `quit` ends the game."
 
 
@@ -92,28 +93,27 @@ def _check(command: PlayCommand) -> None:
     at_least(command, 0, "seed")
     at_least(command, 1, "max_steps", "history", "max_new_tokens")
     if command.predict is None:
-        given = [name for name in ("adapter", "gap", "threshold") if getattr(command, name) is not None]
-        if given:
-            raise InvalidConfigError(
-                f"Expected --predict MODEL, whose predictions are compared, actual: only --{given[0]}. Add it, for "
-                "example --predict nothing-changes."
-            )
+        names = (*_OF_MODEL, "history", "gap", "threshold", "encoder")
+        used_only_with("--predict", command, names, "add a model, for example --predict nothing-changes")
     elif command.predict == _VECTORS:
         raise InvalidConfigError(
             f"Expected a model that predicts text, actual: {command.predict!r}, which predicts vectors. Choose "
             f"{', '.join(name for name in WORLD_MODELS if name != _VECTORS)}, or a language model."
         )
-    elif command.predict in WORLD_MODELS and command.adapter is not None:
-        raise InvalidConfigError(
-            f"Expected a language model for an adapter, actual: {command.predict!r}. Leave out --adapter, or name the "
-            "language model with --predict."
-        )
+    elif command.predict in WORLD_MODELS:
+        used_only_with("a language model", command, _OF_MODEL, "name the language model with --predict")
     elif command.predict not in WORLD_MODELS and not Path(command.predict).exists():
         if hint := nearest(command.predict, WORLD_MODELS):
             raise InvalidConfigError(
                 f"Expected a world model among {sorted(WORLD_MODELS)} or a language model, actual: "
                 f"{command.predict!r}.{hint}"
             )
+    if (
+        command.predict is not None
+        and not DISTANCES[command.gap or "cosine"].encodes
+        and command.predict not in ENCODING
+    ):
+        used_only_with("--gap cosine or entities", command, ["encoder"])
 
 
 @dataclass

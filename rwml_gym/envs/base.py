@@ -131,15 +131,15 @@ class TextEnv(gymnasium.Env[str, str], Generic[Game]):
         """
         if not isinstance(options, Mapping | None):
             raise InvalidConfigError(f'Expected options such as {{"game": name}}, actual: {options!r}.')
-        super().reset(seed=seed)
-        if seed is not None:
-            self._order_seed, self._passes, self._left = abs(seed - self.share[0]), 0, []
         options = dict(options or {})
         name = options.pop("game", None)
         if options:
             raise InvalidConfigError(f'Expected only "game" in options, actual: also {", ".join(map(repr, options))}.')
         if not isinstance(name, str | None):
             raise GameNotFoundError(f'Expected the name of one game in options["game"], actual: {name!r}.')
+        super().reset(seed=seed)
+        if seed is not None:
+            self._order_seed, self._passes, self._left = abs(seed - self.share[0]), 0, []
         self._over = True  # a reset that fails leaves an environment that has to be reset
         observation, info = self._begin(self._next_game() if name is None else self.games.load(name))
         self._over = self._closed = False

@@ -65,9 +65,11 @@ def test_a_model_that_learns_knows_nothing_at_first(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--gap", "exact"], "Expected --predict MODEL"),
+        (["--gap", "exact"], "Expected --predict with --gap, actual: none"),
+        (["--encoder", "hashing", "--history", "2"], "Expected --predict with --history, --encoder, actual: none"),
+        (["--predict", "nothing-changes", "--gap", "rouge", "--encoder", "hashing"], "--gap cosine or entities with"),
         (["--predict", "learned"], "which predicts vectors"),
-        (["--predict", "retrieval", "--adapter", "x"], "Expected a language model for an adapter"),
+        (["--predict", "retrieval", "--adapter", "x"], "Expected a language model with --adapter"),
         (["--predict", "most-frequnt"], "Did you mean 'most-frequent'?"),
         (["--predict", "nothing-changes", "--gap", "exact", "--threshold", "7"], "Expected `threshold` in (0, 1]"),
         (["--game", "nowhere"], "Expected a game such as"),
