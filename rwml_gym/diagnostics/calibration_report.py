@@ -187,7 +187,8 @@ def plot_calibrations(path: Path, found: Sequence[Calibrations]) -> None:
         axis.plot([result.threshold] * 2, [result.precision, result.recall], "o", color="0.3", ms=4)
         axis.set_xscale("log")
         axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=4)
-    figure.suptitle("Separation of same and different states by distance (held-out half)")
+    title = ("Separation of same and different states", "by distance (held-out half)")
+    figure.suptitle(("\n" if len(found) == 1 else " ").join(title))
     save(figure, path)
 
 

@@ -11,7 +11,14 @@ function ticks(low, high, count = 4) {
   return found;
 }
 
-const short = (value) => (value === 0 ? "0" : Math.abs(value) < 0.001 || Math.abs(value) >= 1e5 ? value.toExponential(0) : String(Number(value.toPrecision(3)))).replace(/^-/, "−");
+const short = (value, digits = 3) => (value === 0 ? "0" : Math.abs(value) < 0.001 || Math.abs(value) >= 1e5 ? value.toExponential(digits - 3) : String(Number(value.toPrecision(digits)))).replace(/^-/, "−");
+
+// The labels of an axis, with as many digits as tell them apart.
+function labels(values) {
+  let digits = 3;
+  while (digits < 10 && new Set(values.map((value) => short(value, digits))).size < values.length) digits++;
+  return values.map((value) => [value, short(value, digits)]);
+}
 
 function figure(title, sub, drawing, numbers) {
   return el("figure", {},
@@ -43,11 +50,11 @@ function lineChart(title, series) {
   const X = (value) => left + ((width - left - right) * (last > first ? value - first : 0.5)) / (last - first || 1);
   const Y = (value) => height - bottom - ((height - top - bottom) * (value - low)) / (high - low);
   const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: ${series.map((one) => `${one.name} from ${format(one.y[0])} to ${format(one.y.at(-1))} in ${one.x.length} updates`).join("; ")}` });
-  for (const value of ticks(low, high)) {
+  for (const [value, label] of labels(ticks(low, high))) {
     made.append(svg("line", { class: "axis", x1: left, x2: width - right, y1: Y(value), y2: Y(value) }));
-    made.append(svg("text", { x: left - 5, y: Y(value) + 4, "text-anchor": "end" }, short(value)));
+    made.append(svg("text", { x: left - 5, y: Y(value) + 4, "text-anchor": "end" }, label));
   }
-  for (const value of last > first ? ticks(first, last).filter(Number.isInteger) : [first]) made.append(svg("text", { x: X(value), y: height - 8, "text-anchor": "middle" }, short(value)));
+  for (const [value, label] of labels(last > first ? ticks(first, last).filter(Number.isInteger) : [first])) made.append(svg("text", { x: X(value), y: height - 8, "text-anchor": "middle" }, label));
   for (const one of series) {
     const path = (values) => values.map((value, place) => `${place ? "L" : "M"}${X(one.x[place]).toFixed(1)},${Y(value).toFixed(1)}`).join("");
     const many = one.x.length >= 10;
@@ -78,9 +85,9 @@ function intervalChart(title, sub, rows, unit, show = format) {
   if (low === high) high = low + 1;
   const X = (value) => label + ((width - label - right) * (value - low)) / (high - low);
   const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: ${rows.map((row) => `${row.name} ${interval(row.value, show)}`).join("; ")}` });
-  for (const value of ticks(low, high, 4)) {
+  for (const [value, text] of labels(ticks(low, high, 4))) {
     made.append(svg("line", { class: "axis", x1: X(value), x2: X(value), y1: top, y2: height - 20 }));
-    made.append(svg("text", { x: X(value), y: height - 6, "text-anchor": "middle" }, short(value)));
+    made.append(svg("text", { x: X(value), y: height - 6, "text-anchor": "middle" }, text));
   }
   rows.forEach((row, place) => {
     const y = top + line * place + line / 2, [mean, from, to] = row.value, name = plain(row.name);
@@ -128,9 +135,9 @@ function leftChart(left, budget, fatal) {
   const X = (place) => from + ((width - from - right) * place) / (last || 1);
   const Y = (value) => height - bottom - ((height - top - bottom) * value) / high;
   const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Steps that the expert still needs in each state" });
-  for (const value of ticks(0, high, 3)) {
+  for (const [value, label] of labels(ticks(0, high, 3))) {
     made.append(svg("line", { class: "axis", x1: from, x2: width - right, y1: Y(value), y2: Y(value) }));
-    made.append(svg("text", { x: from - 5, y: Y(value) + 4, "text-anchor": "end" }, short(value)));
+    made.append(svg("text", { x: from - 5, y: Y(value) + 4, "text-anchor": "end" }, label));
   }
   for (const value of ticks(0, last, 8).filter(Number.isInteger)) made.append(svg("text", { x: X(value), y: height - 8, "text-anchor": "middle" }, String(value)));
   if (budget) made.append(svg("path", { class: "raw c5", d: `M${X(0)},${Y(budget)}L${X(last)},${Y(Math.max(0, budget - last))}` }));

@@ -130,3 +130,18 @@ def test_of_five_hundred_episodes_only_those_in_view_are_drawn(browser, tmp_path
     choose(browser, "Outcome", "won")
     assert count(browser) < 500
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0, 0.5, 1], ["0", "0.5", "1"]),
+        ([0.5512, 0.5513, 0.5514], ["0.5512", "0.5513", "0.5514"]),
+        ([-0.00012, -0.00011], ["−1.2e-4", "−1.1e-4"]),
+        ([2, 2], ["2", "2"]),
+    ],
+)
+def test_labels_of_an_axis_tell_its_ticks_apart(browser, tmp_path, values, shown):
+    write_page([make_trace(tmp_path / "run", games=2)], tmp_path / "page.html")
+    opened(browser, tmp_path / "page.html")
+    assert browser.execute_script(f"return labels({values}).map((one) => one[1])") == shown
