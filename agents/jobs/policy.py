@@ -8,45 +8,38 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import nn
-from tqdm import tqdm
 
 from rwml_gym.agents.config.memory import plan_memory
-from rwml_gym.agents.config.policy import ImitationConfig, PolicyConfig
-from rwml_gym.agents.jobs.channels import credit_of_games, measures
+from rwml_gym.agents.config.policy import PolicyConfig
+from rwml_gym.agents.jobs.channels import credit_of_games
 from rwml_gym.agents.jobs.data import check_prompts
 from rwml_gym.agents.jobs.fork import begins_with, check_fork, take_over
-from rwml_gym.agents.language.instructions import describe_task
+from rwml_gym.agents.jobs.imitation import first_info, imitate
+from rwml_gym.agents.jobs.success import evaluate_policy, policy_agent, predicting
 from rwml_gym.agents.language.models import add_reference
 from rwml_gym.agents.learning.distributed import share, total
 from rwml_gym.agents.learning.groups import Group
 from rwml_gym.agents.learning.grpo import update
 from rwml_gym.agents.learning.memory_plan import release_memory
-from rwml_gym.agents.learning.sft import Demonstration, demonstrations, sft_update
 from rwml_gym.agents.players.base import MakeEnv
-from rwml_gym.agents.players.baselines import ExpertAgent
 from rwml_gym.agents.players.language_model import LanguageModelAgent
-from rwml_gym.agents.players.rollout import Episode, EpisodeSpec, collect, roll_out
+from rwml_gym.agents.players.rollout import Episode, EpisodeSpec, roll_out
 from rwml_gym.agents.reports.dark_room import dark_room
 from rwml_gym.agents.reports.lines import policy_line
 from rwml_gym.agents.reports.policy import Evaluation, write_policy_report
 from rwml_gym.agents.runs.run import Run
-from rwml_gym.agents.runs.worlds import GameName, Games, GameSet, Source, choose_games, games_of
+from rwml_gym.agents.runs.worlds import GameName, Games, Source
 from rwml_gym.agents.seeding import in_epochs, seed_of
 from rwml_gym.errors import InvalidConfigError
-from rwml_gym.text import printable
-from rwml_gym.transitions import Transition, TransitionDataset
-from rwml_gym.wrappers import WorldModelRewardWrapper
 
-__all__ = ["choose", "grpo_step", "imitation_step", "prompt_settings", "run_policy"]
+__all__ = ["choose", "grpo_step", "prompt_settings", "run_policy"]
 
 
 def run_policy(config: PolicyConfig, folder: str | Path, fork: str | Path | None = None) -> list[Evaluation]:
@@ -74,7 +67,7 @@ def run_policy(config: PolicyConfig, folder: str | Path, fork: str | Path | None
     if fork is not None:
         take_over(run, Path(fork))
     if config.imitation.steps:
-        _imitate(run)
+        imitate(run)
     if config.grpo.beta and (config.adapter is not None or config.imitation.steps):
         add_reference(run.model)  # the reference is what the policy starts from
     if stage.steps:
@@ -82,12 +75,12 @@ def run_policy(config: PolicyConfig, folder: str | Path, fork: str | Path | None
             f"GRPO: {stage.steps} steps of {stage.groups} groups of {stage.group_size} episodes on "
             f"{len(run.games.train)} games, sequences: {stage.sequence}"
         )
-    agent, make_env = _agent(run, config.grpo.temperature), _predicting(run, run.games.make_env)
+    agent, make_env = policy_agent(run, config.grpo.temperature), predicting(run, run.games.make_env)
     seen: list[dict[str, Any]] = []
 
     def step(number: int, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         every = config.evaluation.every
-        evaluated = _evaluated(run, number) if number == 0 or (every and number % every == 0) else []
+        evaluated = evaluate_policy(run, number) if number == 0 or (every and number % every == 0) else []
         row = grpo_step(agent, make_env, run.games.train, config, run.accelerator, number, optimizer, run.world.roles)
         seen.append(row)
         if run.is_main and (warning := dark_room(seen)):
@@ -104,13 +97,13 @@ def run_policy(config: PolicyConfig, folder: str | Path, fork: str | Path | None
         checkpoint_every=stage.checkpoint_every,
         line=policy_line,
     )
-    final = _evaluated(run, stage.steps)
+    final = evaluate_policy(run, stage.steps)
     before = [found for row in rows for found in row["evaluations"]]
     evaluations = [Evaluation(**found) for found in [*before, *final]]
     if run.is_main:
         run.say(write_policy_report(run.folder, config, evaluations))
         results = {f"{e.name} {e.unit}, after {e.step} updates": str(e).partition(": ")[2] for e in evaluations}
-        run.publish("policy", "plays", results, str(_first_info(run).get("data_version", "")))
+        run.publish("policy", "plays", results, str(first_info(run).get("data_version", "")))
     run.accelerator.end_training()
     return evaluations
 
@@ -203,45 +196,6 @@ def grpo_step(
     }
 
 
-def imitation_step(
-    model: nn.Module,
-    data: Sequence[Demonstration],
-    config: ImitationConfig,
-    seed: int,
-    accelerator: Accelerator,
-    number: int,
-    optimizer: torch.optim.Optimizer,
-    micro_tokens: int | None = None,
-) -> dict[str, Any]:
-    """Imitate the batch that belongs to step `number`; every epoch is shuffled anew.
-
-    Args:
-        model: The policy.
-        data: Demonstrations.
-        config: Batch size; in several processes each takes its share.
-        seed: Seed of the shuffling.
-        accelerator: Where to compute.
-        number: Number of the step, from 0.
-        optimizer: Optimizer of the adapter.
-        micro_tokens: Token limit of a pass, see `options.tokens_per_pass`.
-
-    Returns:
-        See `sft.sft_update`.
-    """
-    positions = range(number * config.batch_size, (number + 1) * config.batch_size)
-    batch = [data[i] for i in in_epochs(len(data), positions, seed)]
-    mine = share(accelerator, batch)
-    return sft_update(
-        model,
-        optimizer,
-        [demonstration.prompt for demonstration in mine],
-        [demonstration.target for demonstration in mine],
-        accelerator,
-        micro_tokens=micro_tokens,
-        masks=[demonstration.mask for demonstration in mine],
-    )
-
-
 def _statistics(played: Sequence[Episode], accelerator: Accelerator) -> dict[str, Any]:
     whole = [episode for episode in played if episode.error is None]
     completions = [w.completion for episode in whole for w in episode.written if w.completion is not None]
@@ -302,166 +256,4 @@ def _check(run: Run, fork: str | Path | None = None) -> None:
         check_fork(run.config, Path(fork))
     plan_memory(run.config, run.model).check()
     check_prompts(run.prompts, run.games, run.config.episode.show_policy)
-    _predicting(run, run.games.make_env)().close()  # an encoder that cannot be loaded shows now
-
-
-def _predicting(run: Run, make_env: MakeEnv) -> MakeEnv:
-    """Wrap the environment so that predictions are taken out of the agent's actions."""
-    return partial(_wrapped, make_env, run.config, run.world.roles) if run.config.episode.predictions else make_env
-
-
-def _wrapped(make_env: MakeEnv, config: PolicyConfig, roles: bool) -> gym.Env[str, str]:
-    stage = config.stage
-    return WorldModelRewardWrapper(
-        make_env(), stage.encoder, stage.threshold, mode="report", measures=measures(config.stage, roles)
-    )
-
-
-def _agent(run: Run, temperature: float) -> LanguageModelAgent:
-    episode = run.config.episode
-    return LanguageModelAgent(
-        run.model,
-        run.tokenizer,
-        run.prompts,
-        temperature,
-        seed=run.seed("agent"),
-        action_tokens=run.config.turn_tokens,
-        show_policy=episode.show_policy,
-        decoding=episode.decoding,
-    )
-
-
-def _imitate(run: Run) -> None:
-    imitation: ImitationConfig = run.config.imitation
-    data = _demonstrations(run)
-    what = "episodes" if run.prompts.history == 0 else "turns"
-    run.say(f"Imitation: {imitation.steps} steps of {imitation.batch_size} on {len(data)} {what}")
-    run.train(
-        "imitation",
-        partial(
-            imitation_step,
-            run.model,
-            data,
-            imitation,
-            run.seed("imitation"),
-            run.accelerator,
-            micro_tokens=run.config.grpo.micro_tokens,
-        ),
-        steps=imitation.steps,
-        learning_rate=imitation.learning_rate,
-        warmup=imitation.warmup,
-        checkpoint_every=run.config.stage.checkpoint_every,
-    )
-
-
-def _demonstrations(run: Run) -> list[Demonstration]:
-    """Won episodes of the expert on games that are not trained on, or recorded ones."""
-    config: PolicyConfig = run.config
-    info = cache(partial(_info_of_domain, run))
-
-    def describe(transition: Transition) -> str:
-        domain = transition.game.partition("/")[0] if run.world.prompt_world == "service" else ""
-        return describe_task({**info(domain), "task": transition.task}, config.episode.show_policy)
-
-    if config.imitation.transitions is not None:
-        loaded = run.source.load(config.imitation.transitions)
-        if config.history:  # otherwise an episode is one text, of all its steps
-            loaded = loaded.with_window(config.history)
-        held_out = set(map(str, run.games.held_out))
-        recorded = TransitionDataset(transition for transition in loaded if transition.game not in held_out)
-        if len(recorded) < len(loaded):
-            run.say(f"Left out: {len(loaded) - len(recorded)} transitions of games that the policy is evaluated on.")
-    else:
-        make = partial(run.games.make_env, **run.source.expert_arguments)
-        with make() as env:
-            taken = {*run.games.train, *run.games.held_out}
-            names = choose_games(env, config.imitation.games, run.seed("expert"), exclude=taken)
-        recorded = collect(make, ExpertAgent(), names, config.history or config.episode.max_steps)
-    won = TransitionDataset(transition for transition in recorded if transition.won)
-    if not won:
-        raise InvalidConfigError(
-            "Expected won episodes to imitate, actual: none. Raise episode.max_steps, or give other transitions."
-        )
-    return demonstrations(won, run.prompts, describe)
-
-
-def _info_of_domain(run: Run, domain: str) -> dict[str, Any]:
-    """Return an info of a service's domain, which has its tools and its policy; of games there is one domain."""
-    if not domain:
-        return _first_info(run)
-    with run.games.make_env() as env:
-        games = games_of(env)
-        named = [] if games is None else [game for game in games.names if game.partition("/")[0] == domain]
-    return run.games.info(named[0] if named else domain)
-
-
-def _first_info(run: Run) -> dict[str, Any]:
-    game = run.games.train[0]
-    with run.games.make_env() as env:
-        return env.reset(options={"game": game})[1] if isinstance(game, str) else env.reset(seed=game)[1]
-
-
-def _evaluated(run: Run, number: int) -> list[dict[str, Any]]:
-    """Return the evaluations after so many updates; a run that was killed, or forked, has them already."""
-    return list(run.once(f"evaluations/{number}.json", lambda: [vars(found) for found in _evaluate(run, number)]))
-
-
-def _evaluate(run: Run, number: int) -> list[Evaluation]:
-    """Play the games that success is measured on, with the policy as it is; several processes share them."""
-    evaluation = run.config.evaluation
-    agent = _agent(run, evaluation.temperature)
-    results = []
-    sets = dict(run.games.sets)
-    if evaluation.training_games:
-        steps = evaluation.max_steps or run.config.episode.max_steps
-        training = GameSet(partial(run.games.make_env, max_episode_steps=steps), run.games.train)
-        sets = {"training": training, **sets}
-    for name, games in sets.items():
-        # The same seeds every time: a difference between two evaluations is one of the policy.
-        specs = [
-            EpisodeSpec(game, run.seed("evaluate", place, repeat))
-            for place, game in enumerate(games.games)
-            for repeat in range(evaluation.repeats)
-        ]
-        if not specs:
-            continue
-        own = share(run.accelerator, specs)
-        with run.progress(f"evaluate {name}", len(own), "episode", leave=False) as bar:
-            slots = run.config.episode.slots
-            played = roll_out(_predicting(run, games.make_env), agent, own, slots, progress=bar.update)
-        sums = [
-            len(played),
-            sum(episode.won for episode in played),
-            sum(sum(episode.invalid) for episode in played),
-            sum(episode.steps for episode in played),
-            sum(episode.reward for episode in played),
-            sum(episode.judged for episode in played),
-        ]
-        episodes, won, invalid, steps, reward, known, *by_game = total(
-            run.accelerator, [*sums, *_by_game(games.games, played)]
-        )
-        found = Evaluation(
-            name,
-            number,
-            int(won),
-            int(episodes),
-            invalid / max(steps, 1),
-            steps / episodes,
-            reward / episodes,
-            known > 0,
-            "games" if isinstance(games.games[0], str) else "episodes",
-            [[int(won), int(count)] for won, count in zip(by_game[::2], by_game[1::2], strict=True)],
-        )
-        if run.is_main:
-            tqdm.write(printable(f"  after {number} updates, {found}"))
-        results.append(found)
-    return results
-
-
-def _by_game(games: Sequence[GameName], played: Sequence[Episode]) -> list[int]:
-    """Return how many episodes were won and played, game by game."""
-    found = {game: [0, 0] for game in games}
-    for episode in played:
-        found[episode.spec.game][0] += episode.won
-        found[episode.spec.game][1] += 1
-    return [number for counts in found.values() for number in counts]
+    predicting(run, run.games.make_env)().close()  # an encoder that cannot be loaded shows now

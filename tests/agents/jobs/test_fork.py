@@ -24,7 +24,7 @@ from rwml_gym.agents.config.policy import (
     PolicyStageConfig,
 )
 from rwml_gym.agents.config.world_model import FilterConfig, RWMLConfig, StageConfig
-from rwml_gym.agents.jobs import policy, world_model
+from rwml_gym.agents.jobs import imitation, policy, success, world_model
 from rwml_gym.agents.jobs.fork import FORK_FILE, begins_with, check_fork, find_fork
 from rwml_gym.agents.jobs.plan import plan_run
 from rwml_gym.agents.jobs.policy import run_policy
@@ -115,9 +115,9 @@ def test_a_forked_policy_ends_as_the_same_run_from_the_start(tiny_folder, tmp_pa
     stage = PolicyStageConfig(steps=2, games=2, groups=2, group_size=3, warmup=2)
     config = _policy(tiny_folder, stage=stage, grpo=GRPOConfig(learning_rate=1e-2))
     run_policy(config, tmp_path / "whole")
-    monkeypatch.setattr(policy, "imitation_step", lambda *args, **named: pytest.fail("imitation is taken over"))
-    evaluated, evaluate = [], policy._evaluate
-    monkeypatch.setattr(policy, "_evaluate", lambda run, number: evaluated.append(number) or evaluate(run, number))
+    monkeypatch.setattr(imitation, "imitation_step", lambda *args, **named: pytest.fail("imitation is taken over"))
+    evaluated, evaluate = [], success._evaluate
+    monkeypatch.setattr(success, "_evaluate", lambda run, number: evaluated.append(number) or evaluate(run, number))
     run_policy(config, tmp_path / "fork", tmp_path / "source")
     assert evaluated == [1, 2]  # before the second update and at the end
     assert _left(tmp_path / "fork") == _left(tmp_path / "whole")
@@ -134,12 +134,12 @@ def test_an_imitation_that_ended_there_is_forked_by_a_policy(tiny_folder, tmp_pa
 
 @pytest.mark.long
 def test_an_evaluation_is_played_once_however_often_the_run_is_killed(tiny_folder, tmp_path, monkeypatch):
-    evaluated, evaluate, update = [], policy._evaluate, policy.grpo_step
+    evaluated, evaluate, update = [], success._evaluate, policy.grpo_step
 
     def killed(*args: Any, **named: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(policy, "_evaluate", lambda run, number: evaluated.append(number) or evaluate(run, number))
+    monkeypatch.setattr(success, "_evaluate", lambda run, number: evaluated.append(number) or evaluate(run, number))
     monkeypatch.setattr(policy, "grpo_step", killed)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):

@@ -49,6 +49,7 @@ def idle(monkeypatch) -> None:
         ("rwml_gym.agents.runs.run", "start_run"),
         ("rwml_gym.agents.runs.run", "make_accelerator"),
         ("rwml_gym.agents.jobs.policy", "roll_out"),
+        ("rwml_gym.agents.jobs.success", "roll_out"),
         ("rwml_gym.agents.jobs.world_model", "run_gap"),
         ("rwml_gym.agents.jobs.world_model", "check_reward"),
         ("transformers", "AutoModelForCausalLM.from_pretrained"),

@@ -18,7 +18,7 @@ from rwml_gym.agents.config.policy import (
     PolicyConfig,
     PolicyStageConfig,
 )
-from rwml_gym.agents.jobs import policy
+from rwml_gym.agents.jobs import imitation, policy, success
 from rwml_gym.agents.players.baselines import ExpertAgent
 from rwml_gym.agents.players.rollout import collect
 from rwml_gym.agents.runs.worlds import Source
@@ -61,7 +61,7 @@ def finished(tiny_folder, tmp_path_factory) -> Finished:
     evaluated: list[list] = []
     recorded: list[Transition] = []
     shown: list[int] = []
-    roll_out, collect, imitation_step = policy.roll_out, policy.collect, policy.imitation_step
+    roll_out, collect, imitation_step = policy.roll_out, imitation.collect, imitation.imitation_step
 
     def seen(*args: Any, **kwargs: Any) -> list:
         episodes = roll_out(*args, **kwargs)
@@ -79,8 +79,9 @@ def finished(tiny_folder, tmp_path_factory) -> Finished:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(policy, "roll_out", seen)
-        patch.setattr(policy, "collect", collected)
-        patch.setattr(policy, "imitation_step", imitated)
+        patch.setattr(success, "roll_out", seen)
+        patch.setattr(imitation, "collect", collected)
+        patch.setattr(imitation, "imitation_step", imitated)
         policy.run_policy(config, folder)
     return Finished(folder, config, trained, evaluated, recorded, shown[0])
 
@@ -137,13 +138,13 @@ def test_recorded_games_that_the_policy_is_evaluated_on_are_not_imitated(finishe
     held_out = source.prepare(config.seed, TRAIN, HELD_OUT, 3).held_out
     allowed = [t for t in recorded if t.game not in held_out]
     shown = []
-    step = policy.imitation_step
+    step = imitation.imitation_step
 
     def seen(model: Any, data: Any, *args: Any, **named: Any) -> Any:
         shown.append(len(data))
         return step(model, data, *args, **named)
 
-    monkeypatch.setattr(policy, "imitation_step", seen)
+    monkeypatch.setattr(imitation, "imitation_step", seen)
     config = replace(config, imitation=replace(config.imitation, transitions=str(tmp_path / "data")))
     policy.run_policy(config, tmp_path / "run")
     assert 0 < len(allowed) < len(recorded)
@@ -171,6 +172,7 @@ def test_each_split_is_evaluated_by_itself_with_its_own_step_budget(finished, tm
         return episodes
 
     monkeypatch.setattr(policy, "roll_out", seen)
+    monkeypatch.setattr(success, "roll_out", seen)
     evaluations = policy.run_policy(config, tmp_path)
     assert [(e.name, e.step) for e in evaluations] == [
         ("training", 0), ("held_out", 0), ("training", 1), ("held_out", 1),

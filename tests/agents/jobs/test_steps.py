@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.config.policy import EpisodeConfig, ImitationConfig, PolicyConfig, PolicyStageConfig
 from rwml_gym.agents.config.world_model import RWMLConfig, StageConfig
-from rwml_gym.agents.jobs import policy, world_model
+from rwml_gym.agents.jobs import imitation, policy, world_model
 from rwml_gym.agents.language.prompts import Prompts
 from rwml_gym.agents.language.world_model import LanguageWorldModel, score_attempts
 from rwml_gym.agents.learning.options import SFTConfig
@@ -326,7 +326,7 @@ def test_imitation_steps_go_through_the_demonstrations_epoch_by_epoch(adapted, a
     optimizer = _still(model)
 
     def loss(number: int, batch: int = 1, seed: int = 2) -> float:
-        row = policy.imitation_step(
+        row = imitation.imitation_step(
             model, data, ImitationConfig(batch_size=batch), seed, accelerator, number, optimizer
         )
         return round(row["loss"], 5)
@@ -339,7 +339,7 @@ def test_imitation_steps_go_through_the_demonstrations_epoch_by_epoch(adapted, a
     whole = loss(0, batch=4)
     assert loss(1, batch=4) == pytest.approx(whole, abs=1e-4)
     before = policy_weights(model)
-    policy.imitation_step(
+    imitation.imitation_step(
         model,
         [replace(data[0], mask=[0])],
         ImitationConfig(batch_size=1),
