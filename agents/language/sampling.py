@@ -10,16 +10,31 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from rwml_gym.agents.language.models import merged, mixed_precision
 from rwml_gym.agents.language.shared_prefix import SharedPrefix, cache_argument, encode_prompts
 from rwml_gym.errors import InvalidConfigError, TrainingDivergedError
 
-__all__ = ["Choices", "Completion", "Stop", "Writer", "cut_at_stop", "end_tokens", "run_prompts", "sample", "uniforms"]
+__all__ = [
+    "Choices",
+    "Completion",
+    "Stop",
+    "Writer",
+    "cut_at_stop",
+    "draw",
+    "end_tokens",
+    "run_prompts",
+    "sample",
+    "uniforms",
+]
 
 # Rows are regrouped when this share of them has finished, because regrouping copies keys and values.
 _COMPACT_AT = 0.25
+# Probabilities of this many tokens are added up before it is known which of them is drawn; a vocabulary that is not
+# divisible is filled up.
+_BLOCK, _SMALLEST_BLOCK = 256, 16
 
 Stop = str | re.Pattern[str]
 """Where a text ends: before a string, or after the match of a pattern."""
@@ -133,43 +148,52 @@ class Writer:
         Raises:
             TrainingDivergedError: A probability is not a number, so no token can be drawn.
         """
-        logits = logits.float()
-        allowed = {i: self._allowed(row) for i, row in enumerate(rows)} if any(self.choices) else {}
-        forbidden = [i for i, ids in allowed.items() if ids]
-        if forbidden:
-            mask = torch.zeros((len(forbidden), logits.shape[-1]), dtype=torch.bool)
-            for position, i in enumerate(forbidden):
-                mask[position, allowed[i]] = True
-            logits = logits.clone()
-            logits[forbidden] = logits[forbidden].masked_fill(~mask.to(logits.device), -torch.inf)
-        logprobs, tokens = self._draw(logits, rows)
-        chosen, ids = logprobs.gather(-1, tokens).flatten().tolist(), tokens.flatten().tolist()
-        if any(map(math.isnan, chosen)):
+        living = [i for i, row in enumerate(rows) if not self.rows[row].ended]
+        allowed = {i: self._allowed(rows[i]) for i in living} if any(self.choices) else {}
+        ids, logprobs = [0] * len(rows), [0.0] * len(rows)
+        # Few tokens are permitted where there are choices, so that part needs no pass over the vocabulary.
+        chosen = [i for i in living if allowed.get(i)]
+        for some, permitted in ((_without(living, chosen), None), (chosen, [allowed[i] for i in chosen])):
+            if some:
+                own = logits if len(some) == len(rows) else logits[some]
+                for i, token, logprob in zip(some, *self._draw(own, [rows[i] for i in some], permitted), strict=True):
+                    ids[i], logprobs[i] = token, logprob
+        if any(map(math.isnan, logprobs)):
             raise TrainingDivergedError(
                 "Expected probabilities of the next token, actual: NaN from the language model. Its weights or its "
                 "adapter's have diverged: take an earlier checkpoint, a smaller learning rate, or --dtype float32."
             )
-        living = [i for i, row in enumerate(rows) if not self.rows[row].ended]
         for i in living:
             state = self.rows[rows[i]]
             state.tokens.append(ids[i])
-            state.logprobs.append(chosen[i])
+            state.logprobs.append(logprobs[i])
             if i in allowed:
                 state.allowed.append(allowed[i])
         self._end([rows[i] for i in living])
-        return tokens
+        return torch.tensor(ids, device=logits.device)[:, None]
 
-    def _draw(self, logits: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        if self.temperature <= 0:
-            return torch.log_softmax(logits, -1), logits.argmax(-1, keepdim=True)
-        logprobs = torch.log_softmax(logits / self.temperature, -1)
-        cumulative = logprobs.exp().cumsum(-1)
-        draws = torch.stack(
-            [self.draws[row, min(len(self.rows[row].tokens), self.draws.shape[1] - 1)] for row in rows]
-        ).to(logits.device)
-        targets = draws[:, None] * cumulative[:, -1:]
-        tokens = torch.searchsorted(cumulative, targets, right=True).clamp(max=logits.shape[-1] - 1)
-        return logprobs, tokens
+    def _draw(
+        self, logits: Tensor, rows: Sequence[int], permitted: Sequence[Sequence[int]] | None
+    ) -> tuple[list[int], list[float]]:
+        """Return a token and its log-probability for each row, of the permitted ones."""
+        names = None
+        if permitted is not None:
+            width = max(map(len, permitted))
+            names = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in permitted], device=logits.device)
+            real = torch.tensor([[i < len(ids) for i in range(width)] for ids in permitted], device=logits.device)
+            logits = logits.gather(-1, names).float().masked_fill(~real, -torch.inf)
+        if self.temperature > 0:
+            places = [min(len(self.rows[row].tokens), self.draws.shape[1] - 1) for row in rows]
+            draws = self.draws[list(rows), places].to(logits.device)
+            logits = logits.float()
+            tokens, logprobs = draw(logits if self.temperature == 1 else logits / self.temperature, draws)
+        else:
+            logits = logits.float()
+            tokens = logits.argmax(-1)
+            logprobs = logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        if names is not None:
+            tokens = names.gather(-1, tokens[:, None])[:, 0]
+        return tokens.tolist(), logprobs.tolist()
 
     def _allowed(self, row: int) -> list[int] | None:
         choices = self.choices[row]
@@ -195,6 +219,48 @@ class Writer:
         cut = cut_at_stop(text, self.stop)
         allowed = state.allowed if self.choices[row] is not None else None
         return Completion(state.tokens, state.logprobs, text if cut is None else cut, state.ended, allowed)
+
+
+def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw the token at which the cumulated probabilities pass a random number, and return its log-probability, too.
+
+    The probabilities are cumulated over blocks first, and then within the one block that the number falls into, because
+    one pass over a vocabulary takes a processor as long as a layer of a small model.
+
+    Args:
+        logits: (n, vocabulary) float32.
+        uniforms: (n,) random numbers in [0, 1).
+
+    Returns:
+        (n,) ids and (n,) natural logarithms, NaN where the logits are no numbers.
+    """
+    rows, vocabulary = logits.shape
+    top = logits.amax(-1, keepdim=True)
+    weights = (logits - top).exp_()
+    block = math.gcd(vocabulary, _BLOCK)
+    if block < _SMALLEST_BLOCK:
+        weights, block = functional.pad(weights, (0, -vocabulary % _BLOCK)), _BLOCK
+    blocks = weights.view(rows, -1, block)
+    sums = blocks.sum(-1)
+    ends = sums.cumsum(-1)
+    targets = _below(uniforms[:, None] * ends[:, -1:], ends[:, -1:])
+    place = torch.searchsorted(ends, targets, right=True).clamp_(max=ends.shape[-1] - 1)
+    inner = blocks[torch.arange(rows, device=logits.device), place[:, 0]].cumsum(-1)
+    rest = _below(targets - (ends.gather(-1, place) - sums.gather(-1, place)), inner[:, -1:])
+    tokens = place * block + torch.searchsorted(inner, rest, right=True).clamp_(max=block - 1)
+    tokens = tokens.clamp_(max=vocabulary - 1)
+    logprobs = logits.gather(-1, tokens) - top - ends[:, -1:].log()
+    return tokens[:, 0], logprobs[:, 0]
+
+
+def _below(targets: Tensor, ends: Tensor) -> Tensor:
+    """Keep numbers below the end of the probabilities, behind which no token is possible, however they are rounded."""
+    return torch.minimum(targets, torch.nextafter(ends, torch.zeros_like(ends)))
+
+
+def _without(some: Sequence[int], others: Sequence[int]) -> list[int]:
+    left = set(others)
+    return [i for i in some if i not in left]
 
 
 def cut_at_stop(text: str, stop: Sequence[Stop]) -> str | None:
