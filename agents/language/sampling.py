@@ -152,11 +152,12 @@ class Writer:
         allowed = {i: self._allowed(rows[i]) for i in living} if any(self.choices) else {}
         ids, logprobs = [0] * len(rows), [0.0] * len(rows)
         # Few tokens are permitted where there are choices, so that part needs no pass over the vocabulary.
-        chosen = [i for i in living if allowed.get(i)]
-        for some, permitted in ((_without(living, chosen), None), (chosen, [allowed[i] for i in chosen])):
+        permitted = {i: ids for i, ids in allowed.items() if ids}
+        free = [i for i in living if i not in permitted]
+        for some, of in ((free, None), (list(permitted), list(permitted.values()))):
             if some:
                 own = logits if len(some) == len(rows) else logits[some]
-                for i, token, logprob in zip(some, *self._draw(own, [rows[i] for i in some], permitted), strict=True):
+                for i, token, logprob in zip(some, *self._draw(own, [rows[i] for i in some], of), strict=True):
                     ids[i], logprobs[i] = token, logprob
         if any(map(math.isnan, logprobs)):
             raise TrainingDivergedError(
@@ -256,11 +257,6 @@ def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
 def _below(targets: Tensor, ends: Tensor) -> Tensor:
     """Keep numbers below the end of the probabilities, behind which no token is possible, however they are rounded."""
     return torch.minimum(targets, torch.nextafter(ends, torch.zeros_like(ends)))
-
-
-def _without(some: Sequence[int], others: Sequence[int]) -> list[int]:
-    left = set(others)
-    return [i for i in some if i not in left]
 
 
 def cut_at_stop(text: str, stop: Sequence[Stop]) -> str | None:
