@@ -62,3 +62,19 @@ def test_every_page_is_in_the_navigation():
     assert len(listed) == len(set(listed))
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.is_relative_to(ROOT / "docs")}
     assert set(listed) == pages | {"changelog.md"}  # made of CHANGELOG.md when the site is built
+
+
+def test_the_table_of_presets_has_all_of_each_command():
+    pytest.importorskip("torch")
+    from rwml_gym.agents.config.policy import POLICY_PRESETS
+    from rwml_gym.agents.config.sft import SFT_PRESETS
+    from rwml_gym.agents.config.world_model import PRESETS
+
+    lines = (ROOT / "docs" / "training.md").read_text("utf-8").splitlines()
+    start = lines.index("| preset | `train rwml` | `train policy` | `train sft` | |") + 2
+    said: list[set[str]] = [set(), set(), set()]
+    for line in lines[start : lines.index("", start)]:
+        names, *marks = line.split("|")[1:5]
+        for known, mark in zip(said, marks, strict=True):
+            known.update(re.findall(r"`([^`]+)`", names) if mark.strip() else [])
+    assert said == [set(PRESETS), set(POLICY_PRESETS), set(SFT_PRESETS)]

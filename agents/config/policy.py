@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, get_args
 
@@ -324,5 +324,15 @@ POLICY_PRESETS: dict[str, PolicyConfig] = {
         evaluation=EvaluationConfig(games=2, every=1),
     ),
 }
+
+_DEMO = POLICY_PRESETS["demo"]
+# The demo with predictions behind its commands, and the gap reward on these: the settings of the claims' table
+# `delivery`. One update at the demo's own learning rate destroys a policy that predicts (`delivery-unstable`).
+POLICY_PRESETS["demo-gap"] = replace(
+    _DEMO,
+    episode=replace(_DEMO.episode, predictions=True, action_tokens=64),
+    stage=replace(_DEMO.stage, world_model_weight=0.5, task_tokens="action"),
+    grpo=replace(_DEMO.grpo, learning_rate=5e-5),
+)
 
 policy_preset = partial(find_preset, POLICY_PRESETS)

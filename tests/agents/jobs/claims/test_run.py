@@ -14,6 +14,7 @@ pytest.importorskip("alfworld")
 
 from rwml_gym.agents.claims.records import COMMITTED, measured, read_records
 from rwml_gym.agents.claims.tables import load_sizes, load_table, table_names
+from rwml_gym.agents.config.policy import POLICY_PRESETS
 from rwml_gym.agents.jobs.claims import run as module
 from rwml_gym.agents.jobs.claims.configs import plan_runs
 from rwml_gym.agents.jobs.claims.metrics import _at_equal_reward, metrics_of
@@ -305,6 +306,12 @@ def test_the_presets_arms_deviate_from_the_size_only_where_they_say(tmp_path):
     first, second = plan_runs(load_table("plateau"), size, tmp_path, ["SFT 1 x", "SFT 2 x"], [0])
     a, b = first.stages[0].config, second.stages[0].config
     assert replace(a, sft=replace(a.sft, steps=160)) == b
+
+
+def test_the_preset_with_the_gap_reward_has_the_settings_of_its_table(tmp_path):
+    (planned,) = plan_runs(load_table("delivery"), load_sizes()["tiny"], tmp_path, ["gap, mean only, prediction"], [0])
+    (stage,) = planned.stages
+    assert replace(stage.config, evaluation=POLICY_PRESETS["demo"].evaluation) == POLICY_PRESETS["demo-gap"]
 
 
 @pytest.mark.parametrize(
