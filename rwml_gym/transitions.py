@@ -156,6 +156,30 @@ class TransitionDataset(Sequence[Transition]):
             if not transition.history:
                 raise InvalidConfigError(f"Expected at least one turn of history, actual: 0 in transition {index}.")
 
+    @classmethod
+    def join(cls, parts: Iterable[Iterable[Transition]]) -> TransitionDataset:
+        """Put transitions of several recorders together, such as those of the slots of a vector environment.
+
+        Recorders number their episodes from 0. Here each episode gets a number of its own, and so does its game if the
+        environment names none.
+
+        Args:
+            parts: The transitions of each recorder, or data set.
+
+        >>> turn = Turn("", "You are in a room.")
+        >>> one = [Transition((turn,), "look", "You are in a room.", game="episode-0")]
+        >>> TransitionDataset.join([one, one]).games
+        ('episode-0', 'episode-1')
+        """
+        joined: list[Transition] = []
+        numbers: dict[tuple[int, int, str], int] = {}
+        for place, part in enumerate(parts):
+            for transition in part:
+                number = numbers.setdefault((place, transition.episode, transition.game), len(numbers))
+                game = f"{EPISODE}{number}" if transition.game.startswith(EPISODE) else transition.game
+                joined.append(replace(transition, episode=number, game=game))
+        return cls(joined)
+
     def __len__(self) -> int:
         return len(self._transitions)
 

@@ -13,6 +13,7 @@ from gymnasium.error import ResetNeeded
 
 from rwml_gym.checks import whole_number
 from rwml_gym.encoders.cached import DEFAULT_ENCODER, Encoder
+from rwml_gym.envs.base import admissible_actions
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.arguments import recorded
 from rwml_gym.wrappers.checks import require_no_autoreset, reward_names
@@ -183,10 +184,7 @@ class AdmissibleActions(ForwardsRewardSettings, gym.Wrapper[Any, Any, Any, Any],
                 f"Expected admissible actions in info[{self.key!r}], actual: keys {', '.join(info) or 'none'}. "
                 "Change `key`, or add a wrapper below that lists them."
             )
-        listed = info[self.key]
-        actions = () if listed is None or isinstance(listed, str) else tuple(listed)
-        if isinstance(listed, str) or not all(isinstance(text, str) for text in actions):
-            raise InvalidConfigError(f"Expected a list of texts in info[{self.key!r}], actual: {str(listed)[:200]!r}.")
+        actions = admissible_actions(info, self.key)
         if len(actions) > self.max_actions:
             raise InvalidConfigError(
                 f"Expected at most {self.max_actions} admissible actions, actual: {len(actions)}. "

@@ -8,6 +8,7 @@ from typing import Any, SupportsFloat
 
 import gymnasium as gym
 
+from rwml_gym.errors import InvalidObservationError
 from rwml_gym.transitions import EPISODE, Transition, TransitionDataset, Turn
 from rwml_gym.wrappers.arguments import recorded
 from rwml_gym.wrappers.checks import require_text_env, reward_names, text_action
@@ -72,23 +73,32 @@ class RecordTransitions(ForwardsRewardSettings, gym.Wrapper[str, Any, str, Any],
         return TransitionDataset(self.transitions)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Reset the environment; an unfinished episode is kept with `won=None`."""
+        """Reset the environment; an unfinished episode is kept with `won=None`.
+
+        Raises:
+            InvalidObservationError: If the observation is no text.
+        """
         observation, info = self.env.reset(seed=seed, options=options)
         self._end_episode(won=None)
         self._episode += 1
         self._over = False
         self._turns.clear()
-        self._turns.append(Turn("", observation))
+        self._turns.append(Turn("", _text(observation)))
         self._info = info
         return observation, info
 
     def step(self, action: Any) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
-        """Step the environment and record the transition; steps after the end of an episode are not recorded."""
+        """Step the environment and record the transition; steps after the end of an episode are not recorded.
+
+        Raises:
+            InvalidObservationError: If the observation is no text.
+        """
         observation, reward, terminated, truncated, info = self.env.step(action)
         if not self._over:
             self._record(text_action(action, info, self._reward_names), observation, info)
             if terminated or truncated:
-                self._end_episode(won=bool(info["won"]) if "won" in info else None)
+                won = info.get("won")
+                self._end_episode(None if won is None else bool(won))
         return observation, reward, terminated, truncated, info
 
     def _record(self, action: str, observation: str, info: dict[str, Any]) -> None:
@@ -97,7 +107,7 @@ class RecordTransitions(ForwardsRewardSettings, gym.Wrapper[str, Any, str, Any],
             Transition(
                 history=tuple(self._turns),
                 action=action,
-                next_state=observation,
+                next_state=_text(observation),
                 task=str(known.get("task") or ""),
                 env_id=self._env_id,
                 game=str(known.get("game") or f"{EPISODE}{self._episode}"),
@@ -115,3 +125,13 @@ class RecordTransitions(ForwardsRewardSettings, gym.Wrapper[str, Any, str, Any],
         self._finished += [replace(transition, won=won) for transition in self._running]
         self._running = []
         self._over = True
+
+
+def _text(observation: Any) -> str:
+    """Return an observation that is text; nothing else can be saved and read again."""
+    if not isinstance(observation, str):
+        raise InvalidObservationError(
+            f"Expected observations that are text, actual: {str(observation)[:200]} ({type(observation).__name__}). "
+            "Return text from the environment's reset and step."
+        )
+    return observation

@@ -212,10 +212,15 @@ class Scorer:
         given: Any = None
         # An environment's own actions may have these keys, too.
         own = isinstance(self._action_space, spaces.Dict) and self._action_space.contains(action)
-        if isinstance(action, Mapping) and (self._text_actions or "prediction" in action) and not own:
+        named = self._text_actions or not isinstance(self._action_space, spaces.Dict) or "prediction" in action
+        if isinstance(action, Mapping) and named and not own:
             if unknown := set(action) - _KEYS:
                 raise InvalidConfigError(
                     f"Expected only the keys `action` and `prediction`, actual: also {sorted(map(str, unknown))}."
+                )
+            if "action" not in action and not self._text_actions:
+                raise InvalidConfigError(
+                    'Expected an action in {"action": …, "prediction": …}, actual: only a prediction. Add it.'
                 )
             action, given = action.get("action"), action.get("prediction")
         if self._text_actions and not isinstance(action, str):
@@ -307,6 +312,7 @@ class Scorer:
 
     def score(
         self,
+        played: Sequence[Any],
         actions: Sequence[Any],
         predictions: Sequence[Any],
         sources: Sequence[str],
@@ -317,7 +323,8 @@ class Scorer:
         """Score steps, with one call of the encoder for all.
 
         Args:
-            actions: Actions as the predictor sees them.
+            played: Actions as the environment received them.
+            actions: The same as the predictor sees them.
             predictions: Predictions; `None` for a missing one.
             sources: Where each prediction comes from.
             states: The realised next states.
@@ -333,7 +340,9 @@ class Scorer:
         for i, (distance, reward) in enumerate(zip(gaps.distances.tolist(), gaps.rewards.tolist(), strict=True)):
             measure: Measure = self.gap.measure(roles[i])
             prediction = predictions[i]
-            info: dict[str, Any] = {"action": actions[i]} if isinstance(actions[i], str) else {}
+            # What the environment received where that is text, not its description.
+            name = played[i] if isinstance(played[i], str) else actions[i]
+            info: dict[str, Any] = {"action": name} if isinstance(name, str) else {}
             info |= {
                 "prediction": prediction if isinstance(prediction, str) else "",
                 "source": sources[i] if _made(prediction) else "none",

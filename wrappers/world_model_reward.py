@@ -199,6 +199,6 @@ class WorldModelRewardWrapper(Scored, gym.Wrapper[Any, Any, Any, Any], gym.utils
         self._turns.append(Turn(shown, state))
         role = str(info.get("message_role") or "")
         task_rewards = [scorer.reward(task_reward)]
-        (reward,), (scores,) = scorer.score([shown], [prediction], [source], [state], [role], task_rewards)
+        (reward,), (scores,) = scorer.score([action], [shown], [prediction], [source], [state], [role], task_rewards)
         scorer.learn([history], [shown], [state])
         return observation, reward, terminated, truncated, {**info, self.info_key: scores}

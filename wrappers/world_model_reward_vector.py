@@ -133,6 +133,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
             raise ResetNeeded("Expected reset() before the first step(), actual: none. Call reset().")
         scorer = self._scorer
         given, shown, predictions = self._read(actions)
+        played = given if isinstance(self.single_action_space, spaces.Text) else shown
         # In mode NextStep, the step of a slot that has ended is a reset.
         starting = self._ended if self._autoreset is AutoresetMode.NEXT_STEP else np.zeros_like(self._ended)
         playing = np.flatnonzero(~starting).tolist()
@@ -158,6 +159,7 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
             for slot in playing
         ]
         scored, scores = scorer.score(
+            [played[slot] for slot in playing],
             [shown[slot] for slot in playing],
             [predictions[slot] for slot in playing],
             [sources[slot] for slot in playing],
@@ -186,7 +188,14 @@ class WorldModelRewardVectorWrapper(Scored, VectorWrapper):
         """Return the actions for the environment, the actions for the predictor, and the agent's predictions."""
         n, scorer = self.num_envs, self._scorer
         predictions: Any = [None] * n
-        if isinstance(actions, Mapping) and "action" in actions and set(actions) <= {"action", "prediction"}:
+        # An environment's own actions may have these keys, too.
+        own = isinstance(self.single_action_space, spaces.Dict) and self.action_space.contains(actions)
+        if (
+            isinstance(actions, Mapping)
+            and "action" in actions
+            and set(actions) <= {"action", "prediction"}
+            and not own
+        ):
             if not isinstance(self.single_action_space, spaces.Dict) or "prediction" in actions:
                 given = actions.get("prediction")
                 actions, predictions = actions["action"], predictions if given is None else given

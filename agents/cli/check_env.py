@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from gymnasium.utils.env_checker import data_equivalence
 
 from rwml_gym.agents.config.base import EnvConfig
-from rwml_gym.envs.base import INFO_KEYS
+from rwml_gym.envs.base import INFO_KEYS, admissible_actions
+from rwml_gym.errors import InvalidConfigError
 from rwml_gym.terminal import say
 
 __all__ = ["check_env"]
@@ -38,14 +39,20 @@ def check_env(words: list[str]) -> int:
         games = games_of(env)
         named = info.get("game")
         replayed = games is None or named is None or env.reset(options={"game": named})[0] == observation
-        action = (info.get("admissible_actions") or ["look"])[0]
-        _, _, _, _, stepped = env.step(action)
+        problems = _of_info(info)
+        action = "look" if problems else (admissible_actions(info) or ("look",))[0]
+        next_observation, _, _, _, stepped = env.step(action)
+        for where, seen in (("reset", observation), ("step", next_observation)):
+            if not env.observation_space.contains(seen):
+                shown = f"{str(seen)[:60]!r} ({type(seen).__name__})"
+                problems.append(f"The observation of {where} is not in the observation space: {shown}. Return text.")
+        if "won" in stepped and not isinstance(stepped["won"], bool | None):
+            problems.append(f"`won` is no bool: {stepped['won']!r}. Give True, False, or None where it is unknown.")
     say(f"{source.world.env_id}: {env.observation_space} and {env.action_space}")
     say(f"first observation: {observation[:200]!r}\n")
     for key, gives in INFO_KEYS.items():
         say(f"  {'yes' if key in info else '-':<4}{key:<20}{gives}")
-    problems = []
-    if not data_equivalence((again, info_again), (observation, info)):
+    if not data_equivalence((again, _plain(info_again)), (observation, _plain(info))):
         problems.append("Two resets with the same seed differ. Draw with self.np_random only.")
     if not replayed:
         problems.append("The game played by its name begins differently. Let the game follow from its name alone.")
@@ -59,3 +66,17 @@ def check_env(words: list[str]) -> int:
         problems.append("Nobody knows its actions, so there is no random player: give admissible_actions or tools.")
     say("\n" + ("\n".join(problems) if problems else "Nothing to object to."))
     return 0
+
+
+def _plain(info: dict[str, Any]) -> dict[str, Any]:
+    """Return an info whose arrays of texts are lists, because Gymnasium compares arrays of numbers only."""
+    return {key: value.tolist() if getattr(value, "dtype", None) is not None else value for key, value in info.items()}
+
+
+def _of_info(info: dict[str, Any]) -> list[str]:
+    """Return what is wrong with the list of admissible actions."""
+    try:
+        admissible_actions(info)
+    except InvalidConfigError as error:
+        return [str(error)]
+    return []

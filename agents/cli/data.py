@@ -90,8 +90,9 @@ def record(words: Sequence[str]) -> int:
     if command.out.name in ("", ".."):
         raise InvalidConfigError(f"Expected the name of a folder, actual: {str(command.out)!r}. Choose another --out.")
     out = Path(os.path.realpath(command.out))
-    with WriteLock(out.with_name(f"{out.name}.lock"), command.out, "choose another --out"):
-        return _record(command, out.with_name(f"{out.name}.journal"))
+    beside = f".{out.name}.rwml-record"  # no name that somebody's own file has
+    with WriteLock(out.with_name(f"{beside}.lock"), command.out, "choose another --out"):
+        return _record(command, out.with_name(f"{beside}.journal"))
 
 
 def _record(command: RecordCommand, path: Path) -> int:

@@ -16,6 +16,7 @@ from rwml_gym.agents.language.instructions import PromptWorld, describe_rules
 from rwml_gym.agents.language.prompts import PromptStyle
 from rwml_gym.agents.ranges import at_least, used_only_with
 from rwml_gym.encoders.cached import DEFAULT_ENCODER
+from rwml_gym.envs.base import admissible_actions
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.distances import DISTANCES, TOOL_ROLE, GapName
 from rwml_gym.reward.gap import GapReward
@@ -215,13 +216,13 @@ class _Game:
 
     def completions(self) -> list[str]:
         """What Tab completes: the admissible actions, else the calls of tools."""
-        actions = [str(action) for action in self.info.get("admissible_actions") or ()]
+        actions = list(admissible_actions(self.info))
         actions = actions or [f"{tool['function']['name']}(" for tool in self.info.get("tools") or ()]
         # The terminal draws completions itself, so only what cannot control it is offered.
         return [action for action in actions if printable(action) == action and "\n" not in action]
 
     def _choices(self) -> str:
-        if actions := self.info.get("admissible_actions"):
+        if actions := admissible_actions(self.info):
             return "\n".join(f"  {action}" for action in actions)
         functions = [tool["function"] for tool in self.info.get("tools") or ()]
         calls = [f"  {f['name']}({', '.join(f['parameters'].get('properties', ()))})" for f in functions]

@@ -12,6 +12,7 @@ import gymnasium as gym
 from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.evaluation.panel import choose
 from rwml_gym.agents.runs.worlds import GameName, Source
+from rwml_gym.envs.base import admissible_actions
 from rwml_gym.envs.tau2.actions import without_thoughts
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import CLOSE_TAG, OPEN_TAG
@@ -162,7 +163,7 @@ class Dialogue:
         return observation
 
     def _shown(self, observation: str) -> str:
-        actions = self.info.get("admissible_actions")
+        actions = admissible_actions(self.info)
         if not self.show_actions or not actions or self.over:
             return observation
         return f"{observation}\n\nYou can: {', '.join(actions)}"

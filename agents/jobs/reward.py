@@ -17,7 +17,14 @@ from rwml_gym.agents.runs.run import Run
 from rwml_gym.agents.runs.worlds import Source
 from rwml_gym.diagnostics.calibration import Calibration, NoPairsError, calibrate, calibrate_by_role
 from rwml_gym.diagnostics.calibration_pairs import pair_distances
-from rwml_gym.diagnostics.thresholds import EASY_SHARE, carried_threshold, paper_thresholds, too_lax, training_threshold
+from rwml_gym.diagnostics.thresholds import (
+    EASY_SHARE,
+    carried_threshold,
+    paper_thresholds,
+    share_easy,
+    too_lax,
+    training_threshold,
+)
 from rwml_gym.encoders.cached import Encoder, make_encoder
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.files import read_json, write_json, write_text
@@ -216,7 +223,8 @@ def paper_gaps(
         passes = (
             _described(role, result) if isinstance(result, Calibration) else f"What it lets pass is unknown. {result}"
         )
-        easy = f"{EASY_SHARE:.0%} of the triplets are easy at {filtering[role]:.4g}, the filter's τ_d"
+        share = share_easy(np.array(rows), filtering[role], config.filter.easy_rate)
+        easy = f"{share:.0%} of the triplets are easy at {filtering[role]:.4g}, the filter's τ_d"
         texts.append(
             f"{easy if given is None else f'The filter has τ_d {given:.4g}, as configured'}; for training 0.15 more, "
             f"rounded to 0.2: {chosen[role]:.4g}{too_lax(chosen[role])}. {passes}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from rwml_gym.agents.players.base import Agent
 from rwml_gym.agents.seeding import seed_of
+from rwml_gym.envs.base import admissible_actions
 from rwml_gym.errors import InvalidConfigError
 
 __all__ = [
@@ -40,7 +41,7 @@ class RandomAgent(_WithoutMemory):
 
     def act(self, observations: Sequence[str | None], infos: Sequence[dict[str, Any]]) -> list[str]:
         """Return one admissible action per slot."""
-        return [self._rng.choice(info.get("admissible_actions") or ["look"]) for info in infos]
+        return [self._rng.choice(admissible_actions(info) or ("look",)) for info in infos]
 
 
 class TaskWordsAgent:
@@ -62,7 +63,7 @@ class TaskWordsAgent:
         self._played += [Counter() for _ in range(len(infos) - len(self._played))]
         actions = []
         for played, info in zip(self._played, infos, strict=False):
-            admissible = info.get("admissible_actions") or ["look"]
+            admissible = admissible_actions(info) or ("look",)
             action = choose_by_words(str(info.get("task") or ""), admissible, played, self._rng)
             played[action] += 1
             actions.append(action)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import gymnasium as gym
 
 from rwml_gym.agents.players.base import MakeEnv
+from rwml_gym.envs.base import admissible_actions
 from rwml_gym.errors import InvalidConfigError, WorldModelError
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models.base import Histories, WorldModel, predict_checked, takes_tasks
@@ -197,7 +198,7 @@ class EngineImagination:
         over = bool(terminated or truncated)
         if not over:
             self._keep((question.game, (*actions, question.action)), (twin, observation))
-        return Outcome(observation, tuple(info.get("admissible_actions") or ()), bool(info.get("won")), over)
+        return Outcome(observation, admissible_actions(info), bool(info.get("won")), over)
 
     def _replayed(self, game: str, actions: Sequence[str]) -> tuple[gym.Env[str, str], str]:
         env: gym.Env[str, str] = self._make_env().unwrapped

@@ -14,6 +14,7 @@ from rwml_gym.agents.players.baselines import choose_by_words
 from rwml_gym.agents.players.imagination import Imagination, Outcome, Question
 from rwml_gym.agents.seeding import seed_of
 from rwml_gym.checks import whole_number
+from rwml_gym.envs.base import admissible_actions
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Turn
 from rwml_gym.world_models.progress import NO_CHANGE, Outlook
@@ -207,13 +208,12 @@ class ImaginingAgent:
                 self._visits[game] += 1
             episode.rng = random.Random(episode.seed)
         episode.turns.append(Turn(episode.move.action, observation))
-        episode.known |= dict.fromkeys(info.get("admissible_actions") or ())
+        episode.known |= dict.fromkeys(admissible_actions(info))
 
     def _proposed(self, playing: Sequence[int], infos: Sequence[dict[str, Any]]) -> dict[int, list[Proposal]]:
         if self.proposals is None:
             return {
-                slot: [Proposal(action) for action in infos[slot].get("admissible_actions") or ["look"]]
-                for slot in playing
+                slot: [Proposal(action) for action in admissible_actions(infos[slot]) or ("look",)] for slot in playing
             }
         episodes = [self._episodes[slot] for slot in playing]
         turns, seeds = [episode.turns for episode in episodes], [episode.seed or 0 for episode in episodes]

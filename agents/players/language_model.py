@@ -20,6 +20,7 @@ from rwml_gym.agents.language.sampling import Choices, Completion
 from rwml_gym.agents.language.sessions import Request, Sessions
 from rwml_gym.agents.players.base import Agent, Decoding, Move
 from rwml_gym.agents.seeding import seed_of
+from rwml_gym.envs.base import admissible_actions
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.reward.tags import split_prediction
 from rwml_gym.transitions import Turn
@@ -189,7 +190,7 @@ class LanguageModelAgent:
         if self.explorer is not None:
             possible = [[action] for action in self.explorer.act(observations, infos)]
         else:
-            possible = [info.get("admissible_actions") or [] for info in infos]
+            possible = [list(admissible_actions(info)) for info in infos]
         explored: dict[int, str | None] = {}
         for slot in playing:
             rng = self._episodes[slot].rng
@@ -202,7 +203,7 @@ class LanguageModelAgent:
         for slot in slots:
             episode = self._episodes[slot]
             seed = seed_of(episode.seed or 0, len(episode.written))
-            admissible = [] if self.decoding == "free" else infos[slot].get("admissible_actions") or []
+            admissible = () if self.decoding == "free" else admissible_actions(infos[slot])
             options.append([self.prompts.action_choice(action) for action in admissible])
             choices = Choices(options[-1], self.prompts.predictions) if options[-1] else None
             episode.prompt = self._prompt(episode, infos[slot])

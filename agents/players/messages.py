@@ -10,6 +10,7 @@ from typing import Any
 
 from rwml_gym.agents.language.instructions import FORESEE, PromptWorld, describe_task
 from rwml_gym.agents.players.base import Move
+from rwml_gym.envs.base import admissible_actions
 from rwml_gym.errors import RWMLGymError
 from rwml_gym.reward.tags import split_prediction
 
@@ -134,7 +135,7 @@ class ChatPlayer:
             self._open = ""
             return
         said = _plain(observation, info)
-        if self._show_actions and (actions := info.get("admissible_actions")):
+        if self._show_actions and (actions := admissible_actions(info)):
             said = f"{said}\n\nYou can: {', '.join(actions)}"
         self._messages.append({"role": "user", "content": said})
 

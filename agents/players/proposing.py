@@ -18,6 +18,7 @@ from rwml_gym.agents.language.sessions import Request, Sessions
 from rwml_gym.agents.players.base import Decoding
 from rwml_gym.agents.players.imagining import Proposal
 from rwml_gym.agents.seeding import seed_of
+from rwml_gym.envs.base import admissible_actions
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.transitions import Turn
 
@@ -75,7 +76,7 @@ class ModelProposals:
         requests, longest = [], self.action_tokens
         for slot, episode, info, seed in zip(slots, turns, infos, seeds, strict=True):
             prompt = self.prompts.act(episode, describe_task(info, self.show_policy))
-            admissible = [] if self.decoding == "free" else info.get("admissible_actions") or []
+            admissible = () if self.decoding == "free" else admissible_actions(info)
             options = [self.prompts.action_target(action) for action in admissible]
             longest = max([longest, *map(len, options)])  # never truncate a constrained choice
             for i in range(self.count):

@@ -21,11 +21,11 @@ from rwml_gym.diagnostics.calibration import (
 from rwml_gym.diagnostics.calibration_pairs import measures_for, pair_distances
 from rwml_gym.diagnostics.predictability import type_of
 from rwml_gym.diagnostics.thresholds import (
-    EASY_SHARE,
     Choice,
     attempts_by_retrieval,
     carried_threshold,
     paper_thresholds,
+    share_easy,
     too_lax,
 )
 from rwml_gym.encoders.cached import EncoderLike, make_encoder
@@ -109,13 +109,16 @@ def calibrate_each(
         distances = [pair_distances(transitions, which, **settings) for which in (source, encoder)]
         threshold = carried_threshold(given, *distances)
         chosen = f"quantile: as many pairs are below as below {given:.4g} with {source.name}"
-    elif choose == "paper" and threshold is None:
+    elif choose == "paper" and threshold is None and not DISTANCES[gap].fixed:
         viewed = in_view(transitions, view)
         score = GapReward(encoder, measures=measures_for(viewed, gap, view))
-        filtering, threshold = paper_thresholds(attempts_by_retrieval(viewed, score, seed=seed), easy_rate)
-        threshold = min(threshold, DISTANCES[gap].maximum)
+        distances_tried = attempts_by_retrieval(viewed, score, seed=seed)
+        filtering, threshold = (
+            min(each, DISTANCES[gap].maximum) for each in paper_thresholds(distances_tried, easy_rate)
+        )
+        easy = share_easy(distances_tried, filtering, easy_rate)
         chosen = (
-            f"paper: {EASY_SHARE:.0%} of the triplets are easy for retrieval at {filtering:.4g}, the filter's "
+            f"paper: {easy:.0%} of the triplets are easy for retrieval at {filtering:.4g}, the filter's "
             f"threshold; for training 0.15 more, rounded to 0.2{too_lax(threshold)}"
         )
     options: dict[str, Any] = {"view": view, "threshold": threshold, "chosen_by": choose if chosen else "given"}

@@ -77,8 +77,8 @@ def group_signal(rewards: np.ndarray, group_size: int, games: Sequence[str] | No
     by_prompt = expected_signal(rewards, group_size)
     named = list(games) if games is not None else [str(i) for i in range(len(rewards))]
     share = bootstrap_interval(by_prompt, named)
-    if np.ptp(by_prompt) == 0:
-        # All prompts are alike: resampling shows no spread, but another game may differ (rule of three).
+    if share[2] - share[1] < 1e-12:
+        # All games are alike, or there is one: resampling shows no spread, but another may differ (rule of three).
         spread = 1 - 0.05 ** (1 / len(set(named)))
         share = (share[0], max(0.0, share[0] - spread), min(1.0, share[0] + spread))
     rates = rewards.mean(1)

@@ -31,6 +31,7 @@ __all__ = [
     "attempts_by_retrieval",
     "carried_threshold",
     "paper_thresholds",
+    "share_easy",
     "too_lax",
     "training_threshold",
 ]
@@ -84,10 +85,26 @@ def paper_thresholds(
         raise InvalidConfigError(
             f"Expected `easy_rate` in [0, 1] and `easy_share` between 0 and 1, actual: {easy_rate} and {easy_share}."
         )
-    needed = max(1, math.ceil(round(easy_rate * distances.shape[1], 9)))
-    easy_from = np.sort(np.sort(distances, axis=1)[:, needed - 1])
+    easy_from = _easy_from(distances, easy_rate)
     threshold = _above(easy_from, max(1, round(easy_share * len(easy_from))))
     return threshold, training_threshold(threshold)
+
+
+def share_easy(distances: np.ndarray, threshold: float, easy_rate: float = 0.9) -> float:
+    """Return the share of triplets that are easy at a threshold, see `paper_thresholds`.
+
+    It is above the wanted share where many distances are equal, because then no threshold separates them.
+
+    >>> share_easy(np.array([[0.0, 0.04], [0.1, 0.16], [0.3, 0.2]]), 0.1, easy_rate=1.0)
+    0.3333333333333333
+    """
+    return float(np.mean(_easy_from(np.asarray(distances, dtype=np.float64), easy_rate) < threshold))
+
+
+def _easy_from(distances: np.ndarray, easy_rate: float) -> np.ndarray:
+    """Return the distances above which the triplets are easy, in ascending order."""
+    needed = max(1, math.ceil(round(easy_rate * distances.shape[1], 9)))
+    return np.asarray(np.sort(np.sort(distances, axis=1)[:, needed - 1]))
 
 
 def training_threshold(filter_threshold: float) -> float:

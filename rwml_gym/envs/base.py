@@ -16,7 +16,7 @@ from rwml_gym.errors import GameNotFoundError, InvalidConfigError, UnsolvableGam
 from rwml_gym.spaces import UnicodeText
 from rwml_gym.text import printable
 
-__all__ = ["INFO_KEYS", "MAX_LISTED", "ORDERS", "GameSource", "TextEnv"]
+__all__ = ["INFO_KEYS", "MAX_LISTED", "ORDERS", "GameSource", "TextEnv", "admissible_actions"]
 
 Game = TypeVar("Game", covariant=True)
 
@@ -41,6 +41,23 @@ INFO_KEYS: dict[str, str] = {
     "expert_action": "the expert as an agent, and episodes to imitate",
 }
 """The keys of `info` that training and evaluation read, and what each gives. None is required."""
+
+
+def admissible_actions(info: Mapping[str, Any], key: str = "admissible_actions") -> tuple[str, ...]:
+    """Return the admissible actions that an info lists; none if it lists none.
+
+    Args:
+        info: The info of a reset or step.
+        key: Where they are.
+
+    Raises:
+        InvalidConfigError: If they are no list of texts.
+    """
+    listed = info.get(key)
+    actions = () if listed is None or isinstance(listed, str) else tuple(listed)
+    if isinstance(listed, str) or not all(isinstance(action, str) for action in actions):
+        raise InvalidConfigError(f"Expected a list of texts in info[{key!r}], actual: {str(listed)[:200]!r}.")
+    return actions
 
 
 class GameSource(Protocol[Game]):

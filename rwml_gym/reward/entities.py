@@ -14,8 +14,9 @@ TOLERANCE = 0.0
 """Largest Jaccard distance of two sets of names and numbers that agree. 0: all must be right, and none may be extra."""
 
 # A numbered thing, such as `mug 2`; not the beginning of `seat 12A` or of `costs 25.99`.
-_NAMED = re.compile(r"[^\W\d_]+ \d+(?![\w@]|[.-]\w)")
-_VALUE = re.compile(r"[\w#][\w#@.-]*")
+_NAMED = re.compile(r"[^\W\d_]+ \d+(?![\w@]|[./:-]\w)")
+# With its sign, and whole where it is a fraction, a date or a time.
+_VALUE = re.compile(r"(?:(?<![\w.])-(?=\d))?[\w#][\w#@./:-]*")
 _SENTENCE = re.compile(r"(?<=[.!?:])\s+|\n+")
 _WORD = re.compile(r"[^\W\d_]{2,}")
 # A word before a number that is no type of thing: "the zip code is 28236" names 28236, not "is 28236".
@@ -37,8 +38,8 @@ def things(text: str) -> list[str]:
 
 
 def values(text: str) -> list[str]:
-    """Return the words with a digit, without the full stop or hyphen that ends them: `#W2378156`, `342.81`."""
-    return [word.rstrip(".-") for word in _VALUE.findall(text) if any(map(str.isdigit, word))]
+    """Return the words with a digit, without the mark that ends them: `#W2378156`, `-342.81`, `3/2`."""
+    return [word.rstrip("./:-") for word in _VALUE.findall(text) if any(map(str.isdigit, word))]
 
 
 def entities(text: str) -> set[str]:

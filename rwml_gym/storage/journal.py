@@ -6,12 +6,15 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from rwml_gym.errors import ConfigMismatchError, StorageError
 
 __all__ = ["Journal"]
+
+_FIRST = re.compile(rb"[0-9a-f]{0,64}\Z|[0-9a-f]{64} ")  # of which a write may have left only a part
 
 
 class Journal:
@@ -25,7 +28,7 @@ class Journal:
         header: What is recorded, such as a command's options.
 
     Raises:
-        ConfigMismatchError: If the file has another header.
+        ConfigMismatchError: If the file has another header, or is no journal.
     """
 
     def __init__(self, path: Path, header: Any) -> None:
@@ -79,6 +82,11 @@ class Journal:
             content = self.path.read_bytes()
         except FileNotFoundError:
             return values
+        if not _FIRST.match(content):
+            raise ConfigMismatchError(
+                f"Expected a journal in {str(self.path)!r}, actual: a file of another kind. Rename it, or write "
+                "elsewhere."
+            )
         for line in content.splitlines(keepends=True):
             mark, _, text = line.partition(b" ")
             if not line.endswith(b"\n") or mark != _mark(text):

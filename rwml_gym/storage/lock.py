@@ -92,6 +92,9 @@ def _held(path: Path) -> BinaryIO | None:
     """Open and lock a file; return `None` where there are no locks, and raise `BlockingIOError` if it is locked."""
     while fcntl is not None:
         file = path.open("ab")
+        if os.fstat(file.fileno()).st_size:
+            file.close()
+            raise OSError(f"{path.name} is a file of another kind")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -101,9 +104,9 @@ def _held(path: Path) -> BinaryIO | None:
         except BlockingIOError:
             file.close()
             raise
-        except OSError:
+        except OSError:  # a file system without locks
             file.close()
+            path.unlink(missing_ok=True)
             break
         file.close()
-    path.unlink(missing_ok=True)
     return None

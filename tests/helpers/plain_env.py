@@ -41,5 +41,23 @@ class PlainEnv(gym.Env[str, str]):
         return {**known, "admissible_actions": ["turn left", "turn right", "wait"]} if self.actions else known
 
 
+class CarelessEnv(PlainEnv):
+    """Answers, lists its actions, or says whether an episode is won, in a way that later breaks."""
+
+    def __init__(self, listed: str = "list", answers: bool = True, won: Any = False) -> None:
+        super().__init__()
+        self.listed, self.answers, self.won = listed, answers, won
+
+    def step(self, action: str) -> Any:
+        text, reward, terminated, truncated, info = super().step(action)
+        return text if self.answers else None, reward, terminated, truncated, info
+
+    def _info(self) -> dict[str, Any]:
+        info = super()._info()
+        listed: Any = {"list": list, "array": np.array, "text": lambda actions: "ab"}[self.listed]
+        return {**info, "admissible_actions": listed(info["admissible_actions"]), "won": self.won}
+
+
 gym.register("rwml_gym_tests/Plain-v0", entry_point=PlainEnv, max_episode_steps=6)
 gym.register("rwml_gym_tests/Numbers-v0", entry_point="gymnasium.envs.classic_control.cartpole:CartPoleEnv")
+gym.register("rwml_gym_tests/Careless-v0", entry_point=CarelessEnv, max_episode_steps=6)

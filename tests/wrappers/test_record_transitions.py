@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -9,7 +10,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 from rwml_gym.envs.toy import ToyHouseEnv
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.errors import InvalidConfigError, InvalidObservationError
 from rwml_gym.transitions import TransitionDataset, Turn
 from rwml_gym.wrappers import RecordTransitions, WorldModelRewardWrapper
 from tests.helpers.odd_env import OddEnv
@@ -170,3 +171,46 @@ def test_what_cannot_be_recorded_is_refused():
     env.reset(seed=0)
     with pytest.raises(InvalidConfigError, match="Expected a text action, actual: 3"):
         env.step(3)
+
+
+class Speechless(ToyHouseEnv):
+    """Its step answers nothing, and nobody knows whether an episode is won."""
+
+    said: str | None = None
+
+    def step(self, action):
+        _, reward, _, truncated, info = super().step(action)
+        return self.said, reward, True, truncated, {**info, "won": None}
+
+
+def test_an_observation_that_is_no_text_is_refused_and_an_unknown_outcome_is_not_lost():
+    env = RecordTransitions(Speechless())
+    env.reset(seed=0)
+    with pytest.raises(InvalidObservationError, match=r"actual: None \(NoneType\). Return text"):
+        env.step("look")
+    env.unwrapped.said = "It is dark."
+    env.reset(seed=0)
+    env.step("look")
+    assert [transition.won for transition in env.transitions] == [None]
+
+
+def test_the_action_is_recorded_and_not_its_description():
+    env = WorldModelRewardWrapper(ToyHouseEnv(), encoder="hashing", describe_action=lambda action: f"I will {action}")
+    env = RecordTransitions(env)
+    env.reset(seed=0)
+    _, _, _, _, info = env.step("look")
+    assert env.transitions[0].action == "look"
+    assert info["world_model"]["action"] == "look"
+
+
+def test_joined_transitions_of_several_recorders_are_of_different_episodes():
+    parts = []
+    for _ in range(2):
+        env = RecordTransitions(OddEnv())
+        for _ in range(2):
+            env.reset(seed=0)
+            env.step("look")
+        parts.append([replace(transition, game=f"episode-{transition.episode}") for transition in env.transitions])
+    joined = TransitionDataset.join(parts)
+    assert joined.games == ("episode-0", "episode-1", "episode-2", "episode-3")
+    assert sorted({transition.episode for transition in joined}) == [0, 1, 2, 3]

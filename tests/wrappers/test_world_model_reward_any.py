@@ -397,3 +397,31 @@ def test_a_wrong_encoder_is_refused_where_it_is_not_needed_too(encoder, error):
     with pytest.raises(error):
         WorldModelRewardVectorWrapper(gym.make_vec("CartPole-v1", num_envs=2), encoder)
     WorldModelRewardWrapper(gym.make("CartPole-v1"), "hashing")
+
+
+def test_an_action_may_be_named_where_the_environment_has_none_of_that_name():
+    env = WorldModelRewardWrapper(gym.make("CartPole-v1"))
+    observation, _ = env.reset(seed=0)
+    _, _, _, _, info = env.step({"action": 1})
+    assert info["world_model"]["source"] == "none"
+    with pytest.raises(InvalidConfigError, match="actual: only a prediction"):
+        env.step({"prediction": observation})
+
+
+def test_a_vectors_own_actions_may_have_these_names():
+    class Named(gym.Env):
+        observation_space = gym.spaces.Box(-1, 1, (2,))
+        action_space = gym.spaces.Dict({"action": gym.spaces.Discrete(2), "prediction": gym.spaces.Discrete(2)})
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            return np.full(2, action["action"] / 2, np.float32), 0.0, False, False, {}
+
+    envs = WorldModelRewardVectorWrapper(gym.vector.SyncVectorEnv([Named, Named]))
+    envs.reset(seed=0)
+    own = {"action": np.array([1, 0]), "prediction": np.array([0, 1])}
+    observations = envs.step(own)[0]
+    assert observations[:, 0].tolist() == [0.5, 0.0]

@@ -10,6 +10,7 @@ from rwml_gym.agents.players.base import Agent, MakeEnv
 from rwml_gym.agents.players.rollout import Episode, EpisodeSpec, roll_out
 from rwml_gym.agents.reports.world_model_evaluation import Recognition, Successes
 from rwml_gym.agents.runs.worlds import GameName
+from rwml_gym.envs.base import admissible_actions
 from rwml_gym.transitions import Transition, Turn
 from rwml_gym.world_models.base import WorldModel
 from rwml_gym.world_models.env import Start, Success, WorldModelEnv
@@ -33,7 +34,7 @@ def collect_starts(make_env: MakeEnv, games: Sequence[GameName], transitions: Se
     with make_env() as env:
         for game in games:
             observation, info = env.reset(options={"game": game})
-            actions = dict.fromkeys((*(info.get("admissible_actions") or ()), *recorded.get(str(game), ())))
+            actions = dict.fromkeys((*admissible_actions(info), *recorded.get(str(game), ())))
             starts.append(
                 Start(
                     str(game),

@@ -95,7 +95,7 @@ def _reordered(data: dict[str, Any], pool: Pool, rng: np.random.Generator) -> st
         names = list(value)
         return {names[i]: shuffled(value[names[i]]) for i in rng.permutation(len(names))}
 
-    return json.dumps(shuffled(data), indent=2)
+    return json.dumps(shuffled(data), ensure_ascii=False, indent=2)
 
 
 def _as_python(data: dict[str, Any], pool: Pool, rng: np.random.Generator) -> str:
@@ -108,7 +108,7 @@ def _key_left_out(data: dict[str, Any], pool: Pool, rng: np.random.Generator) ->
         return None
     chosen = objects[rng.integers(len(objects))]
     del chosen[list(chosen)[rng.integers(len(chosen))]]
-    return json.dumps(data)
+    return json.dumps(data, ensure_ascii=False)
 
 
 def _key_too_many(data: dict[str, Any], pool: Pool, rng: np.random.Generator) -> str | None:
@@ -117,7 +117,7 @@ def _key_too_many(data: dict[str, Any], pool: Pool, rng: np.random.Generator) ->
     if not names:
         return None
     objects[rng.integers(len(objects))][names[rng.integers(len(names))]] = {"type": "string"}
-    return json.dumps(data)
+    return json.dumps(data, ensure_ascii=False)
 
 
 def _key_renamed(data: dict[str, Any], pool: Pool, rng: np.random.Generator) -> str | None:
@@ -127,7 +127,7 @@ def _key_renamed(data: dict[str, Any], pool: Pool, rng: np.random.Generator) -> 
         return None
     chosen = objects[rng.integers(len(objects))]
     chosen[names[rng.integers(len(names))]] = chosen.pop(list(chosen)[rng.integers(len(chosen))])
-    return json.dumps(data)
+    return json.dumps(data, ensure_ascii=False)
 
 
 def _wrong_type(data: dict[str, Any], pool: Pool, rng: np.random.Generator) -> str | None:
@@ -138,14 +138,14 @@ def _wrong_type(data: dict[str, Any], pool: Pool, rng: np.random.Generator) -> s
     wrong = {"integer", "number"} if of[name]["type"] in ("integer", "number") else {of[name]["type"]}
     others = sorted(_VALUES.keys() - wrong)
     of[name] = {"type": others[rng.integers(len(others))]}
-    return json.dumps(data)
+    return json.dumps(data, ensure_ascii=False)
 
 
 def _wrapped(data: dict[str, Any], pool: Pool, rng: np.random.Generator) -> str:
     """One level off: a list of what is meant, or an item in place of its list."""
     if data.get("type") == "array" and isinstance(data.get("items"), dict):
-        return json.dumps(data["items"])
-    return json.dumps({"type": "array", "items": data})
+        return json.dumps(data["items"], ensure_ascii=False)
+    return json.dumps({"type": "array", "items": data}, ensure_ascii=False)
 
 
 def _flattened(data: dict[str, Any], pool: Pool, rng: np.random.Generator) -> str | None:
@@ -155,7 +155,7 @@ def _flattened(data: dict[str, Any], pool: Pool, rng: np.random.Generator) -> st
         return None
     of, name = places[rng.integers(len(places))]
     of[name] = {"type": "string"}
-    return json.dumps(data)
+    return json.dumps(data, ensure_ascii=False)
 
 
 def _other_schema(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:

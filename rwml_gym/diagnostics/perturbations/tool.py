@@ -51,10 +51,31 @@ def _reworded(transition: Transition, pool: Pool, rng: np.random.Generator) -> s
     return text
 
 
-def _rewritten(write: Callable[[Any, np.random.Generator], str]) -> Callable[..., str]:
+def _as_json(data: Any, like: str, indent: int | None = None) -> str:
+    """Write data as JSON; letters beyond ASCII are escaped if the text that it came from has none of them."""
+    return json.dumps(data, ensure_ascii=like.isascii(), indent=indent)
+
+
+def _written(write: Callable[[Any, str], str]) -> Callable[..., str]:
+    """Make a rule that writes the same data in another way."""
+
     def perturb(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
         role, data = json_result(transition.next_state)
-        return transition.next_state if data is None else role + write(data, rng)
+        return transition.next_state if data is None else role + write(data, transition.next_state)
+
+    return perturb
+
+
+def _rewritten(change: Callable[[Any, np.random.Generator], Any]) -> Callable[..., str]:
+    """Make a rule that changes the data without changing what they say; what it leaves as it is stays as written."""
+
+    def perturb(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
+        text = transition.next_state
+        role, data = json_result(text)
+        changed = None if data is None else change(data, rng)
+        if json.dumps(changed) == json.dumps(data):
+            return text
+        return role + _as_json(changed, text)
 
     return perturb
 
@@ -74,26 +95,26 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
-def _reordered(data: Any, rng: np.random.Generator) -> str:
+def _reordered(data: Any, rng: np.random.Generator) -> Any:
     def shuffled(fields: dict[str, Any]) -> list[tuple[str, Any]]:
         ordered = list(fields.items())
         return [ordered[i] for i in rng.permutation(len(ordered))]
 
-    return json.dumps(_rebuilt(data, shuffled, _unchanged))
+    return _rebuilt(data, shuffled, _unchanged)
 
 
-def _without_empty(data: Any, rng: np.random.Generator) -> str:
-    return json.dumps(_rebuilt(data, _full, _unchanged))
+def _without_empty(data: Any, rng: np.random.Generator) -> Any:
+    return _rebuilt(data, _full, _unchanged)
 
 
-def _rounded(data: Any, rng: np.random.Generator) -> str:
+def _rounded(data: Any, rng: np.random.Generator) -> Any:
     def plain(value: Any) -> Any:
         if not isinstance(value, float):
             return value
         value = round(value, 2)
         return int(value) if value.is_integer() else value
 
-    return json.dumps(_rebuilt(data, dict.items, plain))
+    return _rebuilt(data, dict.items, plain)
 
 
 def _changed(fits: Callable[[Any], bool], change: Callable[..., Any]) -> Callable[..., str]:
@@ -115,7 +136,7 @@ def _changed(fits: Callable[[Any], bool], change: Callable[..., Any]) -> Callabl
         def replaced(value: Any) -> Any:
             return new if type(value) is type(old) and value == old else value
 
-        return role + json.dumps(_rebuilt(data, renamed, replaced))
+        return role + _as_json(_rebuilt(data, renamed, replaced), transition.next_state)
 
     return perturb
 
@@ -140,7 +161,8 @@ def _field_left_out(transition: Transition, pool: Pool, rng: np.random.Generator
     if len(names) < 2:
         return transition.next_state
     left_out = names[rng.integers(len(names))]
-    return role + json.dumps({name: value for name, value in data.items() if name != left_out})
+    kept = {name: value for name, value in data.items() if name != left_out}
+    return role + _as_json(kept, transition.next_state)
 
 
 def _cut_off(transition: Transition, pool: Pool, rng: np.random.Generator) -> str:
@@ -176,8 +198,8 @@ def _is_word(value: Any) -> bool:
 TOOL_RESULTS = Perturbations(
     same={
         "keys reordered": _rewritten(_reordered),
-        "as Python writes it": _rewritten(lambda data, rng: repr(data)),
-        "indented": _rewritten(lambda data, rng: json.dumps(data, indent=2)),
+        "as Python writes it": _written(lambda data, like: repr(data)),
+        "indented": _written(lambda data, like: _as_json(data, like, indent=2)),
         "empty fields left out": _rewritten(_without_empty),
         "numbers rounded": _rewritten(_rounded),
         "reworded": _reworded,

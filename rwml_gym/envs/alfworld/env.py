@@ -116,7 +116,8 @@ class ALFWorldEnv(TextEnv[Game]):
         except (Exception, SystemExit) as error:  # the PDDL translator raises SystemExit on a malformed problem
             raise InvalidGameError(
                 f"Expected a playable game in {game.path or game.name}, actual: {type(error).__name__}: {error}. "
-                "Replace the corrupt file with `alfworld-download --force`, or choose another game."
+                "Replace the corrupt file (`alfworld-download --force` for an official game, `rwml-gym games export "
+                "--overwrite` for an exported one), or choose another game."
             ) from error
 
     def _info(self, invalid_action: bool) -> dict[str, Any]:

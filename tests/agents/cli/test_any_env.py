@@ -201,3 +201,17 @@ def test_check_env_says_what_is_there_and_what_more_would_give(capsys, env, ther
     assert problem in out
     assert run("check-env", "tests.helpers.plain_env:rwml_gym_tests/Numbers-v0") == 2
     assert "Register an id that wraps it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("{listed: text}", "Expected a list of texts in info['admissible_actions'], actual: 'ab'"),
+        ("{listed: array}", "each episode is its own game"),
+        ("{answers: false}", "The observation of step is not in the observation space: 'None' (NoneType)"),
+        ("{won: 'no'}", "`won` is no bool: 'no'"),
+    ],
+)
+def test_check_env_sees_what_breaks_later(capsys, arguments, problem):
+    assert run("check-env", "tests.helpers.plain_env:rwml_gym_tests/Careless-v0", "--env-arguments", arguments) == 0
+    assert problem in capsys.readouterr().out

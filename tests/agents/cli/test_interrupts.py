@@ -54,7 +54,7 @@ def whole(tmp_path_factory):
 @pytest.mark.long
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_recording_is_kept_and_goes_on(tmp_path, capsys, whole, number, status):
-    out, journal = tmp_path / "data", tmp_path / "data.journal"
+    out, journal = tmp_path / "data", tmp_path / ".data.rwml-record.journal"
     process = start(*WORDS, "--out", out)
     wait_for(journal, 6)
     process.send_signal(number)
@@ -74,7 +74,7 @@ def test_an_interrupted_recording_is_kept_and_goes_on(tmp_path, capsys, whole, n
 
 
 def test_two_recordings_do_not_write_to_one_folder(tmp_path, capsys):
-    with WriteLock(tmp_path / "data.lock", tmp_path / "data", ""):
+    with WriteLock(tmp_path / ".data.rwml-record.lock", tmp_path / "data", ""):
         assert run("record", "--env", "toy", "--games", 1, "--out", tmp_path / "data") == 2
     assert "another one does. Wait until it ends, or choose another --out." in said(capsys)
     assert run("record", "--env", "toy", "--games", 1, "--out", tmp_path / "data") == 0
@@ -83,7 +83,7 @@ def test_two_recordings_do_not_write_to_one_folder(tmp_path, capsys):
 
 @pytest.mark.long
 def test_a_killed_recording_goes_on(tmp_path, whole):
-    out, journal = tmp_path / "data", tmp_path / "data.journal"
+    out, journal = tmp_path / "data", tmp_path / ".data.rwml-record.journal"
     process = start(*WORDS, "--out", out)
     wait_for(journal, 4)
     process.kill()
@@ -99,7 +99,7 @@ def test_a_killed_recording_goes_on(tmp_path, whole):
 def test_a_journal_of_another_recording_is_not_mixed_in(tmp_path, capsys, whole):
     out = tmp_path / "data"
     process = start(*WORDS, "--out", out)
-    wait_for(tmp_path / "data.journal", 3)
+    wait_for(tmp_path / ".data.rwml-record.journal", 3)
     process.kill()
     process.communicate()
     other = [*WORDS[:-1], 4, "--out", out]
@@ -138,3 +138,12 @@ def test_an_interrupted_evaluation_shows_what_was_played(tmp_path, number, statu
     assert found is not None
     assert 0 < int(found[1]) < 64
     assert os.linesep in printed
+
+
+def test_files_of_somebody_else_beside_the_recording_stay(tmp_path):
+    for name in ("data.lock", "data.journal"):
+        (tmp_path / name).write_text("mine")
+    assert run("record", "--env", "toy", "--games", 2, "--out", tmp_path / "data") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "data.journal", "data.lock"]
+    for name in ("data.lock", "data.journal"):
+        assert (tmp_path / name).read_text() == "mine"

@@ -31,7 +31,6 @@ from rwml_gym.agents.config.policy import (
     PolicyStageConfig,
     policy_preset,
 )
-from rwml_gym.agents.jobs import policy
 from rwml_gym.agents.jobs.policy import run_policy
 from rwml_gym.agents.learning.options import GRPOConfig, ObservationLossConfig
 from rwml_gym.errors import ConfigMismatchError, InvalidConfigError, ModelNotFoundError
@@ -426,7 +425,7 @@ def test_a_demonstration_has_the_tools_of_its_own_domain(model, tmp_path, monkey
         shown.extend(describe(transition) for transition in transitions)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(policy, "demonstrations", stop)
+    monkeypatch.setattr("rwml_gym.agents.jobs.imitation.demonstrations", stop)
     imitation = ImitationConfig(steps=1, transitions=str(tmp_path / "recorded"))
     settings = config(model, env="tau2", domain="all", task_types=None, split="base", imitation=imitation)
     with pytest.raises(KeyboardInterrupt):

@@ -99,3 +99,12 @@ def test_bad_rewards_are_refused(rewards, group_size, games, fix):
 def test_one_sample_a_prompt_tells_nothing():
     with pytest.raises(InvalidConfigError, match=r"Expected at least 2 samples per prompt, actual: 1\. Take 8"):
         group_signal(np.ones((20, 1)), 8)
+
+
+@pytest.mark.parametrize("games", [["a", "a"], ["a", "a", "b", "b"]])
+def test_games_that_are_alike_leave_a_wide_interval(games):
+    rewards = np.array([[1, 1, 1, 1], [0, 1, 0, 1]] * (len(games) // 2))
+    mean, low, high = group_signal(rewards, 2, games).share
+    assert mean == pytest.approx(1 / 3)
+    assert low == 0
+    assert high > 0.9

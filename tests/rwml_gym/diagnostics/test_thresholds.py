@@ -13,9 +13,11 @@ from rwml_gym.diagnostics.thresholds import (
     attempts_by_retrieval,
     carried_threshold,
     paper_thresholds,
+    share_easy,
     training_threshold,
 )
 from rwml_gym.errors import InvalidConfigError
+from rwml_gym.reward.distances import DISTANCES
 from rwml_gym.reward.gap import GapReward
 from rwml_gym.transitions import Transition, TransitionDataset, Turn
 
@@ -150,3 +152,15 @@ def test_every_choice_says_what_it_lets_pass():
         calibrate_each(data, "hashing", "cosine", choose="quantile")
     with pytest.raises(InvalidConfigError, match="the range of the cosine gap"):
         calibrate_each(data, "hashing", "cosine", threshold=3.0)
+
+
+def test_equal_distances_are_no_share_that_was_asked_for():
+    """No threshold separates them, so the table says how many are easy indeed."""
+    distances = np.array([[0.0], [0.5], [0.5], [0.5]])
+    filtering, _ = paper_thresholds(distances, easy_share=0.5)
+    assert share_easy(distances, filtering) == 1.0
+    data = games()
+    exact = calibrate_each(data, "hashing", "exact", (), pairs_per_perturbation=5, choose="paper")
+    assert exact.overall.threshold == DISTANCES["exact"].threshold
+    rouge = calibrate_each(data, "hashing", "rouge", (), pairs_per_perturbation=5, choose="paper", easy_rate=0.0)
+    assert rouge.overall.threshold <= 1

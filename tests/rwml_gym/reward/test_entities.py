@@ -77,3 +77,22 @@ def test_the_reward_takes_it_as_a_gap():
     assert GapReward("hashing", threshold=0.5)(said, [ROOM] * 4).rewards.tolist() == [1, 1, 0, 0]
     with pytest.raises(WorldModelError, match="Expected text for the entities gap"):
         gap([Embedded(gap.encoder.encode([ROOM])[0])], [ROOM])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ('tool: {"balance": -1000.5}', 'tool: {"balance": 1000.5}'),
+        ("The temperature is -5 degrees.", "The temperature is 5 degrees."),
+        ("A refuel of 3/2 GB.", "A refuel of 2/3 GB."),
+        ("On 3/12 at 12:05.", "On 12/3 at 12:05."),
+        ("It leaves at 12:05.", "It leaves at 05:12."),
+    ],
+)
+def test_a_sign_a_fraction_a_date_and_a_time_are_parts_of_a_number(ours, theirs):
+    assert entity_distance(ours, theirs, 0.01) >= 0.5
+    assert entity_distance(ours, ours, 0.01) == 0.01
+
+
+def test_a_dash_between_words_is_no_sign():
+    assert entities("see cabinet 4 - cabinet 3; B0-9, 3-5.") == {"cabinet 4", "cabinet 3", "b0-9", "3-5"}

@@ -78,3 +78,12 @@ def test_a_removed_journal_starts_over(path):
     journal.remove()
     journal.remove()
     assert games(path) == []
+
+
+@pytest.mark.parametrize("content", [b"my diary\n", b"\x00\x01", b"0123 not a journal"])
+def test_a_file_of_another_kind_is_refused_and_stays(tmp_path, content):
+    path = tmp_path / "diary"
+    path.write_bytes(content)
+    with pytest.raises(ConfigMismatchError, match="a file of another kind"):
+        Journal(path, "header")
+    assert path.read_bytes() == content

@@ -47,3 +47,12 @@ def test_no_record_is_lost_where_many_commands_append(tmp_path):
         thread.join()
     assert sorted(record.seed for record in read_records(tmp_path, "t")) == list(range(24))
     assert [path.name for path in tmp_path.iterdir()] == ["t.json"]
+
+
+def test_a_file_of_another_kind_is_no_lock_and_stays(tmp_path):
+    path = tmp_path / "poetry.lock"
+    path.write_text("mine")
+    with pytest.raises(StorageError, match="a file of another kind"):
+        WriteLock(path, tmp_path, "go elsewhere")
+    assert is_locked(path)
+    assert path.read_text() == "mine"

@@ -201,7 +201,10 @@ def _release(content: dict[str, Any], goal: str) -> str:
 
 
 def _corrupt(file: Path, reason: str) -> InvalidGameError:
-    return InvalidGameError(f"Expected a readable game in {file}, actual: {reason}. Run `alfworld-download --force`.")
+    return InvalidGameError(
+        f"Expected a readable game in {file}, actual: {reason}. Run `alfworld-download --force` if it is official, or "
+        "`rwml-gym games export --overwrite` if it was exported."
+    )
 
 
 def _read_folder(file: Path) -> tuple[str, Goal | None, int | None]:

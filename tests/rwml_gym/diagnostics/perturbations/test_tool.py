@@ -257,3 +257,20 @@ def test_every_view_is_calibrated():
         found = calibrate(RESULTS, "hashing", gap="rouge", view=view)
         assert found.view == view
     assert "of the without" not in found.name
+
+
+@pytest.mark.parametrize("rule", TOOL_RESULTS.same)
+@pytest.mark.parametrize(
+    "text", ['{"name": "Zoë Müller", "id": 3}', '{"name": "Zo\\u00eb", "id": 3}', '{"a":[1,2],"b":3}']
+)
+def test_a_result_that_a_rule_leaves_as_it_is_stays_as_written(rule, text):
+    """Letters beyond ASCII are no difference, and neither are blanks."""
+    (transition,) = [result(text)]
+    rng = np.random.default_rng(0)
+    perturbed = TOOL_RESULTS.same[rule](transition, Pool([transition]), rng)
+    (distance,) = GapReward("hashing", gap="rouge")([perturbed], [transition.next_state], ["tool"]).distances
+    if rule in ("empty fields left out", "numbers rounded", "reworded"):
+        assert perturbed == transition.next_state
+    if rule == "indented":
+        assert distance == 0
+    assert ("Zoë" in perturbed) == ("Zoë" in text) or rule == "as Python writes it"
