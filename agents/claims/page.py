@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rwml_gym.agents.claims.figure import draw_figure, figure_rows
-from rwml_gym.agents.claims.records import Record, measured, read_records
+from rwml_gym.agents.claims.records import COMMITTED, Record, measured, read_records
 from rwml_gym.agents.claims.tables import Column, Table, load_table
 from rwml_gym.agents.claims.values import column_values, records_by_arm, withdrawn_from
 from rwml_gym.errors import InvalidConfigError
@@ -120,13 +120,13 @@ def page_text(text: str, results: Path) -> str:
     Args:
         text: The page. A table stands between `<!-- table NAME SIZE -->` and `<!-- end -->`. What was expected stands
             where its name is first.
-        results: Folder of the results.
+        results: Folder of the results; a table that has none there is made from the committed ones.
     """
     seen: set[str] = set()
 
     def block(found: re.Match[str]) -> str:
         begin, name, size, end = found.groups()
-        table, records = load_table(name), measured(read_records(results, name), size)
+        table, records = load_table(name), _shown(results, name, size)
         picture = _picture(table, records, name, size)
         parts = [*([] if name in seen else [_beforehand(table)]), *picture, *_numbers(table, records)]
         seen.add(name)
@@ -157,9 +157,14 @@ def write_page(path: Path, results: Path) -> None:
     write_text(path, page_text(text, results))
     for name, size in shown_tables(text):
         table = load_table(name)
-        if rows := figure_rows(table, measured(read_records(results, name), size)):
+        if rows := figure_rows(table, _shown(results, name, size)):
             measure = "success" if table.episodes else "the held-out reward"
             draw_figure(rows, path.parent / figure_path(name, size), measure)
+
+
+def _shown(results: Path, name: str, size: str) -> list[Record]:
+    """Return the records that a page shows: those of the folder, or where it has none, the committed ones."""
+    return measured(read_records(results, name), size) or measured(read_records(COMMITTED, name), size)
 
 
 def shown_tables(text: str) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from rwml_gym.agents.config.base import nearest
+from rwml_gym.agents.ranges import used_only_with
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.terminal import say
 
@@ -67,6 +68,7 @@ def reproduce(words: list[str]) -> int:
         raise InvalidConfigError(
             f"Expected a size among {list(SIZES)}, actual: {options.size!r}.{nearest(options.size, SIZES)}"
         )
+    _check_together(options)
     if not options.table:
         if options.page is None:
             for name in table_names():
@@ -87,7 +89,12 @@ def reproduce(words: list[str]) -> int:
         say(plan_table(table, size, runs, found, where))
         return 0
     if options.show:
-        say(table_text(table, measured(read_records(results, options.table), options.size)))
+        chosen_runs = {(run.arm.name, run.seed) for run in runs}
+        found = measured(read_records(results, options.table), options.size)
+        narrowed = options.arms or options.seeds
+        say(table_text(table, [r for r in found if (r.arm, r.seed) in chosen_runs] if narrowed else found))
+        if options.page is not None:
+            write_page(options.page, results)
         return 0
     if not size.runs:
         raise InvalidConfigError(
@@ -111,6 +118,19 @@ def reproduce(words: list[str]) -> int:
     if failed:
         say(f"{failed} runs failed. Their errors are in {results / options.table}.json.", sys.stderr)
     return 1 if failed else 0
+
+
+def _check_together(options: Options) -> None:
+    """Refuse options that exclude each other, or that nothing would use."""
+    what = [f"--{name.replace('_', '-')}" for name in ("dry_run", "show", "stopped") if getattr(options, name)]
+    if len(what) > 1:
+        raise InvalidConfigError(f"Expected one of --dry-run, --show and --stopped, actual: {' and '.join(what)}.")
+    if options.page is not None and what in (["--dry-run"], ["--stopped"]):
+        raise InvalidConfigError(
+            f"Expected no --page with {what[0]}, which changes no table, actual: both. Leave it out."
+        )
+    if not options.table:
+        used_only_with("the name of a table", options, ["arms", "seeds", "set", "dry_run", "show", "stopped"])
 
 
 def _changes(words: tuple[str, ...]) -> dict[str, bool | int | float | str | list[str] | list[int] | None]:

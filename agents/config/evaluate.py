@@ -34,6 +34,7 @@ OF_LOCAL = (
 """Options that only local language models use."""
 
 _OF_ENDPOINT = ("attempts", "timeout")
+_OF_LOADED = ("model", "dtype")
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,20 @@ class EvaluateConfig(ModelConfig, EnvConfig):
         unused = changed & {*(() if self.loads_model else OF_LOCAL), *(() if self.endpoint else _OF_ENDPOINT)}
         plays_alone = self.agent is None or not (self.loads_model or self.endpoint or ":" in self.agent)
         unused |= changed & {"predictions", "show_policy", "show_actions"} if plays_alone else set()
+        served_locally = (self.user or "").startswith("model:local:")
+        reads = self.imagine is not None and self.imagine not in IMAGINED
+        if not (self.loads_model or reads or served_locally):
+            unused |= changed & {*_OF_LOADED}
+        if self.endpoint or ":" in (self.agent or ""):
+            unused |= changed & {"slots"}
+        else:
+            unused |= changed & {"concurrency"}
+        if self.scored_by is None and self.imagine != "retrieval":
+            unused |= changed & {"encoder"}
+        if self.imagine is not None and self.imagine not in LEARNING:
+            unused |= changed & {"imagine_games"}
+        if self.imagine_steps == 1:
+            unused |= changed & {"imagine_discount"}
         if not unused:
             return
         names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(unused))

@@ -14,7 +14,7 @@ import gymnasium as gym
 from rwml_gym.agents.evaluation.panel import Place
 from rwml_gym.agents.evaluation.recorder import EpisodeRecorder
 from rwml_gym.agents.players.base import Agent, MakeEnv, Move, Player, WritingAgent
-from rwml_gym.agents.players.endpoint import BudgetSpentError
+from rwml_gym.agents.players.endpoint import BudgetSpentError, EndpointRefusedError
 from rwml_gym.agents.players.rollout import Episode, EpisodeSpec, roll_out
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
 from rwml_gym.errors import StorageError
@@ -58,6 +58,7 @@ def play_players(
 
     Raises:
         BudgetSpentError: If the agent's budget is spent. Episodes that were not finished are not recorded.
+        EndpointRefusedError: If the agent's server refuses every call; the same holds.
         StorageError: If a record cannot be written.
     """
     waiting: queue.SimpleQueue[Place] = queue.SimpleQueue()
@@ -140,7 +141,7 @@ class _Worker:
                 now = perf_counter()
                 recorder.take(move, observation, float(reward), terminated, truncated, info, now - at)
                 at, over = now, terminated or truncated
-        except (BudgetSpentError, StorageError):  # neither agent nor environment has failed
+        except (BudgetSpentError, EndpointRefusedError, StorageError):  # neither agent nor environment has failed
             raise
         except (Exception, SystemExit) as error:  # an agent that exits has failed; it must not end the evaluation
             self._record.end(recorder.end(f"{type(error).__name__}: {error}", failed))

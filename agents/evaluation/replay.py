@@ -14,7 +14,7 @@ from rwml_gym.agents.config.base import EnvConfig
 from rwml_gym.agents.runs.worlds import Source, games_of
 from rwml_gym.agents.traces.folder import Trace
 from rwml_gym.agents.traces.records import StepRecord
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.errors import InvalidConfigError, StorageError
 
 __all__ = ["Deviation", "Replay", "environment_of", "replay"]
 
@@ -66,7 +66,13 @@ def environment_of(header: Mapping[str, Any], **arguments: Any) -> gym.Env[str, 
 
     Raises:
         InvalidConfigError: If its user was a model, whose answers cannot be had again.
+        StorageError: If the header names no environment.
     """
+    if "env" not in header:
+        raise StorageError(
+            "Expected the environment in the evaluation's run.json, actual: no key 'env'. Repeat the evaluation in "
+            "another folder."
+        )
     given = dict(header.get("env_arguments") or {})
     if given.get("user") == "model":
         raise InvalidConfigError(
@@ -78,18 +84,23 @@ def environment_of(header: Mapping[str, Any], **arguments: Any) -> gym.Env[str, 
 
 
 def replay(trace: Trace) -> Replay:
-    """Play the actions of a trace again.
+    """Play the actions of a trace's finished episodes again.
 
     Episodes in which agent or environment failed are played up to there.
 
     Raises:
         InvalidConfigError: See `environment_of`.
     """
+    finished = {episode.episode for episode in trace.episodes}
     won = {episode.episode: episode.won for episode in trace.episodes if episode.error is None}
     episodes = steps = 0
     deviations = []
     with environment_of(trace.header) as env:
-        for number, group in groupby(trace.steps(), key=lambda step: step.episode):
+        # Episodes that were played side by side lie between each other.
+        recorded = sorted(
+            (step for step in trace.steps() if step.episode in finished), key=lambda step: (step.episode, step.step)
+        )
+        for number, group in groupby(recorded, key=lambda step: step.episode):
             records = list(group)
             episodes, steps = episodes + 1, steps + len(records)
             if deviation := next(_deviations(env, records, won.get(number)), None):

@@ -21,7 +21,7 @@ from rwml_gym.agents.runs.worlds import Source
 from rwml_gym.agents.traces.folder import TraceWriter
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
 from rwml_gym.checks import plain
-from rwml_gym.files import write_json
+from rwml_gym.files import read_json, write_json
 from rwml_gym.installed import commit, versions
 from rwml_gym.reward.distances import DISTANCES
 from rwml_gym.wrappers import WorldModelRewardWrapper
@@ -105,7 +105,9 @@ def evaluate(
         DependencyNotInstalled: If environment or agent needs a library that is not installed.
         ConfigMismatchError: If the folder is of another evaluation.
         StorageError: If the folder cannot be written, or another evaluation writes there.
-        BudgetSpentError: If the calls have cost what they may cost. What was finished stays in the folder.
+        BudgetSpentError: If the calls have cost what they may cost. What was finished stays in the folder, and what
+            was spent counts when the command is repeated.
+        EndpointRefusedError: If a model's server refuses the key or does not know the model.
     """
     source = Source(config)
     check_agent(config, source.world)
@@ -123,7 +125,11 @@ def evaluate(
             write_json(Path(folder) / "panel.json", list(panel.games))
         done = dict(record.episodes)
         if cast.budget is not None:
-            cast.budget.add(sum(episode.cost for episode in done.values()))
+            cast.budget.spent = sum(episode.cost for episode in done.values())
+            if folder is not None:  # what unfinished episodes cost is spent, too
+                spent = Path(folder) / "spent.json"
+                cast.budget.spent = max(cast.budget.spent, read_json(spent)["dollars"] if spent.is_file() else 0.0)
+                cast.budget.note = partial(_note_spent, spent)
         if began is not None:
             began(header, len(panel.places()), done)
         told, places = _Told(record, watchers), [place for place in panel.places() if place.episode not in done]
@@ -136,6 +142,10 @@ def evaluate(
     finally:
         record.close(complete)
     return Evaluation(header, [record.episodes[number] for number in sorted(record.episodes)])
+
+
+def _note_spent(path: Path, dollars: float) -> None:
+    write_json(path, {"dollars": dollars})
 
 
 def _environment(config: EvaluateConfig, source: Source) -> tuple[MakeEnv, dict[str, Any]]:

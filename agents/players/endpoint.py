@@ -13,7 +13,7 @@ from rwml_gym.checks import require
 from rwml_gym.envs.tau2.users import LitellmModel
 from rwml_gym.errors import InvalidConfigError, RWMLGymError
 
-__all__ = ["Budget", "BudgetSpentError", "EndpointModel"]
+__all__ = ["Budget", "BudgetSpentError", "EndpointModel", "EndpointRefusedError"]
 
 _Respond = Callable[[list[dict[str, Any]], list[dict[str, Any]]], Answer]
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0  # seconds
@@ -23,6 +23,10 @@ class BudgetSpentError(RWMLGymError):
     """The calls have cost what they may cost."""
 
 
+class EndpointRefusedError(RWMLGymError):
+    """A model's server refuses the key, or does not know the model."""
+
+
 @dataclass
 class Budget:
     """What all calls of an evaluation may cost together.
@@ -30,10 +34,12 @@ class Budget:
     Attributes:
         limit: In US dollars; `None` for no limit.
         spent: What they have cost so far.
+        note: Told of `spent` after each call.
     """
 
     limit: float | None = None
     spent: float = 0.0
+    note: Callable[[float], Any] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self) -> None:
@@ -48,6 +54,8 @@ class Budget:
         """Count a call."""
         with self._lock:
             self.spent += cost
+            if cost and self.note is not None:
+                self.note(self.spent)
 
 
 class EndpointModel:
@@ -87,19 +95,23 @@ class EndpointModel:
         import litellm
 
         litellm.suppress_debug_info = True  # it would print a hint at each failure
-        if self._budget.limit is not None and prices is None and name not in litellm.model_cost:
-            bare = name.partition("/")[2]
-            if bare not in litellm.model_cost:
+        if self._budget.limit is not None and prices is None:
+            known = litellm.model_cost.get(name) or litellm.model_cost.get(name.partition("/")[2]) or {}
+            if "input_cost_per_token" not in known:
                 raise InvalidConfigError(
                     f"Expected a model with known prices for --max-cost, actual: {name!r}. Give --prices, in US "
                     "dollars per million tokens of prompts and of answers."
                 )
+            if isinstance(self._respond, _Server):  # which does not say what a call costs
+                each = (known.get(f"{kind}_cost_per_token") or 0.0 for kind in ("input", "output"))
+                self._prices = tuple(1e6 * float(price) for price in each)  # type: ignore[assignment] # two of them
 
     def __call__(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Answer:
         """Return the answer to messages.
 
         Raises:
             BudgetSpentError: If the budget is spent.
+            EndpointRefusedError: If the key or the model's name is refused.
             Exception: The last failure, if all attempts failed, or one that another attempt would repeat.
         """
         import tenacity
@@ -111,7 +123,15 @@ class EndpointModel:
             retry=tenacity.retry_if_exception(_is_passing),
             reraise=True,
         )
-        answer: Answer = retrying(self._respond, messages, tools)
+        try:
+            answer: Answer = retrying(self._respond, messages, tools)
+        except Exception as error:
+            if _is_refused(error):
+                raise EndpointRefusedError(
+                    f"Expected a model that answers, actual: {type(error).__name__}: {error}. Check its name, the key, "
+                    "and the address, and repeat the command."
+                ) from error
+            raise
         if self._prices is not None:
             dollars = self._prices[0] * answer.prompt_tokens + self._prices[1] * answer.completion_tokens
             answer = replace(answer, cost=dollars / 1e6)
@@ -185,6 +205,13 @@ def _is_passing(error: BaseException) -> bool:
         openai.UnprocessableEntityError,
     )
     return isinstance(error, Exception) and not isinstance(error, lasting)
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Return whether every other call would be refused, too."""
+    import openai
+
+    return isinstance(error, openai.AuthenticationError | openai.NotFoundError | openai.PermissionDeniedError)
 
 
 def _wait(state: Any) -> float:

@@ -26,7 +26,7 @@ _SYSTEM: dict[PromptWorld, str] = {
         "message or make one tool call, not both."
     ),
 }
-_ACTION = re.compile(r"(?im)^[ \t]*action:[ \t]*")
+_ACTION = re.compile(r"(?i)(?<![\w-])action:[*_ \t]*")
 _THOUGHT = re.compile(r"(?im)^[ \t]*thought:[ \t]*")
 _THINKING = re.compile(r"(?s)<think>.*?</think>")
 

@@ -92,6 +92,9 @@ def _at_equal_reward(found: Mapping[str, float]) -> dict[str, float]:
         return {}
     path = [model for model in _path(found, "sft_same_time") if f"{model}.kl" in found]
     goal = found["rwml.all"]
+    measures = ("kl", "text_loss")
+    if path and found[f"{path[0]}.all"] >= goal:  # from the start
+        return {f"equal.{measure}": found[f"rwml.{measure}"] - found[f"{path[0]}.{measure}"] for measure in measures}
     for before, after in pairwise(path):
         low, high = found[f"{before}.all"], found[f"{after}.all"]
         if high >= goal:
@@ -100,7 +103,7 @@ def _at_equal_reward(found: Mapping[str, float]) -> dict[str, float]:
                 f"equal.{measure}": found[f"rwml.{measure}"]
                 - (1 - part) * found[f"{before}.{measure}"]
                 - part * found[f"{after}.{measure}"]
-                for measure in ("kl", "text_loss")
+                for measure in measures
             }
     return {}
 

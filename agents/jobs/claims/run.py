@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rwml_gym.agents.claims.page import table_text
-from rwml_gym.agents.claims.records import Record, add_record, read_records
+from rwml_gym.agents.claims.records import Record, add_record, measured, read_records
 from rwml_gym.agents.claims.tables import Table
 from rwml_gym.agents.config.base import JobConfig
 from rwml_gym.agents.config.evaluate import EvaluateConfig
@@ -79,8 +79,8 @@ def reproduce(
         record = _record(run, size, command)
         failed += record.status == "failed"
         add_record(results, name, record)
-    made = [record for run in runs if (record := _made(run, name, size, results)) is not None]
-    return table_text(table, made), failed
+    # With the arms of earlier commands, which these are compared with.
+    return table_text(table, measured(read_records(results, name), size)), failed
 
 
 def _busy(run: PlannedRun) -> bool:

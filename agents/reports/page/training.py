@@ -12,7 +12,7 @@ from rwml_gym.agents.reports.page.evaluation import facts_of
 from rwml_gym.agents.reports.page.histogram import histogram
 from rwml_gym.agents.reports.page.runs import TrainingFolder, read_file, read_metrics, read_optional
 from rwml_gym.errors import StorageError
-from rwml_gym.statistics import wilson_interval
+from rwml_gym.statistics import wilson_interval, won_games_interval
 
 __all__ = ["describe_training"]
 
@@ -110,13 +110,21 @@ def _policy(evaluations: Any) -> list[dict[str, Any]]:
             {
                 "name": f"after {row['step']} updates",
                 "step": row["step"],
-                "value": (row["won"] / row["played"], *wilson_interval(row["won"], row["played"])),
+                "value": (row["won"] / row["played"], *_interval(row)),
                 "note": f"{row['won']} of {row['played']}, {row['steps']:.1f} steps, {row['invalid']:.0%} invalid",
             }
             for row in rows
         ]
-        tables.append({"title": f"Success on {name}", "interval": "Wilson", "rows": lines, "unit": True})
+        over = "over games" if any(row.get("by_game") for row in rows) else "Wilson"
+        tables.append({"title": f"Success on {name}", "interval": over, "rows": lines, "unit": True})
     return tables
+
+
+def _interval(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the interval of a success rate over games, or over episodes in runs that did not count games."""
+    if row.get("by_game"):
+        return won_games_interval(*zip(*row["by_game"], strict=True))
+    return wilson_interval(row["won"], row["played"])
 
 
 def _losses(folder: Path) -> list[dict[str, Any]]:

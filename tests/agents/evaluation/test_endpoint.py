@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,9 +13,9 @@ from rwml_gym.agents.config.evaluate import EvaluateConfig
 from rwml_gym.agents.evaluation.replay import replay
 from rwml_gym.agents.evaluation.run import evaluate
 from rwml_gym.agents.evaluation.table import table_text
-from rwml_gym.agents.players.endpoint import BudgetSpentError
+from rwml_gym.agents.players.endpoint import BudgetSpentError, EndpointRefusedError
 from rwml_gym.agents.traces.folder import EPISODES, read_trace
-from rwml_gym.errors import InvalidConfigError
+from rwml_gym.errors import InvalidConfigError, StorageError
 from tests.helpers.chat_server import chat_server
 
 pytestmark = pytest.mark.long
@@ -47,12 +48,66 @@ def test_a_failing_server_ends_with_a_complete_table(tmp_path):
     assert "not-a-secret" not in (tmp_path / "run.json").read_text()
 
 
-def test_a_refused_key_is_the_outcome_of_every_episode():
-    with chat_server(lambda number, body: 401) as (address, requests):
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refused_key_or_name_ends_the_evaluation_and_leaves_no_score(tmp_path, status):
+    works = []
+    with chat_server(lambda number, body: LOOK if works else status) as (address, requests):
+        with pytest.raises(EndpointRefusedError, match="Check its name, the key, and the address"):
+            evaluate(config(address, concurrency=1), tmp_path)
+        assert len(requests) == 1  # nothing is tried again
+        assert read_trace(tmp_path).episodes == []
+        works.append(True)
+        episodes = evaluate(config(address, concurrency=1), tmp_path).episodes
+    assert [e.error for e in episodes] == [None] * 6
+
+
+def test_a_prompt_that_is_refused_is_the_outcome_of_its_episode():
+    with chat_server(lambda number, body: 400) as (address, requests):
         episodes = evaluate(config(address)).episodes
     assert len(requests) == 6  # nothing is tried again
     assert {(e.failed, e.won, e.steps) for e in episodes} == {("agent", False, 0)}
-    assert all("AuthenticationError" in str(e.error) for e in episodes)
+    assert all("BadRequestError" in str(e.error) for e in episodes)
+
+
+def test_what_unfinished_episodes_cost_is_spent(tmp_path):
+    prices = (1000.0, 1000.0)  # a call costs 0.11 dollars, an episode 0.55
+    with chat_server(lambda number, body: LOOK) as (address, requests):
+        poor = config(address, max_cost=0.5, prices=prices, concurrency=1)
+        for _ in range(2):
+            with pytest.raises(BudgetSpentError, match=r"0\.5500 are spent"):
+                evaluate(poor, tmp_path)
+        assert len(requests) == 5
+
+
+def test_the_prices_of_a_known_model_count_at_every_address():
+    import litellm
+
+    each = litellm.model_cost["gpt-4.1-mini"]
+    call = 100 * each["input_cost_per_token"] + 10 * each["output_cost_per_token"]
+    with chat_server(lambda number, body: LOOK) as (address, requests):
+        known = config(address, agent="litellm:openai/gpt-4.1-mini", max_cost=2.5 * call, concurrency=1)
+        with pytest.raises(BudgetSpentError):
+            evaluate(known)
+        assert len(requests) == 3
+
+
+def test_episodes_that_were_played_side_by_side_are_replayed_one_by_one(tmp_path):
+    """Also of an evaluation that was stopped, whose unfinished episodes are left out."""
+
+    def reply(number, body):
+        if number > 22:
+            raise ConnectionAbortedError
+        return {"content": "Action: look" if number % 2 else "Action: help"}
+
+    with chat_server(reply) as (address, _), pytest.raises(BudgetSpentError):
+        evaluate(config(address, concurrency=3, max_cost=2.0, prices=(1000.0, 1000.0)), tmp_path)
+    trace = read_trace(tmp_path)
+    found = replay(trace)
+    assert found.deviations == []
+    assert (found.episodes, found.steps) == (len(trace.episodes), 5 * len(trace.episodes))
+    header = {key: value for key, value in trace.header.items() if key != "env"}
+    with pytest.raises(StorageError, match="no key 'env'"):
+        replay(replace(trace, header=header))
 
 
 def test_the_whole_conversation_is_sent_with_the_tools(tmp_path):

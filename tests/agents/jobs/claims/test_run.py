@@ -205,6 +205,10 @@ def test_the_time_of_starts_that_failed_or_were_killed_counts(ran, tiny_folder, 
         (("reproduce", "plateau", "--set", "lora_rank"), "KEY=VALUE"),
         (("reproduce", "plateau", "--set", "lora_rank=many"), "lora_rank: expected"),
         (("reproduce", "transfer", "--set", "rooms=[attic]"), "attic"),
+        (("reproduce", "plateau", "--show", "--dry-run"), "Expected one of --dry-run, --show and --stopped"),
+        (("reproduce", "plateau", "--dry-run", "--page", "x.md"), "Expected no --page with --dry-run"),
+        (("reproduce", "plateau", "--show", "--page", "no-such.md"), "no such file"),
+        (("reproduce", "--arms", "x", "--show"), "Expected the name of a table with --arms, --show"),
     ],
 )
 def test_bad_input_is_told_before_anything_runs(words, message, tmp_path, capsys):
@@ -314,10 +318,23 @@ def test_the_preset_with_the_gap_reward_has_the_settings_of_its_table(tmp_path):
     assert replace(stage.config, evaluation=POLICY_PRESETS["demo"].evaluation) == POLICY_PRESETS["demo-gap"]
 
 
+@pytest.mark.long
+def test_an_arm_is_compared_with_those_of_earlier_commands(tmp_path, capsys):
+    words = ("reproduce", "using", "--size", "smoke", "--seeds", 0, "--run-dir", tmp_path)
+    assert run(*words, "--arms", "nothing changes") == 0
+    capsys.readouterr()
+    assert run(*words, "--arms", "random") == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| random |"))
+    assert "(1 seed)" in row
+    assert run(*words, "--arms", "random", "--show") == 0
+    assert "| nothing changes |" not in said(capsys)
+
+
 @pytest.mark.parametrize(
     ("sft", "expected"),
     [
         ([(0.4, 1.0), (0.6, 2.0), (0.8, 9.0)], 3.0 - 1.5),  # halfway between the first two
+        ([(0.6, 1.0), (0.4, 2.0), (0.6, 9.0)], 3.0 - 1.0),  # the start, and not when it comes back
         ([(0.7, 1.0), (0.8, 2.0)], 3.0 - 1.0),  # the start is there already
         ([(0.1, 1.0), (0.2, 2.0)], None),  # never there
     ],

@@ -76,6 +76,18 @@ def test_a_policy(tmp_path):
     assert table["rows"][1]["value"][1] < 0.45 < table["rows"][1]["value"][2]
 
 
+def test_episodes_of_one_game_are_no_games_of_their_own(tmp_path):
+    """The page has the interval of the run's own report."""
+    folder = training(tmp_path / "run")
+    row = {"name": "training", "step": 0, "won": 32, "played": 96, "invalid": 0.0, "steps": 12.0}
+    write_json(folder / "report.json", [{**row, "by_game": [[8, 8]] * 4 + [[0, 8]] * 8}])
+    (table,) = shown(tmp_path, folder)["tables"]
+    assert table["interval"] == "over games"
+    low, high = table["rows"][0]["value"][1:]
+    assert low < 0.1
+    assert high > 0.55
+
+
 def test_an_interrupted_training_shows_its_last_intact_checkpoint(tmp_path):
     folder = training(tmp_path / "run")
     rows = [{"step": n, "reward": 0.5, "loss": 1.0} for n in (1, 2, 3)]
