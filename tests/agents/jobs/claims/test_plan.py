@@ -45,12 +45,18 @@ def test_the_other_arms_are_shown_by_what_they_do_otherwise(runs, tmp_path):
     assert plan.count("Plan of `rwml-gym train policy`") == 1
     assert "3 arms with 2 seeds are 6 runs, 0 of them" in plan
     assert "hours" not in plan.partition("\n\n'")[0]  # nothing was run before
-    assert "'gap, z-score, all', imitation: the same run as 'task reward alone', imitation." in plan
     last = plan.split("\n\n")[-1]
     assert last.splitlines() == [
         "'gap, z-score, all', policy: as 'gap, mean only, all', policy, but for",
         "  stage.gap_delivery: z_score instead of mean_only",
     ]
+
+
+@pytest.mark.long
+def test_a_stage_that_another_arm_has_run_is_named(tmp_path):
+    table, size = load_table("delivery-unstable"), load_sizes()["tiny"]
+    plan = plan_table(table, size, plan_runs(table, size, tmp_path, seeds=[0]), [], tmp_path)
+    assert "'gap, z-score, all', imitation: the same run as 'task reward alone', imitation." in plan
 
 
 @pytest.mark.long
