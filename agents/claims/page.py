@@ -51,7 +51,7 @@ def _numbers(table: Table, records: Sequence[Record]) -> list[str]:
         name = f"{arm.name} (placebo of {arm.placebo_of})" if arm.placebo_of else arm.name
         seeds = ", ".join(str(record.seed) for record in mine)
         rows.append([name, seeds, *(_cell(column, mine, by_arm) for column in table.columns)])
-    if len(table.columns) > len(table.arms):
+    if len(table.columns) >= len(table.arms):
         rows = [list(row) for row in zip(*rows, strict=True)]
     shown = ["\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))] if ran else []
     missing = [arm.name for arm in table.arms if arm not in ran]
