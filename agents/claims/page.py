@@ -16,6 +16,7 @@ from rwml_gym.statistics import student_interval
 
 __all__ = ["figure_path", "page_text", "shown_tables", "table_text", "write_page"]
 
+_WIDEST = 8  # quantities that a page has room for side by side
 _SEEDS_OPTION = re.compile(r" --seeds?( \d+)+")
 _BLOCK = re.compile(r"(<!-- table ([\w-]+) ([\w-]+) -->)\n.*?(<!-- end -->)", re.DOTALL)
 
@@ -24,7 +25,8 @@ def table_text(table: Table, records: Sequence[Record]) -> str:
     """Return a table as Markdown: what was expected, the numbers of each arm that has results, and the seeds.
 
     A number is the mean over seeds; behind a difference is its 95 % interval of Student's t over the seeds, which play
-    games of their own: it contains how far seeds and games vary. The longer side of the table goes down the page.
+    games of their own: it contains how far seeds and games vary. The longer side of the table goes down the page, as do
+    quantities that it has no room for side by side.
 
     Args:
         table: The table.
@@ -51,7 +53,7 @@ def _numbers(table: Table, records: Sequence[Record]) -> list[str]:
         name = f"{arm.name} (placebo of {arm.placebo_of})" if arm.placebo_of else arm.name
         seeds = ", ".join(str(record.seed) for record in mine)
         rows.append([name, seeds, *(_cell(column, mine, by_arm) for column in table.columns)])
-    if len(table.columns) >= len(table.arms):
+    if len(table.columns) > min(len(table.arms), _WIDEST):
         rows = [list(row) for row in zip(*rows, strict=True)]
     shown = ["\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ["---"] * len(rows[0]), *rows[1:]))] if ran else []
     missing = [arm.name for arm in table.arms if arm not in ran]
