@@ -8,6 +8,7 @@ from typing import Any, SupportsFloat
 
 import gymnasium as gym
 
+from rwml_gym.envs.base import admissible_actions
 from rwml_gym.errors import InvalidConfigError
 from rwml_gym.wrappers.checks import require_text_env, reward_names
 from rwml_gym.wrappers.forwarding import ForwardsRewardSettings
@@ -96,8 +97,7 @@ class ForgivingActions(ForwardsRewardSettings, gym.Wrapper[str, str, str, str], 
         return observation, reward, terminated, truncated, {**info, "forgiven": forgiven, "played_action": played}
 
     def _list(self, info: dict[str, Any]) -> None:
-        listed = info.get(self.key)
-        self._admissible = () if listed is None else listed
+        self._admissible = admissible_actions(info, self.key)
 
     def _meant(self, action: str) -> str:
         if THOUGHT.match(action):

@@ -39,7 +39,7 @@ def check_env(words: list[str]) -> int:
         games = games_of(env)
         named = info.get("game")
         replayed = games is None or named is None or env.reset(options={"game": named})[0] == observation
-        problems = _of_info(info)
+        problems = _listing_problems(info)
         action = "look" if problems else (admissible_actions(info) or ("look",))[0]
         next_observation, _, _, _, stepped = env.step(action)
         for where, seen in (("reset", observation), ("step", next_observation)):
@@ -49,7 +49,7 @@ def check_env(words: list[str]) -> int:
         if "won" in stepped and not isinstance(stepped["won"], bool | None):
             problems.append(f"`won` is no bool: {stepped['won']!r}. Give True, False, or None where it is unknown.")
     say(f"{source.world.env_id}: {env.observation_space} and {env.action_space}")
-    say(f"first observation: {observation[:200]!r}\n")
+    say(f"first observation: {str(observation)[:200]!r}\n")
     for key, gives in INFO_KEYS.items():
         say(f"  {'yes' if key in info else '-':<4}{key:<20}{gives}")
     if not data_equivalence((again, _plain(info_again)), (observation, _plain(info))):
@@ -69,11 +69,11 @@ def check_env(words: list[str]) -> int:
 
 
 def _plain(info: dict[str, Any]) -> dict[str, Any]:
-    """Return an info whose arrays of texts are lists, because Gymnasium compares arrays of numbers only."""
+    """Return an info whose arrays are lists, because Gymnasium cannot compare arrays of texts."""
     return {key: value.tolist() if getattr(value, "dtype", None) is not None else value for key, value in info.items()}
 
 
-def _of_info(info: dict[str, Any]) -> list[str]:
+def _listing_problems(info: dict[str, Any]) -> list[str]:
     """Return what is wrong with the list of admissible actions."""
     try:
         admissible_actions(info)

@@ -29,8 +29,9 @@ class Options:
     Attributes:
         table: Name of the table; without it, the tables are listed.
         size: `smoke`, to see that it runs; `tiny`, two cores; `gpu-small`, one GPU; `paper`, to be planned only.
-        arms: Arms to run; all if absent.
-        seeds: Seeds to run; those of the size if absent. 0, 1, 2 … are for tables, 100 and up to choose settings on.
+        arms: Arms to run, or to show beside those that they are compared with; all if absent.
+        seeds: Seeds to run or to show; those of the size if absent. 0, 1, 2 … are for tables, 100 and up to choose
+            settings on.
         set: Changes of every stage that has the key, such as `--set dtype=bfloat16 collect.games=32`.
         run_dir: Folder of the runs.
         results: Folder of the results; `results` in the folder of the runs if absent.
@@ -89,10 +90,14 @@ def reproduce(words: list[str]) -> int:
         say(plan_table(table, size, runs, found, where))
         return 0
     if options.show:
-        chosen_runs = {(run.arm.name, run.seed) for run in runs}
         found = measured(read_records(results, options.table), options.size)
-        narrowed = options.arms or options.seeds
-        say(table_text(table, [r for r in found if (r.arm, r.seed) in chosen_runs] if narrowed else found))
+        arms = {*options.arms, *(column.against for column in table.columns)} if options.arms else None
+        wanted = [
+            record
+            for record in found
+            if (arms is None or record.arm in arms) and (not options.seeds or record.seed in options.seeds)
+        ]
+        say(table_text(table, wanted))
         if options.page is not None:
             write_page(options.page, results)
         return 0

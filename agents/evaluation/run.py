@@ -21,6 +21,7 @@ from rwml_gym.agents.runs.worlds import Source
 from rwml_gym.agents.traces.folder import TraceWriter
 from rwml_gym.agents.traces.records import EpisodeRecord, StepRecord
 from rwml_gym.checks import plain
+from rwml_gym.errors import StorageError
 from rwml_gym.files import read_json, write_json
 from rwml_gym.installed import commit, versions
 from rwml_gym.reward.distances import DISTANCES
@@ -127,9 +128,9 @@ def evaluate(
         if cast.budget is not None:
             cast.budget.spent = sum(episode.cost for episode in done.values())
             if folder is not None:  # what unfinished episodes cost is spent, too
-                spent = Path(folder) / "spent.json"
-                cast.budget.spent = max(cast.budget.spent, read_json(spent)["dollars"] if spent.is_file() else 0.0)
-                cast.budget.note = partial(_note_spent, spent)
+                path = Path(folder) / "spent.json"
+                cast.budget.spent = max(cast.budget.spent, _read_spent(path))
+                cast.budget.note = partial(_note_spent, path)
         if began is not None:
             began(header, len(panel.places()), done)
         told, places = _Told(record, watchers), [place for place in panel.places() if place.episode not in done]
@@ -142,6 +143,16 @@ def evaluate(
     finally:
         record.close(complete)
     return Evaluation(header, [record.episodes[number] for number in sorted(record.episodes)])
+
+
+def _read_spent(path: Path) -> float:
+    try:
+        return float(read_json(path)["dollars"]) if path.is_file() else 0.0
+    except (ValueError, TypeError, KeyError) as error:
+        raise StorageError(
+            f"Expected the US dollars that were spent in {str(path)!r}, actual: {type(error).__name__}: {error}. "
+            "Remove the file. What unfinished episodes have cost then no longer counts."
+        ) from error
 
 
 def _note_spent(path: Path, dollars: float) -> None:

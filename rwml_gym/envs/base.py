@@ -54,10 +54,12 @@ def admissible_actions(info: Mapping[str, Any], key: str = "admissible_actions")
         InvalidConfigError: If they are no list of texts.
     """
     listed = info.get(key)
-    actions = () if listed is None or isinstance(listed, str) else tuple(listed)
-    if isinstance(listed, str) or not all(isinstance(action, str) for action in actions):
+    listed = listed.tolist() if isinstance(listed, np.ndarray) else () if listed is None else listed
+    # A set has no order that a seed could choose from.
+    fits = isinstance(listed, Sequence) and not isinstance(listed, str)
+    if not fits or not all(isinstance(action, str) for action in listed):
         raise InvalidConfigError(f"Expected a list of texts in info[{key!r}], actual: {str(listed)[:200]!r}.")
-    return actions
+    return tuple(listed)
 
 
 class GameSource(Protocol[Game]):

@@ -54,7 +54,13 @@ class CarelessEnv(PlainEnv):
 
     def _info(self) -> dict[str, Any]:
         info = super()._info()
-        listed: Any = {"list": list, "array": np.array, "text": lambda actions: "ab"}[self.listed]
+        listed: Any = {
+            "list": list,
+            "array": np.array,
+            "set": set,
+            "text": lambda actions: "ab",
+            "number": len,
+        }[self.listed]
         return {**info, "admissible_actions": listed(info["admissible_actions"]), "won": self.won}
 
 

@@ -208,6 +208,8 @@ def test_check_env_says_what_is_there_and_what_more_would_give(capsys, env, ther
     [
         ("{listed: text}", "Expected a list of texts in info['admissible_actions'], actual: 'ab'"),
         ("{listed: array}", "each episode is its own game"),
+        ("{listed: set}", "Expected a list of texts in info['admissible_actions']"),
+        ("{listed: number}", "Expected a list of texts in info['admissible_actions'], actual: '3'"),
         ("{answers: false}", "The observation of step is not in the observation space: 'None' (NoneType)"),
         ("{won: 'no'}", "`won` is no bool: 'no'"),
     ],

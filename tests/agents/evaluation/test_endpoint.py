@@ -77,6 +77,10 @@ def test_what_unfinished_episodes_cost_is_spent(tmp_path):
             with pytest.raises(BudgetSpentError, match=r"0\.5500 are spent"):
                 evaluate(poor, tmp_path)
         assert len(requests) == 5
+        for damage in ("{", "[]", "{}"):
+            (tmp_path / "spent.json").write_text(damage)
+            with pytest.raises(StorageError, match=r"spent\.json.*Remove the file"):
+                evaluate(poor, tmp_path)
 
 
 def test_the_prices_of_a_known_model_count_at_every_address():

@@ -326,8 +326,13 @@ def test_an_arm_is_compared_with_those_of_earlier_commands(tmp_path, capsys):
     assert run(*words, "--arms", "random") == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| random |"))
     assert "(1 seed)" in row
+    assert run(*words, "--arms", "engine") == 0
+    capsys.readouterr()
     assert run(*words, "--arms", "random", "--show") == 0
-    assert "| nothing changes |" not in said(capsys)
+    shown = capsys.readouterr().out
+    assert row in shown  # with what it is compared with
+    assert "| nothing changes |" in shown
+    assert "| engine |" not in shown
 
 
 @pytest.mark.parametrize(
